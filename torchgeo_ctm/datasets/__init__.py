@@ -1,0 +1,7 @@
+"""Data sets: one file each."""
+
+from .dfc2020 import DFC2020
+from .scene import SceneWindows
+from .synthetic import SyntheticLandCover
+
+__all__ = ['DFC2020', 'SceneWindows', 'SyntheticLandCover']

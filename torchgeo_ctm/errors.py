@@ -1,0 +1,61 @@
+"""What can go wrong, one class per cause that a caller may want to catch.
+
+Every message is one line: what was given, what is needed, the nearest valid value.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CTMError(Exception):
+    """Base class: a mistake in what was given, not in the program."""
+
+
+class SceneError(CTMError):
+    """A scene or raster that cannot be read, or cannot be used as it is."""
+
+
+class BandError(CTMError):
+    """The bands that were found are not the bands that are needed."""
+
+
+class CheckpointError(CTMError):
+    """A checkpoint that is missing, foreign, damaged or unsafe to load."""
+
+
+class OutputError(CTMError):
+    """A product that cannot be written where it was asked for."""
+
+
+class GridError(CTMError):
+    """Two rasters that should share one grid do not."""
+
+
+class DataError(CTMError):
+    """A data set whose files are missing or not in the expected layout."""
+
+
+class SettingError(CTMError, ValueError):
+    """An argument outside its valid values."""
+
+
+class CTMWarning(UserWarning):
+    """Base class of the warnings below."""
+
+
+class GeoreferenceWarning(CTMWarning):
+    """A raster without, or with an unusual, georeference: its grid is kept as it is."""
+
+
+class BandWarning(CTMWarning):
+    """Bands of the scene that the model does not use were left out."""
+
+
+class PresenceWarning(CTMWarning):
+    """Images in which no class reached the presence threshold."""
+
+
+def nearest(given: str, valid: Iterable[str]) -> str:
+    """Return ``'; nearest: X'`` for the valid name closest to *given*, or ``''``."""
+    close = get_close_matches(given, list(valid), n=1, cutoff=0.4)
+    return f'; nearest: {close[0]}' if close else ''
