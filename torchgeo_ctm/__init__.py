@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .datamodules import DFC2020DataModule, SceneDataModule, SyntheticDataModule
     from .datasets import DFC2020, SceneWindows, SyntheticLandCover
     from .models import ClassTokenViT
+    from .prediction import predict_scene
     from .trainers import ClassTokenMaskingTask
 
 __version__ = '0.1.0'
@@ -26,6 +27,7 @@ __all__ = [
     'SyntheticDataModule',
     'SyntheticLandCover',
     '__version__',
+    'predict_scene',
 ]
 
 _ROOMS = {
@@ -37,6 +39,7 @@ _ROOMS = {
     'SceneWindows': 'datasets',
     'SyntheticDataModule': 'datamodules',
     'SyntheticLandCover': 'datasets',
+    'predict_scene': 'prediction',
 }
 
 

@@ -27,7 +27,8 @@ class DFC2020(CopernicusBenchDFC2020S2):
     labels (:func:`torchgeo_ctm.labels.presence_from_mask`); no loss sees it.
     """
 
-    classes = (
+    # TorchGeo types this as a tuple of exactly its eleven entries
+    classes: tuple[str, ...] = (  # type: ignore[assignment]
         'Forest',
         'Shrubland',
         'Grassland',

@@ -1,0 +1,107 @@
+"""Tiny real files, and a tiny model, that many tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
+
+SHARED = Path(__file__).parents[2] / 'shared'
+
+WriteScene = Callable[..., Path]
+
+
+def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
+    """A model of a few thousand weights, chips of 32 px, patches of 8."""
+    arguments: dict[str, object] = {
+        'model': 'ctm_vit_tiny_patch8_224',
+        'img_size': 32,
+        'num_classes': 3,
+        'class_names': ['Forest', 'Water', 'Urban/Built-up'],
+        'class_colors': ['#009900', '#1c0dff', '#a5a5a5'],
+        'model_options': {'embed_dim': 16, 'depth': 2, 'num_heads': 2},
+    }
+    torch.manual_seed(0)
+    return ClassTokenMaskingTask(**(arguments | kwargs))  # type: ignore[arg-type]
+
+
+def save_task(task: ClassTokenMaskingTask, path: Path) -> Path:
+    """Save a task as Lightning saves it."""
+    trainer = pl.Trainer(
+        logger=False, accelerator='cpu', barebones=False, enable_progress_bar=False
+    )
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the tiny model, with untrained weights."""
+    return save_task(tiny_task(), tmp_path_factory.mktemp('checkpoint') / 'tiny.ckpt')
+
+
+def scene_pixels(height: int, width: int, bands: int = 13) -> NDArray[np.uint16]:
+    """Smoothly varying reflectances × 10,000, none of them 0."""
+    rows, cols = np.mgrid[:height, :width]
+    wave = np.sin(rows / 9)[None] + np.cos(cols / 7)[None]
+    level = np.arange(1, bands + 1)[:, None, None] * 100
+    return (1500 + level + 300 * wave).astype(np.uint16)
+
+
+@pytest.fixture
+def write_scene(tmp_path: Path) -> WriteScene:
+    """Write a georeferenced raster; every fact of it can be changed."""
+
+    def write(
+        name: str = 'scene.tif',
+        height: int = 70,
+        width: int = 90,
+        pixels: NDArray[np.generic] | None = None,
+        descriptions: tuple[str, ...] | None = SENTINEL2_BANDS,
+        nodata: float | None = None,
+        crs: str | None = 'EPSG:32630',
+        transform: Affine = Affine(10, 0, 500_000, 0, -10, 4_200_000),
+    ) -> Path:
+        values = scene_pixels(height, width) if pixels is None else pixels
+        path = tmp_path / name
+        with rasterio.open(
+            path,
+            'w',
+            driver='GTiff',
+            dtype=values.dtype,
+            count=values.shape[0],
+            height=values.shape[1],
+            width=values.shape[2],
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+        ) as raster:
+            raster.write(values)
+            if descriptions is not None:
+                raster.descriptions = descriptions
+        return path
+
+    return write
+
+
+@pytest.fixture
+def golden() -> Callable[[str], dict[str, NDArray[np.generic]]]:
+    """Outputs of the reference network, where they lie beside the repository."""
+
+    def load(name: str) -> dict[str, NDArray[np.generic]]:
+        path = SHARED / 'golden' / f'{name}.npz'
+        if not path.is_file():
+            pytest.skip('golden vectors are not here')
+        with np.load(path) as archive:
+            return dict(archive)
+
+    return load

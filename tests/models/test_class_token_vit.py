@@ -1,0 +1,235 @@
+import io
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from numpy.random import Generator, Philox
+from torch import Tensor
+from torchgeo.models import get_model
+
+from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.models import ClassTokenViT
+from torchgeo_ctm.models.class_token_vit import BUILDERS
+
+SMALL: dict[str, Any] = {
+    'img_size': 32,
+    'patch_size': 8,
+    'in_chans': 4,
+    'num_classes': 3,
+    'embed_dim': 16,
+    'depth': 2,
+    'num_heads': 2,
+}
+
+
+def small(**kwargs: Any) -> ClassTokenViT:
+    torch.manual_seed(0)
+    return ClassTokenViT(**(SMALL | kwargs)).eval()
+
+
+@pytest.mark.parametrize('name', BUILDERS)
+def test_registered_with_timm_and_torchgeo(name: str) -> None:
+    options: dict[str, Any] = {'img_size': 32, 'depth': 1, 'num_classes': 5}
+    for create in (timm.create_model, get_model):
+        model = create(name, **options)
+        assert isinstance(model, ClassTokenViT)
+        assert model.patch_size == (8 if 'patch8' in name else 16)
+        assert model(torch.zeros(1, 13, 32, 32)).shape == (1, 5)
+
+
+def test_no_pretrained_weights_are_invented() -> None:
+    with pytest.raises(RuntimeError, match='[Nn]o pretrained weights'):
+        timm.create_model('ctm_vit_tiny_patch16_224', pretrained=True)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (16, 40), (48, 24), (8, 8)])
+@pytest.mark.parametrize('head', ['joint', 'token'])
+def test_shapes_on_any_multiple_of_the_patch(
+    size: tuple[int, int], head: str
+) -> None:
+    grid = (size[0] // 8, size[1] // 8)
+    logits, attention, patches = small(head=head).forward_attention(
+        torch.randn(2, 4, *size)
+    )
+    assert logits.shape == (2, 3)
+    assert attention.shape == (2, 2, 3, *grid)
+    assert patches is not None
+    assert patches.shape == (2, 3, *grid)
+    assert all(torch.isfinite(t).all() for t in (logits, attention, patches))
+
+
+def test_other_sizes_are_refused_with_the_nearest() -> None:
+    with pytest.raises(SettingError, match='nearest: 32 × 24'):
+        small()(torch.zeros(1, 4, 33, 21))
+
+
+@pytest.mark.parametrize('options', [{'num_heads': 3}, {'head': 'mean'}])
+def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SettingError):
+        small(**options)
+
+
+@pytest.mark.parametrize('head_gates', [False, True])
+def test_rows_are_those_of_the_whole_attention_matrix(head_gates: bool) -> None:
+    model = small(head_gates=head_gates)
+    attention = model.blocks[0].attn
+    x = torch.randn(2, 20, 16)
+    out, rows = attention(x, num_rows=3)  # type: ignore[operator]
+    q, k, v = attention.qkv(x).reshape(2, 20, 3, 2, 8).permute(2, 0, 3, 1, 4)  # type: ignore[operator]
+    matrix = (q @ k.transpose(-2, -1) / 8**0.5).softmax(dim=-1)
+    torch.testing.assert_close(rows, matrix.mean(dim=1)[:, :3])
+    expected = (matrix @ v).transpose(1, 2).reshape(2, 20, 16)
+    torch.testing.assert_close(out, attention.proj(expected))  # type: ignore[operator]
+
+
+def test_maps_do_not_change_the_logits() -> None:
+    model, x = small(), torch.randn(2, 4, 32, 32)
+    torch.testing.assert_close(model(x), model.forward_attention(x)[0])
+
+
+@pytest.mark.parametrize('head', ['joint', 'token'])
+def test_masked_tokens_are_zero_and_others_untouched(head: str) -> None:
+    model, x = small(head=head), torch.randn(2, 4, 32, 32)
+    drop = torch.tensor([[True, False, False], [False, False, False]])
+    tokens, _ = model.forward_features(x)
+    zeroed = tokens[:, :3].clone()
+    zeroed[0, 0] = 0
+    torch.testing.assert_close(model(x, drop), model.head(zeroed))
+    _, plain, _ = model.forward_attention(x)
+    _, masked, _ = model.forward_attention(x, drop=drop)
+    assert torch.equal(plain, masked)
+
+
+def test_a_token_head_sees_its_own_token_only() -> None:
+    model = small(head='token')
+    tokens = torch.randn(1, 3, 16, requires_grad=True)
+    model.head(tokens)[0, 1].backward()
+    assert tokens.grad is not None
+    assert tokens.grad[0, 1].abs().sum() > 0
+    assert tokens.grad[0, [0, 2]].abs().sum() == 0
+
+
+@pytest.mark.parametrize('head', ['joint', 'token'])
+@pytest.mark.parametrize('final_norm', [True, False])
+@pytest.mark.parametrize('patch_head', [True, False])
+@pytest.mark.parametrize('reg_tokens', [0, 2])
+def test_every_parameter_is_trained(
+    head: str, final_norm: bool, patch_head: bool, reg_tokens: int
+) -> None:
+    model = small(
+        head=head, final_norm=final_norm, patch_head=patch_head, reg_tokens=reg_tokens
+    ).train()
+    logits, patches = model.forward_logits(torch.randn(2, 4, 32, 32))
+    loss = logits.square().sum() + (patches.square().sum() if patches is not None else 0)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.numel():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_seed_repeats_the_weights() -> None:
+    first, second = small().state_dict(), small().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_save_and_load() -> None:
+    model, other = small(), ClassTokenViT(**SMALL).eval()
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    x = torch.randn(1, 4, 32, 32)
+    assert torch.equal(model(x), other(x))
+
+
+def test_autocast_bfloat16_stays_close() -> None:
+    model, x = small(), torch.randn(2, 4, 32, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        logits, attention, _ = model.forward_attention(x)
+    assert attention.dtype == torch.float32
+    torch.testing.assert_close(logits.float(), model(x), atol=0.03, rtol=0)
+
+
+def test_torch_export() -> None:
+    model, x = small(), torch.randn(2, 4, 32, 32)
+    exported = torch.export.export(model, (x,))
+    torch.testing.assert_close(exported.module()(x), model(x))
+
+
+def reference_state(names: list[str], log_a_scale: float = 40) -> dict[str, Tensor]:
+    """Weights of the golden files, by the recipe of METHOD.md, section 7."""
+    state = {}
+    for entry in names:
+        name, _, shape = entry.partition(' ')
+        size = tuple(int(n) for n in shape.strip('()').split(',') if n.strip())
+        rng = Generator(Philox(key=zlib.crc32(f'0:{name}'.encode())))
+        values = (rng.standard_normal(size) * 0.05).astype(np.float32)
+        if 'norm' in name and name.endswith('weight'):
+            values = 1 + values
+        if name.endswith('log_a'):
+            values = values * log_a_scale
+        state[name] = torch.from_numpy(values)
+    return state
+
+
+def from_golden(archive: dict[str, Any]) -> ClassTokenViT:
+    """Our network with the reference's weights, in our order of slots."""
+    patch, depth, width, heads, pruned, _, classes, size = archive['recipe'].tolist()
+    state = reference_state(archive['names'].tolist())
+    model = ClassTokenViT(
+        size,
+        patch,
+        13,
+        classes,
+        width,
+        depth,
+        heads,
+        qkv_bias=False,
+        norm_eps=1e-5,
+        final_norm=False,
+        patch_head=False,
+        head_gates=bool(pruned),
+    )
+    ours = {
+        name.removeprefix('mct.').replace('register_token', 'reg_token'): value
+        for name, value in state.items()
+        if name.startswith('mct.')
+        and not name.startswith(('mct.norm.', 'mct.head.', 'mct.classifier_head_test'))
+    }
+    ours = {k: v.flatten() if k.endswith('log_a') else v for k, v in ours.items()}
+    position = ours['pos_embed']
+    # reference: class, patches, register; ours: class, register, patches
+    ours['pos_embed'] = torch.cat(
+        [position[:, :classes], position[:, -1:], position[:, classes:-1]], dim=1
+    )
+    ours['head.fc.weight'] = state['classifier_head_test.weight']
+    ours['head.fc.bias'] = state['classifier_head_test.bias']
+    model.load_state_dict(ours)
+    return model.eval()
+
+
+@pytest.mark.parametrize('name', ['unpruned', 'pruned'])
+def test_the_network_is_the_reference(
+    name: str, golden: Callable[[str], dict[str, Any]]
+) -> None:
+    archive = golden(name)
+    model = from_golden(archive)
+    image = torch.from_numpy(archive['image'])
+    drop = torch.from_numpy(archive['drop'] & (archive['labels'] == 0))
+    with torch.no_grad():
+        logits, attention, _ = model.forward_attention(image, gated=False)
+        masked = model(image, drop)
+    close = {'atol': 1e-5, 'rtol': 0}
+    torch.testing.assert_close(
+        logits.sigmoid(), torch.from_numpy(archive['probs']), **close
+    )
+    torch.testing.assert_close(
+        masked.sigmoid(), torch.from_numpy(archive['probs_masked']), **close
+    )
+    layers = torch.from_numpy(archive['attention_per_layer']).transpose(0, 1)
+    torch.testing.assert_close(attention.flatten(3), layers, **close)

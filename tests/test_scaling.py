@@ -1,0 +1,123 @@
+import pytest
+import torch
+from torch import nn
+
+from torchgeo_ctm.errors import BandError, SettingError
+from torchgeo_ctm.scaling import (
+    SENTINEL2_BANDS,
+    BandScaling,
+    band_key,
+    build_scaling,
+    match_bands,
+    resolve_bands,
+)
+
+
+@pytest.mark.parametrize(
+    ('name', 'key'),
+    [
+        ('B1', 'b1'),
+        ('B01', 'b1'),
+        ('b01', 'b1'),
+        (' B8A ', 'b8a'),
+        ('B08', 'b8'),
+        ('B10', 'b10'),
+        ('B4, central wavelength 665 nm', 'b4'),
+        ('VV', 'vv'),
+        ('blue', 'blue'),
+    ],
+)
+def test_names_of_one_band_share_a_key(name: str, key: str) -> None:
+    assert band_key(name) == key
+
+
+def test_bands_are_found_by_name_in_any_order() -> None:
+    found = ['B12', 'SCL', 'b02', 'B03']
+    assert match_bands(['B02', 'B12'], found, 'x.tif') == [2, 0]
+
+
+def test_bands_without_names_are_taken_in_order() -> None:
+    assert match_bands(['B02', 'B12'], [None, None, None], 'x.tif') == [0, 1]
+
+
+def test_too_few_bands_without_names_are_refused() -> None:
+    with pytest.raises(BandError, match=r'x\.tif has 3 bands .* 13 are needed'):
+        match_bands(SENTINEL2_BANDS, [None] * 3, 'x.tif')
+
+
+def test_a_missing_name_is_refused_with_both_lists() -> None:
+    with pytest.raises(BandError, match=r'\(B02, B03\).*\(B02, B04\).*missing: B04'):
+        match_bands(['B02', 'B04'], ['B02', 'B03'], 'x.tif')
+
+
+def test_an_ambiguous_name_is_refused() -> None:
+    with pytest.raises(BandError, match='more than one band named B02'):
+        match_bands(['B02'], ['B2', 'B02'], 'x.tif')
+
+
+def test_standard_scaling_has_mean_0_and_std_1() -> None:
+    scaling = BandScaling(['a', 'b'], clip=None, mean=[10, 20], std=[2, 5])
+    x = torch.randn(4, 2, 64, 64) * torch.tensor([2, 5.0]).view(-1, 1, 1)
+    x = x + torch.tensor([10, 20.0]).view(-1, 1, 1)
+    y = scaling(x)
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(2), atol=0.05, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(2), atol=0.05, rtol=0)
+
+
+def test_offset_comes_before_clip() -> None:
+    scaling = BandScaling(
+        ['a'], offset=-1000, clip=[0, 10000], mean=[0], std=[1]
+    )
+    x = torch.tensor([500, 1000, 3000, 20000.0]).view(1, 1, 2, 2)
+    assert scaling(x).flatten().tolist() == [0, 0, 2000, 10000]
+
+
+def test_per_chip_maximum_reaches_one_in_every_band() -> None:
+    scaling = BandScaling(SENTINEL2_BANDS, method='per_chip_maximum')
+    y = scaling(torch.rand(2, 13, 8, 8) * 3000)
+    torch.testing.assert_close(y.amax((-2, -1)), torch.ones(2, 13))
+    assert torch.isfinite(scaling(torch.zeros(1, 13, 8, 8))).all()
+
+
+def test_the_checkpoint_holds_the_statistics() -> None:
+    given = BandScaling(['a'], mean=[5], std=[2])
+    other = BandScaling(['a'], mean=[0], std=[1])
+    other.load_state_dict(given.state_dict())
+    assert (other.mean.item(), other.std.item()) == (5, 2)
+
+
+def test_wrong_number_of_bands_is_refused() -> None:
+    with pytest.raises(BandError, match='3 bands, 13 are needed'):
+        BandScaling(SENTINEL2_BANDS)(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'method': 'minmax'},
+        {'clip': [1, 0]},
+        {'mean': [1.0] * 13},
+        {'mean': [1.0], 'std': [1.0]},
+        {'mean': [1.0] * 13, 'std': [0.0] * 13},
+        {'means': [1.0] * 13},
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(SettingError):
+        build_scaling(SENTINEL2_BANDS, options)  # type: ignore[arg-type]
+
+
+def test_unknown_bands_need_statistics() -> None:
+    with pytest.raises(SettingError, match='no built-in statistics'):
+        BandScaling(['VV'])
+
+
+def test_none_leaves_data_as_they_are() -> None:
+    assert isinstance(build_scaling(['a'], None), nn.Identity)
+
+
+def test_bands_default_to_sentinel2() -> None:
+    assert resolve_bands(None, 13) == SENTINEL2_BANDS
+    assert len(resolve_bands(None, 3)) == 3
+    with pytest.raises(SettingError, match='needs 3'):
+        resolve_bands(['B02'], 3)

@@ -1,0 +1,7 @@
+"""Data modules: the same names as the data sets."""
+
+from .dfc2020 import DFC2020DataModule
+from .scene import SceneDataModule
+from .synthetic import SyntheticDataModule
+
+__all__ = ['DFC2020DataModule', 'SceneDataModule', 'SyntheticDataModule']

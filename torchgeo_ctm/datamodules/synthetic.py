@@ -1,0 +1,35 @@
+"""Data module of the synthetic land cover."""
+
+from typing import Any
+
+from ..datasets import SyntheticLandCover
+from .dfc2020 import DFC2020DataModule
+
+
+class SyntheticDataModule(DFC2020DataModule):
+    """Synthetic tiles in DFC2020's layout, made on first use."""
+
+    tiles = SyntheticLandCover
+
+    def __init__(
+        self,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        img_size: int = 128,
+        **kwargs: Any,
+    ) -> None:
+        """Initialise the data module.
+
+        Args:
+            batch_size: Chips per batch.
+            num_workers: Workers that load data.
+            img_size: Side of a chip in pixels, at most the tile's.
+            **kwargs: Arguments of
+                :class:`~torchgeo_ctm.datasets.SyntheticLandCover`, such as ``root``,
+                ``num_tiles`` and ``seed``.
+        """
+        super().__init__(batch_size, num_workers, img_size, **kwargs)
+
+    def prepare_data(self) -> None:
+        """Make the tiles, once and in one process."""
+        self.tiles(split='train', **self.kwargs)

@@ -1,0 +1,159 @@
+"""The demonstration: synthetic tiles, image labels only, a mask of a whole scene."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from . import scoring
+from .datamodules import SceneDataModule, SyntheticDataModule
+from .datasets import DFC2020
+from .datasets.synthetic import write_scene
+from .errors import OutputError
+from .inference.writer import PseudoMaskWriter
+from .prediction import predict_scene, quiet_lightning
+from .trainers import ClassTokenMaskingTask, load_task
+
+CHIP = 128
+SCENE = 1024
+STEPS = 400
+
+
+def run_demo(
+    output: Path, compare: bool = False, seed: int = 0, steps: int = STEPS
+) -> dict[str, float]:
+    """Make data, train from image labels, map a scene and score the mask.
+
+    Args:
+        output: Folder for everything that is made; created if missing. Products of an
+            earlier run are replaced, its synthetic tiles are used again.
+        compare: Also train without masking, and score attention alone with and without.
+        seed: Seed of data and training.
+        steps: Training steps.
+
+    Returns:
+        The content of ``metrics.json``. IoU are 0…1: of the scene's mask
+        (``pseudo_mask_miou``), of the best single class (``constant_guess_miou``) and
+        of the mask that the true image labels of each window give
+        (``label_oracle_miou``); ``seconds`` is wall time.
+
+    Raises:
+        OutputError: If *output* cannot be a folder.
+    """
+    start = time.perf_counter()
+    quiet_lightning()
+    _make_folder(output)
+    scene, reference = output / 'scene.tif', output / 'reference.tif'
+    write_scene(scene, reference, SCENE, seed + 1)
+    task, datamodule = _train(output, seed, steps, mask_rate=0.5)
+    checkpoint = output / 'checkpoint.ckpt'
+    trainer = datamodule.trainer
+    if trainer is None:
+        raise RuntimeError('the data module was not trained with')
+    trainer.save_checkpoint(checkpoint)
+    mask = output / 'mask.tif'
+    predict_scene(scene, checkpoint, mask, overwrite=True)
+    oracle = output / 'mask_true_labels.tif'
+    _predict_with_true_labels(scene, reference, checkpoint, oracle)
+    scores = scoring.evaluate(mask, reference)
+    metrics = {
+        'pseudo_mask_miou': scores['miou'],
+        'constant_guess_miou': constant_guess_miou(np.array(scores['confusion'])),
+        'label_oracle_miou': scoring.evaluate(oracle, reference)['miou'],
+        'seconds': time.perf_counter() - start,
+    }
+    if compare:
+        without, _ = _train(output, seed, steps, mask_rate=0.0)
+        metrics['attention_miou_with_masking'] = _attention_miou(task, datamodule)
+        metrics['attention_miou_without_masking'] = _attention_miou(without, datamodule)
+        metrics['seconds'] = time.perf_counter() - start
+    temporary = output / '.metrics.json.part'
+    temporary.write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
+    temporary.replace(output / 'metrics.json')
+    return metrics
+
+
+def _make_folder(output: Path) -> None:
+    """Create the folder, or say in one line why not."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f'folder {output} cannot be made: {error}') from error
+
+
+def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
+    """Return the small model that the demonstration trains."""
+    return ClassTokenMaskingTask(
+        model='ctm_vit_tiny_patch8_224',
+        img_size=CHIP,
+        model_options={'embed_dim': 128, 'depth': 4, 'num_heads': 4},
+        class_names=list(DFC2020.classes),
+        class_colors=list(DFC2020.class_colors),
+        mask_rate=mask_rate,
+        lr=1e-3,
+        schedule='cosine',
+    )
+
+
+def _train(
+    output: Path, seed: int, steps: int, mask_rate: float
+) -> tuple[ClassTokenMaskingTask, SyntheticDataModule]:
+    """Train on synthetic tiles, from labels that say which classes a tile holds."""
+    pl.seed_everything(seed, verbose=False)
+    datamodule = SyntheticDataModule(
+        batch_size=16, img_size=CHIP, root=str(output / 'data'), seed=seed
+    )
+    task = demo_task(mask_rate)
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator='auto',
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[TQDMProgressBar()],
+    )
+    trainer.fit(task, datamodule=datamodule)
+    return task, datamodule
+
+
+def _predict_with_true_labels(
+    scene: Path, reference: Path, checkpoint: Path, output: Path
+) -> None:
+    """Map the scene once more, told which classes each window really holds."""
+    task = load_task(checkpoint)
+    task.hparams['map_labels'] = 'true'
+    trainer = pl.Trainer(
+        accelerator='auto',
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[PseudoMaskWriter(str(output), overwrite=True, confidence=False)],
+    )
+    datamodule = SceneDataModule(str(scene), reference=str(reference))
+    trainer.predict(task, datamodule=datamodule, return_predictions=False)
+
+
+def constant_guess_miou(confusion: np.ndarray[Any, Any]) -> float:
+    """Return the mean IoU of the best single class, from a confusion matrix (C, C)."""
+    pixels = confusion.sum(axis=1)
+    classes = int((pixels > 0).sum())
+    return float(pixels.max() / pixels.sum() / max(classes, 1))
+
+
+def _attention_miou(
+    task: ClassTokenMaskingTask, datamodule: SyntheticDataModule
+) -> float:
+    """Return the test tiles' mean IoU from class-token attention alone."""
+    task.hparams['map_source'] = 'attention'
+    trainer = pl.Trainer(
+        accelerator='auto', devices=1, logger=False, enable_model_summary=False
+    )
+    [scores] = trainer.test(task, datamodule=datamodule, verbose=False)
+    return scores['test_miou']

@@ -1,0 +1,1 @@
+"""From tensors to masks, and from masks to files."""

@@ -1,0 +1,127 @@
+"""Pictures: class maps of a chip, and the quick look of a scene."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..scaling import band_key
+
+
+def rgb_indices(bands: Sequence[str]) -> list[int]:
+    """Return the positions of red, green and blue (B04, B03, B02) among *bands*.
+
+    Without those names: the first three bands, or the first one three times.
+    """
+    keys = [band_key(band) for band in bands]
+    if {'b2', 'b3', 'b4'} <= set(keys):
+        return [keys.index('b4'), keys.index('b3'), keys.index('b2')]
+    return [0, 1, 2] if len(keys) >= 3 else [0, 0, 0]
+
+
+def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch an image (3, H, W) to (H, W, 3) in 0…1 between its 2nd and 98th per cent.
+
+    The three bands share one stretch, so that hues stay.
+    """
+    low, high = np.nanpercentile(rgb, [2, 98])
+    scaled = (rgb - low) / max(float(high - low), 1e-6)
+    clipped: NDArray[np.float32] = np.clip(np.nan_to_num(scaled), 0, 1)
+    return clipped.transpose(1, 2, 0).astype(np.float32)
+
+
+def map_figure(
+    image: Tensor,
+    maps: Tensor,
+    mask: Tensor,
+    truth: Tensor | None,
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+    bands: Sequence[str],
+) -> Figure:
+    """Draw RGB, truth, mask and one map a class.
+
+    Args:
+        image: Image (bands, H, W) in the data set's own numbers.
+        maps: Class maps (C, h, w).
+        mask: Pseudo-mask (H, W).
+        truth: True mask (H, W), 255 ignored, or None.
+        class_names: One name per class.
+        class_colors: One colour per class.
+        bands: Names of the bands.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    maps = torch.nn.functional.interpolate(
+        maps[None].float(), size=size, mode='bilinear', align_corners=False
+    )[0]
+    columns = 4
+    panels = 3 + len(class_names)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis('off')
+    rgb = image[rgb_indices(bands)].float().cpu().numpy()
+    axes[0].imshow(stretch(rgb))
+    axes[0].set_title('RGB')
+    palette = ListedColormap(list(class_colors))
+    for axis, title, classes in ((axes[1], 'truth', truth), (axes[2], 'mask', mask)):
+        if classes is None:
+            continue
+        values = classes.reshape(size).cpu().numpy()
+        shown = np.ma.masked_where(values >= len(class_names), values)
+        limits = {'vmin': -0.5, 'vmax': len(class_names) - 0.5}
+        axis.imshow(shown, cmap=palette, interpolation='nearest', **limits)
+        axis.set_title(title)
+    for axis, name, map_ in zip(
+        axes[3:], class_names, maps.cpu().numpy(), strict=False
+    ):
+        axis.imshow(map_, cmap='magma')
+        axis.set_title(name)
+    return figure
+
+
+def quick_look(
+    rgb: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+) -> Figure:
+    """Draw a scene beside its mask, with a legend of the classes that occur.
+
+    Args:
+        rgb: Red, green and blue (3, H, W), NaN where there is no data.
+        mask: Classes (h, w) 0…C−1, 255 where there is no data.
+        class_names: One name per class.
+        class_colors: One colour per class.
+    """
+    figure = Figure(figsize=(12, 6.4), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    empty = np.isnan(rgb).any(axis=0)
+    left.imshow(np.dstack([stretch(rgb), ~empty]).astype(np.float32))
+    left.set_title('Scene')
+    shown: Any = np.ma.masked_where(mask >= len(class_names), mask)
+    right.imshow(
+        shown,
+        cmap=ListedColormap(list(class_colors)),
+        vmin=-0.5,
+        vmax=len(class_names) - 0.5,
+        interpolation='nearest',
+    )
+    right.set_title('Pseudo-mask')
+    occurring = [c for c in range(len(class_names)) if (mask == c).any()]
+    figure.legend(
+        handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
+        loc='outside lower center',
+        ncols=min(8, max(1, len(occurring))),
+        frameon=False,
+    )
+    for axis in (left, right):
+        axis.axis('off')
+    return figure

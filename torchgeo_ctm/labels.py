@@ -1,0 +1,31 @@
+"""Image-level labels from other kinds of labels."""
+
+import torch
+from torch import Tensor
+
+
+def presence_from_mask(
+    mask: Tensor, num_classes: int, min_share: float = 0.1, ignore_index: int = 255
+) -> Tensor:
+    """Derive image-level labels from masks by area share (METHOD, section 6).
+
+    Args:
+        mask: Class of each pixel (B, H, W), int64; *ignore_index* and every value
+            outside 0…C−1 count as no class, but stay in the area.
+        num_classes: Number of classes C.
+        min_share: Smallest share of the chip's area, 0…1, that makes a class present.
+        ignore_index: Value of pixels without a label.
+
+    Returns:
+        Presence (B, C) float32, 1 where the class covers at least *min_share*.
+    """
+    flat = mask.flatten(1).long()
+    outside = (flat < 0) | (flat >= num_classes) | (flat == ignore_index)
+    flat = flat.masked_fill(outside, num_classes)
+    counts = torch.zeros(
+        flat.shape[0], num_classes + 1, dtype=torch.int64, device=mask.device
+    )
+    counts.scatter_add_(1, flat, torch.ones_like(flat))
+    needed = min_share * flat.shape[1]
+    found = counts[:, :num_classes]
+    return ((found >= needed) & (found > 0)).float()

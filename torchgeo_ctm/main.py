@@ -1,0 +1,283 @@
+"""The ``torchgeo-ctm`` command: one function a command.
+
+Signature and docstring of each function are its options and its help. Everything
+heavy is imported inside the functions, so that help, version and option errors
+answer at once.
+"""
+
+import inspect
+import json
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from . import __version__
+from .errors import CTMError, CTMWarning, OutputError, nearest
+
+
+def demo(output: str = 'demo', /, *, compare: bool = False, seed: int = 0) -> None:
+    """Train on synthetic tiles from image labels only, and map a synthetic scene.
+
+    Args:
+        output: Folder for data, checkpoint, products and metrics.json.
+        compare: Also train without masking, and score attention alone with and without.
+        seed: Seed of data and training.
+    """
+    from .demo import run_demo
+
+    metrics = run_demo(Path(output), compare=compare, seed=seed)
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        _say(f'{name:<{width}}  {value:.3f}')
+    _say(f'Look at {Path(output) / "mask.png"}')
+
+
+def predict(
+    scene: str,
+    /,
+    *,
+    checkpoint: str,
+    output: str,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    scene_bands: list[str] | None = None,
+    accelerator: str = 'auto',
+    overwrite: bool = False,
+    confidence: bool = True,
+    picture: bool = True,
+) -> None:
+    """Write the georeferenced pseudo-mask of a scene.
+
+    Args:
+        scene: Raster with the bands the checkpoint needs; any format GDAL opens.
+        checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
+        output: Class raster to write (.tif); the other products lie beside it.
+        window: Side of a window in pixels; the training chip's if not given.
+        stride: Distance between windows in pixels; half a window if not given.
+        batch_size: Windows per batch.
+        num_workers: Processes that read windows.
+        scene_bands: Names of the scene's bands in file order, as [B01,B02,...], if its
+            own descriptions are missing or wrong.
+        accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
+        overwrite: Replace existing products.
+        confidence: Write OUT_confidence.tif.
+        picture: Write OUT.png.
+    """
+    from .inference.geotiff import check_output
+
+    check_output(output, overwrite)
+    from .prediction import predict_scene
+
+    written = predict_scene(
+        scene,
+        checkpoint,
+        output,
+        window=window,
+        stride=stride,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        scene_bands=scene_bands,
+        accelerator=accelerator,
+        overwrite=overwrite,
+        confidence=confidence,
+        picture=picture,
+    )
+    for path in written:
+        _say(str(path))
+
+
+def evaluate(
+    mask: str, reference: str, /, *, json: str | None = None, overwrite: bool = False
+) -> None:
+    """Score a mask against a reference raster on the same grid.
+
+    Args:
+        mask: Class raster written by predict.
+        reference: Raster of the same classes; 255, nodata and negatives do not count.
+        json: File to write the scores to.
+        overwrite: Replace that file.
+    """
+    from . import scoring
+
+    if json is not None:
+        _check_json(Path(json), overwrite)
+    scores = scoring.evaluate(mask, reference)
+    if json is not None:
+        _write_json(Path(json), scores)
+    for name, value in scores['iou'].items():
+        _say(f'{name:<20}  {"absent" if value is None else f"{value:.3f}"}')
+    for name in ('miou', 'pixel_accuracy', 'average_accuracy'):
+        _say(f'{name:<20}  {scores[name]:.3f}')
+    _say(f'{"pixels":<20}  {scores["pixels"]}')
+
+
+def _check_json(path: Path, overwrite: bool) -> None:
+    """Refuse a JSON file that cannot be written, before any work is done."""
+    if not path.parent.is_dir():
+        raise OutputError(f'folder {path.parent} does not exist; create it first')
+    if path.exists() and not overwrite:
+        raise OutputError(f'{path} exists; add --overwrite to replace it')
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON under a temporary name, then rename it."""
+    temporary = path.with_name(f'.{path.name}.part')
+    temporary.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+    temporary.replace(path)
+
+
+def _say(line: str) -> None:
+    """Write one line to standard output."""
+    sys.stdout.write(f'{line}\n')
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    'demo': demo,
+    'predict': predict,
+    'evaluate': evaluate,
+}
+
+
+class OneLineParser(ArgumentParser):
+    """A parser whose errors are one line on stderr, and exit status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Report a mistake with the nearest valid option, and exit."""
+        line = ' '.join(message.split())
+        if match := re.search(r'unrecognized arguments?: (--[\w-]+)', line):
+            options = [
+                option
+                for action in self._actions
+                for option in action.option_strings
+                if option.startswith('--')
+            ]
+            line = f'unknown option {match[1]}{nearest(match[1], options)}'
+        elif match := re.search(r"invalid choice: '(.+?)'", line):
+            line = f'unknown command {match[1]!r}; needed: one of {", ".join(COMMANDS)}'
+            line += nearest(match[1], COMMANDS)
+        elif 'arguments are required' in line:
+            line = re.sub(r'\b(\w+)\.(\w+)', _as_typed, line)
+        elif match := re.match(
+            r"Parser key \"(\w+)\": Expected an? <class '(\w+)'>. Got value: (.*)", line
+        ):
+            line = f'--{match[1]} {match[3]}: needed is a value of type {match[2]}'
+        elif 'expected "command"' in line:
+            line = f'no command given; needed: one of {", ".join(COMMANDS)}'
+        prog = self.prog.replace(' [options]', '')
+        sys.stderr.write(f'{prog}: {line}\n')
+        raise SystemExit(2)
+
+
+def _as_typed(match: re.Match[str]) -> str:
+    """Turn jsonargparse's ``predict.output`` into what a user types."""
+    parameter = inspect.signature(COMMANDS[match[1]]).parameters[match[2]]
+    if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+        return match[2].upper()
+    return f'--{match[2]}'
+
+
+def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:
+    """Build a command's parser from its signature and docstring."""
+    doc = parse_docstring(function.__doc__ or '')
+    help_of = {param.arg_name: param.description for param in doc.params}
+    parser = OneLineParser(prog=prog, description=doc.short_description)
+    for name, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        options: dict[str, Any] = {'help': help_of[name]}
+        if not required:
+            options['default'] = parameter.default
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            if not required:
+                options['nargs'] = '?'
+            parser.add_argument(name, type=parameter.annotation, **options)
+        elif parameter.annotation is bool:
+            parser.add_argument(f'--{name}', action=ActionYesNo, **options)
+        else:
+            options['type'] = parameter.annotation
+            parser.add_argument(f'--{name}', required=required, **options)
+    return parser
+
+
+def build_parser() -> OneLineParser:
+    """Build the parser of the whole command."""
+    parser = OneLineParser(
+        prog='torchgeo-ctm',
+        description='Land-cover masks of whole scenes from image-level labels.',
+        version=__version__,
+    )
+    commands = parser.add_subcommands(dest='command', required=True)
+    for name, function in COMMANDS.items():
+        command = _command_parser(function, f'torchgeo-ctm {name}')
+        summary = (function.__doc__ or '').splitlines()[0]
+        commands.add_subcommand(name, command, help=summary)
+    return parser
+
+
+def _with_underscores(argument: str) -> str:
+    """Let ``--batch-size`` be ``--batch_size``; values stay as they are."""
+    if not argument.startswith('--'):
+        return argument
+    name, equals, value = argument[2:].partition('=')
+    return f'--{name.replace("-", "_")}{equals}{value}'
+
+
+def _run(argv: Sequence[str]) -> None:
+    """Parse the arguments and call the command."""
+    config = build_parser().parse_args([_with_underscores(item) for item in argv])
+    function = COMMANDS[config.command]
+    values = config[config.command]
+    positional, named = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            positional.append(values[name])
+        else:
+            named[name] = values[name]
+    function(*positional, **named)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Show our own warnings as one line, and leave libraries' to the log."""
+    if issubclass(category, CTMWarning):
+        sys.stderr.write(f'torchgeo-ctm: warning: {message}\n')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``torchgeo-ctm``.
+
+    Exits 0 on success, 2 with one line on stderr after a mistake in what was given,
+    130 after Ctrl-C.
+
+    Args:
+        argv: Arguments after the program's name; the process's own if None.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('default', CTMWarning)
+        warnings.showwarning = _show_warning
+        try:
+            _run(sys.argv[1:] if argv is None else argv)
+        except CTMError as error:
+            line = ' '.join(str(error).split())
+            sys.stderr.write(f'torchgeo-ctm: {line}\n')
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            sys.stderr.write('torchgeo-ctm: interrupted; nothing was written\n')
+            raise SystemExit(130) from None
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,244 @@
+"""Band names, and the scaling of reflectances, kept with the model."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from .errors import BandError, SettingError, nearest
+
+#: Sentinel-2 Level-1C bands in product order.
+SENTINEL2_BANDS = (
+    'B01',
+    'B02',
+    'B03',
+    'B04',
+    'B05',
+    'B06',
+    'B07',
+    'B08',
+    'B8A',
+    'B09',
+    'B10',
+    'B11',
+    'B12',
+)
+
+#: Mean and standard deviation of Sentinel-2 L1C reflectance × 10,000 over land:
+#: the statistics TorchGeo publishes for EuroSAT
+#: (torchgeo.datamodules.eurosat.MEAN and STD), rounded to 0.1.
+SENTINEL2_STATISTICS = {
+    'B01': (1354.4, 245.7),
+    'B02': (1118.2, 333.0),
+    'B03': (1042.9, 395.1),
+    'B04': (947.6, 593.8),
+    'B05': (1199.5, 566.4),
+    'B06': (1999.8, 861.2),
+    'B07': (2369.2, 1086.6),
+    'B08': (2296.8, 1117.9),
+    'B8A': (2594.1, 1231.6),
+    'B09': (732.1, 404.9),
+    'B10': (12.1, 4.8),
+    'B11': (1819.0, 1002.6),
+    'B12': (1118.9, 761.3),
+}
+
+
+class ScalingOptions(TypedDict, total=False):
+    """What a configuration may say about scaling; see :class:`BandScaling`."""
+
+    method: Literal['standard', 'per_chip_maximum']
+    offset: float
+    clip: list[float] | None
+    mean: list[float] | None
+    std: list[float] | None
+
+
+def band_key(name: str) -> str:
+    """Return the name that ``B1``, ``B01`` and ``b01`` share: ``b1``.
+
+    Descriptions with words after the name, as GDAL's Sentinel-2 driver writes them
+    (``B4, central wavelength 665 nm``), are read up to the name.
+    """
+    match = re.match(r'\s*b\s*0*(\d+)(a?)\b', name, flags=re.IGNORECASE)
+    if match:
+        return f'b{match[1]}{match[2].lower()}'
+    return name.strip().lower()
+
+
+def match_bands(
+    wanted: Sequence[str], found: Sequence[str | None], source: str
+) -> list[int]:
+    """Find the wanted bands in a raster.
+
+    Bands are matched by description when the raster has descriptions, by order when
+    it has none.
+
+    Args:
+        wanted: Band names of the model, in its order.
+        found: Descriptions of the raster's bands, in file order.
+        source: What to call the raster in an error.
+
+    Returns:
+        For each wanted band its 0-based position in the raster.
+
+    Raises:
+        BandError: If a wanted band is missing or appears twice.
+    """
+    names = ', '.join(wanted)
+    if not any(found):
+        if len(found) < len(wanted):
+            raise BandError(
+                f'{source} has {len(found)} bands without names, {len(wanted)} are '
+                f'needed in this order: {names}'
+            )
+        return list(range(len(wanted)))
+    keys = [band_key(name or '') for name in found]
+    missing = [name for name in wanted if band_key(name) not in keys]
+    if missing:
+        present = ', '.join(name or 'unnamed' for name in found)
+        raise BandError(
+            f'{source} has {len(found)} bands ({present}), {len(wanted)} are needed '
+            f'({names}); missing: {", ".join(missing)}'
+        )
+    twice = [name for name in wanted if keys.count(band_key(name)) > 1]
+    if twice:
+        raise BandError(f'{source} has more than one band named {", ".join(twice)}')
+    return [keys.index(band_key(name)) for name in wanted]
+
+
+class BandScaling(nn.Module):
+    """Bring bands in the data set's own numbers to the model's range.
+
+    ``standard``: add *offset*, clip, subtract each band's mean, divide by its
+    standard deviation. ``per_chip_maximum``: add *offset*, clip, divide each band by
+    its own maximum in that chip (the reference's way; it loses absolute reflectance).
+    The numbers are buffers, so a checkpoint holds them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        bands: Sequence[str],
+        method: Literal['standard', 'per_chip_maximum'] = 'standard',
+        offset: float = 0.0,
+        clip: Sequence[float] | None = (0.0, 10000.0),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        """Create the scaling.
+
+        Args:
+            bands: Names of the bands, in the order of the tensor.
+            method: 'standard' or 'per_chip_maximum'.
+            offset: Added first; −1000 for Sentinel-2 processing baseline ≥ 04.00.
+            clip: Lowest and highest value kept, after the offset; None keeps all.
+            mean: One mean per band, after offset and clip; Sentinel-2 bands default
+                to :data:`SENTINEL2_STATISTICS`.
+            std: One standard deviation per band; likewise.
+
+        Raises:
+            SettingError: If a number is missing, miscounted or not positive.
+        """
+        super().__init__()
+        if method not in ('standard', 'per_chip_maximum'):
+            raise SettingError(
+                f"scaling method {method!r} is unknown; needed: 'standard' or "
+                "'per_chip_maximum'"
+            )
+        if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):
+            raise SettingError(f'clip={list(clip)} is not [lowest, highest]')
+        self.bands = tuple(bands)
+        self.method = method
+        self.offset = float(offset)
+        self.clip = (float(clip[0]), float(clip[1])) if clip is not None else None
+        means, stds = self._statistics(mean, std)
+        self.register_buffer('mean', torch.tensor(means).view(-1, 1, 1))
+        self.register_buffer('std', torch.tensor(stds).view(-1, 1, 1))
+
+    def _statistics(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[list[float], list[float]]:
+        """Check the given statistics, or look them up by band name."""
+        if (mean is None) != (std is None):
+            raise SettingError('mean and std belong together: give both, or neither')
+        if mean is None or std is None:
+            known = {band_key(k): v for k, v in SENTINEL2_STATISTICS.items()}
+            if self.method == 'per_chip_maximum':
+                return [0.0] * len(self.bands), [1.0] * len(self.bands)
+            for band in self.bands:
+                if band_key(band) not in known:
+                    raise SettingError(
+                        f'band {band!r} has no built-in statistics: give mean and std'
+                        + nearest(band, SENTINEL2_STATISTICS)
+                    )
+            pairs = [known[band_key(band)] for band in self.bands]
+            return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        for name, values in (('mean', mean), ('std', std)):
+            if len(values) != len(self.bands):
+                raise SettingError(
+                    f'{name} has {len(values)} values, {len(self.bands)} bands need '
+                    f'{len(self.bands)}'
+                )
+        if min(std) <= 0:
+            raise SettingError(f'std must be positive, smallest given: {min(std)}')
+        return list(map(float, mean)), list(map(float, std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale images (B, bands, H, W) in the data set's numbers.
+
+        Raises:
+            BandError: If the number of bands differs.
+        """
+        if x.shape[-3] != len(self.bands):
+            raise BandError(
+                f'image has {x.shape[-3]} bands, {len(self.bands)} are needed: '
+                f'{", ".join(self.bands)}'
+            )
+        x = x + self.offset if self.offset else x
+        if self.clip is not None:
+            x = x.clamp(*self.clip)
+        if self.method == 'per_chip_maximum':
+            return x / x.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        return (x - self.mean) / self.std
+
+
+def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, ...]:
+    """Return the band names of a model: those given, or Sentinel-2's 13.
+
+    Raises:
+        SettingError: If the names do not fit *in_channels*.
+    """
+    if bands is None:
+        if in_channels == len(SENTINEL2_BANDS):
+            return SENTINEL2_BANDS
+        return tuple(f'band {i + 1}' for i in range(in_channels))
+    if len(bands) != in_channels:
+        raise SettingError(
+            f'bands has {len(bands)} names, in_channels={in_channels} needs '
+            f'{in_channels}'
+        )
+    return tuple(bands)
+
+
+def build_scaling(
+    bands: Sequence[str], options: ScalingOptions | None
+) -> BandScaling | nn.Identity:
+    """Return the scaling that *options* describe; None means the data are scaled.
+
+    Raises:
+        SettingError: If an option is unknown.
+    """
+    if options is None:
+        return nn.Identity()
+    for key in options:
+        if key not in ScalingOptions.__annotations__:
+            raise SettingError(
+                f'scaling option {key!r} is unknown'
+                + nearest(key, ScalingOptions.__annotations__)
+            )
+    return BandScaling(bands, **options)

@@ -1,0 +1,192 @@
+"""Compare a mask with a reference raster, block by block."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioIOError
+from rasterio.io import DatasetReader
+
+from .errors import GridError, SceneError
+
+IGNORED = 255
+
+
+def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:
+    """Return the intersection over union of each class.
+
+    Args:
+        confusion: Pixel counts (C, C), rows reference, columns mask.
+
+    Returns:
+        IoU 0…1 per class; None for a class in neither raster.
+    """
+    hits = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    return [
+        float(hit / total) if total else None
+        for hit, total in zip(hits, union, strict=True)
+    ]
+
+
+def mean_of_known(values: list[float | None]) -> float:
+    """Return the mean over the classes that occur; 0 if none does."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def confusion_matrix(
+    reference: NDArray[Any], mask: NDArray[Any], num_classes: int
+) -> NDArray[np.int64]:
+    """Count pixels by reference (rows) and mask (columns), (C, C).
+
+    Pixels outside 0…C−1 in either raster are not counted.
+    """
+    inside = (reference >= 0) & (reference < num_classes)
+    inside &= (mask >= 0) & (mask < num_classes)
+    index = reference[inside].astype(np.int64) * num_classes + mask[inside]
+    counts = np.bincount(index, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def summarise(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
+    """Return the scores that a confusion matrix (C, C) holds.
+
+    Returns:
+        ``miou`` (mean over classes that occur in either raster), ``iou`` (class name
+        → value or None), ``pixel_accuracy``, ``average_accuracy`` (mean recall of
+        the reference's classes), ``confusion`` (rows reference, columns mask) and
+        ``pixels``. Shares are 0…1.
+    """
+    total = int(confusion.sum())
+    iou = iou_from_confusion(confusion)
+    rows = confusion.sum(axis=1)
+    recall = [
+        float(hit / row) if row else None
+        for hit, row in zip(np.diag(confusion), rows, strict=True)
+    ]
+    return {
+        'miou': mean_of_known(iou),
+        'iou': dict(zip(names, iou, strict=True)),
+        'pixel_accuracy': float(np.trace(confusion) / total) if total else 0.0,
+        'average_accuracy': mean_of_known(recall),
+        'confusion': confusion.tolist(),
+        'pixels': total,
+    }
+
+
+def evaluate(mask: str | Path, reference: str | Path) -> dict[str, Any]:
+    """Score a mask against a reference raster on the same grid.
+
+    Not compared are pixels that are nodata, 255 or negative in the reference, and
+    pixels that are nodata in the mask (counted in ``pixels_without_mask``).
+
+    Args:
+        mask: Mask raster, classes 0…C−1; class names are read from its tags.
+        reference: Reference raster with the same classes.
+
+    Returns:
+        What :func:`summarise` returns, and ``pixels_without_mask``.
+
+    Raises:
+        SceneError: If a raster cannot be read or holds classes the mask cannot have.
+        GridError: If the two rasters do not share size, CRS and transform.
+    """
+    with _open(mask) as predicted, _open(reference) as truth:
+        _check_grid(predicted, truth)
+        names = class_names(predicted)
+        return _score(predicted, truth, names)
+
+
+def _open(path: str | Path) -> DatasetReader:
+    """Open a single-band raster, or say in one line why not."""
+    try:
+        raster: DatasetReader = rasterio.open(path)
+    except RasterioIOError as error:
+        reason = str(error).splitlines()[0]
+        raise SceneError(f'{path} cannot be opened as a raster: {reason}') from error
+    if raster.count != 1 or np.dtype(raster.dtypes[0]).kind not in 'iu':
+        count, dtype = raster.count, raster.dtypes[0]
+        raster.close()
+        raise SceneError(
+            f'{path} has {count} bands of {dtype}; needed: 1 band of integer classes'
+        )
+    return raster
+
+
+def _check_grid(mask: DatasetReader, reference: DatasetReader) -> None:
+    """Refuse rasters on different grids, naming the first difference."""
+    pairs = {
+        'size (rows, columns)': (mask.shape, reference.shape),
+        'CRS': (mask.crs, reference.crs),
+        'transform': (mask.transform, reference.transform),
+    }
+    for what, (ours, theirs) in pairs.items():
+        if what == 'transform':
+            # a hundredth of a pixel is rounding, not another grid
+            pixel = max(abs(ours.a), abs(ours.b), abs(ours.d), abs(ours.e))
+            far = max(mask.shape)
+            same = ours.almost_equals(theirs, precision=0.01 * pixel / far) and all(
+                abs(a - b) <= 0.01 * pixel
+                for a, b in zip(ours @ (far, far), theirs @ (far, far), strict=True)
+            )
+        else:
+            same = ours == theirs
+        if not same:
+            ours, theirs = (
+                (tuple(ours)[:6], tuple(theirs)[:6])
+                if what == 'transform'
+                else (ours, theirs)
+            )
+            raise GridError(
+                f'{mask.name} and {reference.name} are on different grids: {what} '
+                f'{ours} and {theirs}; warp the reference onto the mask first'
+            )
+
+
+def class_names(raster: DatasetReader) -> list[str]:
+    """Return the class names of a mask: its tag, or numbers up to its maximum."""
+    tag = raster.tags().get('CLASS_NAMES')
+    if tag is not None:
+        return [str(name) for name in json.loads(tag)]
+    highest = 0
+    for _, window in raster.block_windows(1):
+        block = raster.read(1, window=window)
+        block = block[(block >= 0) & (block != IGNORED)]
+        if raster.nodata is not None:
+            block = block[block != raster.nodata]
+        highest = max(highest, int(block.max(initial=0)))
+    return [str(index) for index in range(highest + 1)]
+
+
+def _score(
+    predicted: DatasetReader, truth: DatasetReader, names: list[str]
+) -> dict[str, Any]:
+    """Add up the confusion of every block of the mask."""
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    without_mask = 0
+    for _, window in predicted.block_windows(1):
+        mask = predicted.read(1, window=window).astype(np.int64)
+        reference = truth.read(1, window=window).astype(np.int64)
+        known = (reference >= 0) & (reference != IGNORED)
+        if truth.nodata is not None:
+            known &= reference != truth.nodata
+        if known.any() and reference[known].max() >= len(names):
+            raise SceneError(
+                f'{truth.name} holds class {reference[known].max()}, {predicted.name} '
+                f'has {len(names)} classes; needed: 0 to {len(names) - 1}, or 255 for '
+                'pixels without a label'
+            )
+        reference[~known] = -1
+        if predicted.nodata is not None:
+            mask[mask == predicted.nodata] = -1
+        without_mask += int((known & (mask < 0)).sum())
+        confusion += confusion_matrix(reference, mask, len(names))
+    if not confusion.any():
+        raise SceneError(
+            f'{truth.name} has no labelled pixel where {predicted.name} has a class'
+        )
+    return summarise(confusion, names) | {'pixels_without_mask': without_mask}
