@@ -18,6 +18,8 @@ SHARED = Path(__file__).parents[2] / 'shared'
 
 WriteScene = Callable[..., Path]
 
+TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
+
 
 def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
     """A model of a few thousand weights, chips of 32 px, patches of 8."""
@@ -54,7 +56,8 @@ def scene_pixels(height: int, width: int, bands: int = 13) -> NDArray[np.uint16]
     rows, cols = np.mgrid[:height, :width]
     wave = np.sin(rows / 9)[None] + np.cos(cols / 7)[None]
     level = np.arange(1, bands + 1)[:, None, None] * 100
-    return (1500 + level + 300 * wave).astype(np.uint16)
+    pixels: NDArray[np.uint16] = (1500 + level + 300 * wave).astype(np.uint16)
+    return pixels
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def write_scene(tmp_path: Path) -> WriteScene:
         descriptions: tuple[str, ...] | None = SENTINEL2_BANDS,
         nodata: float | None = None,
         crs: str | None = 'EPSG:32630',
-        transform: Affine = Affine(10, 0, 500_000, 0, -10, 4_200_000),
+        transform: Affine = TRANSFORM,
     ) -> Path:
         values = scene_pixels(height, width) if pixels is None else pixels
         path = tmp_path / name

@@ -63,8 +63,12 @@ def _imports(path: Path) -> set[tuple[bool, str]]:
                 found.add((True, '.'.join([*base, node.module])))
             else:
                 names = [alias.name for alias in node.names]
-                known = [n if (PACKAGE / n).exists() or (PACKAGE / f'{n}.py').exists()
-                         else '__init__' for n in names]
+                known = [
+                    n
+                    if (PACKAGE / n).exists() or (PACKAGE / f'{n}.py').exists()
+                    else '__init__'
+                    for n in names
+                ]
                 found |= {(True, '.'.join([*base, name])) for name in known}
         elif isinstance(node, ast.ImportFrom):
             found.add((False, str(node.module)))

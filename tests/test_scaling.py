@@ -65,9 +65,7 @@ def test_standard_scaling_has_mean_0_and_std_1() -> None:
 
 
 def test_offset_comes_before_clip() -> None:
-    scaling = BandScaling(
-        ['a'], offset=-1000, clip=[0, 10000], mean=[0], std=[1]
-    )
+    scaling = BandScaling(['a'], offset=-1000, clip=[0, 10000], mean=[0], std=[1])
     x = torch.tensor([500, 1000, 3000, 20000.0]).view(1, 1, 2, 2)
     assert scaling(x).flatten().tolist() == [0, 0, 2000, 10000]
 

@@ -112,7 +112,9 @@ def test_rounding_of_a_transform_is_no_other_grid(tmp_path: Path) -> None:
     values = np.zeros((4, 4), np.uint8)
     moved = Affine(10, 0, 500_000 + 1e-6, 0, -10, 4_200_000)
     mask = write(tmp_path / 'm.tif', values)
-    assert evaluate(mask, write(tmp_path / 't.tif', values, transform=moved))['miou'] == 1
+    assert (
+        evaluate(mask, write(tmp_path / 't.tif', values, transform=moved))['miou'] == 1
+    )
 
 
 @pytest.mark.parametrize(

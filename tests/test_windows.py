@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_windows_are_never_further_apart_than_the_stride(
     length: int, stride: int
 ) -> None:
     starts = window_starts(length, 8, stride)
-    assert all(0 < b - a <= stride for a, b in zip(starts, starts[1:], strict=False))
+    assert all(0 < b - a <= stride for a, b in pairwise(starts))
 
 
 @pytest.mark.parametrize('stride', [1, 3, 8])

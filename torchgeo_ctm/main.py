@@ -165,10 +165,9 @@ class OneLineParser(ArgumentParser):
             line += nearest(match[1], COMMANDS)
         elif 'arguments are required' in line:
             line = re.sub(r'\b(\w+)\.(\w+)', _as_typed, line)
-        elif match := re.match(
-            r"Parser key \"(\w+)\": Expected an? <class '(\w+)'>. Got value: (.*)", line
-        ):
-            line = f'--{match[1]} {match[3]}: needed is a value of type {match[2]}'
+        elif match := re.match(r'Parser key "(\w+)":.*?(\S*)$', line):
+            option = match[1]
+            line = f'--{option} {match[2]}: needed is {_needed(self.prog, option)}'
         elif 'expected "command"' in line:
             line = f'no command given; needed: one of {", ".join(COMMANDS)}'
         prog = self.prog.replace(' [options]', '')
@@ -182,6 +181,12 @@ def _as_typed(match: re.Match[str]) -> str:
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
         return match[2].upper()
     return f'--{match[2]}'
+
+
+def _needed(prog: str, option: str) -> str:
+    """Say which values an option takes, from the command's signature."""
+    parameter = inspect.signature(COMMANDS[prog.split()[-1]]).parameters[option]
+    return inspect.formatannotation(parameter.annotation).removesuffix(' | None')
 
 
 def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:

@@ -121,9 +121,9 @@ def test_paint_is_the_reference(
         # a filled pixel carries a class that is painted at the smallest distance
         distances = np.stack(
             [
-                distance_transform_cdt(
-                    ~(painted & (want == c)), metric='taxicab'
-                ) if (painted & (want == c)).any() else np.full(want.shape, 999)
+                distance_transform_cdt(~(painted & (want == c)), metric='taxicab')
+                if (painted & (want == c)).any()
+                else np.full(want.shape, 999)
                 for c in range(len(prob))
             ]
         )

@@ -42,15 +42,13 @@ def test_registered_with_timm_and_torchgeo(name: str) -> None:
 
 
 def test_no_pretrained_weights_are_invented() -> None:
-    with pytest.raises(RuntimeError, match='[Nn]o pretrained weights'):
+    with pytest.raises(RuntimeError, match=r'[Nn]o pretrained weights'):
         timm.create_model('ctm_vit_tiny_patch16_224', pretrained=True)
 
 
 @pytest.mark.parametrize('size', [(32, 32), (16, 40), (48, 24), (8, 8)])
 @pytest.mark.parametrize('head', ['joint', 'token'])
-def test_shapes_on_any_multiple_of_the_patch(
-    size: tuple[int, int], head: str
-) -> None:
+def test_shapes_on_any_multiple_of_the_patch(size: tuple[int, int], head: str) -> None:
     grid = (size[0] // 8, size[1] // 8)
     logits, attention, patches = small(head=head).forward_attention(
         torch.randn(2, 4, *size)
@@ -76,14 +74,14 @@ def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize('head_gates', [False, True])
 def test_rows_are_those_of_the_whole_attention_matrix(head_gates: bool) -> None:
     model = small(head_gates=head_gates)
-    attention = model.blocks[0].attn
+    attention: Any = model.blocks[0].attn
     x = torch.randn(2, 20, 16)
-    out, rows = attention(x, num_rows=3)  # type: ignore[operator]
-    q, k, v = attention.qkv(x).reshape(2, 20, 3, 2, 8).permute(2, 0, 3, 1, 4)  # type: ignore[operator]
+    out, rows = attention(x, num_rows=3)
+    q, k, v = attention.qkv(x).reshape(2, 20, 3, 2, 8).permute(2, 0, 3, 1, 4)
     matrix = (q @ k.transpose(-2, -1) / 8**0.5).softmax(dim=-1)
     torch.testing.assert_close(rows, matrix.mean(dim=1)[:, :3])
     expected = (matrix @ v).transpose(1, 2).reshape(2, 20, 16)
-    torch.testing.assert_close(out, attention.proj(expected))  # type: ignore[operator]
+    torch.testing.assert_close(out, attention.proj(expected))
 
 
 def test_maps_do_not_change_the_logits() -> None:
@@ -124,8 +122,10 @@ def test_every_parameter_is_trained(
         head=head, final_norm=final_norm, patch_head=patch_head, reg_tokens=reg_tokens
     ).train()
     logits, patches = model.forward_logits(torch.randn(2, 4, 32, 32))
-    loss = logits.square().sum() + (patches.square().sum() if patches is not None else 0)
-    loss.backward()
+    loss: Tensor = logits.square().sum() + (
+        patches.square().sum() if patches is not None else 0
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         if parameter.numel():
             assert parameter.grad is not None, name
@@ -224,7 +224,7 @@ def test_the_network_is_the_reference(
     with torch.no_grad():
         logits, attention, _ = model.forward_attention(image, gated=False)
         masked = model(image, drop)
-    close = {'atol': 1e-5, 'rtol': 0}
+    close: dict[str, Any] = {'atol': 1e-5, 'rtol': 0}
     torch.testing.assert_close(
         logits.sigmoid(), torch.from_numpy(archive['probs']), **close
     )

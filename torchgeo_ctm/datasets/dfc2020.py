@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas
 import torch
 from torch import Tensor
 from torchgeo.datasets import CopernicusBenchDFC2020S2
@@ -58,7 +59,10 @@ class DFC2020(CopernicusBenchDFC2020S2):
             torchgeo.datasets.DatasetNotFoundError: If the data set is not there
                 and *download* is False.
         """
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except pandas.errors.EmptyDataError:
+            self.files = pandas.Series(dtype=str)
         folder = Path(self.root) / self.directory
         first = folder / 'dfc' / str(self.files[0]) if len(self.files) else None
         if first is None or not first.is_file():

@@ -30,6 +30,8 @@ def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
     The three bands share one stretch, so that hues stay.
     """
+    if np.isnan(rgb).all():
+        return np.zeros((*rgb.shape[1:], 3), np.float32)
     low, high = np.nanpercentile(rgb, [2, 98])
     scaled = (rgb - low) / max(float(high - low), 1e-6)
     clipped: NDArray[np.float32] = np.clip(np.nan_to_num(scaled), 0, 1)

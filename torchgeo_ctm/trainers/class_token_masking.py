@@ -19,6 +19,7 @@ from torchmetrics.classification import (
     MultilabelAveragePrecision,
     MultilabelF1Score,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 from .. import __version__
 from ..errors import SettingError, nearest
@@ -41,6 +42,23 @@ from ..scoring import iou_from_confusion, mean_of_known
 CHECKPOINT_KEY = 'torchgeo_ctm'
 
 IGNORED = 255
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """Mean average precision over the classes that occur.
+
+    torchmetrics' macro average counts a class without a positive image as 0.
+    """
+
+    def __init__(self, num_labels: int) -> None:
+        """Create the metric."""
+        super().__init__(num_labels, average='none')
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Return the mean over classes with at least one positive image."""
+        seen = dim_zero_cat(self.target).sum(dim=0) > 0
+        precision: Tensor = super().compute()
+        return precision[seen].mean() if seen.any() else precision.new_zeros(())
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -206,13 +224,15 @@ class ClassTokenMaskingTask(BaseTask):
         scores: dict[str, Metric | MetricCollection]
         if self.hparams['task'] == 'multilabel':
             scores = {
-                'mAP': MultilabelAveragePrecision(count),
-                'F1': MultilabelF1Score(count, threshold=self.hparams['threshold']),
+                'mAP': MeanAveragePrecision(count),
+                'F1': MultilabelF1Score(
+                    count, threshold=self.hparams['threshold'], average='micro'
+                ),
             }
         else:
             scores = {
                 'mAP': MulticlassAveragePrecision(count),
-                'F1': MulticlassF1Score(count),
+                'F1': MulticlassF1Score(count, average='micro'),
             }
         label_metrics = MetricCollection(scores)
         self.label_metrics: Any = nn.ModuleDict()

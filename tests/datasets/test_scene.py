@@ -1,0 +1,172 @@
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+
+from tests.conftest import WriteScene, scene_pixels
+from torchgeo_ctm.datasets import SceneWindows
+from torchgeo_ctm.errors import (
+    BandError,
+    BandWarning,
+    GeoreferenceWarning,
+    GridError,
+    SceneError,
+)
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
+
+
+def test_windows_are_the_scenes_pixels(write_scene: WriteScene) -> None:
+    scene = SceneWindows(write_scene(), SENTINEL2_BANDS, 32, 20)
+    pixels = scene_pixels(70, 90).astype(np.float32)
+    for i in range(len(scene)):
+        sample = scene[i]
+        row, col, height, width = sample['window'].tolist()
+        assert sample['valid'].all()
+        np.testing.assert_array_equal(
+            sample['image'], pixels[:, row : row + height, col : col + width]
+        )
+
+
+def test_bands_are_matched_by_name(write_scene: WriteScene) -> None:
+    names = (*reversed(SENTINEL2_BANDS), 'SCL')
+    pixels = scene_pixels(40, 40, 14)
+    path = write_scene(pixels=pixels, descriptions=names)
+    with pytest.warns(BandWarning, match='left out B12, .*, SCL'):
+        scene = SceneWindows(path, ['B1', 'b8a'], 40, 40)
+    np.testing.assert_array_equal(scene[0]['image'], pixels[[12, 4]])
+
+
+def test_bands_without_names_are_taken_in_order(write_scene: WriteScene) -> None:
+    path = write_scene(pixels=scene_pixels(40, 40, 15), descriptions=None)
+    with pytest.warns(BandWarning, match='left out band 14, band 15'):
+        scene = SceneWindows(path, SENTINEL2_BANDS, 40, 40)
+    assert scene.indexes == list(range(1, 14))
+
+
+def test_names_can_be_given(write_scene: WriteScene) -> None:
+    path = write_scene(pixels=scene_pixels(40, 40, 2), descriptions=('x', 'y'))
+    scene = SceneWindows(path, ['B03', 'B02'], 40, 40, scene_bands=['B02', 'B03'])
+    assert scene.indexes == [2, 1]
+    with pytest.raises(SceneError, match='1 band names were given'):
+        SceneWindows(path, ['B02'], 40, 40, scene_bands=['B02'])
+
+
+def test_three_bands_are_refused(write_scene: WriteScene) -> None:
+    path = write_scene(pixels=scene_pixels(40, 40, 3), descriptions=None)
+    with pytest.raises(BandError, match='3 bands without names, 13 are needed'):
+        SceneWindows(path, SENTINEL2_BANDS, 32, 32)
+
+
+def test_nodata_and_nan_are_filled_and_marked(write_scene: WriteScene) -> None:
+    pixels = scene_pixels(40, 40).astype(np.float32)
+    pixels[:, :10] = 0
+    pixels[3, 20, 20] = np.nan
+    pixels[5, 21, 21] = np.inf
+    scene = SceneWindows(write_scene(pixels=pixels, nodata=0), SENTINEL2_BANDS, 40, 40)
+    sample = scene[0]
+    assert torch.isfinite(sample['image']).all()
+    expected = np.ones((40, 40), bool)
+    expected[:10] = expected[20, 20] = expected[21, 21] = False
+    np.testing.assert_array_equal(sample['valid'], expected)
+    filled = sample['image'][:, 0, 0].numpy()
+    np.testing.assert_allclose(filled, pixels[:, expected].mean(axis=1), rtol=1e-5)
+
+
+def test_zero_in_one_band_is_still_data(write_scene: WriteScene) -> None:
+    pixels = scene_pixels(40, 40)
+    pixels[10, 5] = 0
+    scene = SceneWindows(write_scene(pixels=pixels, nodata=0), SENTINEL2_BANDS, 40, 40)
+    assert scene[0]['valid'].all()
+
+
+def test_an_empty_window_is_no_error(write_scene: WriteScene) -> None:
+    pixels = np.zeros((13, 40, 40), np.uint16)
+    scene = SceneWindows(write_scene(pixels=pixels, nodata=0), SENTINEL2_BANDS, 40, 40)
+    assert not scene[0]['valid'].any()
+    assert (scene[0]['image'] == 0).all()
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 90), (31, 33)])
+def test_small_scenes_are_padded(
+    write_scene: WriteScene, size: tuple[int, int]
+) -> None:
+    path = write_scene(pixels=scene_pixels(*size))
+    sample = SceneWindows(path, SENTINEL2_BANDS, 32, 16)[0]
+    height, width = min(size[0], 32), min(size[1], 32)
+    assert sample['image'].shape == (13, 32, 32)
+    assert sample['window'].tolist() == [0, 0, height, width]
+    assert int(sample['valid'].sum()) == height * width
+    assert sample['image'].min() > 0
+
+
+def test_missing_georeference_is_said_once(write_scene: WriteScene) -> None:
+    path = write_scene(crs=None, transform=Affine.identity())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        SceneWindows(path, SENTINEL2_BANDS, 32, 32)[0]
+    assert [w.category for w in caught] == [GeoreferenceWarning]
+
+
+def test_reference_windows(write_scene: WriteScene) -> None:
+    scene = write_scene()
+    classes = np.arange(70 * 90).reshape(1, 70, 90) % 3
+    reference = write_scene(
+        'reference.tif', pixels=classes.astype(np.uint8), descriptions=None
+    )
+    windows = SceneWindows(scene, SENTINEL2_BANDS, 80, 40, reference=reference)
+    mask = windows[0]['mask']
+    np.testing.assert_array_equal(mask[:70], classes[0, :, :80])
+    assert (mask[70:] == 255).all()
+    small = write_scene('small.tif', pixels=classes[:, :9].astype(np.uint8),
+                        descriptions=None)  # fmt: skip
+    with pytest.raises(GridError):
+        SceneWindows(scene, SENTINEL2_BANDS, 80, 40, reference=small)
+
+
+def test_it_travels_to_workers(write_scene: WriteScene) -> None:
+    scene = SceneWindows(write_scene(), SENTINEL2_BANDS, 32, 32)
+    first = scene[0]
+    again = pickle.loads(pickle.dumps(scene))[0]
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_overview(write_scene: WriteScene) -> None:
+    pixels = scene_pixels(70, 90)
+    pixels[:, :35] = 0
+    scene = SceneWindows(write_scene(pixels=pixels, nodata=0), SENTINEL2_BANDS, 32, 32)
+    picture = scene.overview([3, 2, 1], longest=45)
+    assert picture.shape == (3, 35, 45)
+    assert np.isnan(picture[:, :16]).all()
+    assert np.isfinite(picture[:, 19:]).all()
+
+
+def test_what_cannot_be_opened(tmp_path: Path, write_scene: WriteScene) -> None:
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    text = tmp_path / 'text.tif'
+    text.write_text('no raster')
+    for path, message in (
+        (tmp_path / 'nowhere.tif', 'does not exist'),
+        (text, 'not a raster that GDAL opens'),
+        (folder, r'is a folder; needed: one raster; it holds no \.tif'),
+    ):
+        with pytest.raises(SceneError, match=message):
+            SceneWindows(path, SENTINEL2_BANDS, 32, 32)
+    complex_pixels = scene_pixels(40, 40).astype(np.complex64)
+    path = write_scene('complex.tif', pixels=complex_pixels)
+    with pytest.raises(SceneError, match='complex64; needed: real numbers'):
+        SceneWindows(path, SENTINEL2_BANDS, 32, 32)
+
+
+def test_a_truncated_scene_is_named(write_scene: WriteScene, tmp_path: Path) -> None:
+    path = write_scene(height=300, width=300)
+    short = tmp_path / 'short.tif'
+    short.write_bytes(path.read_bytes()[:-400_000])
+    with pytest.raises(SceneError, match=r'short\.tif'):
+        scene = SceneWindows(short, SENTINEL2_BANDS, 64, 64)
+        for index in range(len(scene)):
+            scene[index]

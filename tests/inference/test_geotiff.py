@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from torchgeo_ctm.errors import OutputError
+from torchgeo_ctm.inference.geotiff import (
+    NODATA,
+    RasterRows,
+    check_output,
+    product_path,
+)
+from torchgeo_ctm.windows import Grid
+
+GRID = Grid(700, 600, 'EPSG:32630', Affine(10, 0, 500_000, 0, -10, 4_200_000))
+CLASSES = (['Forest', 'Urban & <Built-up>'], ['#009900', '#a5a5a5'])
+
+
+def write(
+    path: Path, grid: Grid = GRID
+) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    values = np.random.default_rng(0).integers(0, 2, grid[:2]).astype(np.uint8)
+    values[:5] = NODATA
+    product = RasterRows(path, grid, 'land cover class', {'STRIDE': '7'}, CLASSES)
+    for row in range(0, grid.height, 100):
+        product.write(row, values[row : row + 100])
+    assert not path.exists()
+    product.finish('mode')
+    return values
+
+
+def test_a_finished_raster_has_every_fact(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.tif'
+    values = write(path)
+    with rasterio.open(path) as raster:
+        np.testing.assert_array_equal(raster.read(1), values)
+        assert raster.crs == 'EPSG:32630'
+        assert raster.transform == GRID.transform
+        assert raster.nodata == NODATA
+        assert raster.dtypes == ('uint8',)
+        assert raster.descriptions == ('land cover class',)
+        assert raster.tags(ns='IMAGE_STRUCTURE')['LAYOUT'] == 'COG'
+        assert raster.overviews(1) == [2]
+        assert raster.tags()['STRIDE'] == '7'
+        assert raster.tags()['CLASS_NAMES'] == '["Forest", "Urban & <Built-up>"]'
+        palette = raster.colormap(1)
+        assert palette[0] == (0, 0x99, 0, 255)
+        assert palette[1] == (0xA5, 0xA5, 0xA5, 255)
+        assert palette[NODATA][3] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        'mask.tif',
+        'mask.tif.aux.xml',
+    ]
+
+
+def test_gdal_reads_the_names_from_the_sidecar(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.tif'
+    write(path)
+    # a copy into a format that keeps names inside shows what GDAL has read
+    copy = tmp_path / 'copy.vrt'
+    rasterio.shutil.copy(path, copy, driver='VRT')
+    text = copy.read_text()
+    assert '<Category>Forest</Category>' in text
+    assert '<Category>Urban &amp; &lt;Built-up&gt;</Category>' in text
+
+
+def test_an_abandoned_raster_leaves_nothing(tmp_path: Path) -> None:
+    product = RasterRows(tmp_path / 'mask.tif', GRID, 'x', {}, CLASSES)
+    product.write(0, np.zeros((10, 600), np.uint8))
+    product.abandon()
+    product.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scene_without_georeference_is_written_without(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.tif'
+    write(path, Grid(30, 40, None, Affine.identity()))
+    with rasterio.open(path) as raster:
+        assert raster.crs is None
+        assert raster.transform.is_identity
+
+
+def test_a_rotated_transform_is_kept(tmp_path: Path) -> None:
+    rotated = GRID.transform @ Affine.rotation(20)
+    write(tmp_path / 'mask.tif', GRID._replace(transform=rotated))
+    with rasterio.open(tmp_path / 'mask.tif') as raster:
+        assert raster.transform.almost_equals(rotated, precision=1e-9)
+
+
+def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / 'there.tif').touch()
+    (tmp_path / 'folder.tif').mkdir()
+    for name, message in (
+        ('mask.jpg', r'nearest: mask\.tif'),
+        ('nowhere/mask.tif', 'does not exist; create it'),
+        ('there.tif', 'add --overwrite'),
+        ('folder.tif', 'is a folder'),
+    ):
+        with pytest.raises(OutputError, match=message):
+            check_output(tmp_path / name)
+    assert check_output(tmp_path / 'there.tif', overwrite=True).name == 'there.tif'
+
+
+def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match='cannot be written'):
+        RasterRows(tmp_path / 'gone' / 'mask.tif', GRID, 'x', {}, CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_product_names(tmp_path: Path) -> None:
+    mask = tmp_path / 'a.b.tif'
+    assert product_path(mask, 'confidence').name == 'a.b_confidence.tif'
+    assert product_path(mask, '', '.png').name == 'a.b.png'

@@ -1,0 +1,226 @@
+"""A scene through the real trainer: what is written, and what never depends."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+
+from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
+from torchgeo_ctm.errors import CTMError, OutputError, SettingError
+from torchgeo_ctm.inference.geotiff import NODATA
+from torchgeo_ctm.inference.writer import PseudoMaskWriter
+from torchgeo_ctm.prediction import predict_scene
+
+QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
+
+
+def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    with rasterio.open(path) as raster:
+        values: np.ndarray[Any, np.dtype[np.uint8]] = raster.read(1)
+        return values
+
+
+@pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
+class TestProducts:
+    def test_they_lie_on_the_scenes_grid(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        scene = write_scene()
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        assert [p.name for p in paths] == ['out.tif', 'out_confidence.tif', 'out.png']
+        for path in paths[:2]:
+            with rasterio.open(path) as ours, rasterio.open(scene) as theirs:
+                assert ours.crs == theirs.crs
+                assert ours.transform == theirs.transform
+                assert ours.shape == theirs.shape
+                assert ours.nodata == NODATA
+        assert set(np.unique(read(paths[0]))) <= {0, 1, 2}
+        confidence = read(paths[1])
+        assert confidence.min() >= 33
+        assert confidence.max() <= 100
+        assert paths[2].read_bytes().startswith(b'\x89PNG')
+        with rasterio.open(paths[0]) as raster:
+            tags = raster.tags()
+        for key in ('TORCHGEO_CTM_VERSION', 'WEIGHTS_SHA256', 'BANDS', 'SCALING'):
+            assert tags[key]
+        assert (tags['WINDOW'], tags['STRIDE']) == ('32', '16')
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith('.')]
+
+    def test_invalid_pixels_are_nodata(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        pixels = scene_pixels(70, 90)
+        pixels[:, 20:50, 30:80] = 0
+        pixels[:, :, :3] = 0
+        scene = write_scene(pixels=pixels, nodata=0)
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        for path in paths[:2]:
+            np.testing.assert_array_equal(read(path) == NODATA, pixels[0] == 0)
+
+    def test_all_nodata(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        scene = write_scene(pixels=np.zeros((13, 40, 50), np.uint16), nodata=0)
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        assert (read(paths[0]) == NODATA).all()
+
+    @pytest.mark.parametrize('size', [(1, 1), (31, 33), (32, 32), (33, 96), (1, 200)])
+    def test_any_size(
+        self,
+        write_scene: WriteScene,
+        checkpoint: Path,
+        tmp_path: Path,
+        size: tuple[int, int],
+    ) -> None:
+        scene = write_scene(pixels=scene_pixels(*size))
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        mask = read(paths[0])
+        assert mask.shape == size
+        assert (mask < 3).all()
+
+    def test_no_georeference_is_invented(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        scene = write_scene(crs=None, transform=Affine.identity())
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+            with rasterio.open(paths[0]) as raster:
+                assert raster.crs is None
+                assert raster.transform.is_identity
+
+    @pytest.mark.parametrize(
+        'change', [{'batch_size': 3}, {'num_workers': 1}, {'batch_size': 1}]
+    )
+    def test_same_result_however_it_is_computed(
+        self,
+        write_scene: WriteScene,
+        checkpoint: Path,
+        tmp_path: Path,
+        change: dict[str, int],
+    ) -> None:
+        scene = write_scene()
+        first = predict_scene(scene, checkpoint, tmp_path / 'a.tif', **QUIET)
+        second = predict_scene(
+            scene, checkpoint, tmp_path / 'b.tif', **(QUIET | change)
+        )
+        different = (read(first[0]) != read(second[0])).mean()
+        assert different <= 1e-5
+
+    def test_products_can_be_left_out(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / 'out'
+        out.mkdir()
+        predict_scene(
+            write_scene(),
+            checkpoint,
+            out / 'm.tif',
+            confidence=False,
+            picture=False,
+            **QUIET,
+        )
+        assert sorted(p.name for p in out.iterdir()) == ['m.tif', 'm.tif.aux.xml']
+
+    @pytest.mark.parametrize('rule', ['argmax', 'paint'])
+    def test_rules(self, write_scene: WriteScene, tmp_path: Path, rule: str) -> None:
+        path = save_task(tiny_task(map_rule=rule), tmp_path / 'x.ckpt')
+        paths = predict_scene(write_scene(), path, tmp_path / 'out.tif', **QUIET)
+        assert (read(paths[0]) < 3).all()
+
+
+def test_the_class_is_decided_from_blended_scores(
+    write_scene: WriteScene, tmp_path: Path
+) -> None:
+    """Windows with known scores blend as computed by hand, seams and all."""
+    task = tiny_task().eval()
+    votes = iter(torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]))
+
+    def predict_step(batch: Any, *_: int) -> dict[str, torch.Tensor]:
+        vote = next(votes)
+        scores = vote.view(1, 3, 1, 1).expand(1, 3, 4, 4)
+        return {'scores': scores, 'probs': torch.ones(1, 3)}
+
+    task.predict_step = predict_step  # type: ignore[method-assign,assignment]
+    from torchgeo_ctm.datamodules import SceneDataModule
+
+    writer = PseudoMaskWriter(str(tmp_path / 'out.tif'), picture=False)
+    trainer = pl.Trainer(
+        logger=False,
+        callbacks=[writer],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        accelerator='cpu',
+    )
+    scene = write_scene(pixels=scene_pixels(32, 48))
+    trainer.predict(
+        task,
+        datamodule=SceneDataModule(str(scene), batch_size=1),
+        return_predictions=False,
+    )
+    mask = read(tmp_path / 'out.tif')
+    confidence = read(tmp_path / 'out_confidence.tif')
+    # columns 0…15 belong to the first window, 32…47 to the second; between, weights
+    # fall from 16/16 to 1/16 and rise from 1/16 to 16/16
+    assert (mask[:, :16] == 0).all()
+    assert (mask[:, 32:] == 1).all()
+    assert (confidence[:, :16] == 90).all()
+    assert (confidence[:, 32:] == 80).all()
+    falling = np.arange(16, 0, -1) / 16
+    rising = np.arange(1, 17) / 16
+    share = (0.9 * falling + 0.2 * rising) / (falling + rising)
+    np.testing.assert_array_equal(mask[0, 16:32], share < 0.5)
+    expected = np.rint(100 * np.maximum(share, 1 - share))
+    assert np.abs(confidence[0, 16:32] - expected).max() <= 1
+
+
+def test_a_failure_leaves_nothing(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    whole = write_scene('whole.tif', height=400, width=300)
+    scene = tmp_path / 'short.tif'
+    scene.write_bytes(whole.read_bytes()[:-1_000_000])
+    out = tmp_path / 'out'
+    out.mkdir()
+    with pytest.raises(CTMError, match=r'short\.tif'):
+        predict_scene(scene, checkpoint, out / 'm.tif', **QUIET)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'window': 20}, 'nearest: 16'),
+        ({'window': 4}, 'nearest: 8'),
+        ({'stride': 33}, 'nearest: 32'),
+        ({'accelerator': 'abacus'}, 'accelerator='),
+        ({'batch_size': 0}, 'batch_size=0'),
+    ],
+)
+def test_impossible_settings(
+    write_scene: WriteScene,
+    checkpoint: Path,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        predict_scene(
+            write_scene(), checkpoint, tmp_path / 'm.tif', **(QUIET | arguments)
+        )
+    assert not (tmp_path / 'm.tif').exists()
+
+
+def test_products_are_not_replaced_unasked(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'm_confidence.tif').touch()
+    with pytest.raises(OutputError, match='add --overwrite'):
+        predict_scene(write_scene(), checkpoint, tmp_path / 'm.tif', **QUIET)
+    assert not (tmp_path / 'm.tif').exists()

@@ -1,0 +1,247 @@
+"""The command through its real entry: help, results, and every mistake."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from tests.conftest import WriteScene, scene_pixels
+from torchgeo_ctm import __version__
+from torchgeo_ctm.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+COMMAND = Path(sys.executable).with_name('torchgeo-ctm')
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; return status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    """Check for one line on stderr that holds the words, and exit status 2."""
+    status, _, err = result
+    lines = [line for line in err.splitlines() if 'warning:' not in line]
+    assert status == 2, err
+    assert len(lines) == 1, err
+    assert lines[0].startswith('torchgeo-ctm')
+    for word in words:
+        assert word in lines[0]
+
+
+def test_the_installed_command_answers_without_torch() -> None:
+    code = (
+        'import sys; from torchgeo_ctm.main import main\n'
+        'try: main(sys.argv[1:])\n'
+        'except SystemExit as stop: print("status", stop.code or 0)\n'
+        'print("torch" in sys.modules, "rasterio" in sys.modules)'
+    )
+    for arguments, status in (
+        (['--help'], 0),
+        (['--version'], 0),
+        (['predict', '--help'], 0),
+        (['predict', '--strid', '3'], 2),
+        (['predikt'], 2),
+    ):
+        done = subprocess.run(
+            [sys.executable, '-c', code, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-2:] == [f'status {status}', 'False False']
+
+
+def test_version() -> None:
+    done = subprocess.run(
+        [COMMAND, '--version'], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f'torchgeo-ctm {__version__}\n'
+
+
+def test_predict_and_evaluate(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / 'mask.tif'
+    status, printed, _ = run(
+        'predict', write_scene(), '--checkpoint', checkpoint, '--output', out,
+        '--accelerator', 'cpu', '--batch-size', 4,
+    )  # fmt: skip
+    assert status == 0
+    assert printed.splitlines()[-3:] == [
+        str(out),
+        str(tmp_path / 'mask_confidence.tif'),
+        str(tmp_path / 'mask.png'),
+    ]
+    scores = tmp_path / 'scores.json'
+    status, printed, _ = run('evaluate', out, out, '--json', scores)
+    assert status == 0
+    content = json.loads(scores.read_text())
+    assert content['miou'] == content['pixel_accuracy'] == 1
+    assert list(content['iou']) == ['Forest', 'Water', 'Urban/Built-up']
+    assert content['pixels'] == 70 * 90
+    assert {'average_accuracy', 'confusion'} <= content.keys()
+    assert 'miou' in printed
+
+
+def test_extra_bands_are_named(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene = write_scene(pixels=scene_pixels(40, 40, 14), descriptions=None)
+    status, _, err = run(
+        'predict', scene, '--checkpoint', checkpoint, '--output', tmp_path / 'm.tif'
+    )
+    assert status == 0
+    assert 'torchgeo-ctm: warning:' in err
+    assert 'left out band 14' in err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ((), ['no command', 'demo, predict, evaluate']),
+        (('predikt',), ["unknown command 'predikt'", 'nearest: predict']),
+        (('predict', 'x', '--stirde', '3'), ['--stirde', 'nearest: --stride']),
+        (('predict', 'x'), ['required', '--checkpoint', '--output']),
+        (('predict', '--checkpoint', 'c', '--output', 'o.tif'), ['required', 'SCENE']),
+        (
+            ('predict', 'x', '--checkpoint', 'c', '--output', 'o.tif', '--stride', 'a'),
+            ['--stride'],
+        ),
+        (
+            (
+                'predict',
+                'x',
+                '--checkpoint',
+                'c',
+                '--output',
+                'o.tif',
+                '--batch_size',
+                'a',
+            ),
+            ['--batch_size', 'int'],
+        ),
+        (('evaluate', 'a'), ['required', 'REFERENCE']),
+        (('demo', '--compares'), ['--compares', 'nearest: --compare']),
+    ],
+)
+def test_wrong_options(run: Run, arguments: tuple[str, ...], words: list[str]) -> None:
+    refused(run(*arguments), *words)
+
+
+class TestPredictRefuses:
+    @pytest.fixture
+    def attempt(
+        self, run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> Callable[..., None]:
+        """Predict with one thing wrong; nothing may be left behind."""
+        out = tmp_path / 'out'
+        out.mkdir()
+        good: dict[str, object] = {
+            'scene': write_scene(),
+            'checkpoint': checkpoint,
+            'output': out / 'm.tif',
+        }
+
+        def call(*words: str, **wrong: object) -> None:
+            given = good | wrong
+            before = sorted(out.iterdir())
+            refused(
+                run('predict', given['scene'], '--checkpoint', given['checkpoint'],
+                    '--output', given['output'], '--accelerator', 'cpu'),
+                *words,
+            )  # fmt: skip
+            assert sorted(out.iterdir()) == before
+
+        return call
+
+    def test_missing_scene(self, attempt: Callable[..., None], tmp_path: Path) -> None:
+        attempt('nowhere.tif', 'does not exist', scene=tmp_path / 'nowhere.tif')
+
+    def test_no_raster(self, attempt: Callable[..., None], tmp_path: Path) -> None:
+        path = tmp_path / 'notes.txt'
+        path.write_text('hello')
+        attempt('notes.txt', 'not a raster', scene=path)
+
+    def test_folder_without_tiles(
+        self, attempt: Callable[..., None], tmp_path: Path
+    ) -> None:
+        (tmp_path / 'empty').mkdir()
+        attempt('is a folder', 'it holds no .tif', scene=tmp_path / 'empty')
+
+    def test_three_bands(
+        self, attempt: Callable[..., None], write_scene: WriteScene
+    ) -> None:
+        rgb = write_scene('rgb.tif', pixels=scene_pixels(40, 40, 3), descriptions=None)
+        attempt('3 bands', '13 are needed', 'B01, B02', scene=rgb)
+
+    def test_missing_checkpoint(self, attempt: Callable[..., None]) -> None:
+        attempt('nowhere.ckpt', 'is not a file', checkpoint='nowhere.ckpt')
+
+    def test_checkpoint_of_another_program(
+        self, attempt: Callable[..., None], tmp_path: Path
+    ) -> None:
+        path = tmp_path / 'other.ckpt'
+        torch.save({'state_dict': {}, 'hyper_parameters': {}}, path)
+        attempt('another program', checkpoint=path)
+
+    def test_pickle_checkpoint(
+        self, attempt: Callable[..., None], tmp_path: Path
+    ) -> None:
+        path = tmp_path / 'pickle.ckpt'
+        torch.save({'state_dict': {}, 'hyper_parameters': Path('x')}, path)
+        attempt('weights_only=True', checkpoint=path)
+
+    def test_missing_folder(self, attempt: Callable[..., None], tmp_path: Path) -> None:
+        attempt('does not exist', output=tmp_path / 'no' / 'm.tif')
+
+    def test_existing_output(
+        self, attempt: Callable[..., None], tmp_path: Path
+    ) -> None:
+        (tmp_path / 'out' / 'm.tif').touch()
+        attempt('--overwrite')
+
+
+def test_evaluate_on_another_grid(
+    run: Run, write_scene: WriteScene, tmp_path: Path
+) -> None:
+    values = np.zeros((1, 40, 50), np.uint8)
+    mask = write_scene('a.tif', pixels=values, descriptions=None)
+    other = write_scene('b.tif', pixels=values[:, 1:], descriptions=None)
+    out = tmp_path / 'scores.json'
+    refused(run('evaluate', mask, other, '--json', out), 'different grids', 'size')
+    assert not out.exists()
+    refused(run('evaluate', mask, tmp_path / 'no.tif'), 'no.tif', 'cannot be opened')
+    refused(run('evaluate', mask, mask, '--json', tmp_path / 'x' / 's.json'), 'folder')
+    out.touch()
+    refused(run('evaluate', mask, mask, '--json', out), '--overwrite')
+
+
+def test_overwrite(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / 'm.tif'
+    out.write_text('old')
+    arguments = ('predict', write_scene(), '--checkpoint', checkpoint, '--output', out)
+    assert run(*arguments, '--overwrite', '--no-picture')[0] == 0
+    with rasterio.open(out) as raster:
+        assert raster.count == 1
+    assert not (tmp_path / 'm.png').exists()
