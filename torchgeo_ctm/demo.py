@@ -20,7 +20,8 @@ from .trainers import ClassTokenMaskingTask, load_task
 
 CHIP = 128
 SCENE = 1024
-STEPS = 400
+STEPS = 800
+BATCH = 8
 
 
 def run_demo(
@@ -90,11 +91,11 @@ def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
     return ClassTokenMaskingTask(
         model='ctm_vit_tiny_patch8_224',
         img_size=CHIP,
-        model_options={'embed_dim': 128, 'depth': 4, 'num_heads': 4},
+        model_options={'embed_dim': 128, 'depth': 3, 'num_heads': 4},
         class_names=list(DFC2020.classes),
         class_colors=list(DFC2020.class_colors),
         mask_rate=mask_rate,
-        lr=1e-3,
+        lr=2e-3,
         schedule='cosine',
     )
 
@@ -105,7 +106,7 @@ def _train(
     """Train on synthetic tiles, from labels that say which classes a tile holds."""
     pl.seed_everything(seed, verbose=False)
     datamodule = SyntheticDataModule(
-        batch_size=16, img_size=CHIP, root=str(output / 'data'), seed=seed
+        batch_size=BATCH, img_size=CHIP, root=str(output / 'data'), seed=seed
     )
     task = demo_task(mask_rate)
     trainer = pl.Trainer(

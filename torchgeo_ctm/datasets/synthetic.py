@@ -51,17 +51,17 @@ class Cover(NamedTuple):
 
 
 #: In the order of DFC2020.classes. Forest and Shrubland, Grassland and Croplands,
-#: Wetlands and Water, Urban and Barren consist of the same materials in nearly the same
-#: shares: single pixels overlap, texture at a scale of 3 to 8 pixels does not.
+#: Wetlands and Water, Urban and Barren consist of the same materials in overlapping
+#: shares: single pixels do not tell them apart, texture of 3 to 8 pixels does.
 COVERS = (
-    Cover('shade', 'canopy', 0.48, 0.12, 'drift', 0.45, 'speckle'),
-    Cover('shade', 'canopy', 0.74, 0.11, 'drift', 0.14, 'soft'),
-    Cover('herb', 'hay', 0.30, 0.13, 'drift', 0.08, 'soft'),
-    Cover('water', 'herb', 0.40, 0.08, 'drift', 0.30, 'clumps'),
-    Cover('herb', 'hay', 0.57, 0.15, 'parcel', 0.30, 'stripes'),
-    Cover('soil', 'roof', 0.68, 0.12, 'parcel', 0.45, 'blocks'),
-    Cover('soil', 'roof', 0.34, 0.14, 'drift', 0.10, 'soft'),
-    Cover('water', 'herb', 0.15, 0.09, 'drift', 0.04, 'soft'),
+    Cover('shade', 'canopy', 0.40, 0.10, 'drift', 0.38, 'speckle'),
+    Cover('shade', 'canopy', 0.80, 0.09, 'drift', 0.12, 'soft'),
+    Cover('herb', 'hay', 0.24, 0.10, 'drift', 0.08, 'soft'),
+    Cover('water', 'herb', 0.48, 0.08, 'drift', 0.28, 'clumps'),
+    Cover('herb', 'hay', 0.62, 0.12, 'parcel', 0.34, 'stripes'),
+    Cover('soil', 'roof', 0.76, 0.10, 'parcel', 0.38, 'blocks'),
+    Cover('soil', 'roof', 0.25, 0.10, 'drift', 0.08, 'soft'),
+    Cover('water', 'herb', 0.12, 0.07, 'drift', 0.04, 'soft'),
 )
 
 PATCH_SPACING = 135  # pixels between patches of one class
@@ -71,7 +71,7 @@ PIXEL = 10  # metres
 UTM_ZONES = ('EPSG:32632', 'EPSG:32633')
 SPLITS = ('train', 'val', 'test')
 #: Part of the settings kept beside the tiles; raise it when the drawing changes.
-DRAWING = 1
+DRAWING = 2
 
 Shape = tuple[int, int]
 Floats = NDArray[np.float32]

@@ -1,0 +1,150 @@
+"""Every configuration through the real ``torchgeo`` command, on small real files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+import yaml
+
+from tests.conftest import WriteScene
+from tests.datasets.fake_dfc2020 import write_dfc2020
+from torchgeo_ctm.prediction import predict_scene
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+TORCHGEO = Path(sys.executable).with_name('torchgeo')
+
+SMALL_MODEL = [
+    '--model.init_args.model_options={embed_dim: 16, depth: 2, num_heads: 2}'
+]
+
+
+def torchgeo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``torchgeo`` as its user does."""
+    return subprocess.run(
+        [TORCHGEO, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+    )
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def fit_arguments(name: str, root: Path) -> list[str]:
+    """What a test adds to a configuration: less of everything."""
+    data = {
+        'synthetic': [
+            '--data.dict_kwargs.num_tiles=[4,2,2]',
+            '--data.dict_kwargs.size=32',
+            '--data.init_args.img_size=32',
+            '--data.init_args.batch_size=2',
+            '--model.init_args.img_size=32',
+        ],
+        'dfc2020': [
+            '--data.init_args.img_size=64',
+            '--data.init_args.batch_size=1',
+            '--data.init_args.num_workers=0',
+            '--model.init_args.img_size=64',
+            '--trainer.precision=32-true',
+        ],
+    }[name]
+    return [
+        '--config',
+        str(CONFIGS / f'{name}.yaml'),
+        f'--data.dict_kwargs.root={root}',
+        '--trainer.accelerator=cpu',
+        '--trainer.max_epochs=1',
+        *SMALL_MODEL,
+        *data,
+    ]
+
+
+def test_every_configuration_is_driven() -> None:
+    driven = {'synthetic', 'dfc2020', 'scene'}
+    assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['synthetic', 'dfc2020'])
+def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) -> None:
+    root = tmp_path / 'data'
+    if name == 'dfc2020':
+        write_dfc2020(root)
+    arguments = fit_arguments(name, root)
+    succeeded(torchgeo('fit', *arguments, cwd=tmp_path))
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    assert list(tmp_path.glob('output/**/events.out.tfevents.*'))
+    printed = succeeded(
+        torchgeo('test', *arguments, '--ckpt_path', checkpoint, cwd=tmp_path)
+    )
+    for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
+        assert metric in printed
+    scene = write_scene()
+    succeeded(
+        torchgeo(
+            'predict',
+            '--config',
+            CONFIGS / 'scene.yaml',
+            '--ckpt_path',
+            checkpoint,
+            f'--data.init_args.scene={scene}',
+            '--trainer.accelerator=cpu',
+            cwd=tmp_path,
+        )
+    )
+    # the same objects, so the same bytes as the other door
+    ours = predict_scene(
+        scene, checkpoint, tmp_path / 'ours.tif', progress=False, accelerator='cpu'
+    )
+    theirs = tmp_path / 'mask.tif'
+    assert ours[0].read_bytes() == theirs.read_bytes()
+    assert ours[1].read_bytes() == (tmp_path / 'mask_confidence.tif').read_bytes()
+    with rasterio.open(theirs) as mask, rasterio.open(scene) as raster:
+        assert (mask.crs, mask.transform) == (raster.crs, raster.transform)
+        assert mask.tags()['CLASS_NAMES'].startswith('["Forest", "Shrubland"')
+
+
+@pytest.mark.slow
+def test_two_processes_train_alike(tmp_path: Path) -> None:
+    """Plain ddp: no parameter without a gradient, metrics gathered once."""
+    arguments = fit_arguments('synthetic', tmp_path / 'data')
+    succeeded(
+        torchgeo(
+            'fit',
+            *arguments,
+            '--trainer.devices=2',
+            '--trainer.strategy=ddp',
+            cwd=tmp_path,
+        )
+    )
+    assert list(tmp_path.glob('output/**/last.ckpt'))
+
+
+@pytest.mark.slow
+def test_a_data_folder_without_tiles_says_so(tmp_path: Path) -> None:
+    (tmp_path / 'data' / 'dfc2020_s1s2').mkdir(parents=True)
+    for split in ('train', 'val', 'test'):
+        path = tmp_path / 'data' / 'dfc2020_s1s2' / f'dfc-{split}-new.csv'
+        path.write_text('ROIs0000_validation_dfc_0_p0.tif\n')
+    arguments = fit_arguments('dfc2020', tmp_path / 'data')
+    done = torchgeo('fit', *arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert 'needed are GeoTIFF tiles in' in last
+
+
+def test_configurations_name_every_class_once() -> None:
+    for name in ('synthetic', 'dfc2020'):
+        config: Any = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
+        model = config['model']['init_args']
+        assert len(set(model['class_names'])) == model['num_classes']
+        assert len(set(model['class_colors'])) == model['num_classes']
