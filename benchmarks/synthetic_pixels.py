@@ -106,8 +106,8 @@ def read(root: str, split: Literal['train', 'test'], **settings: Any) -> Tiles:
 def main() -> None:
     """Draw the data set, score the guesses and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--pixels', type=int, default=200_000, help='to train on')
-    parser.add_argument('--trees', type=int, default=200, help='in each forest')
+    parser.add_argument('--pixels', type=int, default=100_000, help='to train on')
+    parser.add_argument('--trees', type=int, default=100, help='in each forest')
     parser.add_argument('--seed', type=int, default=0, help='of tiles and forests')
     parser.add_argument('--num-tiles', type=int, nargs=3, default=(600, 100, 100))
     options = parser.parse_args()

@@ -1,13 +1,9 @@
 import io
-import zlib
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-from numpy.random import Generator, Philox
 from torch import Tensor
 from torchgeo.models import get_model
 
@@ -159,77 +155,3 @@ def test_torch_export() -> None:
     model, x = small(), torch.randn(2, 4, 32, 32)
     exported = torch.export.export(model, (x,))
     torch.testing.assert_close(exported.module()(x), model(x))
-
-
-def reference_state(names: list[str], log_a_scale: float = 40) -> dict[str, Tensor]:
-    """Weights of the golden files, by the recipe of METHOD.md, section 7."""
-    state = {}
-    for entry in names:
-        name, _, shape = entry.partition(' ')
-        size = tuple(int(n) for n in shape.strip('()').split(',') if n.strip())
-        rng = Generator(Philox(key=zlib.crc32(f'0:{name}'.encode())))
-        values = (rng.standard_normal(size) * 0.05).astype(np.float32)
-        if 'norm' in name and name.endswith('weight'):
-            values = 1 + values
-        if name.endswith('log_a'):
-            values = values * log_a_scale
-        state[name] = torch.from_numpy(values)
-    return state
-
-
-def from_golden(archive: dict[str, Any]) -> ClassTokenViT:
-    """Our network with the reference's weights, in our order of slots."""
-    patch, depth, width, heads, pruned, _, classes, size = archive['recipe'].tolist()
-    state = reference_state(archive['names'].tolist())
-    model = ClassTokenViT(
-        size,
-        patch,
-        13,
-        classes,
-        width,
-        depth,
-        heads,
-        qkv_bias=False,
-        norm_eps=1e-5,
-        final_norm=False,
-        patch_head=False,
-        head_gates=bool(pruned),
-    )
-    ours = {
-        name.removeprefix('mct.').replace('register_token', 'reg_token'): value
-        for name, value in state.items()
-        if name.startswith('mct.')
-        and not name.startswith(('mct.norm.', 'mct.head.', 'mct.classifier_head_test'))
-    }
-    ours = {k: v.flatten() if k.endswith('log_a') else v for k, v in ours.items()}
-    position = ours['pos_embed']
-    # reference: class, patches, register; ours: class, register, patches
-    ours['pos_embed'] = torch.cat(
-        [position[:, :classes], position[:, -1:], position[:, classes:-1]], dim=1
-    )
-    ours['head.fc.weight'] = state['classifier_head_test.weight']
-    ours['head.fc.bias'] = state['classifier_head_test.bias']
-    model.load_state_dict(ours)
-    return model.eval()
-
-
-@pytest.mark.parametrize('name', ['unpruned', 'pruned'])
-def test_the_network_is_the_reference(
-    name: str, golden: Callable[[str], dict[str, Any]]
-) -> None:
-    archive = golden(name)
-    model = from_golden(archive)
-    image = torch.from_numpy(archive['image'])
-    drop = torch.from_numpy(archive['drop'] & (archive['labels'] == 0))
-    with torch.no_grad():
-        logits, attention, _ = model.forward_attention(image, gated=False)
-        masked = model(image, drop)
-    close: dict[str, Any] = {'atol': 1e-5, 'rtol': 0}
-    torch.testing.assert_close(
-        logits.sigmoid(), torch.from_numpy(archive['probs']), **close
-    )
-    torch.testing.assert_close(
-        masked.sigmoid(), torch.from_numpy(archive['probs_masked']), **close
-    )
-    layers = torch.from_numpy(archive['attention_per_layer']).transpose(0, 1)
-    torch.testing.assert_close(attention.flatten(3), layers, **close)
