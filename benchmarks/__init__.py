@@ -1,0 +1,1 @@
+"""Figures and comparisons that the README and docstrings quote."""

@@ -64,7 +64,8 @@ class SceneDataModule(NonGeoDataModule):
                 'module that has labels'
             )
         task: Any = self.trainer.lightning_module
-        window = self.window or int(task.hparams['img_size'])
+        chip = task.hparams['img_size']
+        window = self.window or (chip if isinstance(chip, int) else max(chip))
         patch: int = task.model.patch_size
         if window < patch or window % patch:
             fits = max(1, round(window / patch)) * patch

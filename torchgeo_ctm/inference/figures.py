@@ -47,7 +47,7 @@ def map_figure(
     class_colors: Sequence[str],
     bands: Sequence[str],
 ) -> Figure:
-    """Draw RGB, truth, mask and one map a class.
+    """Draw RGB, truth, mask and one attention map a class.
 
     Args:
         image: Image (bands, H, W) in the data set's own numbers.

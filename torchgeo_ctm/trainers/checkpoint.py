@@ -2,32 +2,32 @@
 
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingError
+from ..models.reference import from_reference, reference_options
 from .class_token_masking import CHECKPOINT_KEY, ClassTokenMaskingTask
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint with ``weights_only=True``.
+def load_file(path: str | Path) -> Any:
+    """Load what a file of torch holds, with ``weights_only=True``.
 
     Args:
-        path: A ``.ckpt`` that :class:`ClassTokenMaskingTask` was saved in.
-
-    Returns:
-        The checkpoint's dictionary, with ``hyper_parameters`` and ``state_dict``.
+        path: Any file that ``torch.save`` wrote.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, unsafe or another program's.
+        CheckpointError: If the file is missing, damaged or unsafe.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f'{path} is not a file; needed: a checkpoint (.ckpt)')
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         if not zipfile.is_zipfile(path):
             raise CheckpointError(
@@ -39,6 +39,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f'{path} is not a checkpoint, or is cut short') from error
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this package.
+
+    Args:
+        path: A ``.ckpt`` that :class:`ClassTokenMaskingTask` was saved in.
+
+    Returns:
+        The checkpoint's dictionary, with ``hyper_parameters`` and ``state_dict``.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, unsafe or another program's.
+    """
+    checkpoint = load_file(path)
     keys = {'state_dict', 'hyper_parameters', CHECKPOINT_KEY}
     if not isinstance(checkpoint, dict) or not keys <= checkpoint.keys():
         raise CheckpointError(
@@ -69,4 +84,86 @@ def load_task(path: str | Path) -> ClassTokenMaskingTask:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f'{path} does not fit this version: {reason}') from error
+    return task.eval()
+
+
+def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:
+    """Write a task as Lightning writes it, complete or not at all.
+
+    Args:
+        task: The task.
+        path: The ``.ckpt`` to write.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.part')
+    trainer = pl.Trainer(
+        accelerator='cpu',
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(temporary)
+    temporary.replace(path)
+
+
+def import_reference(
+    path: str | Path,
+    bands: Sequence[str],
+    class_names: Sequence[str],
+    num_heads: int = 16,
+    img_size: tuple[int, int] | None = None,
+) -> ClassTokenMaskingTask:
+    """Make a task of a checkpoint of the paper's released code.
+
+    It scales, maps and paints as the reference does: each band by its own maximum in
+    the chip, attention of all blocks, rule 'paint', presence above 0.5.
+
+    Args:
+        path: The reference's Lightning checkpoint, or its bare state dict.
+        bands: Names of the bands it was trained with, in order.
+        class_names: Names of its classes, in order.
+        num_heads: Heads of a block.
+        img_size: Height and width in pixels, for training images that were no square.
+
+    Raises:
+        CheckpointError: If the file is damaged, unsafe or another network's.
+        SettingError: If the number of bands or classes differs.
+    """
+    content = load_file(path)
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise CheckpointError(f'{path} holds no state dict')
+    try:
+        options = reference_options(state, num_heads, img_size)
+        weights = from_reference(state, num_heads, img_size).state_dict()
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from error
+    for what, given, key in (
+        ('bands', bands, 'in_chans'),
+        ('classes', class_names, 'num_classes'),
+    ):
+        if len(given) != options[key]:
+            raise SettingError(
+                f'{len(given)} {what} were named, the network in {path} has '
+                f'{options[key]}'
+            )
+    size = options.pop('img_size')
+    del options['in_chans'], options['num_classes'], options['patch_head']
+    task = ClassTokenMaskingTask(
+        model='ctm_vit_base_patch16_224',
+        in_channels=len(bands),
+        num_classes=len(class_names),
+        img_size=size[0] if size[0] == size[1] else size,
+        model_options=options,
+        class_names=list(class_names),
+        bands=list(bands),
+        scaling={'method': 'per_chip_maximum', 'clip': [0.0, 10000.0]},
+        patch_loss_weight=0.0,
+        map_source='attention',
+        map_rule='paint',
+    )
+    task.model.load_state_dict(weights)
     return task.eval()

@@ -92,7 +92,7 @@ class ClassTokenMaskingTask(BaseTask):
         in_channels: int = 13,
         num_classes: int = 8,
         task: Literal['multilabel', 'multiclass'] = 'multilabel',
-        img_size: int = 224,
+        img_size: int | tuple[int, int] = 224,
         model_options: dict[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         class_colors: Sequence[str] | None = None,
@@ -121,7 +121,7 @@ class ClassTokenMaskingTask(BaseTask):
             in_channels: Number of bands.
             num_classes: Number of classes C.
             task: 'multilabel' (BCE) or 'multiclass' (cross-entropy).
-            img_size: Chip size in pixels.
+            img_size: Chip size in pixels, side or (height, width).
             model_options: More arguments of
                 :class:`~torchgeo_ctm.models.ClassTokenViT` (``depth``, ``head``, …).
             class_names: One name per class; None numbers them.
@@ -355,12 +355,14 @@ class ClassTokenMaskingTask(BaseTask):
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Update the metrics of the validation split; draw the first image."""
-        maps, masks = self._evaluate(batch, 'val')
+        masks = self._evaluate(batch, 'val')
         experiment: Any = getattr(self.logger, 'experiment', None)
         if batch_idx == 0 and hasattr(experiment, 'add_figure'):
+            image = batch['image'][:1]
+            _, attention, _ = self.model.forward_attention(self.scaling(image.float()))
             figure = map_figure(
-                batch['image'][0],
-                maps[0],
+                image[0],
+                class_maps(attention, None, 'attention')[0],
                 masks[0],
                 batch['mask'][0] if 'mask' in batch else None,
                 self.class_names,
@@ -375,10 +377,8 @@ class ClassTokenMaskingTask(BaseTask):
         """Update the metrics of the test split."""
         self._evaluate(batch, 'test')
 
-    def _evaluate(
-        self, batch: Mapping[str, Tensor], split: str
-    ) -> tuple[Tensor, Tensor]:
-        """Score one batch; return its maps and its masks from predicted labels."""
+    def _evaluate(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
+        """Score one batch; return its masks from predicted labels."""
         presence = self.presence(batch)
         maps, logits, patch_logits = self.maps(batch['image'])
         probs = self.probabilities(logits)
@@ -402,7 +402,7 @@ class ClassTokenMaskingTask(BaseTask):
             self.confusions[f'{split}_predicted'].update(masks, truth)
             with_labels = self.pseudo_masks(maps, presence, size)
             self.confusions[f'{split}_true'].update(with_labels, truth)
-        return maps, masks
+        return masks
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation split's metrics."""
