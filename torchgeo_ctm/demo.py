@@ -117,7 +117,7 @@ def _train(
         enable_checkpointing=False,
         enable_model_summary=False,
         limit_val_batches=0,
-        callbacks=[TQDMProgressBar()],
+        callbacks=[TQDMProgressBar(refresh_rate=10)],
     )
     trainer.fit(task, datamodule=datamodule)
     return task, datamodule

@@ -1,11 +1,17 @@
 """Losses and poolings on image-level labels."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-PatchPooling = Literal['logsumexp', 'mean']
+PatchPooling = Literal['logsumexp', 'mean', 'rank']
+DiversityForm = Literal['present', 'reference']
+
+
+RANK_DECAY = 0.996
 
 
 def pool_patch_logits(
@@ -16,7 +22,9 @@ def pool_patch_logits(
     Args:
         patch_logits: Patch logits (B, C, h, w).
         pooling: 'mean', or 'logsumexp': a smooth maximum between mean and maximum
-            (Pinheiro and Collobert, CVPR 2015, equation 6).
+            (Pinheiro and Collobert, CVPR 2015, equation 6); 'rank': global weighted
+            rank pooling, the k-th largest patch weighs 0.996^k (Kolesnikov and
+            Lampert, ECCV 2016, section 3.2).
         sharpness: Of the smooth maximum; 0 would be the mean, infinity the maximum.
 
     Returns:
@@ -25,4 +33,49 @@ def pool_patch_logits(
     flat = patch_logits.flatten(2)
     if pooling == 'mean':
         return flat.mean(dim=-1)
+    if pooling == 'rank':
+        rank = torch.arange(flat.shape[-1], device=flat.device, dtype=flat.dtype)
+        weight = RANK_DECAY**rank
+        ordered = flat.sort(dim=-1, descending=True).values
+        pooled: Tensor = (ordered * weight).sum(dim=-1) / weight.sum()
+        return pooled
     return ((flat * sharpness).logsumexp(dim=-1) - math.log(flat.shape[-1])) / sharpness
+
+
+def diversity_loss(
+    maps: Tensor, presence: Tensor, form: DiversityForm = 'present'
+) -> Tensor:
+    """Penalise class tokens that look at the same places (METHOD, section 5).
+
+    Args:
+        maps: Attention maps (B, C, h, w).
+        presence: Image-level labels (B, C).
+        form: 'reference': Frobenius norm of the Gram matrix of the L2-normalised maps
+            minus the identity, averaged over the batch; 'present': the same over
+            present classes only, divided by the number of their ordered pairs.
+
+    Returns:
+        The loss, a scalar of at least 0.
+    """
+    flat = maps.flatten(2)
+    flat = flat / flat.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    identity = torch.eye(flat.shape[1], device=flat.device, dtype=flat.dtype)
+    gram = flat @ flat.transpose(1, 2) - identity
+    pairs = torch.ones_like(presence[:, 0])
+    if form == 'present':
+        gram = gram * (presence[:, :, None] * presence[:, None, :])
+        count = presence.sum(dim=1)
+        pairs = (count * (count - 1)).clamp(min=1)
+    # the norm of exactly zero has no gradient
+    norm = (gram.square().sum(dim=(1, 2)) + 1e-12).sqrt()
+    return (norm / pairs).mean()
+
+
+def gate_penalty(open_probabilities: Sequence[Tensor], weight: float) -> Tensor:
+    """Return λ times the expected number of open gates (METHOD, section 3).
+
+    Args:
+        open_probabilities: Of each block's gates, (heads,) each.
+        weight: λ; the paper uses 0.01.
+    """
+    return weight * torch.cat(list(open_probabilities)).sum()

@@ -84,7 +84,7 @@ def predict_scene(
     )
     callbacks: list[Callback] = [writer]
     if progress:
-        callbacks.append(TQDMProgressBar())
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,

@@ -1,6 +1,8 @@
 """A vision transformer with one token per class (paper, section 3)."""
 
-from typing import Any, Literal
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +23,14 @@ class ClassTokenAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, qkv_bias: bool, head_gates: bool
+        self, dim: int, num_heads: int, head_dim: int, qkv_bias: bool, head_gates: bool
     ) -> None:
         """Create the projections; parameter names are timm's."""
         super().__init__()
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
+        self.proj = nn.Linear(num_heads * head_dim, dim)
         self.gate = HardConcreteGate(num_heads) if head_gates else None
 
     def forward(
@@ -45,7 +47,11 @@ class ClassTokenAttention(nn.Module):
             Tokens (B, S, D), and the softmax rows averaged over heads
             (B, num_rows, S) float32, or None without rows.
         """
-        batch, length, dim = x.shape
+        batch, length, _ = x.shape
+        if not self.num_heads:
+            # every head was removed: what is left of attention is the bias
+            rows = x.new_zeros(batch, num_rows, length, dtype=torch.float32)
+            return self.proj.bias.expand_as(x), rows if num_rows else None
         qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         gate = self.gate() if self.gate is not None else None
@@ -53,11 +59,11 @@ class ClassTokenAttention(nn.Module):
         if gate is not None:
             # a scalar per head commutes with the sum over values
             out = out * gate.to(out.dtype)[:, None, None]
-        rows = None
-        if num_rows:
-            weight = gate if gated else None
-            rows = self._class_rows(q[:, :, :num_rows], k, weight)
-        return self.proj(out.transpose(1, 2).reshape(batch, length, dim)), rows
+        out = self.proj(out.transpose(1, 2).flatten(2))
+        if not num_rows:
+            return out, None
+        weight = gate if gated else None
+        return out, self._class_rows(q[:, :, :num_rows], k, weight)
 
     def _class_rows(self, q: Tensor, k: Tensor, gate: Tensor | None) -> Tensor:
         """Return softmax rows (B, C, S), averaged over heads (weighted by gates)."""
@@ -70,6 +76,37 @@ class ClassTokenAttention(nn.Module):
         weighted: Tensor = (rows * weight[:, None, None]).sum(dim=1)
         return weighted
 
+    def remove_closed_heads(self) -> None:
+        """Take the heads whose gates are closed out of qkv and proj; drop the gates."""
+        if self.gate is None:
+            return
+        kept = (self.gate.hard() > 0).nonzero().flatten()
+        rows = kept[:, None] * self.head_dim + torch.arange(
+            self.head_dim, device=kept.device
+        )
+        columns = rows.flatten()
+        width = self.num_heads * self.head_dim
+        parts = torch.cat([columns + part * width for part in range(3)])
+        self.qkv = _select(self.qkv, parts, dim=0)
+        self.proj = _select(self.proj, columns, dim=1)
+        self.num_heads = len(kept)
+        self.gate = None
+
+
+def _select(linear: nn.Linear, index: Tensor, dim: int) -> nn.Linear:
+    """Return a linear layer with some of the outputs (dim 0) or inputs (dim 1)."""
+    weight = linear.weight.detach().index_select(dim, index)
+    bias = linear.bias is not None
+    with warnings.catch_warnings():
+        # a layer without any weights is what a block without heads is left with
+        warnings.filterwarnings('ignore', message='Initializing zero-element')
+        chosen = nn.Linear(weight.shape[1], weight.shape[0], bias, weight.device)
+    chosen.weight = nn.Parameter(weight)
+    if bias:
+        old = linear.bias.detach()
+        chosen.bias = nn.Parameter(old[index] if dim == 0 else old.clone())
+    return chosen
+
 
 class ClassTokenBlock(nn.Module):
     """Pre-LN transformer block around :class:`ClassTokenAttention`."""
@@ -78,6 +115,7 @@ class ClassTokenBlock(nn.Module):
         self,
         dim: int,
         num_heads: int,
+        head_dim: int,
         mlp_ratio: float,
         qkv_bias: bool,
         norm_eps: float,
@@ -86,7 +124,7 @@ class ClassTokenBlock(nn.Module):
         """Create the block; parameter names are timm's."""
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = ClassTokenAttention(dim, num_heads, qkv_bias, head_gates)
+        self.attn = ClassTokenAttention(dim, num_heads, head_dim, qkv_bias, head_gates)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
@@ -154,6 +192,7 @@ class ClassTokenViT(nn.Module):
         final_norm: bool = True,
         patch_head: bool = True,
         head_gates: bool = False,
+        kept_heads: Sequence[int] | None = None,
     ) -> None:
         """Create the network.
 
@@ -174,6 +213,7 @@ class ClassTokenViT(nn.Module):
             final_norm: Apply the last LayerNorm (reference: never applied).
             patch_head: Add a linear layer from patch tokens to patch logits.
             head_gates: Add a hard-concrete gate to every head.
+            kept_heads: How many of *num_heads* each block still has after pruning.
 
         Raises:
             SettingError: If *embed_dim* or *img_size* cannot be divided as needed.
@@ -186,6 +226,12 @@ class ClassTokenViT(nn.Module):
             )
         if head not in ('joint', 'token'):
             raise SettingError(f"head={head!r} is unknown; needed: 'joint' or 'token'")
+        heads = [num_heads] * depth if kept_heads is None else list(kept_heads)
+        if len(heads) != depth or not all(0 <= kept <= num_heads for kept in heads):
+            raise SettingError(
+                f'kept_heads={heads} must name 0 to {num_heads} heads for each of '
+                f'{depth} blocks'
+            )
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.patch_size = patch_size
@@ -200,9 +246,15 @@ class ClassTokenViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, slots, embed_dim))
         self.blocks = nn.ModuleList(
             ClassTokenBlock(
-                embed_dim, num_heads, mlp_ratio, qkv_bias, norm_eps, head_gates
+                embed_dim,
+                kept,
+                embed_dim // num_heads,
+                mlp_ratio,
+                qkv_bias,
+                norm_eps,
+                head_gates,
             )
-            for _ in range(depth)
+            for kept in heads
         )
         self.norm = (
             nn.LayerNorm(embed_dim, eps=norm_eps) if final_norm else nn.Identity()
@@ -245,6 +297,27 @@ class ClassTokenViT(nn.Module):
                 positions, grid, self.grid_size, self.num_prefix_tokens
             )
         return tokens + positions, grid
+
+    @property
+    def attentions(self) -> list[ClassTokenAttention]:
+        """The attention of every block."""
+        return [cast(ClassTokenBlock, block).attn for block in self.blocks]
+
+    @property
+    def gates(self) -> list[HardConcreteGate]:
+        """The gates of every block; empty without gates."""
+        return [attn.gate for attn in self.attentions if attn.gate is not None]
+
+    def remove_pruned_heads(self) -> list[int]:
+        """Take closed heads out of the network: same outputs, fewer operations.
+
+        Returns:
+            How many heads each block still has, the argument *kept_heads* of a
+            network that loads the state dict.
+        """
+        for attn in self.attentions:
+            attn.remove_closed_heads()
+        return [attn.num_heads for attn in self.attentions]
 
     def forward_features(
         self, x: Tensor, maps: bool = False, gated: bool = True

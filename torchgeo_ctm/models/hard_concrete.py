@@ -26,13 +26,24 @@ class HardConcreteGate(nn.Module):
         """
         super().__init__()
         self.log_a = nn.Parameter(torch.full((num_heads,), initial_log_a))
+        #: While False every gate is open, whatever its parameter says.
+        self.active = True
 
     def forward(self) -> Tensor:
         """Return the hard gates (num_heads,), each 0.0 or 1.0."""
+        if not self.active:
+            # the parameter stays part of the graph, so that plain ddp runs
+            return torch.ones_like(self.log_a) + 0 * self.log_a
         soft = self._soft()
         hard = (soft > 0.5).to(soft.dtype)
         # the difference is exactly zero, so the value stays 0.0 or 1.0
         return hard + (soft - soft.detach())
+
+    def hard(self) -> Tensor:
+        """Return the deterministic gates (num_heads,), each 0.0 or 1.0."""
+        if not self.active:
+            return torch.ones_like(self.log_a).detach()
+        return (self.log_a.detach() > 0).to(self.log_a.dtype)
 
     def _soft(self) -> Tensor:
         """Return the stretched, clamped gate values z (num_heads,)."""
