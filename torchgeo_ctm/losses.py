@@ -68,7 +68,8 @@ def diversity_loss(
         pairs = (count * (count - 1)).clamp(min=1)
     # the norm of exactly zero has no gradient
     norm = (gram.square().sum(dim=(1, 2)) + 1e-12).sqrt()
-    return (norm / pairs).mean()
+    loss: Tensor = (norm / pairs).mean()
+    return loss
 
 
 def gate_penalty(open_probabilities: Sequence[Tensor], weight: float) -> Tensor:
@@ -78,4 +79,4 @@ def gate_penalty(open_probabilities: Sequence[Tensor], weight: float) -> Tensor:
         open_probabilities: Of each block's gates, (heads,) each.
         weight: λ; the paper uses 0.01.
     """
-    return weight * torch.cat(list(open_probabilities)).sum()
+    return torch.cat(list(open_probabilities)).sum() * weight
