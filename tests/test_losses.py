@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from torchgeo_ctm.losses import pool_patch_logits
+from torchgeo_ctm.losses import diversity_loss, gate_penalty, pool_patch_logits
 
 
 def test_pooling_of_constants_is_the_constant() -> None:
@@ -24,3 +24,42 @@ def test_sharpness_has_the_stated_limits(sharpness: float, limit: str) -> None:
     pooled = pool_patch_logits(logits.double(), 'logsumexp', sharpness)
     expected = getattr(logits.double(), limit)(dim=(-2, -1))
     torch.testing.assert_close(pooled, expected, atol=2e-3, rtol=0)
+
+
+def test_rank_pooling_by_hand() -> None:
+    logits = torch.tensor([3.0, 1.0, 2.0]).view(1, 1, 1, 3)
+    weights = [1, 0.996, 0.996**2]
+    expected = (3 * weights[0] + 2 * weights[1] + 1 * weights[2]) / sum(weights)
+    assert pool_patch_logits(logits, 'rank').item() == pytest.approx(expected)
+
+
+def test_diversity_of_equal_and_of_disjoint_maps() -> None:
+    disjoint = torch.eye(4).view(1, 4, 2, 2)
+    equal = torch.ones(1, 4, 2, 2)
+    everything = torch.ones(1, 4)
+    for form in ('present', 'reference'):
+        assert diversity_loss(disjoint, everything, form) < 1e-5
+    # the Gram matrix of equal maps minus the identity: 12 ones, norm sqrt(12)
+    assert diversity_loss(equal, everything, 'reference').item() == pytest.approx(
+        12**0.5
+    )
+    assert diversity_loss(equal, everything).item() == pytest.approx(12**0.5 / 12)
+
+
+def test_diversity_of_present_classes_only() -> None:
+    maps = torch.rand(2, 4, 3, 3)
+    presence = torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]])
+    changed = maps.clone()
+    changed[:, 2:] = 1
+    torch.testing.assert_close(
+        diversity_loss(maps, presence), diversity_loss(changed, presence)
+    )
+    single = maps[1:].clone().requires_grad_()
+    diversity_loss(single, presence[1:]).backward()  # type: ignore[no-untyped-call]
+    assert single.grad is not None
+    assert torch.isfinite(single.grad).all()
+
+
+def test_gate_penalty_is_the_expected_number_of_open_gates() -> None:
+    penalty = gate_penalty([torch.tensor([1.0, 0.5]), torch.tensor([0.25])], 0.01)
+    assert penalty.item() == pytest.approx(0.0175)

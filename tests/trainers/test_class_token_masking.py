@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import save_task, tiny_task
 from torchgeo_ctm.errors import SettingError
-from torchgeo_ctm.trainers.class_token_masking import MeanAveragePrecision, draw_masking
+from torchgeo_ctm.trainers import load_task
+from torchgeo_ctm.trainers.class_token_masking import draw_masking
 
 
 class Chips(Dataset[dict[str, Tensor]]):
@@ -135,16 +137,6 @@ def test_it_learns(tmp_path: Path) -> None:
     assert scores['test_miou_true_labels'] > 0.8
 
 
-def test_mean_average_precision_leaves_out_classes_that_never_occur() -> None:
-    metric = MeanAveragePrecision(3)
-    target = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0]])
-    metric.update(target.float() * 0.8 + 0.1, target)
-    assert metric.compute() == 1
-    metric.reset()
-    metric.update(torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.long))
-    assert metric.compute() == 0
-
-
 def test_a_seed_repeats_a_run(tmp_path: Path) -> None:
     weights = []
     for _ in range(2):
@@ -227,3 +219,171 @@ def test_starting_weights(tmp_path: Path) -> None:
 def test_impossible_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         tiny_task(**arguments)
+
+
+def test_the_masking_schedule(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+            rates.append(module.current_mask_rate)
+
+    task = tiny_task(mask_rate=[(1, 0.2), (3, 0.5)], schedule='cosine')
+    trainer(tmp_path, max_epochs=5, callbacks=[Watch()]).fit(
+        task, loader('image', 'label')
+    )
+    assert rates == [0, 0.2, 0.2, 0.5, 0.5]
+    for wrong in ([(3, 0.2), (1, 0.5)], [(0, 1.0)], [], [(-1, 0.2)]):
+        with pytest.raises(SettingError, match='mask_rate='):
+            tiny_task(mask_rate=wrong)
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'adam', 'sgd'])
+@pytest.mark.parametrize('schedule', ['plateau', 'cosine'])
+def test_optimisers_train(tmp_path: Path, optimizer: str, schedule: str) -> None:
+    task = tiny_task(optimizer=optimizer, schedule=schedule, layer_decay=0.8)
+    before = task.model.cls_token.detach().clone()
+    trainer(tmp_path).fit(task, loader('image', 'label'), loader('image', 'label'))
+    assert not torch.equal(before, task.model.cls_token)
+
+
+def test_unknown_optimisers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match='nearest: adam'):
+        trainer(tmp_path).fit(
+            tiny_task(optimizer='adamv', schedule='cosine'), loader('image', 'label')
+        )
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        {'diversity_weight': 0.1},
+        {'diversity_weight': 0.1, 'diversity_form': 'reference'},
+        {'patch_pooling': 'rank'},
+        {'class_weights': [1.0, 2.0, 0.5]},
+        {'pruning': {'penalty': 0.01, 'lr': 0.1}},
+    ],
+)
+def test_losses_train(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    task = tiny_task(schedule='cosine', **arguments)
+    run = trainer(tmp_path)
+    run.fit(task, loader('image', 'label'))
+    assert torch.isfinite(run.callback_metrics['train_loss'])
+    assert all(torch.isfinite(p).all() for p in task.parameters())
+
+
+def test_class_weights_weigh() -> None:
+    logits, presence = torch.randn(4, 3), torch.ones(4, 3)
+    one = tiny_task(class_weights=[1.0, 0.0, 0.0]).image_loss(logits, presence)
+    expected = torch.nn.functional.softplus(-logits[:, 0]).mean() / 3
+    torch.testing.assert_close(one, expected)
+    with pytest.raises(SettingError, match='class_weights has 1 entries'):
+        tiny_task(class_weights=[1.0])
+
+
+def test_checkpointing_and_compiling_change_nothing() -> None:
+    batch = next(iter(loader('image', 'label')))
+    gradients = []
+    for options in ({}, {'grad_checkpointing': True}):
+        task = tiny_task(mask_rate=0.0, **options)
+        task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        task.setup('fit')
+        task.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
+        gradients.append(task.model.cls_token.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_change_nothing() -> None:
+    x = torch.rand(2, 13, 32, 32) * 3000
+    plain, compiled = tiny_task().eval(), tiny_task(compile_blocks=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x), compiled(x))
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_calibration_by_odds() -> None:
+    plain, shifted = tiny_task(mask_rate=0.5), tiny_task(calibration='odds')
+    logits = torch.zeros(1, 3)
+    assert plain.probabilities(logits).tolist() == [[0.5] * 3]
+    # odds of 1 were learnt where a half of the absent tokens is masked: truly 1/2
+    assert shifted.probabilities(logits)[0].tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_calibration_by_validation_is_in_the_checkpoint(tmp_path: Path) -> None:
+    task = tiny_task(calibration='validation')
+    trainer(tmp_path).fit(task, loader('image', 'label'), loader('image', 'label'))
+    # classes 0 and 1 are each absent from a third of the chips, 2 from all
+    assert (task.presence_shift[:2] != 0).all()
+    assert task.presence_shift[2] == 0
+    loaded = load_task(save_task(task, tmp_path / 'x.ckpt'))
+    assert torch.equal(loaded.presence_shift, task.presence_shift)
+
+
+def test_gates_open_until_their_epoch(tmp_path: Path) -> None:
+    opened: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+            logged = trainer.callback_metrics.get('heads_open')
+            opened.append(1.0 if logged is None else float(logged))
+
+    task = tiny_task(
+        pruning={'penalty': 1.0, 'lr': 1.0, 'start_epoch': 2}, schedule='cosine'
+    )
+    trainer(tmp_path, max_epochs=6, callbacks=[Watch()]).fit(
+        task, loader('image', 'label')
+    )
+    assert opened[:2] == [1, 1]
+    assert opened[-1] == 0
+
+
+def close_heads(task: Any, closed: tuple[tuple[int, int], ...]) -> None:
+    for block, head in closed:
+        task.model.gates[block].log_a.data[head] = -3
+
+
+@pytest.mark.parametrize(
+    'closed', [(), ((0, 1),), ((0, 0), (0, 1)), ((0, 0), (0, 1), (1, 0), (1, 1))]
+)
+def test_removed_heads_leave_the_outputs(
+    tmp_path: Path, closed: tuple[tuple[int, int], ...]
+) -> None:
+    task = tiny_task(pruning={}).eval()
+    close_heads(task, closed)
+    x = torch.rand(2, 13, 32, 32) * 3000
+    with torch.no_grad():
+        before = task.model.forward_attention(task.scaling(x))
+        with FlopCounterMode(display=False) as gated:
+            task(x)
+        task.remove_pruned_heads()
+        after = task.model.forward_attention(task.scaling(x))
+        with FlopCounterMode(display=False) as removed:
+            task(x)
+    for first, second in zip(before, after, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+    assert (removed.get_total_flops() < gated.get_total_flops()) == bool(closed)
+    loaded = load_task(save_task(task, tmp_path / 'pruned.ckpt'))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), task(x))
+    assert sum(attn.num_heads for attn in loaded.model.attentions) == 4 - len(closed)
+
+
+def test_predicting_removes_heads_by_default(tmp_path: Path) -> None:
+    for pruning, heads in (({}, 3), ({'remove_at_predict': False}, 4)):
+        task = tiny_task(pruning=pruning)
+        close_heads(task, ((0, 1),))
+        trainer(tmp_path).predict(task, loader('image'))
+        assert sum(attn.num_heads for attn in task.model.attentions) == heads
+
+
+def test_attention_maps_of_one_image() -> None:
+    task = tiny_task()
+    image = torch.rand(13, 32, 40) * 3000
+    maps = task.attention_maps(image)
+    heads = task.attention_maps(image, by_head=True)
+    assert isinstance(maps, Tensor)
+    assert maps.shape == (2, 3, 4, 5)
+    assert [tuple(h.shape) for h in heads] == [(2, 3, 4, 5)] * 2
+    torch.testing.assert_close(torch.stack([h.mean(0) for h in heads]), maps)
+    assert task.training

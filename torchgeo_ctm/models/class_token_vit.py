@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from timm.layers import Mlp, PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchgeo.models import api as torchgeo_api
 
 from ..errors import SettingError
@@ -33,6 +34,19 @@ class ClassTokenAttention(nn.Module):
         self.proj = nn.Linear(num_heads * head_dim, dim)
         self.gate = HardConcreteGate(num_heads) if head_gates else None
 
+    def rows_by_head(self, x: Tensor, num_rows: int) -> Tensor:
+        """Return the first tokens' softmax rows of every head, (B, heads, rows, S)."""
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
+        q, k, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self._rows(q[:, :, :num_rows], k)
+
+    def _rows(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return softmax rows (B, heads, C, S), float32."""
+        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
+        rows: Tensor = scores.softmax(dim=-1, dtype=torch.float32)
+        return rows
+
     def forward(
         self, x: Tensor, num_rows: int = 0, gated: bool = True
     ) -> tuple[Tensor, Tensor | None]:
@@ -51,7 +65,7 @@ class ClassTokenAttention(nn.Module):
         if not self.num_heads:
             # every head was removed: what is left of attention is the bias
             rows = x.new_zeros(batch, num_rows, length, dtype=torch.float32)
-            return self.proj.bias.expand_as(x), rows if num_rows else None
+            return self.proj(x[..., :0]), rows if num_rows else None
         qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         gate = self.gate() if self.gate is not None else None
@@ -67,8 +81,7 @@ class ClassTokenAttention(nn.Module):
 
     def _class_rows(self, q: Tensor, k: Tensor, gate: Tensor | None) -> Tensor:
         """Return softmax rows (B, C, S), averaged over heads (weighted by gates)."""
-        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
-        rows: Tensor = scores.softmax(dim=-1, dtype=torch.float32)
+        rows = self._rows(q, k)
         if gate is None:
             return rows.mean(dim=1)
         # a block with every gate closed contributes nothing
@@ -232,6 +245,7 @@ class ClassTokenViT(nn.Module):
                 f'kept_heads={heads} must name 0 to {num_heads} heads for each of '
                 f'{depth} blocks'
             )
+        self.grad_checkpointing = False
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.patch_size = patch_size
@@ -298,6 +312,21 @@ class ClassTokenViT(nn.Module):
             )
         return tokens + positions, grid
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that never decay (timm's convention)."""
+        return {'cls_token', 'reg_token', 'pos_embed'}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that sort parameters into layers, in timm's convention."""
+        return {
+            'stem': r'^cls_token|^reg_token|^pos_embed|^patch_embed',
+            'blocks': [(r'^blocks\.(\d+)', None), (r'^norm', (99999,))],
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: recompute each block in the backward pass."""
+        self.grad_checkpointing = enable
+
     @property
     def attentions(self) -> list[ClassTokenAttention]:
         """The attention of every block."""
@@ -335,13 +364,39 @@ class ClassTokenViT(nn.Module):
         tokens, grid = self._embed(x)
         rows = []
         for block in self.blocks:
-            tokens, row = block(tokens, self.num_classes if maps else 0, gated)
+            count = self.num_classes if maps else 0
+            if self.grad_checkpointing and self.training:
+                tokens, row = checkpoint(
+                    block, tokens, count, gated, use_reentrant=False
+                )
+            else:
+                tokens, row = block(tokens, count, gated)
             rows.append(row)
         attention = None
         if maps:
             attention = torch.stack(rows, dim=1)[..., self.num_prefix_tokens :]
             attention = attention.reshape(*attention.shape[:-1], *grid)
         return self.norm(tokens), attention
+
+    def attention_by_head(self, x: Tensor) -> list[Tensor]:
+        """Return the class-to-patch attention of every head of every block.
+
+        Args:
+            x: Scaled image (B, bands, H, W).
+
+        Returns:
+            For each block (B, heads, C, h, w), float32, rows normalised over the whole
+            sequence; blocks may have different numbers of heads after pruning.
+        """
+        tokens, grid = self._embed(x)
+        maps = []
+        for module in self.blocks:
+            block = cast(ClassTokenBlock, module)
+            rows = block.attn.rows_by_head(block.norm1(tokens), self.num_classes)
+            rows = rows[..., self.num_prefix_tokens :]
+            maps.append(rows.reshape(*rows.shape[:-1], *grid))
+            tokens, _ = block(tokens)
+        return maps
 
     def forward_head(
         self, tokens: Tensor, grid: tuple[int, int], drop: Tensor | None = None

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchgeo.trainers import BaseTask
 from torchmetrics import Metric, MetricCollection
@@ -16,10 +16,8 @@ from torchmetrics.classification import (
     MulticlassAveragePrecision,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
-    MultilabelAveragePrecision,
     MultilabelF1Score,
 )
-from torchmetrics.utilities import dim_zero_cat
 
 from .. import __version__
 from ..errors import SettingError, nearest
@@ -33,10 +31,18 @@ from ..inference.pseudomask import (
     present_classes,
 )
 from ..labels import presence_from_mask
-from ..losses import PatchPooling, pool_patch_logits
+from ..losses import (
+    DiversityForm,
+    PatchPooling,
+    diversity_loss,
+    gate_penalty,
+    pool_patch_logits,
+)
 from ..models.class_token_vit import BUILDERS, ClassTokenViT
+from ..models.parameter_groups import parameter_groups
 from ..scaling import ScalingOptions, build_scaling, resolve_bands
 from ..scoring import iou_from_confusion, mean_of_known
+from .metrics import BestShift, MeanAveragePrecision
 
 #: Key by which a checkpoint is known to be ours; its value holds the version.
 CHECKPOINT_KEY = 'torchgeo_ctm'
@@ -44,21 +50,18 @@ CHECKPOINT_KEY = 'torchgeo_ctm'
 IGNORED = 255
 
 
-class MeanAveragePrecision(MultilabelAveragePrecision):
-    """Mean average precision over the classes that occur.
+class PruningOptions(TypedDict, total=False):
+    """What a configuration may say about pruning (METHOD, section 3).
 
-    torchmetrics' macro average counts a class without a positive image as 0.
+    ``penalty``: λ of the paper (0.01); ``lr``: learning rate of the gates, which at
+    the network's own barely move; ``start_epoch``: gates stay open before it;
+    ``remove_at_predict``: take closed heads out before predicting (default: yes).
     """
 
-    def __init__(self, num_labels: int) -> None:
-        """Create the metric."""
-        super().__init__(num_labels, average='none')
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """Return the mean over classes with at least one positive image."""
-        seen = dim_zero_cat(self.target).sum(dim=0) > 0
-        precision: Tensor = super().compute()
-        return precision[seen].mean() if seen.any() else precision.new_zeros(())
+    penalty: float
+    lr: float
+    start_epoch: int
+    remove_at_predict: bool
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -85,6 +88,9 @@ class ClassTokenMaskingTask(BaseTask):
     never sees the mask, which otherwise serves scoring only.
     """
 
+    class_weights: Tensor
+    presence_shift: Tensor
+
     def __init__(
         self,
         model: str = 'ctm_vit_small_patch8_224',
@@ -98,19 +104,28 @@ class ClassTokenMaskingTask(BaseTask):
         class_colors: Sequence[str] | None = None,
         bands: Sequence[str] | None = None,
         scaling: ScalingOptions | None = ScalingOptions(method='standard'),  # noqa: B008
-        mask_rate: float = 0.5,
+        mask_rate: float | list[tuple[int, float]] = 0.5,
         patch_loss_weight: float = 1.0,
         patch_pooling: PatchPooling = 'logsumexp',
+        class_weights: Sequence[float] | None = None,
+        diversity_weight: float = 0.0,
+        diversity_form: DiversityForm = 'present',
+        pruning: PruningOptions | None = None,
         label_min_share: float = 0.1,
         map_source: MapSource = 'fused',
         map_rule: MapRule = 'argmax',
         map_labels: Literal['predicted', 'true'] = 'predicted',
         threshold: float = 0.5,
+        calibration: Literal['odds', 'validation'] | None = None,
+        optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw',
         lr: float = 5e-4,
         weight_decay: float = 0.05,
+        layer_decay: float | None = None,
         schedule: Literal['plateau', 'cosine'] = 'plateau',
         warmup: float = 0.1,
         patience: int = 10,
+        grad_checkpointing: bool = False,
+        compile_blocks: bool = False,
         mask_seed: int = 0,
     ) -> None:
         """Initialise the task.
@@ -129,9 +144,14 @@ class ClassTokenMaskingTask(BaseTask):
             bands: Names of the bands in order; None: Sentinel-2's 13.
             scaling: See :class:`~torchgeo_ctm.scaling.BandScaling`; None for data that
                 a datamodule has normalised.
-            mask_rate: Probability of masking an absent class's token (paper: 0.5).
+            mask_rate: Probability of masking an absent class's token (paper: 0.5), or
+                a schedule of (epoch, rate): each rate holds from its epoch on.
             patch_loss_weight: Weight of the patch head's loss; 0 removes the head.
             patch_pooling: How patch logits become image logits.
+            class_weights: Weight of each class in the losses; None: 1.
+            diversity_weight: Weight of the loss that keeps class tokens apart.
+            diversity_form: 'present', or the paper's 'reference'.
+            pruning: Prune attention heads; see :class:`PruningOptions`.
             label_min_share: Share of a chip, 0…1, that makes a class present when
                 the label is derived from a mask.
             map_source: 'attention', 'patchcam' or 'fused'.
@@ -139,11 +159,20 @@ class ClassTokenMaskingTask(BaseTask):
             map_labels: Whether ``predict`` takes classes as present that the model
                 predicts, or that the batch's label (or mask) says.
             threshold: Presence threshold on probabilities.
+            calibration: Shift the logits before they become probabilities, because
+                masking raises the learnt odds by 1 / (1 − rate): 'odds' by
+                log(1 − rate), 'validation' so that *threshold* gives each class its
+                best F1 on the validation split. The checkpoint holds the shift.
+            optimizer: 'adamw', 'adam' or 'sgd' (Nesterov momentum 0.9).
             lr: Learning rate.
-            weight_decay: AdamW's weight decay.
+            weight_decay: Of weights; tokens, positions, norms and biases never decay.
+            layer_decay: Factor, 0…1, by which each layer learns more slowly than the
+                one above it; for pre-trained starts.
             schedule: 'plateau' (TorchGeo's) or 'cosine' over the run's own length.
             warmup: Share of a cosine run, 0…1, over which the rate rises.
             patience: Patience of 'plateau', in epochs.
+            grad_checkpointing: Recompute blocks in the backward pass to save memory.
+            compile_blocks: Compile every block with torch.compile.
             mask_seed: Seed of the masking's generator.
 
         Raises:
@@ -155,10 +184,7 @@ class ClassTokenMaskingTask(BaseTask):
     def configure_models(self) -> None:
         """Build scaling and network."""
         hparams = self.hparams
-        if not 0 <= hparams['mask_rate'] < 1:
-            raise SettingError(
-                f'mask_rate={hparams["mask_rate"]} is not in [0, 1); the paper uses 0.5'
-            )
+        self.mask_schedule = _schedule(hparams['mask_rate'])
         if not 0 < hparams['threshold'] < 1:
             raise SettingError(f'threshold={hparams["threshold"]} is not in (0, 1)')
         if hparams['patch_loss_weight'] == 0 and hparams['map_source'] != 'attention':
@@ -172,6 +198,26 @@ class ClassTokenMaskingTask(BaseTask):
         self.scaling = build_scaling(self.bands, hparams['scaling'])
         self.model: ClassTokenViT = self._build_model()
         self._generator = torch.Generator()
+        shift = torch.zeros(hparams['num_classes'])
+        if hparams['calibration'] == 'odds':
+            shift += math.log1p(-self.mask_schedule[-1][1])
+        self.register_buffer('presence_shift', shift)
+
+    def configure_losses(self) -> None:
+        """Check the weights of the classes.
+
+        Raises:
+            SettingError: If their number is wrong.
+        """
+        weights = self.hparams['class_weights']
+        count: int = self.hparams['num_classes']
+        if weights is not None and len(weights) != count:
+            raise SettingError(
+                f'class_weights has {len(weights)} entries, num_classes={count} needs '
+                f'{count}'
+            )
+        values = torch.ones(count) if weights is None else torch.tensor(weights)
+        self.register_buffer('class_weights', values.float(), persistent=False)
 
     def _class_list(self, name: str, default: Any) -> list[str]:
         """Return one string per class: those given, or defaults by index."""
@@ -193,13 +239,18 @@ class ClassTokenMaskingTask(BaseTask):
                 f'model={name!r} is unknown; needed: one of {", ".join(BUILDERS)}'
                 + nearest(name, BUILDERS)
             )
+        options = self.hparams['model_options'] or {}
         model: ClassTokenViT = BUILDERS[name](
             img_size=self.hparams['img_size'],
             in_chans=self.hparams['in_channels'],
             num_classes=self.hparams['num_classes'],
             patch_head=self.hparams['patch_loss_weight'] > 0,
-            **(self.hparams['model_options'] or {}),
+            **({'head_gates': self.hparams['pruning'] is not None} | options),
         )
+        model.set_grad_checkpointing(self.hparams['grad_checkpointing'])
+        if self.hparams['compile_blocks']:
+            for block in model.blocks:
+                block.compile()
         if self.weights is not None:
             from .checkpoint import read_checkpoint
 
@@ -237,6 +288,7 @@ class ClassTokenMaskingTask(BaseTask):
         label_metrics = MetricCollection(scores)
         self.label_metrics: Any = nn.ModuleDict()
         self.confusions: Any = nn.ModuleDict()
+        self.calibrator: Any = BestShift(self.hparams['threshold'])
         for split in ('val', 'test'):
             self.label_metrics[split] = label_metrics.clone(prefix=f'{split}_')
             for labels in ('predicted', 'true'):
@@ -252,6 +304,15 @@ class ClassTokenMaskingTask(BaseTask):
         """Seed the masking by epoch, so that a resumed run draws what it would have."""
         seed = self.hparams['mask_seed'] + 1_000 * self.current_epoch
         self._generator.manual_seed(seed * 10_000 + self.global_rank)
+        pruning = self.hparams['pruning'] or {}
+        for gate in self.model.gates:
+            gate.active = self.current_epoch >= pruning.get('start_epoch', 0)
+
+    @property
+    def current_mask_rate(self) -> float:
+        """The masking rate of the current epoch."""
+        started = [r for epoch, r in self.mask_schedule if epoch <= self.current_epoch]
+        return started[-1] if started else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, bands, H, W) in their own numbers."""
@@ -284,15 +345,16 @@ class ClassTokenMaskingTask(BaseTask):
     def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
         """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C)."""
         if self.hparams['task'] == 'multiclass':
-            return F.cross_entropy(logits, presence.argmax(dim=1))
-        return F.binary_cross_entropy_with_logits(logits, presence)
+            target = presence.argmax(dim=1)
+            return F.cross_entropy(logits, target, self.class_weights)
+        return F.binary_cross_entropy_with_logits(logits, presence, self.class_weights)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return class probabilities (B, C) of logits (B, C)."""
         logits = logits.float()
         if self.hparams['task'] == 'multiclass':
             return logits.softmax(dim=1)
-        return logits.sigmoid()
+        return (logits + self.presence_shift).sigmoid()
 
     def _loss(
         self, logits: Tensor, patch_logits: Tensor | None, presence: Tensor
@@ -314,12 +376,77 @@ class ClassTokenMaskingTask(BaseTask):
         """Return the loss of one batch, with absent classes' tokens masked."""
         presence = self.presence(batch)
         x = self.scaling(batch['image'].float())
-        rate: float = self.hparams['mask_rate']
+        rate = self.current_mask_rate
         drop = draw_masking(presence, rate, self._generator) if rate else None
-        logits, patch_logits = self.model.forward_logits(x, drop)
+        weight: float = self.hparams['diversity_weight']
+        if weight:
+            logits, attention, patch_logits = self.model.forward_attention(x, drop=drop)
+        else:
+            logits, patch_logits = self.model.forward_logits(x, drop)
         loss = self._loss(logits, patch_logits, presence)
+        if weight:
+            form: DiversityForm = self.hparams['diversity_form']
+            loss = loss + weight * diversity_loss(attention.sum(1), presence, form)
+        loss = loss + self._gate_penalty()
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
+
+    def _gate_penalty(self) -> Tensor | float:
+        """Return the penalty of open gates, and log it with their share."""
+        gates = [gate for gate in self.model.gates if gate.active]
+        if not gates:
+            return 0.0
+        pruning = self.hparams['pruning'] or {}
+        penalty = gate_penalty(
+            [gate.open_probability() for gate in gates], pruning.get('penalty', 0.01)
+        )
+        opened = torch.cat([gate.hard() for gate in gates]).mean()
+        self.log_dict({'gate_penalty': penalty, 'heads_open': opened})
+        return penalty
+
+    def remove_pruned_heads(self) -> None:
+        """Take closed heads out of the network, so that it computes less.
+
+        The task can be saved and loaded afterwards, but not pruned further.
+        """
+        if not self.model.gates:
+            return
+        kept = self.model.remove_pruned_heads()
+        options = dict(self.hparams['model_options'] or {})
+        options |= {'head_gates': False, 'kept_heads': kept}
+        self.hparams['model_options'] = options
+        self.hparams['pruning'] = None
+
+    def on_predict_start(self) -> None:
+        """Remove closed heads, unless the pruning options say otherwise."""
+        pruning = self.hparams['pruning'] or {}
+        if pruning.get('remove_at_predict', True):
+            self.remove_pruned_heads()
+
+    def attention_maps(
+        self, image: Tensor, by_head: bool = False
+    ) -> Tensor | list[Tensor]:
+        """Return what each class token looks at.
+
+        Args:
+            image: One image (bands, H, W) in its own numbers.
+            by_head: Return the heads apart.
+
+        Returns:
+            Attention (L, C, h, w) averaged over heads, weighted by their gates; or for
+            each block (heads, C, h, w).
+        """
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            x = self.scaling(image[None].float().to(self.device))
+            result: Tensor | list[Tensor]
+            if by_head:
+                result = [maps[0] for maps in self.model.attention_by_head(x)]
+            else:
+                result = self.model.forward_attention(x)[1][0]
+        self.train(training)
+        return result
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return class maps (B, C, h, w), logits (B, C) and patch logits of images."""
@@ -388,6 +515,8 @@ class ClassTokenMaskingTask(BaseTask):
         if self.hparams['task'] == 'multiclass':
             target = target.argmax(dim=1)
         self.label_metrics[split].update(probs, target)
+        if split == 'val' and self.hparams['calibration'] == 'validation':
+            self.calibrator.update(logits.float(), presence)
         empty = (probs <= self.hparams['threshold']).all(dim=1).float().mean()
         self.log_dict(
             {
@@ -405,7 +534,10 @@ class ClassTokenMaskingTask(BaseTask):
         return masks
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation split's metrics."""
+        """Log the validation split's metrics; calibrate presence if asked to."""
+        if self.hparams['calibration'] == 'validation':
+            self.presence_shift.copy_(self.calibrator.compute())
+            self.calibrator.reset()
         self._log_metrics('val')
 
     def on_test_epoch_end(self) -> None:
@@ -453,11 +585,29 @@ class ClassTokenMaskingTask(BaseTask):
         return {'probs': probs, 'scores': scores}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return AdamW with TorchGeo's plateau schedule, or with warm-up and cosine."""
+        """Return the optimiser with TorchGeo's plateau, or with warm-up and cosine."""
         hparams = self.hparams
-        optimizer = AdamW(
-            self.parameters(), lr=hparams['lr'], weight_decay=hparams['weight_decay']
+        groups = parameter_groups(
+            self.model,
+            hparams['lr'],
+            hparams['weight_decay'],
+            hparams['layer_decay'],
+            (hparams['pruning'] or {}).get('lr'),
         )
+        optimizer: Optimizer
+        match hparams['optimizer']:
+            case 'adamw':
+                optimizer = AdamW(groups)
+            case 'adam':
+                optimizer = Adam(groups)
+            case 'sgd':
+                optimizer = SGD(groups, lr=hparams['lr'], momentum=0.9, nesterov=True)
+            case other:
+                words = ('adamw', 'adam', 'sgd')
+                raise SettingError(
+                    f'optimizer={other!r} is unknown; needed: one of {", ".join(words)}'
+                    + nearest(str(other), words)
+                )
         if hparams['schedule'] == 'plateau':
             plateau = ReduceLROnPlateau(optimizer, patience=hparams['patience'])
             return {
@@ -481,6 +631,27 @@ class ClassTokenMaskingTask(BaseTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as this package's."""
         checkpoint[CHECKPOINT_KEY] = {'version': __version__}
+
+
+def _schedule(rate: float | Sequence[Sequence[float]]) -> list[tuple[int, float]]:
+    """Return the masking rates as (epoch, rate), ordered.
+
+    Raises:
+        SettingError: If a rate is not in [0, 1), or epochs are not ascending from 0.
+    """
+    steps = [(0, rate)] if isinstance(rate, int | float) else rate
+    pairs = [(int(epoch), float(value)) for epoch, value in steps]
+    epochs = [epoch for epoch, _ in pairs]
+    if not pairs or epochs != sorted(set(epochs)) or epochs[0] < 0:
+        raise SettingError(
+            f'mask_rate={rate} is not a list of (epoch, rate) with ascending epochs'
+        )
+    for _, value in pairs:
+        if not 0 <= value < 1:
+            raise SettingError(
+                f'mask_rate={value} is not in [0, 1); the paper uses 0.5'
+            )
+    return pairs
 
 
 def _tab20(index: int) -> str:

@@ -1,0 +1,43 @@
+import torch
+
+from torchgeo_ctm.trainers.metrics import BestShift, MeanAveragePrecision
+
+
+def test_mean_average_precision_leaves_out_classes_that_never_occur() -> None:
+    metric = MeanAveragePrecision(3)
+    target = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    metric.update(target.float() * 0.8 + 0.1, target)
+    assert metric.compute() == 1
+    metric.reset()
+    metric.update(torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.long))
+    assert metric.compute() == 0
+
+
+def test_the_best_shift_separates_what_can_be_separated() -> None:
+    presence = (torch.rand(200, 4, generator=torch.manual_seed(0)) < 0.3).float()
+    presence[:, 2] = 0  # never
+    presence[:, 3] = 1  # always
+    logits = 2 + presence + 0.1 * torch.rand(200, 4)
+    for threshold in (0.5, 0.3):
+        metric = BestShift(threshold)
+        for part in (slice(0, 90), slice(90, 200)):
+            metric.update(logits[part], presence[part])
+        shift = metric.compute()
+        predicted = (logits + shift).sigmoid() > threshold
+        assert torch.equal(predicted[:, :2], presence[:, :2].bool())
+        assert shift[2:].tolist() == [0, 0]
+
+
+def test_no_shift_is_better() -> None:
+    generator = torch.manual_seed(1)
+    presence = (torch.rand(300, 1, generator=generator) < 0.4).float()
+    logits = 1.5 * presence + torch.randn(300, 1, generator=generator)
+
+    def f1(cut: float) -> float:
+        taken = (logits > cut).float()
+        return float(2 * (taken * presence).sum() / (taken.sum() + presence.sum()))
+
+    metric = BestShift(0.5)
+    metric.update(logits, presence)
+    best = f1(-float(metric.compute()))
+    assert best >= max(f1(cut / 50) for cut in range(-150, 150)) - 1e-6
