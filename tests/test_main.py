@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm import __version__
 from torchgeo_ctm.main import main
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -117,7 +119,7 @@ def test_extra_bands_are_named(
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), ['no command', 'demo, predict, evaluate']),
+        ((), ['no command', 'demo, predict, evaluate, import-checkpoint']),
         (('predikt',), ["unknown command 'predikt'", 'nearest: predict']),
         (('predict', 'x', '--stirde', '3'), ['--stirde', 'nearest: --stride']),
         (('predict', 'x'), ['required', '--checkpoint', '--output']),
@@ -233,6 +235,54 @@ def test_evaluate_on_another_grid(
     refused(run('evaluate', mask, mask, '--json', tmp_path / 'x' / 's.json'), 'folder')
     out.touch()
     refused(run('evaluate', mask, mask, '--json', out), '--overwrite')
+
+
+def test_import_checkpoint(
+    run: Run,
+    write_scene: WriteScene,
+    tmp_path: Path,
+    golden: Callable[[str], dict[str, Any]],
+) -> None:
+    from tests.models.test_reference import reference_state
+    from torchgeo_ctm.trainers import load_task
+
+    archive = golden('pruned')
+    state = reference_state(archive['names'].tolist())
+    reference, out = tmp_path / 'reference.ckpt', tmp_path / 'ours.ckpt'
+    torch.save({'state_dict': {f'model.{k}': v for k, v in state.items()}}, reference)
+    bands, classes = ','.join(SENTINEL2_BANDS), ','.join('ABCDEFGH')
+    options = ('--bands', bands, '--classes', classes, '--num-heads', 4)
+    status, printed, err = run('import-checkpoint', reference, out, *options)
+    assert status == 0, err
+    assert printed == f'{out}\n'
+    task = load_task(out)
+    with torch.no_grad():
+        probs = task.model(torch.from_numpy(archive['image'])).sigmoid()
+    torch.testing.assert_close(
+        probs, torch.from_numpy(archive['probs']), atol=1e-5, rtol=0
+    )
+    mask = tmp_path / 'mask.tif'
+    scene = write_scene(pixels=scene_pixels(100, 120))
+    assert run('predict', scene, '--checkpoint', out, '--output', mask)[0] == 0
+    with rasterio.open(mask) as raster:
+        assert raster.read(1).max() < 8
+        assert raster.tags()['MAP_RULE'] == 'paint'
+
+    other = tmp_path / 'other.ckpt'
+    refused(run('import-checkpoint', reference, out, *options), '--overwrite')
+    few = ('--bands', 'B02', '--classes', classes, '--num-heads', 4)
+    refused(run('import-checkpoint', reference, other, *few), '1 bands', '13')
+    heads = ('--bands', bands, '--classes', classes)
+    refused(run('import-checkpoint', reference, other, *heads), 'nearest: 4')
+    short = tmp_path / 'short.ckpt'
+    short.write_bytes(reference.read_bytes()[:9000])
+    refused(run('import-checkpoint', short, other, *options), 'cut short')
+    foreign = tmp_path / 'foreign.ckpt'
+    torch.save({'state_dict': {'conv.weight': torch.zeros(1)}}, foreign)
+    refused(run('import-checkpoint', foreign, other, *options), 'not a state dict')
+    torch.save({'state_dict': {}, 'args': Path('x')}, foreign)
+    refused(run('import-checkpoint', foreign, other, *options), 'weights_only=True')
+    assert not other.exists()
 
 
 def test_overwrite(

@@ -64,7 +64,7 @@ def predict(
         stride: Distance between windows in pixels; half a window if not given.
         batch_size: Windows per batch.
         num_workers: Processes that read windows.
-        scene_bands: Names of the scene's bands in file order, as [B01,B02,...], if its
+        scene_bands: Names of the scene's bands in file order, as B01,B02,..., if its
             own descriptions are missing or wrong.
         accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
         overwrite: Replace existing products.
@@ -108,7 +108,7 @@ def evaluate(
     from . import scoring
 
     if json is not None:
-        _check_json(Path(json), overwrite)
+        _check_file(Path(json), overwrite)
     scores = scoring.evaluate(mask, reference)
     if json is not None:
         _write_json(Path(json), scores)
@@ -119,8 +119,35 @@ def evaluate(
     _say(f'{"pixels":<20}  {scores["pixels"]}')
 
 
-def _check_json(path: Path, overwrite: bool) -> None:
-    """Refuse a JSON file that cannot be written, before any work is done."""
+def import_checkpoint(
+    reference: str,
+    output: str,
+    /,
+    *,
+    bands: list[str],
+    classes: list[str],
+    num_heads: int = 16,
+    overwrite: bool = False,
+) -> None:
+    """Turn a checkpoint of the paper's released code into one of this package.
+
+    Args:
+        reference: The released code's checkpoint.
+        output: Checkpoint to write (.ckpt).
+        bands: Names of the bands it was trained with, in order, as B02,B03,B04.
+        classes: Names of its classes, in order, as Forest,Water.
+        num_heads: Heads of a block.
+        overwrite: Replace an existing file.
+    """
+    _check_file(Path(output), overwrite)
+    from .trainers import import_reference, save_task
+
+    save_task(import_reference(reference, bands, classes, num_heads), output)
+    _say(output)
+
+
+def _check_file(path: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before any work is done."""
     if not path.parent.is_dir():
         raise OutputError(f'folder {path.parent} does not exist; create it first')
     if path.exists() and not overwrite:
@@ -143,6 +170,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
     'predict': predict,
     'evaluate': evaluate,
+    'import-checkpoint': import_checkpoint,
 }
 
 
@@ -183,6 +211,18 @@ def _as_typed(match: re.Match[str]) -> str:
     return f'--{match[2]}'
 
 
+def _type_of(annotation: Any) -> Any:
+    """Return the type for the parser; lists of names are written ``A,B,C``."""
+    return _names if annotation in (list[str], list[str] | None) else annotation
+
+
+def _names(text: str | list[str]) -> list[str]:
+    """Split ``A,B,C``, with or without brackets, into names."""
+    if isinstance(text, list):
+        return text
+    return [name.strip() for name in text.strip('[]').split(',') if name.strip()]
+
+
 def _needed(prog: str, option: str) -> str:
     """Say which values an option takes, from the command's signature."""
     parameter = inspect.signature(COMMANDS[prog.split()[-1]]).parameters[option]
@@ -206,7 +246,7 @@ def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:
         elif parameter.annotation is bool:
             parser.add_argument(f'--{name}', action=ActionYesNo, **options)
         else:
-            options['type'] = parameter.annotation
+            options['type'] = _type_of(parameter.annotation)
             parser.add_argument(f'--{name}', required=required, **options)
     return parser
 
