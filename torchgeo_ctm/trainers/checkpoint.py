@@ -1,7 +1,5 @@
 """Open a checkpoint of this package, and refuse every other file in one line."""
 
-import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,34 +9,8 @@ import torch
 
 from ..errors import CheckpointError, SettingError
 from ..models.reference import from_reference, reference_options
-from .class_token_masking import CHECKPOINT_KEY, ClassTokenMaskingTask
-
-
-def load_file(path: str | Path) -> Any:
-    """Load what a file of torch holds, with ``weights_only=True``.
-
-    Args:
-        path: Any file that ``torch.save`` wrote.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged or unsafe.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path} is not a file; needed: a checkpoint (.ckpt)')
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(
-                f'{path} is not a checkpoint, or is cut short'
-            ) from error
-        raise CheckpointError(
-            f'{path} holds pickled Python objects and is refused: opening it could run '
-            'code; needed: a checkpoint that opens with weights_only=True'
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f'{path} is not a checkpoint, or is cut short') from error
+from .class_token_masking import ClassTokenMaskingTask
+from .weights import CHECKPOINT_KEY, load_file
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

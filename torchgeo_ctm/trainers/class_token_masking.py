@@ -1,5 +1,6 @@
 """The trainer: class-token masking on image-level labels (METHOD, sections 1 to 5)."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
@@ -18,6 +19,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MultilabelF1Score,
 )
+from torchvision.models._api import WeightsEnum
 
 from .. import __version__
 from ..errors import SettingError, nearest
@@ -43,11 +45,11 @@ from ..models.parameter_groups import parameter_groups
 from ..scaling import ScalingOptions, build_scaling, resolve_bands
 from ..scoring import iou_from_confusion, mean_of_known
 from .metrics import BestShift, MeanAveragePrecision
-
-#: Key by which a checkpoint is known to be ours; its value holds the version.
-CHECKPOINT_KEY = 'torchgeo_ctm'
+from .weights import CHECKPOINT_KEY, load_weights
 
 IGNORED = 255
+
+logger = logging.getLogger(__name__)
 
 
 class PruningOptions(TypedDict, total=False):
@@ -94,7 +96,7 @@ class ClassTokenMaskingTask(BaseTask):
     def __init__(
         self,
         model: str = 'ctm_vit_small_patch8_224',
-        weights: str | None = None,
+        weights: WeightsEnum | str | None = None,
         in_channels: int = 13,
         num_classes: int = 8,
         task: Literal['multilabel', 'multiclass'] = 'multilabel',
@@ -132,7 +134,9 @@ class ClassTokenMaskingTask(BaseTask):
 
         Args:
             model: Registered name, ``ctm_vit_{tiny,small,base}_patch{8,16}_224``.
-            weights: Checkpoint of this package to start from, or None.
+            weights: Where to start from: a TorchGeo weight or its name
+                (``ViTSmall16_Weights.SENTINEL2_ALL_DINO``), a file with a timm ViT's
+                state dict, a checkpoint of this package, or None.
             in_channels: Number of bands.
             num_classes: Number of classes C.
             task: 'multilabel' (BCE) or 'multiclass' (cross-entropy).
@@ -252,16 +256,8 @@ class ClassTokenMaskingTask(BaseTask):
             for block in model.blocks:
                 block.compile()
         if self.weights is not None:
-            from .checkpoint import read_checkpoint
-
-            state = read_checkpoint(self.weights)['state_dict']
-            model.load_state_dict(
-                {
-                    key.removeprefix('model.'): value
-                    for key, value in state.items()
-                    if key.startswith('model.')
-                }
-            )
+            kept = load_weights(model, self.weights, self.bands)
+            logger.info('%d parameters keep initial values: %s', len(kept), kept)
         return model
 
     def configure_metrics(self) -> None:
