@@ -49,6 +49,17 @@ def fit_arguments(name: str, root: Path) -> list[str]:
             '--data.init_args.batch_size=2',
             '--model.init_args.img_size=32',
         ],
+        'paper_dfc2020': [
+            '--data.init_args.img_size=64',
+            '--data.init_args.batch_size=1',
+            '--data.init_args.num_workers=0',
+            '--model.init_args.img_size=64',
+            (
+                '--model.init_args.model_options={embed_dim: 16, depth: 2, '
+                'num_heads: 2, qkv_bias: false, norm_eps: 1.0e-5, final_norm: false}'
+            ),
+            '--trainer.precision=32-true',
+        ],
         'dfc2020': [
             '--data.init_args.img_size=64',
             '--data.init_args.batch_size=1',
@@ -69,15 +80,15 @@ def fit_arguments(name: str, root: Path) -> list[str]:
 
 
 def test_every_configuration_is_driven() -> None:
-    driven = {'synthetic', 'dfc2020', 'scene'}
+    driven = {'synthetic', 'dfc2020', 'paper_dfc2020', 'scene'}
     assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['synthetic', 'dfc2020'])
+@pytest.mark.parametrize('name', ['synthetic', 'dfc2020', 'paper_dfc2020'])
 def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) -> None:
     root = tmp_path / 'data'
-    if name == 'dfc2020':
+    if name != 'synthetic':
         write_dfc2020(root)
     arguments = fit_arguments(name, root)
     succeeded(torchgeo('fit', *arguments, cwd=tmp_path))
@@ -143,7 +154,7 @@ def test_a_data_folder_without_tiles_says_so(tmp_path: Path) -> None:
 
 
 def test_configurations_name_every_class_once() -> None:
-    for name in ('synthetic', 'dfc2020'):
+    for name in ('synthetic', 'dfc2020', 'paper_dfc2020'):
         config: Any = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
         model = config['model']['init_args']
         assert len(set(model['class_names'])) == model['num_classes']

@@ -1,8 +1,10 @@
 """The command through its real entry: help, results, and every mistake."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +141,7 @@ def test_extra_bands_are_named(
                 '--batch_size',
                 'a',
             ),
-            ['--batch_size', 'int'],
+            ['--batch_size', 'whole number'],
         ),
         (('evaluate', 'a'), ['required', 'REFERENCE']),
         (('demo', '--compares'), ['--compares', 'nearest: --compare']),
@@ -221,6 +223,84 @@ class TestPredictRefuses:
         (tmp_path / 'out' / 'm.tif').touch()
         attempt('--overwrite')
 
+    def test_the_scene_itself_is_never_replaced(
+        self, run: Run, write_scene: WriteScene, checkpoint: Path
+    ) -> None:
+        scene = write_scene()
+        before = scene.read_bytes()
+        refused(
+            run('predict', scene, '--checkpoint', checkpoint, '--output', scene,
+                '--overwrite'),
+            'is the input itself',
+        )  # fmt: skip
+        assert scene.read_bytes() == before
+
+    def test_unusable_numbers(
+        self, run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
+                tmp_path / 'm.tif')  # fmt: skip
+        for option, value, word in (
+            ('--window', 0, 'nearest: 8'),
+            ('--stride', 0, 'nearest: 1'),
+            ('--stride', -4, 'nearest: 1'),
+            ('--batch_size', 0, 'nearest: 1'),
+            ('--num_workers', -1, 'nearest: 0'),
+            ('--accelerator', 'tpu', 'not available here'),
+        ):
+            refused(run(*good, option, value), word)
+        assert not (tmp_path / 'm.tif').exists()
+
+
+def test_ctrl_c_leaves_nothing(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene = write_scene(pixels=scene_pixels(1500, 1500))
+    out = tmp_path / 'out'
+    out.mkdir()
+    command = [COMMAND, 'predict', scene, '--checkpoint', checkpoint]
+    command += ['--output', out / 'm.tif', '--stride', '4', '--accelerator', 'cpu']
+    with subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while process.poll() is None and not list(out.iterdir()):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == 'torchgeo-ctm: interrupted; nothing was written'
+    assert list(out.iterdir()) == []
+
+
+def test_an_empty_scene_is_said(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene = write_scene(pixels=np.zeros((13, 40, 40), np.uint16), nodata=0)
+    status, _, err = run(
+        'predict', scene, '--checkpoint', checkpoint, '--output', tmp_path / 'm.tif'
+    )
+    assert status == 0
+    assert 'warning: ' in err
+    assert 'has no valid pixel' in err
+
+
+def test_evaluate_refuses_what_holds_no_classes(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / 'm.tif'
+    run('predict', write_scene(), '--checkpoint', checkpoint, '--output', mask)
+    refused(run('evaluate', tmp_path / 'm_confidence.tif', mask), 'in per cent')
+    folder = tmp_path / 'folder.json'
+    folder.mkdir()
+    refused(run('evaluate', mask, mask, '--json', folder, '--overwrite'), 'is a folder')
+    before = mask.read_bytes()
+    refused(run('evaluate', mask, mask, '--json', mask, '--overwrite'), 'm.json')
+    assert mask.read_bytes() == before
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith('.')]
+
 
 def test_evaluate_on_another_grid(
     run: Run, write_scene: WriteScene, tmp_path: Path
@@ -231,7 +311,7 @@ def test_evaluate_on_another_grid(
     out = tmp_path / 'scores.json'
     refused(run('evaluate', mask, other, '--json', out), 'different grids', 'size')
     assert not out.exists()
-    refused(run('evaluate', mask, tmp_path / 'no.tif'), 'no.tif', 'cannot be opened')
+    refused(run('evaluate', mask, tmp_path / 'no.tif'), 'no.tif', 'does not exist')
     refused(run('evaluate', mask, mask, '--json', tmp_path / 'x' / 's.json'), 'folder')
     out.touch()
     refused(run('evaluate', mask, mask, '--json', out), '--overwrite')

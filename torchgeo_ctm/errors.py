@@ -51,11 +51,15 @@ class BandWarning(CTMWarning):
     """Bands of the scene that the model does not use were left out."""
 
 
+class NodataWarning(CTMWarning):
+    """A scene without a single valid pixel."""
+
+
 class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:
     """Return ``'; nearest: X'`` for the valid name closest to *given*, or ``''``."""
-    close = get_close_matches(given, list(valid), n=1, cutoff=0.4)
+    close = get_close_matches(given, list(valid), n=1, cutoff=0.55)
     return f'; nearest: {close[0]}' if close else ''

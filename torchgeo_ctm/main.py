@@ -108,7 +108,7 @@ def evaluate(
     from . import scoring
 
     if json is not None:
-        _check_file(Path(json), overwrite)
+        _check_file(Path(json), overwrite, '.json')
     scores = scoring.evaluate(mask, reference)
     if json is not None:
         _write_json(Path(json), scores)
@@ -139,15 +139,20 @@ def import_checkpoint(
         num_heads: Heads of a block.
         overwrite: Replace an existing file.
     """
-    _check_file(Path(output), overwrite)
+    _check_file(Path(output), overwrite, '.ckpt')
     from .trainers import import_reference, save_task
 
     save_task(import_reference(reference, bands, classes, num_heads), output)
     _say(output)
 
 
-def _check_file(path: Path, overwrite: bool) -> None:
+def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     """Refuse a file that cannot be written, before any work is done."""
+    if path.suffix.lower() != suffix:
+        nearest_name = path.with_suffix(suffix).name
+        raise OutputError(f'{path} is not a {suffix} name; nearest: {nearest_name}')
+    if path.is_dir():
+        raise OutputError(f'{path} is a folder; needed: the name of a file')
     if not path.parent.is_dir():
         raise OutputError(f'folder {path.parent} does not exist; create it first')
     if path.exists() and not overwrite:
@@ -192,7 +197,9 @@ class OneLineParser(ArgumentParser):
             line = f'unknown command {match[1]!r}; needed: one of {", ".join(COMMANDS)}'
             line += nearest(match[1], COMMANDS)
         elif 'arguments are required' in line:
-            line = re.sub(r'\b(\w+)\.(\w+)', _as_typed, line)
+            line = re.sub(r'\b([\w-]+)\.(\w+)', _as_typed, line)
+        elif match := re.search(r'unrecognized arguments: (.*)', line):
+            line = f'{match[1]!r} is one argument too many; switches are --x or --no_x'
         elif match := re.match(r'Parser key "(\w+)":.*?(\S*)$', line):
             option = match[1]
             line = f'--{option} {match[2]}: needed is {_needed(self.prog, option)}'
@@ -226,7 +233,9 @@ def _names(text: str | list[str]) -> list[str]:
 def _needed(prog: str, option: str) -> str:
     """Say which values an option takes, from the command's signature."""
     parameter = inspect.signature(COMMANDS[prog.split()[-1]]).parameters[option]
-    return inspect.formatannotation(parameter.annotation).removesuffix(' | None')
+    words = {'int': 'a whole number', 'str': 'text'}
+    name = inspect.formatannotation(parameter.annotation).removesuffix(' | None')
+    return words.get(name, name)
 
 
 def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from .datamodules import SceneDataModule
 from .errors import SettingError
-from .inference.geotiff import product_path
+from .inference.geotiff import check_not_input, product_path
 from .inference.writer import PseudoMaskWriter
 from .trainers import load_task
 
@@ -71,11 +72,11 @@ def predict_scene(
         raise SettingError(
             f'accelerator={accelerator!r} is unknown; needed: {", ".join(ACCELERATORS)}'
         )
-    if batch_size < 1 or num_workers < 0:
-        raise SettingError(
-            f'batch_size={batch_size} must be at least 1 and '
-            f'num_workers={num_workers} at least 0'
-        )
+    if batch_size < 1:
+        raise SettingError(f'batch_size={batch_size} is too small; nearest: 1')
+    if num_workers < 0:
+        raise SettingError(f'num_workers={num_workers} is too small; nearest: 0')
+    check_not_input(output, scene)
     quiet_lightning()
     task = load_task(checkpoint)
     writer = PseudoMaskWriter(str(output), overwrite, confidence, picture)
@@ -85,16 +86,27 @@ def predict_scene(
     callbacks: list[Callback] = [writer]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
-    trainer.predict(task, datamodule=datamodule, return_predictions=False)
+    try:
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise SettingError(
+            f'accelerator={accelerator!r} is not available here; nearest: auto'
+        ) from error
+    try:
+        trainer.predict(task, datamodule=datamodule, return_predictions=False)
+    except SystemExit:
+        # Lightning turns Ctrl-C into an exit of its own
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     products = [writer.output]
     if confidence:
         products.append(product_path(writer.output, 'confidence'))

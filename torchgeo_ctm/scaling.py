@@ -101,7 +101,8 @@ def match_bands(
         present = ', '.join(name or 'unnamed' for name in found)
         raise BandError(
             f'{source} has {len(found)} bands ({present}), {len(wanted)} are needed '
-            f'({names}); missing: {", ".join(missing)}'
+            f'({names}); missing: {", ".join(missing)}; if only the names are wrong, '
+            "give the scene's with scene_bands"
         )
     twice = [name for name in wanted if keys.count(band_key(name)) > 1]
     if twice:

@@ -13,6 +13,8 @@ from rasterio.io import DatasetReader
 from .errors import GridError, SceneError
 
 IGNORED = 255
+#: Description of the band by which predict's confidence raster is known.
+CONFIDENCE = 'confidence, per cent'
 
 
 def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:
@@ -103,6 +105,8 @@ def evaluate(mask: str | Path, reference: str | Path) -> dict[str, Any]:
 
 def _open(path: str | Path) -> DatasetReader:
     """Open a single-band raster, or say in one line why not."""
+    if not Path(path).exists():
+        raise SceneError(f'{path} does not exist; needed: a raster of classes')
     try:
         raster: DatasetReader = rasterio.open(path)
     except RasterioIOError as error:
@@ -112,8 +116,12 @@ def _open(path: str | Path) -> DatasetReader:
         count, dtype = raster.count, raster.dtypes[0]
         raster.close()
         raise SceneError(
-            f'{path} has {count} bands of {dtype}; needed: 1 band of integer classes'
+            f'{path} has {count} band{"s" * (count > 1)} of {dtype}; needed: 1 band of '
+            'integer classes (gdal_translate -ot Byte makes them)'
         )
+    if raster.descriptions[0] == CONFIDENCE:
+        raster.close()
+        raise SceneError(f'{path} holds confidence in per cent; needed: classes')
     return raster
 
 

@@ -46,7 +46,9 @@ def test_files_that_are_refused(tmp_path: Path, checkpoint: Path) -> None:
     empty.touch()
     bare_pickle = tmp_path / 'pickle.ckpt'
     bare_pickle.write_bytes(pickle.dumps(Harmful()))
-    for path in (truncated, text, empty, bare_pickle):
+    short = tmp_path / 'short.ckpt'
+    short.write_text('hi')
+    for path in (truncated, text, empty, bare_pickle, short):
         with pytest.raises(CheckpointError, match='not a checkpoint, or is cut short'):
             load_task(path)
     with pytest.raises(CheckpointError, match='is not a file'):

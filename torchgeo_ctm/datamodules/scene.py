@@ -65,7 +65,9 @@ class SceneDataModule(NonGeoDataModule):
             )
         task: Any = self.trainer.lightning_module
         chip = task.hparams['img_size']
-        window = self.window or (chip if isinstance(chip, int) else max(chip))
+        window = self.window
+        if window is None:
+            window = chip if isinstance(chip, int) else max(chip)
         patch: int = task.model.patch_size
         if window < patch or window % patch:
             fits = max(1, round(window / patch)) * patch
@@ -73,7 +75,7 @@ class SceneDataModule(NonGeoDataModule):
                 f'window={window} px is not a multiple of the patch of {patch} px; '
                 f'nearest: {fits}'
             )
-        stride = self.stride or max(1, window // 2)
+        stride = max(1, window // 2) if self.stride is None else self.stride
         self.predict_dataset = SceneWindows(
             self.scene, task.bands, window, stride, self.scene_bands, self.reference
         )

@@ -96,9 +96,18 @@ class SceneWindows(NonGeoDataset):
                         f'{self.reference} has {raster.height} × {raster.width} px, '
                         f'{self.scene} has {self.grid.height} × {self.grid.width}'
                     )
-        if self.grid.crs is None or self.grid.transform.is_identity:
+        missing = [
+            name
+            for name, absent in (
+                ('CRS', self.grid.crs is None),
+                ('transform', self.grid.transform.is_identity),
+            )
+            if absent
+        ]
+        if missing:
             warnings.warn(
-                f'{self.scene} has no georeference: the mask will have none either',
+                f'{self.scene} has no {" and no ".join(missing)}: none is invented for '
+                'the mask',
                 GeoreferenceWarning,
                 stacklevel=2,
             )

@@ -104,6 +104,7 @@ def quick_look(
         class_colors: One colour per class.
     """
     figure = Figure(figsize=(12, 6.4), layout='constrained')
+    figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr,call-arg]
     left, right = figure.subplots(1, 2)
     empty = np.isnan(rgb).any(axis=0)
     left.imshow(np.dstack([stretch(rgb), ~empty]).astype(np.float32))

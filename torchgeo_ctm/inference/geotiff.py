@@ -46,6 +46,17 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     return path
 
 
+def check_not_input(path: str | Path, source: str | Path) -> None:
+    """Refuse an output that is the input itself, whatever else is allowed.
+
+    Raises:
+        OutputError: If both names belong to one file.
+    """
+    path, source = Path(path), Path(source)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(f'{path} is the input itself; give another name')
+
+
 def product_path(mask: Path, product: str, suffix: str = '.tif') -> Path:
     """Return the name of a product beside the mask: ``OUT.tif`` → ``OUT_x.tif``."""
     name = f'{mask.stem}_{product}{suffix}' if product else f'{mask.stem}{suffix}'

@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
-from ..errors import PresenceWarning, SettingError
+from ..errors import NodataWarning, PresenceWarning, SettingError
 from ..windows import Window, blend_weight
 from .figures import quick_look, rgb_indices
-from .geotiff import NODATA, RasterRows, check_output, product_path, temporary_path
+from .geotiff import (
+    NODATA,
+    RasterRows,
+    check_not_input,
+    check_output,
+    product_path,
+    temporary_path,
+)
 from .mosaic import RowMosaic
 from .pseudomask import resize
 
@@ -69,6 +76,8 @@ class PseudoMaskWriter(BasePredictionWriter):
             raise SettingError(
                 f'{trainer.world_size} processes predict one scene; needed: devices=1'
             )
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        check_not_input(self.output, datamodule.scene)
         if self.confidence:
             check_output(product_path(self.output, 'confidence'), self.overwrite)
 
@@ -84,7 +93,7 @@ class PseudoMaskWriter(BasePredictionWriter):
         self._mosaic = RowMosaic(
             len(task.class_names), grid.height, grid.width, self._scene.window
         )
-        self._windows = self._nothing = 0
+        self._windows = self._nothing = self._pixels = 0
         tags = self._tags(task)
         classes = (task.class_names, task.class_colors)
         self._products = [
@@ -139,6 +148,7 @@ class PseudoMaskWriter(BasePredictionWriter):
     def _write(self, row: int, scores: NDArray[np.float32]) -> None:
         """Decide rows of scores (C, rows, width) and write them."""
         empty = np.isnan(scores[0])
+        self._pixels += int((~empty).sum())
         classes = scores.argmax(axis=0).astype(np.uint8)
         values = [np.where(empty, np.uint8(NODATA), classes)]
         if self.confidence:
@@ -161,7 +171,13 @@ class PseudoMaskWriter(BasePredictionWriter):
         self._products = []
         if self.picture:
             self._draw(pl_module)
-        if self._nothing:
+        if not self._pixels:
+            warnings.warn(
+                f'{self._scene.scene} has no valid pixel: the mask is empty',
+                NodataWarning,
+                stacklevel=2,
+            )
+        elif self._nothing:
             warnings.warn(
                 f'no class reached the presence threshold in {self._nothing} of '
                 f'{self._windows} windows: their most probable class was taken',

@@ -31,13 +31,13 @@ def load_file(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f'{path} is not a file; needed: a checkpoint (.ckpt)')
+    if not zipfile.is_zipfile(path):
+        # torch writes zip archives; what is none was cut short, or never was a file
+        # of torch, and its legacy reader must not see it
+        raise CheckpointError(f'{path} is not a checkpoint, or is cut short')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(
-                f'{path} is not a checkpoint, or is cut short'
-            ) from error
         raise CheckpointError(
             f'{path} holds pickled Python objects and is refused: opening it could run '
             'code; needed: a checkpoint that opens with weights_only=True'
