@@ -9,7 +9,7 @@ from torchgeo.models import get_model
 
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.models.class_token_vit import BUILDERS
+from torchgeo_ctm.models.registry import BUILDERS
 
 SMALL: dict[str, Any] = {
     'img_size': 32,

@@ -1,7 +1,8 @@
 """Models. Importing this room registers them with timm and with TorchGeo."""
 
-from .class_token_vit import (
-    ClassTokenViT,
+from .class_token_vit import ClassTokenViT
+from .hard_concrete import HardConcreteGate
+from .registry import (
     ctm_vit_base_patch8_224,
     ctm_vit_base_patch16_224,
     ctm_vit_small_patch8_224,
@@ -9,7 +10,6 @@ from .class_token_vit import (
     ctm_vit_tiny_patch8_224,
     ctm_vit_tiny_patch16_224,
 )
-from .hard_concrete import HardConcreteGate
 
 __all__ = [
     'ClassTokenViT',

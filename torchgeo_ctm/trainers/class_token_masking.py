@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchgeo.trainers import BaseTask
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -40,11 +39,13 @@ from ..losses import (
     gate_penalty,
     pool_patch_logits,
 )
-from ..models.class_token_vit import BUILDERS, ClassTokenViT
+from ..models import ClassTokenViT
 from ..models.parameter_groups import parameter_groups
+from ..models.registry import BUILDERS
 from ..scaling import ScalingOptions, build_scaling, resolve_bands
 from ..scoring import iou_from_confusion, mean_of_known
 from .metrics import BestShift, MeanAveragePrecision
+from .optimizers import build_optimizer, cosine_schedule
 from .weights import CHECKPOINT_KEY, load_weights
 
 IGNORED = 255
@@ -582,43 +583,22 @@ class ClassTokenMaskingTask(BaseTask):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser with TorchGeo's plateau, or with warm-up and cosine."""
-        hparams = self.hparams
         groups = parameter_groups(
             self.model,
-            hparams['lr'],
-            hparams['weight_decay'],
-            hparams['layer_decay'],
-            (hparams['pruning'] or {}).get('lr'),
+            self.hparams['lr'],
+            self.hparams['weight_decay'],
+            self.hparams['layer_decay'],
+            (self.hparams['pruning'] or {}).get('lr'),
         )
-        optimizer: Optimizer
-        match hparams['optimizer']:
-            case 'adamw':
-                optimizer = AdamW(groups)
-            case 'adam':
-                optimizer = Adam(groups)
-            case 'sgd':
-                optimizer = SGD(groups, lr=hparams['lr'], momentum=0.9, nesterov=True)
-            case other:
-                words = ('adamw', 'adam', 'sgd')
-                raise SettingError(
-                    f'optimizer={other!r} is unknown; needed: one of {", ".join(words)}'
-                    + nearest(str(other), words)
-                )
-        if hparams['schedule'] == 'plateau':
-            plateau = ReduceLROnPlateau(optimizer, patience=hparams['patience'])
+        optimizer = build_optimizer(self.hparams['optimizer'], groups)
+        if self.hparams['schedule'] == 'plateau':
+            plateau = ReduceLROnPlateau(optimizer, patience=self.hparams['patience'])
             return {
                 'optimizer': optimizer,
                 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor},
             }
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        rising: int = max(1, round(total * hparams['warmup']))
-
-        def factor(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-        cosine = LambdaLR(optimizer, factor)
+        steps = int(self.trainer.estimated_stepping_batches)
+        cosine = cosine_schedule(optimizer, steps, self.hparams['warmup'])
         return {
             'optimizer': optimizer,
             'lr_scheduler': {'scheduler': cosine, 'interval': 'step'},
