@@ -1,6 +1,6 @@
 import torch
 
-from torchgeo_ctm.labels import presence_from_mask
+from torchgeo_ctm.labels import class_shares, presence_from_mask
 
 
 def test_share_decides() -> None:
@@ -25,6 +25,11 @@ def test_values_outside_the_classes_are_no_class() -> None:
 def test_zero_share_still_needs_a_pixel() -> None:
     mask = torch.tensor([[[0, 0]]])
     assert presence_from_mask(mask, 2, min_share=0.0).tolist() == [[1, 0]]
+
+
+def test_shares_of_labelled_and_unlabelled_area() -> None:
+    mask = torch.tensor([[[0, 0, 1, 255]]])
+    assert class_shares(mask, 2).tolist() == [[0.5, 0.25]]
 
 
 def test_images_of_a_batch_do_not_mix() -> None:

@@ -4,20 +4,17 @@ import torch
 from torch import Tensor
 
 
-def presence_from_mask(
-    mask: Tensor, num_classes: int, min_share: float = 0.1, ignore_index: int = 255
-) -> Tensor:
-    """Derive image-level labels from masks by area share (METHOD, section 6).
+def class_shares(mask: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """Return the share of each chip's area that each class covers.
 
     Args:
         mask: Class of each pixel (B, H, W), int64; *ignore_index* and every value
             outside 0…C−1 count as no class, but stay in the area.
         num_classes: Number of classes C.
-        min_share: Smallest share of the chip's area, 0…1, that makes a class present.
         ignore_index: Value of pixels without a label.
 
     Returns:
-        Presence (B, C) float32, 1 where the class covers at least *min_share*.
+        Shares (B, C), float32, 0…1.
     """
     flat = mask.flatten(1).long()
     outside = (flat < 0) | (flat >= num_classes) | (flat == ignore_index)
@@ -26,6 +23,22 @@ def presence_from_mask(
         flat.shape[0], num_classes + 1, dtype=torch.int64, device=mask.device
     )
     counts.scatter_add_(1, flat, torch.ones_like(flat))
-    needed = min_share * flat.shape[1]
-    found = counts[:, :num_classes]
-    return ((found >= needed) & (found > 0)).float()
+    return counts[:, :num_classes].float() / flat.shape[1]
+
+
+def presence_from_mask(
+    mask: Tensor, num_classes: int, min_share: float = 0.1, ignore_index: int = 255
+) -> Tensor:
+    """Derive image-level labels from masks by area share (METHOD, section 6).
+
+    Args:
+        mask: Class of each pixel (B, H, W), int64; see :func:`class_shares`.
+        num_classes: Number of classes C.
+        min_share: Smallest share of the chip's area, 0…1, that makes a class present.
+        ignore_index: Value of pixels without a label.
+
+    Returns:
+        Presence (B, C) float32, 1 where the class covers at least *min_share*.
+    """
+    shares = class_shares(mask, num_classes, ignore_index)
+    return ((shares >= min_share) & (shares > 0)).float()

@@ -128,6 +128,14 @@ def test_single_label(tmp_path: Path, keys: tuple[str, ...]) -> None:
     )
 
 
+def test_the_single_label_of_a_mask_is_its_largest_class() -> None:
+    task = tiny_task(task='multiclass')
+    mask = torch.zeros(2, 4, 4, dtype=torch.long)
+    mask[0, 1:] = 2
+    mask[1, 0] = 255
+    assert task.presence({'mask': mask}).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
 def test_it_learns(tmp_path: Path) -> None:
     task = tiny_task(lr=3e-3, schedule='cosine')
     run = trainer(tmp_path, max_epochs=40)

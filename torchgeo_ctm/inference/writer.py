@@ -195,8 +195,11 @@ class PseudoMaskWriter(BasePredictionWriter):
         figure = quick_look(rgb, mask, task.class_names, task.class_colors)
         path = product_path(self.output, '', '.png')
         temporary = temporary_path(path)
-        figure.savefig(temporary, format='png', dpi=100)
-        temporary.replace(path)
+        try:
+            figure.savefig(temporary, format='png', dpi=100)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def on_exception(
         self,

@@ -31,7 +31,7 @@ from ..inference.pseudomask import (
     posterior,
     present_classes,
 )
-from ..labels import presence_from_mask
+from ..labels import class_shares, presence_from_mask
 from ..losses import (
     DiversityForm,
     PatchPooling,
@@ -330,11 +330,10 @@ class ClassTokenMaskingTask(BaseTask):
             share: float = self.hparams['label_min_share']
             mask = batch['mask']
             mask = mask.squeeze(1) if mask.ndim == 4 else mask
-            presence = presence_from_mask(mask, count, share, IGNORED)
             if self.hparams['task'] == 'multiclass':
-                shares = presence_from_mask(mask, count, 0.0, IGNORED)
-                presence = F.one_hot(shares.argmax(dim=1), count).float()
-            return presence
+                largest = class_shares(mask, count, IGNORED).argmax(dim=1)
+                return F.one_hot(largest, count).float()
+            return presence_from_mask(mask, count, share, IGNORED)
         raise SettingError(
             f"batch has {sorted(batch)}; needed: 'label', or 'mask' to derive it from"
         )
