@@ -258,8 +258,23 @@ def test_ctrl_c_leaves_nothing(
     scene = write_scene(pixels=scene_pixels(1500, 1500))
     out = tmp_path / 'out'
     out.mkdir()
-    command = [COMMAND, 'predict', scene, '--checkpoint', checkpoint]
-    command += ['--output', out / 'm.tif', '--stride', '4', '--accelerator', 'cpu']
+    # a shell's background jobs, CI's among them, start with SIGINT ignored
+    code = (
+        'import signal, sys; from torchgeo_ctm.main import main\n'
+        'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+        'main(sys.argv[1:])'
+    )
+    command = [sys.executable, '-c', code, 'predict', scene]
+    command += [
+        '--checkpoint',
+        checkpoint,
+        '--output',
+        out / 'm.tif',
+        '--stride',
+        '4',
+        '--accelerator',
+        'cpu',
+    ]
     with subprocess.Popen(
         list(map(str, command)),
         stdout=subprocess.DEVNULL,
