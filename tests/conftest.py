@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import rasterio
@@ -11,6 +10,7 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
+from torchgeo_ctm import trainers
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 
@@ -36,12 +36,8 @@ def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
 
 
 def save_task(task: ClassTokenMaskingTask, path: Path) -> Path:
-    """Save a task as Lightning saves it."""
-    trainer = pl.Trainer(
-        logger=False, accelerator='cpu', barebones=False, enable_progress_bar=False
-    )
-    trainer.strategy.connect(task)
-    trainer.save_checkpoint(path)
+    """Save a task and return where."""
+    trainers.save_task(task, path)
     return path
 
 
