@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     'scoring': {'errors'},
     'models': {'scaling', 'errors'},
     'datasets': {'labels', 'windows', 'scaling', 'errors'},
-    'datamodules': {'datasets', 'labels', 'errors'},
+    'datamodules': {'datasets', 'labels', 'windows', 'errors'},
     'inference': {'windows', 'scaling', 'errors', '__init__'},
     'trainers': {
         'models',
@@ -40,7 +40,14 @@ ARROWS: dict[str, set[str]] = {
 DOORS: dict[str, set[str]] = {
     'timm': {'models'},
     'rasterio': {'datasets', 'inference', 'scoring', 'labels'},
-    'lightning': {'datamodules', 'trainers', 'inference.writer', 'demo', 'prediction'},
+    'lightning': {
+        'datamodules',
+        'trainers',
+        'inference.writer',
+        'inference.chip_writer',
+        'demo',
+        'prediction',
+    },
     'geopandas': {'labels', 'inference.vector'},
 }
 

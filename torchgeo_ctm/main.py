@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -119,6 +119,54 @@ def evaluate(
     _say(f'{"pixels":<20}  {scores["pixels"]}')
 
 
+def pseudomasks(
+    *,
+    config: str,
+    checkpoint: str,
+    output: str,
+    split: Literal['train', 'val', 'test'] = 'val',
+    labels: Literal['predicted', 'true'] = 'predicted',
+    source: Literal['attention', 'patchcam', 'fused'] | None = None,
+    rule: Literal['paint', 'argmax'] | None = None,
+    accelerator: str = 'auto',
+    overwrite: bool = False,
+    images: bool = True,
+) -> None:
+    """Write the pseudo-masks of a data set, as the paper's scripts do.
+
+    Args:
+        config: Configuration of torchgeo (.yaml); its data section says which chips.
+        checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
+        output: Folder for pms_NAME.npy, imgs_NAME.npy and masks_NAME.npy, and for
+            GeoTIFFs of the chips that have a georeference.
+        split: Which chips: train, val or test.
+        labels: Classes taken as present in a chip: predicted, or true.
+        source: Maps: attention, patchcam or fused; the checkpoint's if not given.
+        rule: From maps to masks: paint or argmax; the checkpoint's if not given.
+        accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
+        overwrite: Replace arrays that exist.
+        images: Write imgs_NAME.npy, by far the largest array.
+    """
+    from .prediction import pseudo_masks
+
+    written = pseudo_masks(
+        config,
+        checkpoint,
+        output,
+        split=split,
+        labels=labels,
+        source=source,
+        rule=rule,
+        accelerator=accelerator,
+        overwrite=overwrite,
+        images=images,
+    )
+    _say(f'{"chips":<20}  {written["chips"]}')
+    _say(f'{"GeoTIFFs":<20}  {written["rasters"]}')
+    if 'miou' in written:
+        _say(f'{"miou":<20}  {written["miou"]:.3f}')
+
+
 def import_checkpoint(
     reference: str,
     output: str,
@@ -175,6 +223,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
     'predict': predict,
     'evaluate': evaluate,
+    'pseudomasks': pseudomasks,
     'import-checkpoint': import_checkpoint,
 }
 

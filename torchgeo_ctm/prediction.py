@@ -4,15 +4,26 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from numpy.typing import NDArray
+from torchgeo.datasets import DatasetNotFoundError
 
-from .datamodules import SceneDataModule
-from .errors import SettingError
+from .datamodules import ChipDataModule, SceneDataModule
+from .datamodules.chips import Split
+from .errors import DataError, SettingError
+from .inference.chip_writer import ChipMaskWriter
 from .inference.geotiff import check_not_input, product_path
+from .inference.pseudomask import MapRule, MapSource
 from .inference.writer import PseudoMaskWriter
+from .scoring import confusion_matrix, summarise
 from .trainers import load_task
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
@@ -68,22 +79,136 @@ def predict_scene(
     Raises:
         CTMError: If anything given cannot be used; nothing is written then.
     """
-    if accelerator not in ACCELERATORS:
-        raise SettingError(
-            f'accelerator={accelerator!r} is unknown; needed: {", ".join(ACCELERATORS)}'
-        )
-    if batch_size < 1:
-        raise SettingError(f'batch_size={batch_size} is too small; nearest: 1')
-    if num_workers < 0:
-        raise SettingError(f'num_workers={num_workers} is too small; nearest: 0')
     check_not_input(output, scene)
-    quiet_lightning()
+    _check_numbers(batch_size, num_workers)
     task = load_task(checkpoint)
     writer = PseudoMaskWriter(str(output), overwrite, confidence, picture)
     datamodule = SceneDataModule(
         str(scene), batch_size, num_workers, window, stride, scene_bands
     )
-    callbacks: list[Callback] = [writer]
+    _predict(task, datamodule, [writer], accelerator, progress)
+    products = [writer.output]
+    if confidence:
+        products.append(product_path(writer.output, 'confidence'))
+    if picture:
+        products.append(product_path(writer.output, '', '.png'))
+    return products
+
+
+def pseudo_masks(
+    config: str | Path,
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    split: Split = 'val',
+    labels: Literal['predicted', 'true'] = 'predicted',
+    source: MapSource | None = None,
+    rule: MapRule | None = None,
+    accelerator: str = 'auto',
+    overwrite: bool = False,
+    images: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write the pseudo-masks of a data set's split, as arrays and GeoTIFFs.
+
+    Args:
+        config: Configuration of ``torchgeo``; its ``data`` section says which chips.
+        checkpoint: Checkpoint of
+            :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`.
+        output: Folder for ``pms_NAME.npy``, ``imgs_NAME.npy``, ``masks_NAME.npy``, and
+            ``pms_NAME/`` with a GeoTIFF for each chip that has a georeference.
+        split: 'train', 'val' or 'test'; in order, and as evaluation crops it.
+        labels: Classes present in a chip: 'predicted', or 'true' from its label.
+        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's.
+        rule: 'paint' or 'argmax'; None: the checkpoint's.
+        accelerator: Where to compute, in Lightning's words.
+        overwrite: Replace arrays that exist.
+        images: Also write the images.
+        progress: Show a progress bar.
+
+    Returns:
+        ``chips`` and ``rasters``, how many were written; where there were true masks
+        also what :func:`torchgeo_ctm.scoring.summarise` returns.
+
+    Raises:
+        CTMError: If anything given cannot be used; no array is written then.
+    """
+    quiet_lightning()
+    task = load_task(checkpoint)
+    task.hparams['map_labels'] = labels
+    task.hparams['map_source'] = source or task.hparams['map_source']
+    task.hparams['map_rule'] = rule or task.hparams['map_rule']
+    if task.hparams['map_source'] != 'attention' and task.model.patch_head is None:
+        raise SettingError(
+            f'source {task.hparams["map_source"]!r} needs a patch head, the model in '
+            f"{checkpoint} has none; nearest: 'attention'"
+        )
+    datamodule = ChipDataModule(read_data(config), split)
+    writer = ChipMaskWriter(str(output), datamodule.name, overwrite, images)
+    _predict(task, datamodule, [writer], accelerator, progress)
+    written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
+    if writer.path('masks').exists():
+        confusion = _confusion(writer, len(task.class_names))
+        written |= summarise(confusion, task.class_names)
+    return written
+
+
+def read_data(config: str | Path) -> LightningDataModule:
+    """Build the data module that a configuration of ``torchgeo`` names.
+
+    Raises:
+        DataError: If the file or its ``data`` section cannot be used.
+    """
+    try:
+        content = yaml.safe_load(Path(config).read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(
+            f'{config} cannot be read as YAML: {" ".join(str(error).split())}'
+        ) from error
+    if not isinstance(content, dict) or 'data' not in content:
+        raise DataError(f'{config} has no data section; needed: one with class_path')
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, 'data', required=True)
+    try:
+        parsed = parser.parse_object({'data': content['data']})
+        datamodule: LightningDataModule = parser.instantiate_classes(parsed).data
+    except (ArgumentError, TypeError, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise DataError(f'the data section of {config}: {reason}') from error
+    return datamodule
+
+
+def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
+    """Count the pixels of the arrays that were written, chip by chip."""
+    truth = np.load(writer.path('masks'), mmap_mode='r')
+    masks = np.load(writer.path('pms'), mmap_mode='r')
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    for reference, mask in zip(truth, masks, strict=True):
+        confusion += confusion_matrix(reference, mask, num_classes)
+    return confusion
+
+
+def _check_numbers(batch_size: int, num_workers: int) -> None:
+    """Refuse impossible numbers before anything is opened."""
+    if batch_size < 1:
+        raise SettingError(f'batch_size={batch_size} is too small; nearest: 1')
+    if num_workers < 0:
+        raise SettingError(f'num_workers={num_workers} is too small; nearest: 0')
+
+
+def _predict(
+    task: LightningModule,
+    datamodule: LightningDataModule,
+    callbacks: list[Callback],
+    accelerator: str,
+    progress: bool,
+) -> None:
+    """Let Lightning predict, and turn its own exits back into ours."""
+    if accelerator not in ACCELERATORS:
+        raise SettingError(
+            f'accelerator={accelerator!r} is unknown; needed: {", ".join(ACCELERATORS)}'
+        )
+    quiet_lightning()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     try:
@@ -102,14 +227,10 @@ def predict_scene(
         ) from error
     try:
         trainer.predict(task, datamodule=datamodule, return_predictions=False)
+    except DatasetNotFoundError as error:
+        raise DataError(' '.join(str(error).split())) from error
     except SystemExit:
         # Lightning turns Ctrl-C into an exit of its own
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-    products = [writer.output]
-    if confidence:
-        products.append(product_path(writer.output, 'confidence'))
-    if picture:
-        products.append(product_path(writer.output, '', '.png'))
-    return products

@@ -1,10 +1,8 @@
-import io
 from typing import Any
 
 import pytest
 import timm
 import torch
-from torch import Tensor
 from torchgeo.models import get_model
 
 from torchgeo_ctm.errors import SettingError
@@ -40,20 +38,6 @@ def test_registered_with_timm_and_torchgeo(name: str) -> None:
 def test_no_pretrained_weights_are_invented() -> None:
     with pytest.raises(RuntimeError, match=r'[Nn]o pretrained weights'):
         timm.create_model('ctm_vit_tiny_patch16_224', pretrained=True)
-
-
-@pytest.mark.parametrize('size', [(32, 32), (16, 40), (48, 24), (8, 8)])
-@pytest.mark.parametrize('head', ['joint', 'token'])
-def test_shapes_on_any_multiple_of_the_patch(size: tuple[int, int], head: str) -> None:
-    grid = (size[0] // 8, size[1] // 8)
-    logits, attention, patches = small(head=head).forward_attention(
-        torch.randn(2, 4, *size)
-    )
-    assert logits.shape == (2, 3)
-    assert attention.shape == (2, 2, 3, *grid)
-    assert patches is not None
-    assert patches.shape == (2, 3, *grid)
-    assert all(torch.isfinite(t).all() for t in (logits, attention, patches))
 
 
 def test_other_sizes_are_refused_with_the_nearest() -> None:
@@ -107,51 +91,6 @@ def test_a_token_head_sees_its_own_token_only() -> None:
     assert tokens.grad[0, [0, 2]].abs().sum() == 0
 
 
-@pytest.mark.parametrize('head', ['joint', 'token'])
-@pytest.mark.parametrize('final_norm', [True, False])
-@pytest.mark.parametrize('patch_head', [True, False])
-@pytest.mark.parametrize('reg_tokens', [0, 2])
-def test_every_parameter_is_trained(
-    head: str, final_norm: bool, patch_head: bool, reg_tokens: int
-) -> None:
-    model = small(
-        head=head, final_norm=final_norm, patch_head=patch_head, reg_tokens=reg_tokens
-    ).train()
-    logits, patches = model.forward_logits(torch.randn(2, 4, 32, 32))
-    loss: Tensor = logits.square().sum() + (
-        patches.square().sum() if patches is not None else 0
-    )
-    loss.backward()  # type: ignore[no-untyped-call]
-    for name, parameter in model.named_parameters():
-        if parameter.numel():
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().sum() > 0, name
-
-
 def test_a_seed_repeats_the_weights() -> None:
     first, second = small().state_dict(), small().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_save_and_load() -> None:
-    model, other = small(), ClassTokenViT(**SMALL).eval()
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    buffer.seek(0)
-    other.load_state_dict(torch.load(buffer, weights_only=True))
-    x = torch.randn(1, 4, 32, 32)
-    assert torch.equal(model(x), other(x))
-
-
-def test_autocast_bfloat16_stays_close() -> None:
-    model, x = small(), torch.randn(2, 4, 32, 32)
-    with torch.autocast('cpu', torch.bfloat16):
-        logits, attention, _ = model.forward_attention(x)
-    assert attention.dtype == torch.float32
-    torch.testing.assert_close(logits.float(), model(x), atol=0.03, rtol=0)
-
-
-def test_torch_export() -> None:
-    model, x = small(), torch.randn(2, 4, 32, 32)
-    exported = torch.export.export(model, (x,))
-    torch.testing.assert_close(exported.module()(x), model(x))

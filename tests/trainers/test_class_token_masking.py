@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,72 @@ def test_gates_open_until_their_epoch(tmp_path: Path) -> None:
     )
     assert opened[:2] == [1, 1]
     assert opened[-1] == 0
+
+
+def test_gates_settle(tmp_path: Path) -> None:
+    """From the settling epoch on nothing is sampled, and what was decided stands."""
+    decided: list[Any] = []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+            decided.append([gate.hard().tolist() for gate in module.model.gates])
+            if trainer.current_epoch >= 2:
+                gate = module.model.gates[0]
+                assert torch.equal(gate(), gate())
+                assert torch.equal(gate(), gate.hard())
+
+    pruning = {'penalty': 0.3, 'lr': 1.0, 'start_epoch': 0, 'settle_epoch': 2}
+    task = tiny_task(pruning=pruning, schedule='cosine')
+    trainer(tmp_path, max_epochs=5, callbacks=[Watch()]).fit(
+        task, loader('image', 'label')
+    )
+    assert decided[2] == decided[3] == decided[4]
+    for gate in task.model.gates:
+        assert (gate.log_a.abs() > 3).all()
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        {},
+        {'pruning': {'penalty': 0.01}},
+        {'pruning': {'start_epoch': 5}},
+        {'pruning': {'settle_epoch': 0}},
+        {'patch_pooling': 'rank', 'diversity_weight': 0.1},
+        {'patch_loss_weight': 0.0, 'map_source': 'attention'},
+        {'task': 'multiclass'},
+    ],
+)
+def test_every_trained_parameter_has_a_gradient(arguments: dict[str, Any]) -> None:
+    task = tiny_task(**arguments)
+    task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    task.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    task.setup('fit')
+    task.on_train_epoch_start()
+    batch = next(iter(loader('image', 'label')))
+    task.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in task.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_attention_is_drawn_over_the_image() -> None:
+    task, image = tiny_task(), 1000 + 2000 * torch.rand(13, 32, 48)
+    figure = task.plot_attention(image)
+    assert len(figure.axes) == 3 * (1 + 2)
+    assert [axis.get_title() for axis in figure.axes[:3]] == [
+        'RGB',
+        'block 0',
+        'block 1',
+    ]
+    heads = task.plot_attention(image, block=-1, classes=['Water'])
+    assert [axis.get_title() for axis in heads.axes] == ['RGB', 'head 0', 'head 1']
+    assert heads.axes[0].get_ylabel() == 'Water'
+    figure.savefig(buffer := io.BytesIO())
+    assert buffer.getvalue().startswith(b'\x89PNG')
+    with pytest.raises(SettingError, match='nearest: Water'):
+        task.plot_attention(image, classes=['water'])
+    with pytest.raises(SettingError, match='nearest: 1'):
+        task.plot_attention(image, block=2)
 
 
 def close_heads(task: Any, closed: tuple[tuple[int, int], ...]) -> None:

@@ -1,6 +1,6 @@
 """Data module of DFC2020."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..datasets import DFC2020
+from ..windows import Grid
 
 
 class CropAndFlip:
@@ -87,3 +88,12 @@ class DFC2020DataModule(NonGeoDataModule):
             crop = CropAndFlip(self.img_size, train=split == 'train')
             dataset = self.tiles(split=split, transforms=crop, **self.kwargs)
             setattr(self, f'{split}_dataset', dataset)
+
+    def chips(self, split: Literal['train', 'val', 'test']) -> DFC2020:
+        """Open a split as evaluation sees it: the middle of every tile, in order."""
+        crop = CropAndFlip(self.img_size, train=False)
+        return self.tiles(split=split, transforms=crop, **self.kwargs)
+
+    def chip_place(self, split: DFC2020, index: int) -> tuple[str, Grid | None]:
+        """Return the name of a chip of :meth:`chips`, and its grid if it has one."""
+        return split.chip_name(index), split.chip_grid(index, self.img_size)

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import rasterio
 import torch
+from rasterio import Affine
 from torch import Tensor
 from torchgeo.datasets import CopernicusBenchDFC2020S2
 
 from ..errors import DataError
+from ..windows import Grid
 
 #: Index of a class of the source in the eight classes used here; 255 is ignored.
 #: Savanna (3) and Snow/Ice (8) are dropped (METHOD, section 6; paper, section 4).
@@ -87,3 +90,21 @@ class DFC2020(CopernicusBenchDFC2020S2):
         """
         sample = super().__getitem__(index)
         return {key: sample[key] for key in ('image', 'mask')}
+
+    def chip_name(self, index: int) -> str:
+        """Return the name of a tile: its file's, without the suffix."""
+        return Path(str(self.files[index])).stem
+
+    def chip_grid(self, index: int, size: int) -> Grid | None:
+        """Return the grid of the *size* × *size* px in the middle of a tile.
+
+        None for a tile without CRS or transform, as some copies have them. The middle
+        is torchvision's, which the images are cropped with.
+        """
+        path = Path(self.root) / self.directory / 'dfc' / str(self.files[index])
+        with rasterio.open(path) as raster:
+            if raster.crs is None or raster.transform.is_identity:
+                return None
+            row, col = (round((side - size) / 2) for side in raster.shape)
+            transform = raster.transform @ Affine.translation(col, row)
+            return Grid(size, size, raster.crs, transform)

@@ -89,6 +89,51 @@ def map_figure(
     return figure
 
 
+def attention_figure(
+    image: Tensor,
+    attention: Tensor,
+    class_names: Sequence[str],
+    columns: Sequence[str],
+    bands: Sequence[str],
+) -> Figure:
+    """Draw attention over the RGB: a row a class, a column a block or a head.
+
+    Each map is stretched from its own minimum to its own maximum, so that weak blocks
+    can be read too; where it is low, the RGB shows through.
+
+    Args:
+        image: Image (bands, H, W) in the data set's own numbers.
+        attention: Maps (K, C, h, w), of K blocks or heads.
+        class_names: One name per class.
+        columns: One title per column, K of them.
+        bands: Names of the bands.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    maps = torch.nn.functional.interpolate(
+        attention.float(), size=size, mode='bilinear', align_corners=False
+    )
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    maps = ((maps - low) / (high - low).clamp(min=1e-12)).cpu()
+    rgb = stretch(image[rgb_indices(bands)].float().cpu().numpy())
+    rows = len(class_names)
+    figure = Figure(
+        figsize=(1.7 * (len(columns) + 1) + 0.6, 1.75 * rows + 0.3),
+        layout='constrained',
+    )
+    axes = figure.subplots(rows, len(columns) + 1, squeeze=False)
+    for row, name in enumerate(class_names):
+        for axis in axes[row]:
+            axis.set(xticks=[], yticks=[])
+            axis.imshow(rgb)
+        axes[row, 0].set_ylabel(name)
+        for column, axis in enumerate(axes[row, 1:]):
+            strength = maps[column, row].numpy()
+            axis.imshow(strength, cmap='magma', alpha=0.15 + 0.7 * strength)
+    for axis, title in zip(axes[0], ['RGB', *columns], strict=True):
+        axis.set_title(title)
+    return figure
+
+
 def quick_look(
     rgb: NDArray[np.float32],
     mask: NDArray[np.uint8],

@@ -28,16 +28,26 @@ class HardConcreteGate(nn.Module):
         self.log_a = nn.Parameter(torch.full((num_heads,), initial_log_a))
         #: While False every gate is open, whatever its parameter says.
         self.active = True
+        #: While True no gate is sampled: the decision stands, the weights adapt to it.
+        self.settled = False
 
     def forward(self) -> Tensor:
         """Return the hard gates (num_heads,), each 0.0 or 1.0."""
         if not self.active:
             # the parameter stays part of the graph, so that plain ddp runs
             return torch.ones_like(self.log_a) + 0 * self.log_a
+        if self.settled:
+            return self.hard() + 0 * self.log_a
         soft = self._soft()
         hard = (soft > 0.5).to(soft.dtype)
         # the difference is exactly zero, so the value stays 0.0 or 1.0
         return hard + (soft - soft.detach())
+
+    def settle(self) -> None:
+        """Decide: move every gate to ±5, where nothing sways it, and stop sampling."""
+        with torch.no_grad():
+            self.log_a.copy_(10 * self.hard() - 5)
+        self.settled = True
 
     def hard(self) -> Tensor:
         """Return the deterministic gates (num_heads,), each 0.0 or 1.0."""

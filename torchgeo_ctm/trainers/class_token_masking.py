@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchgeo.trainers import BaseTask
@@ -22,7 +23,7 @@ from torchvision.models._api import WeightsEnum
 
 from .. import __version__
 from ..errors import SettingError, nearest
-from ..inference.figures import map_figure
+from ..inference.figures import attention_figure, map_figure
 from ..inference.pseudomask import (
     RULES,
     MapRule,
@@ -64,6 +65,7 @@ class PruningOptions(TypedDict, total=False):
     penalty: float
     lr: float
     start_epoch: int
+    settle_epoch: int
     remove_at_predict: bool
 
 
@@ -304,6 +306,8 @@ class ClassTokenMaskingTask(BaseTask):
         pruning = self.hparams['pruning'] or {}
         for gate in self.model.gates:
             gate.active = self.current_epoch >= pruning.get('start_epoch', 0)
+            if self.current_epoch >= pruning.get('settle_epoch', math.inf):
+                gate.settle()
 
     @property
     def current_mask_rate(self) -> float:
@@ -398,7 +402,8 @@ class ClassTokenMaskingTask(BaseTask):
         )
         opened = torch.cat([gate.hard() for gate in gates]).mean()
         self.log_dict({'gate_penalty': penalty, 'heads_open': opened})
-        return penalty
+        # what has been decided is no longer pushed anywhere
+        return 0.0 if gates[0].settled else penalty
 
     def remove_pruned_heads(self) -> None:
         """Take closed heads out of the network, so that it computes less.
@@ -443,6 +448,44 @@ class ClassTokenMaskingTask(BaseTask):
                 result = self.model.forward_attention(x)[1][0]
         self.train(training)
         return result
+
+    def plot_attention(
+        self,
+        image: Tensor,
+        block: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Figure:
+        """Draw what class tokens look at, over the RGB.
+
+        Args:
+            image: One image (bands, H, W) in its own numbers.
+            block: Which block's heads to draw, one a column (negative counts from the
+                last); None draws the blocks, one a column, averaged over heads.
+            classes: Names of the classes to draw, one a row; None draws all.
+
+        Raises:
+            SettingError: If there is no such block or class.
+        """
+        names = list(self.class_names if classes is None else classes)
+        for name in names:
+            if name not in self.class_names:
+                raise SettingError(
+                    f'class {name!r} is unknown; needed: {", ".join(self.class_names)}'
+                    + nearest(name, self.class_names)
+                )
+        rows = [self.class_names.index(name) for name in names]
+        maps = self.attention_maps(image, by_head=block is not None)
+        what = 'block'
+        if block is not None:
+            if not -len(maps) <= block < len(maps):
+                raise SettingError(
+                    f'block={block} is not one of {len(maps)}; nearest: '
+                    f'{min(max(block, -len(maps)), len(maps) - 1)}'
+                )
+            maps, what = maps[block], 'head'
+        columns = [f'{what} {index}' for index in range(len(maps))]
+        chosen = torch.stack([map_[rows] for map_ in maps])
+        return attention_figure(image, chosen, names, columns, self.bands)
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return class maps (B, C, h, w), logits (B, C) and patch logits of images."""
@@ -563,9 +606,10 @@ class ClassTokenMaskingTask(BaseTask):
         """Return what a scene is decided from.
 
         Returns:
-            ``probs`` (B, C), and ``scores``: the share of each present class at every
-            position, (B, C, h, w) on the patch grid for rule 'argmax', or one-hot
-            (B, C, H, W) for rule 'paint'; comparable between windows.
+            ``probs`` (B, C); ``maps`` (B, C, h, w), which :meth:`pseudo_masks` takes;
+            and ``scores``: the share of each present class at every position,
+            (B, C, h, w) on the patch grid for rule 'argmax', or one-hot (B, C, H, W)
+            for rule 'paint'; comparable between windows.
         """
         maps, logits, _ = self.maps(batch['image'])
         probs = self.probabilities(logits)
@@ -578,7 +622,7 @@ class ClassTokenMaskingTask(BaseTask):
         else:
             present = present_classes(probs, self.hparams['threshold'])
             scores = posterior(maps, present)
-        return {'probs': probs, 'scores': scores}
+        return {'probs': probs, 'maps': maps, 'scores': scores}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser with TorchGeo's plateau, or with warm-up and cosine."""

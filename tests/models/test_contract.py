@@ -1,0 +1,133 @@
+"""What holds for every registered network, and for every option of one."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchgeo_ctm.models import ClassTokenViT
+from torchgeo_ctm.models.registry import BUILDERS
+
+OPTIONS: list[dict[str, Any]] = [
+    {'head': 'token'},
+    {'final_norm': False},
+    {'patch_head': False},
+    {'reg_tokens': 0},
+    {'reg_tokens': 3},
+    {'head_gates': True},
+    {'kept_heads': [1, 2]},
+    {'kept_heads': [0, 3]},
+    {'qkv_bias': False},
+    {'norm_eps': 1e-5},
+    {'mlp_ratio': 2.0},
+    {'img_size': (32, 64)},
+]
+CASES = [(name, {}) for name in BUILDERS] + [
+    ('ctm_vit_tiny_patch8_224', option) for option in OPTIONS
+]
+
+
+def build(name: str, options: dict[str, Any]) -> ClassTokenViT:
+    torch.manual_seed(0)
+    sizes = {'img_size': 32, 'depth': 2, 'num_classes': 3, 'in_chans': 4}
+    return BUILDERS[name](**(sizes | options)).eval()
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """A registered name and the options it is built with."""
+    found: tuple[str, dict[str, Any]] = request.param
+    return found
+
+
+@pytest.fixture
+def model(case: tuple[str, dict[str, Any]]) -> ClassTokenViT:
+    """The network of a case."""
+    return build(*case)
+
+
+class WithMaps(nn.Module):
+    """The network as an exporter sees it: one forward, all outputs."""
+
+    def __init__(self, model: ClassTokenViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.model.forward_attention(x)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (16, 48), (64, 32), (16, 16)])
+def test_shapes_and_finite_numbers(model: ClassTokenViT, size: tuple[int, int]) -> None:
+    grid = (size[0] // model.patch_size, size[1] // model.patch_size)
+    with torch.no_grad():
+        logits, attention, patches = model.forward_attention(torch.randn(2, 4, *size))
+    assert logits.shape == (2, 3)
+    assert attention.shape == (2, 2, 3, *grid)
+    assert attention.dtype == torch.float32
+    assert (attention >= 0).all()
+    assert (attention.sum(dim=(-2, -1)) <= 1 + 1e-5).all()
+    outputs = [logits, attention]
+    if model.patch_head is not None:
+        assert patches is not None
+        assert patches.shape == (2, 3, *grid)
+        outputs.append(patches)
+    assert all(torch.isfinite(output).all() for output in outputs)
+
+
+def test_every_parameter_has_a_gradient(model: ClassTokenViT) -> None:
+    """Plain ddp needs one in each: so none is left over, none is cut off."""
+    model.train()
+    logits, patches = model.forward_logits(torch.randn(4, 4, 32, 32))
+    loss = logits.square().sum()
+    if patches is not None:
+        loss = loss + patches.square().sum()
+    torch.autograd.backward(loss)
+    empty = [i for i, attn in enumerate(model.attentions) if not attn.num_heads]
+    idle = {f'blocks.{i}.norm1.{kind}' for i in empty for kind in ('weight', 'bias')}
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            continue
+        assert parameter.grad is not None, name
+        # in the graph, but nothing to learn: a gate far from its switch (the penalty
+        # moves it), and the norm before an attention without heads
+        still = 'log_a' in name or name in idle
+        assert still or parameter.grad.abs().sum() > 0, name
+
+
+def test_saved_and_loaded(
+    model: ClassTokenViT, case: tuple[str, dict[str, Any]]
+) -> None:
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    other = build(*case)
+    for parameter in other.parameters():
+        nn.init.normal_(parameter)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    x = torch.randn(1, 4, 32, 32)
+    with torch.no_grad():
+        for ours, theirs in zip(
+            model.forward_attention(x), other.forward_attention(x), strict=True
+        ):
+            assert ours is theirs is None or torch.equal(ours, theirs)  # type: ignore[arg-type]
+
+
+def test_autocast_bfloat16_stays_close(model: ClassTokenViT) -> None:
+    x = torch.randn(2, 4, 32, 32)
+    with torch.no_grad():
+        logits, attention, _ = model.forward_attention(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            half, half_attention, _ = model.forward_attention(x)
+    assert half_attention.dtype == torch.float32
+    torch.testing.assert_close(half.float(), logits, atol=0.05, rtol=0)
+    torch.testing.assert_close(half_attention, attention, atol=2e-3, rtol=0)
+
+
+def test_torch_export(model: ClassTokenViT) -> None:
+    x = torch.randn(2, 4, 32, 32)
+    exported = torch.export.export(WithMaps(model).eval(), (x,)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), model.forward_attention(x))

@@ -1,0 +1,156 @@
+"""The Lightning callback that writes pseudo-masks of chips, as arrays and GeoTIFFs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import BasePredictionWriter
+from numpy.typing import NDArray
+from rasterio.transform import from_bounds
+from torch import Tensor
+
+from .. import __version__
+from ..errors import OutputError
+from ..windows import Grid
+from .arrays import ArrayRows
+from .geotiff import RasterRows
+
+
+class ChipMaskWriter(BasePredictionWriter):
+    """Write what the paper's scripts write, streamed, and a GeoTIFF a chip.
+
+    ``pms_NAME.npy`` uint8 (N, H, W), ``imgs_NAME.npy`` float32 (N, bands, H, W) and,
+    where batches have masks, ``masks_NAME.npy`` uint8 (N, H, W), 255 ignored; the
+    GeoTIFFs lie in ``pms_NAME/``. Works over a
+    :class:`~torchgeo_ctm.datamodules.ChipDataModule`, in one process.
+    """
+
+    def __init__(
+        self, output: str, name: str, overwrite: bool = False, images: bool = True
+    ) -> None:
+        """Create the callback.
+
+        Args:
+            output: Folder, made if missing.
+            name: NAME of the data set.
+            overwrite: Replace arrays that exist.
+            images: Also write the images, by far the largest array.
+
+        Raises:
+            OutputError: If the folder cannot be made, or an array exists.
+        """
+        super().__init__(write_interval='batch')
+        self.folder = Path(output)
+        self.name = name
+        self.images = images
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f'folder {output} cannot be made: {error}') from error
+        for path in (self.path(kind) for kind in ('pms', 'imgs', 'masks')):
+            if path.exists() and not overwrite:
+                raise OutputError(f'{path} exists; add --overwrite to replace it')
+        self._arrays: dict[str, ArrayRows] = {}
+        self._raster: RasterRows | None = None
+        #: How many chips were written, and how many of them as GeoTIFFs.
+        self.chips = self.rasters = 0
+
+    def path(self, kind: str) -> Path:
+        """Return the array of a kind: 'pms', 'imgs' or 'masks'."""
+        return self.folder / f'{kind}_{self.name}.npy'
+
+    def _append(self, kind: str, rows: NDArray[Any]) -> None:
+        """Append to an array, opened by its first rows."""
+        if kind not in self._arrays:
+            self._arrays[kind] = ArrayRows(self.path(kind))
+        self._arrays[kind].append(rows)
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: dict[str, Tensor],
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Decide the masks of one batch and write them."""
+        size = (batch['image'].shape[-2], batch['image'].shape[-1])
+        task: Any = pl_module
+        masks = task.pseudo_masks(prediction['maps'], prediction['probs'], size)
+        pseudo = masks.cpu().numpy().astype(np.uint8)
+        self._append('pms', pseudo)
+        if self.images:
+            self._append('imgs', batch['image'].float().cpu().numpy())
+        if 'mask' in batch:
+            truth = batch['mask'].reshape(len(pseudo), *size).cpu().numpy()
+            outside = (truth < 0) | (truth > 255)
+            self._append('masks', np.where(outside, 255, truth).astype(np.uint8))
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for position, mask in enumerate(pseudo):
+            name, grid = datamodule.place(self.chips)
+            if grid is None and 'bounds' in batch:
+                grid = _grid(batch['bounds'][position], batch['crs'][position], size)
+            if grid is not None:
+                self._write_raster(task, name, grid, mask)
+            self.chips += 1
+
+    def _write_raster(
+        self, task: Any, name: str, grid: Grid, mask: NDArray[np.uint8]
+    ) -> None:
+        """Write one chip's mask with names, colours and provenance."""
+        folder = self.folder / f'pms_{self.name}'
+        folder.mkdir(exist_ok=True)
+        hparams = task.hparams
+        tags = {
+            'TORCHGEO_CTM_VERSION': __version__,
+            'MAP_SOURCE': str(hparams['map_source']),
+            'MAP_RULE': str(hparams['map_rule']),
+            'MAP_LABELS': str(hparams['map_labels']),
+        }
+        self._raster = RasterRows(
+            folder / f'{name}.tif',
+            grid,
+            'land cover class',
+            tags,
+            (task.class_names, task.class_colors),
+        )
+        self._raster.write(0, mask)
+        self._raster.finish('mode')
+        self._raster = None
+        self.rasters += 1
+
+    def on_predict_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Give every array its final name, the masks' last."""
+        for kind in ('imgs', 'masks', 'pms'):
+            if kind in self._arrays:
+                self._arrays.pop(kind).finish()
+            else:
+                # of an earlier run: it would not belong to these masks
+                self.path(kind).unlink(missing_ok=True)
+
+    def on_exception(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """Leave nothing half-written behind."""
+        for array in self._arrays.values():
+            array.abandon()
+        self._arrays = {}
+        if self._raster is not None:
+            self._raster.abandon()
+
+
+def _grid(bounds: Sequence[slice], crs: Any, size: tuple[int, int]) -> Grid:
+    """Return the grid of a TorchGeo query: slices of x, y and time."""
+    x, y = bounds[0], bounds[1]
+    height, width = size
+    transform = from_bounds(x.start, y.start, x.stop, y.stop, width, height)
+    return Grid(height, width, crs, transform)
