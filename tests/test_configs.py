@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import yaml
 
-from tests.conftest import WriteScene
+from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
 from tests.datasets.fake_dfc2020 import write_dfc2020
 from torchgeo_ctm.prediction import predict_scene
 
@@ -115,13 +115,48 @@ def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) ->
     # the same objects, so the same bytes as the other door
     ours = predict_scene(
         scene, checkpoint, tmp_path / 'ours.tif', progress=False, accelerator='cpu'
-    )
+    ).paths
     theirs = tmp_path / 'mask.tif'
     assert ours[0].read_bytes() == theirs.read_bytes()
     assert ours[1].read_bytes() == (tmp_path / 'mask_confidence.tif').read_bytes()
     with rasterio.open(theirs) as mask, rasterio.open(scene) as raster:
         assert (mask.crs, mask.transform) == (raster.crs, raster.transform)
         assert mask.tags()['CLASS_NAMES'].startswith('["Forest", "Shrubland"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rule', ['argmax', 'paint'])
+def test_two_processes_map_one_scene(
+    tmp_path: Path, write_scene: WriteScene, rule: str
+) -> None:
+    """By bands of rows; the first assembles the bytes of one process."""
+    checkpoint = save_task(tiny_task(map_rule=rule), tmp_path / 'tiny.ckpt')
+    pixels = scene_pixels(150, 120)
+    pixels[:, 40:70] = 0
+    scene = write_scene(pixels=pixels, nodata=0)
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        succeeded(
+            torchgeo(
+                'predict',
+                '--config',
+                CONFIGS / 'scene.yaml',
+                '--ckpt_path',
+                checkpoint,
+                f'--data.init_args.scene={scene}',
+                '--trainer.accelerator=cpu',
+                f'--trainer.devices={processes}',
+                '--trainer.strategy=ddp'
+                if processes > 1
+                else '--trainer.strategy=auto',
+                cwd=folder,
+            )
+        )
+    for name in ('mask.tif', 'mask_confidence.tif', 'mask.qml'):
+        one, two = (tmp_path / n / name for n in '12')
+        assert one.read_bytes() == two.read_bytes()
+    assert not [path for path in (tmp_path / '2').iterdir() if path.name[0] == '.']
 
 
 @pytest.mark.slow

@@ -49,6 +49,10 @@ DOORS: dict[str, set[str]] = {
         'prediction',
     },
     'geopandas': {'labels', 'inference.vector'},
+    'pyogrio': {'inference.vector'},
+    'pyproj': {'inference.areas', 'inference.vector'},
+    'pystac': {'inference.stac'},
+    'shapely': {'labels', 'inference.polygons', 'inference.stac', 'inference.vector'},
 }
 
 FILES = sorted(PACKAGE.rglob('*.py'))

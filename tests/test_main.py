@@ -90,11 +90,8 @@ def test_predict_and_evaluate(
         '--accelerator', 'cpu', '--batch-size', 4,
     )  # fmt: skip
     assert status == 0
-    assert printed.splitlines()[-3:] == [
-        str(out),
-        str(tmp_path / 'mask_confidence.tif'),
-        str(tmp_path / 'mask.png'),
-    ]
+    names = ('mask.tif', 'mask_confidence.tif', 'mask.gpkg', 'mask.qml', 'mask.png')
+    assert printed.splitlines() == [str(tmp_path / name) for name in names]
     scores = tmp_path / 'scores.json'
     status, printed, _ = run('evaluate', out, out, '--json', scores)
     assert status == 0
@@ -121,7 +118,7 @@ def test_extra_bands_are_named(
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), ['no command', 'demo, predict, evaluate, import-checkpoint']),
+        ((), ['no command', 'demo, predict, evaluate, vectorize, pseudomasks']),
         (('predikt',), ["unknown command 'predikt'", 'nearest: predict']),
         (('predict', 'x', '--stirde', '3'), ['--stirde', 'nearest: --stride']),
         (('predict', 'x'), ['required', '--checkpoint', '--output']),
@@ -189,7 +186,7 @@ class TestPredictRefuses:
         self, attempt: Callable[..., None], tmp_path: Path
     ) -> None:
         (tmp_path / 'empty').mkdir()
-        attempt('is a folder', 'it holds no .tif', scene=tmp_path / 'empty')
+        attempt('is a folder with no raster', scene=tmp_path / 'empty')
 
     def test_three_bands(
         self, attempt: Callable[..., None], write_scene: WriteScene
@@ -252,42 +249,85 @@ class TestPredictRefuses:
         assert not (tmp_path / 'm.tif').exists()
 
 
-def test_ctrl_c_leaves_nothing(
-    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
-) -> None:
-    scene = write_scene(pixels=scene_pixels(1500, 1500))
-    out = tmp_path / 'out'
-    out.mkdir()
+def start(*arguments: object) -> 'subprocess.Popen[str]':
+    """Start the command in a process of its own, deaf to nothing."""
     # a shell's background jobs, CI's among them, start with SIGINT ignored
     code = (
         'import signal, sys; from torchgeo_ctm.main import main\n'
         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
         'main(sys.argv[1:])'
     )
-    command = [sys.executable, '-c', code, 'predict', scene]
-    command += [
-        '--checkpoint',
-        checkpoint,
-        '--output',
-        out / 'm.tif',
-        '--stride',
-        '4',
-        '--accelerator',
-        'cpu',
-    ]
-    with subprocess.Popen(
-        list(map(str, command)),
-        stdout=subprocess.DEVNULL,
+    return subprocess.Popen(
+        [sys.executable, '-c', code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
-        while process.poll() is None and not list(out.iterdir()):
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+    )
+
+
+def finished_share(out: Path) -> float:
+    """Return which share of the windows of an unfinished ``m.tif`` is recorded."""
+    flags = out / '.m.tif.part' / 'finished'
+    if not flags.exists() or not flags.stat().st_size:
+        return 0.0
+    return float((np.fromfile(flags, np.uint8) > 0).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
+def test_interrupted_and_started_again(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path, how: int
+) -> None:
+    """The result is that of a run without interruption, to the byte."""
+    pixels = scene_pixels(400, 500)
+    pixels[:, 100:200, 50:300] = 0
+    scene = write_scene(pixels=pixels, nodata=0)
+    out = tmp_path / 'out'
+    out.mkdir()
+    arguments = ('predict', scene, '--checkpoint', checkpoint, '--stride', 4,
+                 '--accelerator', 'cpu', '--num_workers', 1)  # fmt: skip
+    with start(*arguments, '--output', out / 'm.tif') as process:
+        while process.poll() is None and finished_share(out) < 0.4:
+            time.sleep(0.02)
+        process.send_signal(how)
         _, err = process.communicate()
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == 'torchgeo-ctm: interrupted; nothing was written'
-    assert list(out.iterdir()) == []
+    before = finished_share(out)
+    assert before >= 0.4, err
+    assert [path.name for path in out.iterdir() if not path.name.startswith('.')] == []
+    if how == signal.SIGINT:
+        assert process.returncode == 130, err
+        assert 'no product was written; the same command goes on' in err
+    status, _, err = run(*arguments, '--output', out / 'm.tif')
+    assert status == 0
+    assert 'going on with an unfinished run' in err
+    whole = tmp_path / 'whole'
+    whole.mkdir()
+    assert run(*arguments, '--output', whole / 'm.tif')[0] == 0
+    for name in ('m.tif', 'm_confidence.tif'):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert not [path for path in out.iterdir() if path.name.startswith('.')]
+
+
+@pytest.mark.slow
+def test_other_arguments_start_afresh(
+    run: Run, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene = write_scene(pixels=scene_pixels(300, 300))
+    out = tmp_path / 'out'
+    out.mkdir()
+    arguments = ('predict', scene, '--checkpoint', checkpoint, '--output',
+                 out / 'm.tif', '--accelerator', 'cpu')  # fmt: skip
+    with start(*arguments, '--stride', 4) as process:
+        while process.poll() is None and finished_share(out) < 0.2:
+            time.sleep(0.02)
+        # while one run writes, no other may
+        refused(run(*arguments, '--stride', 4), 'another run is writing')
+        process.kill()
+        process.communicate()
+    status, _, err = run(*arguments, '--stride', 16)
+    assert status == 0
+    assert 'is thrown away, for it had other STRIDE' in err
+    assert run(*arguments, '--stride', 16, '--overwrite')[0] == 0
 
 
 def test_an_empty_scene_is_said(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from torchgeo_ctm.errors import SettingError
-from torchgeo_ctm.windows import blend_weight, plan_windows, window_starts
+from torchgeo_ctm.windows import WindowPlan, axis_weights, split_evenly, window_starts
 
 SIZES = [1, 7, 8, 9, 16, 23, 24]
 
@@ -16,7 +16,7 @@ def test_every_pixel_is_covered_and_no_window_leaves_the_scene(
 ) -> None:
     width = 13
     covered = np.zeros((height, width), int)
-    plan = plan_windows(height, width, 8, stride)
+    plan = [*WindowPlan(height, width, 8, stride)]
     for row, col, tall, wide in plan:
         assert 0 <= row
         assert row + tall <= height
@@ -39,18 +39,43 @@ def test_windows_are_never_further_apart_than_the_stride(
     assert all(0 < b - a <= stride for a, b in pairwise(starts))
 
 
-@pytest.mark.parametrize('stride', [1, 3, 8])
-def test_weights_are_positive_symmetric_and_largest_inside(stride: int) -> None:
-    weight = blend_weight(8, stride)
-    assert weight.min() > 0
-    assert weight.max() == 1 or stride < 4
-    np.testing.assert_array_equal(weight, weight.T)
-    np.testing.assert_array_equal(weight, weight[::-1])
-    assert weight[4, 4] == weight.max()
+@pytest.mark.parametrize('length', SIZES)
+@pytest.mark.parametrize('stride', range(1, 9))
+def test_weights_are_positive_and_sum_to_one(length: int, stride: int) -> None:
+    total = np.zeros(length)
+    for start, weight in axis_weights(length, 8, stride):
+        assert weight.min() > 0
+        total[start : start + len(weight)] += weight
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+def test_windows_fade_into_each_other() -> None:
+    (_, first), (start, second) = axis_weights(12, 8, 4)
+    assert start == 4
+    np.testing.assert_allclose(first, [1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    np.testing.assert_allclose(second, first[::-1])
 
 
 def test_without_overlap_every_weight_is_one() -> None:
-    np.testing.assert_array_equal(blend_weight(8, 8), 1)
+    for _, weight in axis_weights(24, 8, 8):
+        np.testing.assert_array_equal(weight, 1)
+
+
+def test_strips_and_the_rows_they_finish() -> None:
+    plan = WindowPlan(20, 30, 8, 6)
+    assert [row for row, _ in plan.rows] == [0, 6, 12]
+    assert [plan.finished_rows(strip) for strip in range(3)] == [6, 12, 20]
+    assert plan.strip_of(len(plan.cols)) == 1
+
+
+@pytest.mark.parametrize(
+    ('count', 'largest', 'sizes'),
+    [(0, 8, []), (5, 8, [5]), (10, 8, [5, 5]), (17, 8, [5, 6, 6]), (8, 1, [1] * 8)],
+)
+def test_batches_are_nearly_equal(count: int, largest: int, sizes: list[int]) -> None:
+    parts = split_evenly(range(count), largest)
+    assert [len(part) for part in parts] == sizes
+    assert [item for part in parts for item in part] == list(range(count))
 
 
 @pytest.mark.parametrize(

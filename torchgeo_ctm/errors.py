@@ -55,8 +55,16 @@ class NodataWarning(CTMWarning):
     """A scene without a single valid pixel."""
 
 
+class ReflectanceWarning(CTMWarning):
+    """A scene whose numbers lie far outside those the model was trained on."""
+
+
 class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
+
+
+class ResumeWarning(CTMWarning):
+    """An unfinished run was found: it goes on, or is thrown away, and why."""
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:

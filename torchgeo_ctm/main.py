@@ -7,6 +7,7 @@ answer at once.
 
 import inspect
 import json
+import os
 import re
 import sys
 import warnings
@@ -47,36 +48,62 @@ def predict(
     window: int | None = None,
     stride: int | None = None,
     batch_size: int = 8,
-    num_workers: int = 0,
+    num_workers: int = 1,
     scene_bands: list[str] | None = None,
+    nodata: float | None = None,
+    offset: float | None = None,
+    ensemble: Literal['dihedral'] | None = None,
+    shifted_grids: bool = False,
     accelerator: str = 'auto',
+    precision: str = '32-true',
     overwrite: bool = False,
     confidence: bool = True,
+    probabilities: bool = False,
+    polygons: bool = True,
+    style: bool = True,
     picture: bool = True,
+    stac: bool = False,
+    sieve: int = 0,
+    min_area: float = 0.0,
 ) -> None:
     """Write the georeferenced pseudo-mask of a scene.
 
     Args:
-        scene: Raster with the bands the checkpoint needs; any format GDAL opens.
+        scene: A raster that GDAL opens, a folder with one file a band, or a .SAFE.
         checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
         output: Class raster to write (.tif); the other products lie beside it.
         window: Side of a window in pixels; the training chip's if not given.
         stride: Distance between windows in pixels; half a window if not given.
         batch_size: Windows per batch.
-        num_workers: Processes that read windows.
+        num_workers: Threads that read ahead and decode.
         scene_bands: Names of the scene's bands in file order, as B01,B02,..., if its
             own descriptions are missing or wrong.
+        nodata: Value that means no data; what the scene says if not given.
+        offset: Added to the scene's numbers to make them reflectance x 10,000, as
+            -1000 for Sentinel-2 processing baseline 04.00 and later; what the
+            metadata says if not given.
+        ensemble: dihedral averages over flips and quarter turns of each window.
+        shifted_grids: Let overlapping windows cut the patches in different places.
         accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
+        precision: Of the arithmetic, in Lightning's words: 32-true, bf16-mixed.
         overwrite: Replace existing products.
-        confidence: Write OUT_confidence.tif.
+        confidence: Write OUT_confidence.tif, in per cent.
+        probabilities: Write OUT_probabilities.tif, the share of each class.
+        polygons: Write OUT.gpkg.
+        style: Write OUT.qml, colours and names for QGIS.
         picture: Write OUT.png.
+        stac: Write OUT.json, a STAC item.
+        sieve: Pixels; smaller patches join their largest neighbour in polygons.
+        min_area: Hectares; smaller polygons are left out.
     """
     from .inference.geotiff import check_output
 
     check_output(output, overwrite)
+    # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
+    os.environ.setdefault('GDAL_CACHEMAX', '256')
     from .prediction import predict_scene
 
-    written = predict_scene(
+    mask = predict_scene(
         scene,
         checkpoint,
         output,
@@ -85,13 +112,71 @@ def predict(
         batch_size=batch_size,
         num_workers=num_workers,
         scene_bands=scene_bands,
+        nodata=nodata,
+        offset=offset,
+        ensemble=ensemble,
+        shifted_grids=shifted_grids,
         accelerator=accelerator,
+        precision=precision,
         overwrite=overwrite,
         confidence=confidence,
+        probabilities=probabilities,
+        polygons=polygons,
+        style=style,
         picture=picture,
+        stac=stac,
+        sieve=sieve,
+        min_area=min_area,
     )
-    for path in written:
+    for path in mask.paths:
         _say(str(path))
+
+
+def vectorize(
+    mask: str,
+    output: str,
+    /,
+    *,
+    confidence: str | None = None,
+    sieve: int = 0,
+    min_area: float = 0.0,
+    style: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Turn a mask into polygons with class, name, area and mean confidence.
+
+    Args:
+        mask: Class raster written by predict.
+        output: File to write: .gpkg, .parquet (GeoParquet) or .fgb (FlatGeobuf).
+        confidence: Confidence raster; MASK_confidence.tif if that exists.
+        sieve: Pixels; smaller patches join their largest neighbour.
+        min_area: Hectares; smaller polygons are left out.
+        style: Write OUTPUT.qml, colours and names for QGIS.
+        overwrite: Replace existing files.
+    """
+    from .inference import vector
+    from .inference.style import style_of
+
+    vector.check_vector_output(output, overwrite)
+    if style:
+        _check_file(Path(output).with_suffix('.qml'), overwrite, '.qml')
+
+    if confidence is None:
+        beside = Path(mask).with_name(
+            f'{Path(mask).stem}_confidence{Path(mask).suffix}'
+        )
+        confidence = str(beside) if beside.exists() else None
+    path = vector.vectorize(
+        mask,
+        output,
+        confidence=confidence,
+        sieve=sieve,
+        min_area=min_area,
+        overwrite=overwrite,
+    )
+    _say(str(path))
+    if style:
+        _say(str(style_of(mask, path.with_suffix('.qml'))))
 
 
 def evaluate(
@@ -223,6 +308,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
     'predict': predict,
     'evaluate': evaluate,
+    'vectorize': vectorize,
     'pseudomasks': pseudomasks,
     'import-checkpoint': import_checkpoint,
 }
@@ -378,7 +464,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stderr.write(f'torchgeo-ctm: {line}\n')
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            sys.stderr.write('torchgeo-ctm: interrupted; nothing was written\n')
+            sys.stderr.write(
+                'torchgeo-ctm: interrupted; no product was written; the same command '
+                'goes on with what has been computed\n'
+            )
             raise SystemExit(130) from None
 
 

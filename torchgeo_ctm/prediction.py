@@ -18,15 +18,18 @@ from torchgeo.datasets import DatasetNotFoundError
 
 from .datamodules import ChipDataModule, SceneDataModule
 from .datamodules.chips import Split
-from .errors import DataError, SettingError
+from .errors import DataError, SettingError, nearest
 from .inference.chip_writer import ChipMaskWriter
-from .inference.geotiff import check_not_input, product_path
+from .inference.geotiff import check_not_input
+from .inference.products import product_paths
 from .inference.pseudomask import MapRule, MapSource
+from .inference.scene_mask import SceneMask
 from .inference.writer import PseudoMaskWriter
 from .scoring import confusion_matrix, summarise
 from .trainers import load_task
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
+PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 def quiet_lightning() -> None:
@@ -44,55 +47,70 @@ def predict_scene(
     window: int | None = None,
     stride: int | None = None,
     batch_size: int = 8,
-    num_workers: int = 0,
+    num_workers: int = 1,
     scene_bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    offset: float | None = None,
+    ensemble: Literal['dihedral'] | None = None,
+    shifted_grids: bool = False,
     accelerator: str = 'auto',
+    precision: str = '32-true',
     overwrite: bool = False,
-    confidence: bool = True,
-    picture: bool = True,
     progress: bool = True,
-) -> list[Path]:
+    **products: Any,
+) -> SceneMask:
     """Write the georeferenced pseudo-mask of a scene.
 
-    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``.
+    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``. Killed
+    and called again with the same arguments, it goes on where it stood.
 
     Args:
-        scene: Raster with the bands the checkpoint needs; any format GDAL opens.
+        scene: A raster that GDAL opens, a folder with one file a band, a ``.SAFE``.
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`.
         output: Class raster to write (.tif); the other products lie beside it.
         window: Side of a window in pixels; None: the training chip's.
         stride: Distance between windows in pixels; None: half a window.
         batch_size: Windows per batch.
-        num_workers: Processes that read windows.
+        num_workers: Threads that read ahead and decode.
         scene_bands: Names of the scene's bands in file order, if its own descriptions
             are missing or wrong.
+        nodata: Value that means no data; None: what the raster says.
+        offset: Added to the scene's numbers to make them reflectance × 10,000; None:
+            what the metadata says, else as in the training data.
+        ensemble: 'dihedral' averages over flips and quarter turns of each window.
+        shifted_grids: Let overlapping windows cut the patches in different places.
         accelerator: Where to compute, in Lightning's words.
+        precision: Of the model's arithmetic, in Lightning's words: 32-true, bf16-mixed.
         overwrite: Replace existing products.
-        confidence: Write ``OUT_confidence.tif``, in per cent.
-        picture: Write ``OUT.png``.
         progress: Show a progress bar.
+        **products: What to write beside the mask; see
+            :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`.
 
     Returns:
-        The products' paths, the class raster first.
+        The products.
 
     Raises:
         CTMError: If anything given cannot be used; nothing is written then.
     """
     check_not_input(output, scene)
-    _check_numbers(batch_size, num_workers)
+    writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
     task = load_task(checkpoint)
-    writer = PseudoMaskWriter(str(output), overwrite, confidence, picture)
+    task.hparams['ensemble'] = ensemble
     datamodule = SceneDataModule(
-        str(scene), batch_size, num_workers, window, stride, scene_bands
+        str(scene),
+        batch_size,
+        num_workers,
+        window,
+        stride,
+        scene_bands,
+        nodata=nodata,
+        offset=offset,
+        shifted_grids=shifted_grids,
     )
-    _predict(task, datamodule, [writer], accelerator, progress)
-    products = [writer.output]
-    if confidence:
-        products.append(product_path(writer.output, 'confidence'))
-    if picture:
-        products.append(product_path(writer.output, '', '.png'))
-    return products
+    _predict(task, datamodule, [writer], accelerator, False, precision)
+    [path] = writer.outputs(datamodule.scenes)
+    return SceneMask(product_paths(path, writer.options))
 
 
 def pseudo_masks(
@@ -188,25 +206,23 @@ def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
     return confusion
 
 
-def _check_numbers(batch_size: int, num_workers: int) -> None:
-    """Refuse impossible numbers before anything is opened."""
-    if batch_size < 1:
-        raise SettingError(f'batch_size={batch_size} is too small; nearest: 1')
-    if num_workers < 0:
-        raise SettingError(f'num_workers={num_workers} is too small; nearest: 0')
-
-
 def _predict(
     task: LightningModule,
     datamodule: LightningDataModule,
     callbacks: list[Callback],
     accelerator: str,
     progress: bool,
+    precision: str = '32-true',
 ) -> None:
     """Let Lightning predict, and turn its own exits back into ours."""
     if accelerator not in ACCELERATORS:
         raise SettingError(
             f'accelerator={accelerator!r} is unknown; needed: {", ".join(ACCELERATORS)}'
+        )
+    if precision not in PRECISIONS:
+        raise SettingError(
+            f'precision={precision!r} is unknown; needed: {", ".join(PRECISIONS)}'
+            + nearest(precision, PRECISIONS)
         )
     quiet_lightning()
     if progress:
@@ -215,6 +231,7 @@ def _predict(
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=1,
+            precision=precision,  # type: ignore[arg-type]
             callbacks=callbacks,
             logger=False,
             enable_checkpointing=False,

@@ -1,5 +1,7 @@
 """Windows over a scene: where they lie, and how they are blended."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,37 +55,88 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, length - window, stride), length - window]
 
 
-def plan_windows(height: int, width: int, window: int, stride: int) -> list[Window]:
-    """Cover a scene with windows, row by row from the upper left.
+def axis_weights(
+    length: int, window: int, stride: int
+) -> list[tuple[int, NDArray[np.float32]]]:
+    """Return where windows start along one axis, and how much each pixel counts.
+
+    A window's weight rises linearly over the overlap (window − stride) at both ends,
+    so that neighbours fade into each other. Law: every weight is above 0, and at
+    every pixel the weights of the windows over it sum to 1.
 
     Args:
-        height: Height of the scene in pixels.
-        width: Width of the scene in pixels.
-        window: Side of a window in pixels.
-        stride: Distance between windows in pixels.
+        length: Length of the axis in pixels.
+        window: Length of a window in pixels.
+        stride: Distance between starts in pixels.
 
     Returns:
-        Windows ordered by row, then column; smaller than *window* only where the
-        whole scene is.
+        For each window its start and its weights (min(window, length),).
 
     Raises:
         SettingError: If a number is outside its range.
     """
-    tall, wide = min(window, height), min(window, width)
+    starts = window_starts(length, window, stride)
+    inside = min(window, length)
+    ramp = max(window - stride, 1)
+    position = np.arange(inside)
+    edge = np.minimum(np.minimum(position, position[::-1]) + 1.0, ramp) / ramp
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + inside] += edge
     return [
-        Window(row, col, tall, wide)
-        for row in window_starts(height, window, stride)
-        for col in window_starts(width, window, stride)
+        (start, (edge / total[start : start + inside]).astype(np.float32))
+        for start in starts
     ]
 
 
-def blend_weight(window: int, stride: int) -> NDArray[np.float32]:
-    """Return the weight of each pixel of a window, (window, window), all above 0.
+class WindowPlan:
+    """The windows over one scene: rows of windows ("strips") from top to bottom.
 
-    The weight rises linearly over the overlap (window − stride) at every edge, so
-    that neighbours fade into each other; without overlap it is 1 everywhere.
+    The weight of a pixel in a window is the product of a weight along its column and
+    one along its row, so weights need not be added up while a scene is computed.
     """
-    ramp = max(window - stride, 1)
-    distance = np.minimum(np.arange(window), np.arange(window)[::-1]) + 1.0
-    edge = np.minimum(distance / ramp, 1.0)
-    return np.outer(edge, edge).astype(np.float32)
+
+    def __init__(self, height: int, width: int, window: int, stride: int) -> None:
+        """Plan the windows.
+
+        Args:
+            height: Height of the scene in pixels.
+            width: Width of the scene in pixels.
+            window: Side of a window in pixels.
+            stride: Distance between windows in pixels, 1…window.
+
+        Raises:
+            SettingError: If a number is outside its range.
+        """
+        self.height, self.width = height, width
+        self.window, self.stride = window, stride
+        self.rows = axis_weights(height, window, stride)
+        self.cols = axis_weights(width, window, stride)
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self.rows) * len(self.cols)
+
+    def __getitem__(self, index: int) -> Window:
+        """Return a window by its number, counted strip by strip."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'window {index} of {len(self)}')
+        row, col = divmod(index, len(self.cols))
+        tall, wide = min(self.window, self.height), min(self.window, self.width)
+        return Window(self.rows[row][0], self.cols[col][0], tall, wide)
+
+    def strip_of(self, index: int) -> int:
+        """Return the strip that a window belongs to."""
+        return index // len(self.cols)
+
+    def finished_rows(self, strip: int) -> int:
+        """Return the first row that the strips after *strip* can still change."""
+        following = strip + 1
+        return self.rows[following][0] if following < len(self.rows) else self.height
+
+
+def split_evenly(items: Sequence[int], largest: int) -> list[Sequence[int]]:
+    """Cut a sequence into as few parts as *largest* allows, of nearly equal length."""
+    parts = -(-len(items) // largest)
+    bounds = [part * len(items) // parts for part in range(parts + 1)] if parts else []
+    return [items[a:b] for a, b in pairwise(bounds)]

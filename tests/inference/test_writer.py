@@ -12,10 +12,12 @@ import torch
 from affine import Affine
 
 from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
+from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, SettingError
 from torchgeo_ctm.inference.geotiff import NODATA
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.trainers import load_task
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
 
@@ -26,14 +28,30 @@ def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return values
 
 
+def quiet_trainer(writer: PseudoMaskWriter) -> pl.Trainer:
+    return pl.Trainer(
+        logger=False,
+        callbacks=[writer],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        accelerator='cpu',
+    )
+
+
 @pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
 class TestProducts:
     def test_they_lie_on_the_scenes_grid(
         self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
     ) -> None:
         scene = write_scene()
-        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
-        assert [p.name for p in paths] == ['out.tif', 'out_confidence.tif', 'out.png']
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET).paths
+        assert [p.name for p in paths] == [
+            'out.tif',
+            'out_confidence.tif',
+            'out.gpkg',
+            'out.qml',
+            'out.png',
+        ]
         for path in paths[:2]:
             with rasterio.open(path) as ours, rasterio.open(scene) as theirs:
                 assert ours.crs == theirs.crs
@@ -44,7 +62,7 @@ class TestProducts:
         confidence = read(paths[1])
         assert confidence.min() >= 33
         assert confidence.max() <= 100
-        assert paths[2].read_bytes().startswith(b'\x89PNG')
+        assert paths[4].read_bytes().startswith(b'\x89PNG')
         with rasterio.open(paths[0]) as raster:
             tags = raster.tags()
         for key in ('TORCHGEO_CTM_VERSION', 'WEIGHTS_SHA256', 'BANDS', 'SCALING'):
@@ -59,7 +77,7 @@ class TestProducts:
         pixels[:, 20:50, 30:80] = 0
         pixels[:, :, :3] = 0
         scene = write_scene(pixels=pixels, nodata=0)
-        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET).paths
         for path in paths[:2]:
             np.testing.assert_array_equal(read(path) == NODATA, pixels[0] == 0)
 
@@ -67,7 +85,7 @@ class TestProducts:
         self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
     ) -> None:
         scene = write_scene(pixels=np.zeros((13, 40, 50), np.uint16), nodata=0)
-        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET).paths
         assert (read(paths[0]) == NODATA).all()
 
     @pytest.mark.parametrize('size', [(1, 1), (31, 33), (32, 32), (33, 96), (1, 200)])
@@ -79,7 +97,7 @@ class TestProducts:
         size: tuple[int, int],
     ) -> None:
         scene = write_scene(pixels=scene_pixels(*size))
-        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+        paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET).paths
         mask = read(paths[0])
         assert mask.shape == size
         assert (mask < 3).all()
@@ -90,13 +108,21 @@ class TestProducts:
         scene = write_scene(crs=None, transform=Affine.identity())
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+            paths = predict_scene(
+                scene, checkpoint, tmp_path / 'out.tif', **QUIET
+            ).paths
             with rasterio.open(paths[0]) as raster:
                 assert raster.crs is None
                 assert raster.transform.is_identity
 
     @pytest.mark.parametrize(
-        'change', [{'batch_size': 3}, {'num_workers': 1}, {'batch_size': 1}]
+        ('change', 'differing'),
+        [
+            ({'num_workers': 0}, 0),
+            ({'num_workers': 3}, 0),
+            ({'batch_size': 3}, 1e-5),
+            ({'batch_size': 1}, 1e-5),
+        ],
     )
     def test_same_result_however_it_is_computed(
         self,
@@ -104,14 +130,140 @@ class TestProducts:
         checkpoint: Path,
         tmp_path: Path,
         change: dict[str, int],
+        differing: float,
     ) -> None:
         scene = write_scene()
-        first = predict_scene(scene, checkpoint, tmp_path / 'a.tif', **QUIET)
+        first = predict_scene(scene, checkpoint, tmp_path / 'a.tif', **QUIET).paths
         second = predict_scene(
             scene, checkpoint, tmp_path / 'b.tif', **(QUIET | change)
+        ).paths
+        assert (read(first[0]) != read(second[0])).mean() <= differing
+        if not differing:
+            assert first[0].read_bytes() == second[0].read_bytes()
+
+    def test_the_block_layout_of_the_scene_does_not_matter(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        scene, masks = write_scene(), []
+        for name, layout in {
+            'strips': {'blockysize': 1},
+            'tiles': {'tiled': True, 'blockxsize': 16, 'blockysize': 48},
+            'bands': {'interleave': 'band', 'compress': 'deflate'},
+        }.items():
+            folder = tmp_path / name
+            folder.mkdir()
+            with rasterio.open(scene) as raster:
+                profile = raster.profile | layout
+                with rasterio.open(folder / 'scene.tif', 'w', **profile) as copy:
+                    copy.write(raster.read())
+                    copy.descriptions = raster.descriptions
+            mask = predict_scene(
+                folder / 'scene.tif', checkpoint, folder / 'm.tif', **QUIET
+            )
+            masks.append(mask.paths[0].read_bytes())
+        assert masks[0] == masks[1] == masks[2]
+
+    def test_a_crop_agrees_with_the_whole(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        """Away from its border, and where the windows lie alike."""
+        pixels = scene_pixels(160, 192)
+        whole = predict_scene(
+            write_scene(pixels=pixels), checkpoint, tmp_path / 'a.tif', **QUIET
         )
-        different = (read(first[0]) != read(second[0])).mean()
-        assert different <= 1e-5
+        crop = predict_scene(
+            write_scene('crop.tif', pixels=pixels[:, 32:128, 48:176]),
+            checkpoint,
+            tmp_path / 'b.tif',
+            **QUIET,
+        )
+        inside = read(whole.paths[0])[32:128, 48:176][32:-32, 32:-32]
+        assert (inside != read(crop.paths[0])[32:-32, 32:-32]).mean() <= 1e-5
+
+    def test_empty_windows_never_reach_the_model(
+        self, write_scene: WriteScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pixels = scene_pixels(96, 96)
+        pixels[:, :40] = 0
+        path = save_task(tiny_task(), tmp_path / 'x.ckpt')
+        seen = []
+        original = type(tiny_task()).predict_step
+
+        def count(self: Any, batch: Any, *rest: int) -> Any:
+            seen.extend(batch['window'].tolist())
+            return original(self, batch, *rest)
+
+        monkeypatch.setattr(type(tiny_task()), 'predict_step', count)
+        predict_scene(
+            write_scene(pixels=pixels), path, tmp_path / 'm.tif', nodata=0, **QUIET
+        )
+        # rows 0 and 16 … of windows lie in nodata until a window reaches row 40
+        assert {row for row, *_ in seen} == {16, 32, 48, 64}
+        assert len(seen) == len({tuple(place) for place in seen})
+        mask = read(tmp_path / 'm.tif')
+        assert (mask[:40] == NODATA).all()
+        assert (mask[40:] < 3).all()
+
+    @pytest.mark.parametrize(
+        'options', [{'ensemble': 'dihedral'}, {'shifted_grids': True}]
+    )
+    def test_ensembles(
+        self,
+        write_scene: WriteScene,
+        checkpoint: Path,
+        tmp_path: Path,
+        options: dict[str, Any],
+    ) -> None:
+        mask = predict_scene(
+            write_scene(), checkpoint, tmp_path / 'm.tif', **QUIET, **options
+        )
+        with mask.open() as raster:
+            assert (raster.read(1) < 3).all()
+            tags = raster.tags()
+        assert tags['ENSEMBLE'] == str(options.get('ensemble'))
+        assert int(tags['STRIDE']) % 8 == (4 if 'shifted_grids' in options else 0)
+
+    def test_probabilities(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        mask = predict_scene(
+            write_scene(), checkpoint, tmp_path / 'm.tif', probabilities=True, **QUIET
+        )
+        with rasterio.open(mask.products['probabilities']) as raster:
+            shares = raster.read()
+            assert raster.scales == (0.01, 0.01, 0.01)
+            assert raster.descriptions[0] == 'share of Forest'
+        assert np.abs(shares.sum(axis=0, dtype=int) - 100).max() <= 2
+        confidence = read(mask.products['confidence'])
+        assert np.array_equal(shares.max(axis=0), confidence)
+
+    def test_what_a_notebook_asks_of_it(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        mask = predict_scene(write_scene(), checkpoint, tmp_path / 'm.tif', **QUIET)
+        areas = mask.areas()
+        # 70 × 90 pixels of 10 m: UTM's scale is 0.9996 at its central meridian
+        assert sum(areas.values()) == pytest.approx(63, rel=2e-3)
+        assert len(mask.plot().axes) == 1
+
+    def test_many_scenes_into_a_folder(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        scenes = [write_scene('a.tif'), write_scene('b.tif', height=40)]
+        empty = np.zeros((13, 40, 40), np.uint16)
+        scenes.insert(1, write_scene('empty.tif', pixels=empty, nodata=0))
+        out = tmp_path / 'masks'
+        out.mkdir()
+        trainer = quiet_trainer(PseudoMaskWriter(str(out)))
+        datamodule = SceneDataModule([str(scene) for scene in scenes])
+        trainer.predict(
+            load_task(checkpoint), datamodule=datamodule, return_predictions=False
+        )
+        for scene in scenes:
+            alone = predict_scene(
+                scene, checkpoint, tmp_path / f'alone_{scene.name}', **QUIET
+            )
+            assert (out / scene.name).read_bytes() == alone.paths[0].read_bytes()
 
     def test_products_can_be_left_out(
         self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
@@ -124,6 +276,8 @@ class TestProducts:
             out / 'm.tif',
             confidence=False,
             picture=False,
+            polygons=False,
+            style=False,
             **QUIET,
         )
         assert sorted(p.name for p in out.iterdir()) == ['m.tif', 'm.tif.aux.xml']
@@ -131,7 +285,7 @@ class TestProducts:
     @pytest.mark.parametrize('rule', ['argmax', 'paint'])
     def test_rules(self, write_scene: WriteScene, tmp_path: Path, rule: str) -> None:
         path = save_task(tiny_task(map_rule=rule), tmp_path / 'x.ckpt')
-        paths = predict_scene(write_scene(), path, tmp_path / 'out.tif', **QUIET)
+        paths = predict_scene(write_scene(), path, tmp_path / 'o.tif', **QUIET).paths
         assert (read(paths[0]) < 3).all()
 
 
@@ -148,16 +302,7 @@ def test_the_class_is_decided_from_blended_scores(
         return {'scores': scores, 'probs': torch.ones(1, 3)}
 
     task.predict_step = predict_step  # type: ignore[method-assign,assignment]
-    from torchgeo_ctm.datamodules import SceneDataModule
-
-    writer = PseudoMaskWriter(str(tmp_path / 'out.tif'), picture=False)
-    trainer = pl.Trainer(
-        logger=False,
-        callbacks=[writer],
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        accelerator='cpu',
-    )
+    trainer = quiet_trainer(PseudoMaskWriter(str(tmp_path / 'out.tif'), picture=False))
     scene = write_scene(pixels=scene_pixels(32, 48))
     trainer.predict(
         task,
@@ -200,6 +345,8 @@ def test_a_failure_leaves_nothing(
         ({'window': 4}, 'nearest: 8'),
         ({'stride': 33}, 'nearest: 32'),
         ({'accelerator': 'abacus'}, 'accelerator='),
+        ({'precision': 'bf16'}, 'nearest: bf16-mixed'),
+        ({'sieve': -1}, 'nearest: 0'),
         ({'batch_size': 0}, 'batch_size=0'),
     ],
 )

@@ -1,38 +1,44 @@
-"""Data module of one scene to predict."""
+"""Data module of scenes to predict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
 
-from ..datasets import SceneWindows
+from ..datasets import SceneBatches, SceneWindows
 from ..errors import SettingError
 
 
 class SceneDataModule(NonGeoDataModule):
-    """Overlapping windows over one scene, for ``predict``.
+    """Overlapping windows over one or many scenes, for ``predict``.
 
-    What depends on the model (bands, window) is taken from the task that predicts,
-    so a scene and a checkpoint are enough.
+    What depends on the model (bands, window, offset) is taken from the task that
+    predicts, so a scene and a checkpoint are enough. Several processes share every
+    scene by bands of rows.
     """
 
     def __init__(
         self,
-        scene: str,
+        scene: str | list[str],
         batch_size: int = 8,
-        num_workers: int = 0,
+        num_workers: int = 1,
         window: int | None = None,
         stride: int | None = None,
         scene_bands: Sequence[str] | None = None,
         reference: str | None = None,
+        nodata: float | None = None,
+        offset: float | None = None,
+        shifted_grids: bool = False,
     ) -> None:
         """Initialise the data module.
 
         Args:
-            scene: Any raster that GDAL opens.
+            scene: Any raster that GDAL opens, a folder with one file a band, a
+                ``.SAFE``; or a list of such scenes.
             batch_size: Windows per batch.
-            num_workers: Workers that read windows.
+            num_workers: Threads that read ahead and decode; 0 reads when the model
+                has finished.
             window: Side of a window in pixels, a multiple of the model's patch; None
                 takes the chip size the model was trained with.
             stride: Distance between windows in pixels; None takes half a window.
@@ -40,30 +46,73 @@ class SceneDataModule(NonGeoDataModule):
                 own descriptions are missing or wrong.
             reference: Class raster on the scene's grid; its windows are handed to the
                 task as ``mask``, for ``map_labels: true``.
+            nodata: Value that means no data; None: what the raster says.
+            offset: Added to the scene's numbers to make them reflectance × 10,000;
+                None: what the metadata says, else as in the training data.
+            shifted_grids: Move *stride* to the nearest odd multiple of half a patch, so
+                that overlapping windows cut the patches in different places.
         """
         super().__init__(SceneWindows, batch_size, num_workers)
-        self.scene = scene
+        self.scenes = [scene] if isinstance(scene, str) else [str(s) for s in scene]
         self.window = window
         self.stride = stride
         self.scene_bands = scene_bands
         self.reference = reference
+        self.nodata = nodata
+        self.offset = offset
+        self.shifted_grids = shifted_grids
         self.aug = nn.Identity()
+        self.predict_datasets: list[SceneWindows] = []
+        self.batches: list[SceneBatches] = []
+        #: Called when weights are loaded and nothing has been read yet.
+        self.before_reading: Callable[[], None] = _nothing
 
     def setup(self, stage: str) -> None:
-        """Cut the scene into windows that fit the trainer's model.
+        """Cut the scenes into windows that fit the trainer's model.
 
         Args:
             stage: 'predict'.
 
         Raises:
-            SettingError: If *stage* is another one, or the window does not fit.
+            SettingError: If *stage* is another one, or a number does not fit.
         """
         if stage != 'predict' or self.trainer is None:
             raise SettingError(
                 f'SceneDataModule serves predict, not {stage}; train with a data '
                 'module that has labels'
             )
+        for name, value, least in (
+            ('batch_size', self.batch_size, 1),
+            ('num_workers', self.num_workers, 0),
+        ):
+            if value < least:
+                raise SettingError(f'{name}={value} is too small; nearest: {least}')
         task: Any = self.trainer.lightning_module
+        window = self._window(task)
+        stride = self._stride(task, window)
+        self.predict_datasets = [
+            SceneWindows(
+                scene,
+                task.bands,
+                window,
+                stride,
+                self.scene_bands,
+                self.reference,
+                self.nodata,
+                self.offset,
+                getattr(task.scaling, 'offset', 0.0),
+                self.num_workers,
+            )
+            for scene in self.scenes
+        ]
+        part = (self.trainer.global_rank, self.trainer.world_size)
+        self.batches = [
+            SceneBatches(scene, self.batch_size, self.num_workers, part)
+            for scene in self.predict_datasets
+        ]
+
+    def _window(self, task: Any) -> int:
+        """Return the side of a window in pixels, if the model's patches fit it."""
         chip = task.hparams['img_size']
         window = self.window
         if window is None:
@@ -75,7 +124,22 @@ class SceneDataModule(NonGeoDataModule):
                 f'window={window} px is not a multiple of the patch of {patch} px; '
                 f'nearest: {fits}'
             )
+        return int(window)
+
+    def _stride(self, task: Any, window: int) -> int:
+        """Return the distance between windows in pixels."""
         stride = max(1, window // 2) if self.stride is None else self.stride
-        self.predict_dataset = SceneWindows(
-            self.scene, task.bands, window, stride, self.scene_bands, self.reference
-        )
+        half: int = task.model.patch_size // 2
+        if self.shifted_grids and half:
+            odd = 2 * (stride // (2 * half)) + 1
+            stride = odd * half if odd * half <= window else (odd - 2) * half
+        return stride
+
+    def predict_dataloader(self) -> Any:
+        """Return the batches of each scene."""
+        self.before_reading()
+        return self.batches
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -3,12 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
@@ -17,40 +18,52 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..errors import BandWarning, GeoreferenceWarning, GridError, SceneError
 from ..scaling import match_bands
-from ..windows import Grid, Window, plan_windows
+from ..windows import Grid, Window, WindowPlan
+from .sources import find_source
 
 
-def open_scene(path: str | Path) -> DatasetReader:
+def open_scene(
+    path: str | Path, threads: int = 1, name: str | None = None
+) -> DatasetReader:
     """Open a raster for reading.
+
+    Args:
+        path: What rasterio opens: a path, a URL, a text in GDAL's VRT format.
+        threads: Threads that decode blocks, where the format can.
+        name: What to call it in an error; None: *path*.
 
     Raises:
         SceneError: If it is missing, a folder, or nothing that GDAL opens.
     """
-    local = Path(path)
-    if local.is_dir():
+    virtual = str(path).lstrip().startswith('<VRTDataset')
+    local = Path(path) if not virtual else Path()
+    if local.is_dir() and not virtual:
         rasters = sorted(p.name for p in local.iterdir() if p.suffix.lower() == '.tif')
         holds = f'nearest: {local / rasters[0]}' if rasters else 'it holds no .tif'
         raise SceneError(f'{path} is a folder; needed: one raster; {holds}')
-    remote = '://' in str(path) or str(path).startswith('/vsi')
+    remote = virtual or ':' in str(path)[2:] or str(path).startswith('/vsi')
     if not remote and not local.exists():
         raise SceneError(f'{path} does not exist; needed: a raster')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            return rasterio.open(path)
+            with rasterio.Env(GDAL_NUM_THREADS=threads):
+                return rasterio.open(path)
     except RasterioIOError as error:
         raise SceneError(
-            f'{path} is not a raster that GDAL opens: {str(error).splitlines()[0]}'
+            f'{name or path} is not a raster that GDAL opens: '
+            f'{str(error).splitlines()[0]}'
         ) from error
 
 
 class SceneWindows(NonGeoDataset):
     """Windows of one scene, in the order in which a mosaic takes them.
 
-    A sample holds ``image`` float32 (bands, window, window) in the scene's own
-    numbers, ``valid`` bool (window, window) and ``window`` int64 (4,): row, column,
-    height and width in the scene's grid. Invalid pixels are filled with the mean of
-    the window's valid ones; a scene smaller than a window is padded by reflection.
+    A sample holds ``image`` float32 (bands, window, window) in the data set's numbers
+    that the model was trained with, ``valid`` bool (window, window) and ``window``
+    int64 (4,): row, column, height and width in the scene's grid. Invalid pixels are
+    filled with the mean of the window's valid ones; a scene smaller than a window is
+    padded by reflection.
     """
 
     def __init__(
@@ -61,11 +74,16 @@ class SceneWindows(NonGeoDataset):
         stride: int,
         scene_bands: Sequence[str] | None = None,
         reference: str | Path | None = None,
+        nodata: float | None = None,
+        offset: float | None = None,
+        model_offset: float = 0.0,
+        threads: int = 1,
     ) -> None:
         """Open a scene.
 
         Args:
-            scene: Any raster that GDAL opens.
+            scene: Whatever :func:`~torchgeo_ctm.datasets.sources.find_source` takes:
+                a raster that GDAL opens, a folder with one file a band, a ``.SAFE``.
             bands: Names of the bands the model needs, in its order.
             window: Side of a window in pixels.
             stride: Distance between windows in pixels, 1…window.
@@ -73,6 +91,13 @@ class SceneWindows(NonGeoDataset):
                 own descriptions are missing or wrong.
             reference: Class raster on the scene's grid; samples then hold its window
                 as ``mask`` int64 (window, window), 255 outside.
+            nodata: Value that means no data where all bands have it (NaN too); None:
+                what the raster says (nodata value, mask or alpha band).
+            offset: Added to the scene's numbers to make them reflectance × 10,000:
+                −1000 from Sentinel-2 processing baseline 04.00 on; None: what the
+                metadata says, else that of the training data.
+            model_offset: The offset that the model adds itself (``scaling.offset``).
+            threads: Threads that decode blocks.
 
         Raises:
             SceneError: If the scene cannot be opened.
@@ -80,38 +105,62 @@ class SceneWindows(NonGeoDataset):
             GridError: If *reference* is on another grid.
             SettingError: If *stride* or *window* is out of range.
         """
-        self.scene = str(scene)
-        self.window = window
-        self.stride = stride
+        self.source = find_source(scene, bands)
+        self.scene = self.source.name
+        self.nodata = nodata
+        self.threads = max(threads, 1)
+        found = self.source.offset if offset is None else offset
+        #: Offset of the scene's numbers, None where nothing is known.
+        self.offset = found
+        self.shift = 0.0 if found is None else found - model_offset
         self.reference = str(reference) if reference is not None else None
         self._raster: DatasetReader | None = None
-        with open_scene(scene) as raster:
+        with open_scene(self.source.dataset, name=self.scene) as raster:
             self.grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
             self.indexes = self._match(raster, bands, scene_bands)
             self._check_types(raster)
+            self._how = _validity(raster, self.indexes, nodata)
+            self.dtype = np.result_type(*(raster.dtypes[i - 1] for i in self.indexes))
         if self.reference is not None:
-            with open_scene(self.reference) as raster:
-                if (raster.height, raster.width) != self.grid[:2]:
-                    raise GridError(
-                        f'{self.reference} has {raster.height} × {raster.width} px, '
-                        f'{self.scene} has {self.grid.height} × {self.grid.width}'
-                    )
-        missing = [
-            name
-            for name, absent in (
-                ('CRS', self.grid.crs is None),
-                ('transform', self.grid.transform.is_identity),
-            )
-            if absent
-        ]
-        if missing:
+            self._check_reference()
+        self._warn_of_georeference()
+        self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
+
+    @property
+    def window(self) -> int:
+        """Side of a window in pixels."""
+        return self.plan.window
+
+    @property
+    def stride(self) -> int:
+        """Distance between windows in pixels."""
+        return self.plan.stride
+
+    def _check_reference(self) -> None:
+        """Refuse a reference of another size."""
+        with open_scene(str(self.reference)) as raster:
+            if (raster.height, raster.width) != self.grid[:2]:
+                raise GridError(
+                    f'{self.reference} has {raster.height} × {raster.width} px, '
+                    f'{self.scene} has {self.grid.height} × {self.grid.width}'
+                )
+
+    def _warn_of_georeference(self) -> None:
+        """Say what is missing or unusual; the grid is kept as it is."""
+        transform = self.grid.transform
+        facts = {
+            'has no CRS': self.grid.crs is None,
+            'has no transform': transform.is_identity,
+            'is rotated': not transform.is_identity
+            and bool(transform.b or transform.d),
+        }
+        said = [fact for fact, true in facts.items() if true]
+        if said:
             warnings.warn(
-                f'{self.scene} has no {" and no ".join(missing)}: none is invented for '
-                'the mask',
+                f'{self.scene} {" and ".join(said)}: the mask keeps its grid as it is',
                 GeoreferenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        self.windows = plan_windows(self.grid.height, self.grid.width, window, stride)
 
     def _match(
         self,
@@ -121,6 +170,8 @@ class SceneWindows(NonGeoDataset):
     ) -> list[int]:
         """Return the 1-based indexes of the bands; name those left out."""
         found: Sequence[str | None] = raster.descriptions
+        if self.source.bands is not None:
+            found = self.source.bands
         if scene_bands is not None:
             if len(scene_bands) != raster.count:
                 raise SceneError(
@@ -154,7 +205,7 @@ class SceneWindows(NonGeoDataset):
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.windows)
+        return len(self.plan)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Read one window.
@@ -162,9 +213,19 @@ class SceneWindows(NonGeoDataset):
         Raises:
             SceneError: If its pixels cannot be read.
         """
-        window = self.windows[index]
-        image, valid = self.read(window)
-        image[:, ~valid] = _fill(image, valid)[:, None]
+        window = self.plan[index]
+        pixels, valid = self.read(window)
+        return self.sample(window, pixels, valid)
+
+    def sample(
+        self, window: Window, pixels: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> dict[str, Tensor]:
+        """Make a sample of a window's stored pixels (bands, height, width)."""
+        image = pixels.astype(np.float32)
+        if self.shift:
+            image += np.float32(self.shift)
+        if not valid.all():
+            image[:, ~valid] = _fill(image, valid)[:, None]
         pad = [(0, self.window - size) for size in image.shape[1:]]
         if any(after for _, after in pad):
             # 'symmetric' repeats as often as needed, for scenes of a few pixels too
@@ -172,7 +233,7 @@ class SceneWindows(NonGeoDataset):
             valid = np.pad(valid, pad)
         sample = {
             'image': torch.from_numpy(image),
-            'valid': torch.from_numpy(valid),
+            'valid': torch.from_numpy(np.ascontiguousarray(valid)),
             'window': torch.tensor(window),
         }
         if self.reference is not None:
@@ -181,28 +242,60 @@ class SceneWindows(NonGeoDataset):
 
     def _read_reference(self, window: Window) -> Tensor:
         """Return the reference's window, int64 (window, window)."""
-        if self.reference is None:
-            raise RuntimeError('no reference was given')
         place = RasterWindow(window.col, window.row, window.width, window.height)
-        with open_scene(self.reference) as raster:
+        with open_scene(str(self.reference)) as raster:
             mask = raster.read(1, window=place).astype(np.int64)
         pad = [(0, self.window - size) for size in mask.shape]
         return torch.from_numpy(np.pad(mask, pad, constant_values=255))
 
-    def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return pixels (bands, height, width) float32 and their validity."""
-        if self._raster is None:
-            self._raster = open_scene(self.scene)
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return stored pixels (bands, height, width), and which (height, width) are.
+
+        Invalid are pixels without data, and those with NaN or infinity in any band.
+
+        Raises:
+            SceneError: If they cannot be read.
+        """
         place = RasterWindow(window.col, window.row, window.width, window.height)
         try:
-            image = self._raster.read(self.indexes, window=place).astype(np.float32)
-            valid = self._raster.dataset_mask(window=place) > 0
+            raster = self._open()
+            pixels = raster.read(self.indexes, window=place)
+            valid = self._valid(raster, pixels, place)
         except RasterioIOError as error:
+            reason = ' '.join(str(error.__cause__ or error).split())
             raise SceneError(
                 f'{self.scene} cannot be read at row {window.row}, column '
-                f'{window.col}: {str(error).splitlines()[0]}'
+                f'{window.col}: {reason}'
             ) from error
-        return image, valid & np.isfinite(image).all(axis=0)
+        if pixels.dtype.kind == 'f':
+            valid &= np.isfinite(pixels).all(axis=0)
+        return pixels, valid
+
+    def _open(self) -> DatasetReader:
+        """Return the raster, opened once in each process or thread that reads."""
+        if self._raster is None:
+            self._raster = open_scene(self.source.dataset, self.threads, self.scene)
+        return self._raster
+
+    def _valid(
+        self, raster: DatasetReader, pixels: NDArray[Any], place: RasterWindow
+    ) -> NDArray[np.bool_]:
+        """Return which pixels (height, width) hold data."""
+        if self._how == 'mask':
+            valid: NDArray[np.bool_] = raster.dataset_mask(window=place) > 0
+            return valid
+        valid = np.zeros(pixels.shape[1:], bool)
+        if self._how == 'all':
+            return ~valid
+        for band, empty in zip(pixels, self._nodata_values(raster), strict=True):
+            valid |= ~np.isnan(band) if np.isnan(empty) else band != empty
+        return valid
+
+    def _nodata_values(self, raster: DatasetReader) -> list[float]:
+        """Return each band's nodata value."""
+        if self.nodata is not None:
+            return [self.nodata] * len(self.indexes)
+        return [float(raster.nodatavals[index - 1]) for index in self.indexes]
 
     def overview(
         self, indexes: Sequence[int], longest: int = 1024
@@ -213,7 +306,7 @@ class SceneWindows(NonGeoDataset):
             indexes: Positions among the model's bands.
             longest: Longest side in pixels.
         """
-        with open_scene(self.scene) as raster:
+        with open_scene(self.source.dataset, name=self.scene) as raster:
             shrink = max(1.0, max(raster.height, raster.width) / longest)
             height = max(1, round(raster.height / shrink))
             width = max(1, round(raster.width / shrink))
@@ -222,12 +315,28 @@ class SceneWindows(NonGeoDataset):
                 out_shape=(len(indexes), height, width),
             ).astype(np.float32)
             valid = raster.dataset_mask(out_shape=(height, width)) > 0
+        if self.nodata is not None:
+            valid &= ~(picture == self.nodata).all(axis=0)
         picture[:, ~valid] = np.nan
         return picture
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open file behind: each worker opens its own."""
         return self.__dict__ | {'_raster': None}
+
+
+def _validity(
+    raster: DatasetReader, indexes: Sequence[int], nodata: float | None
+) -> Literal['all', 'nodata', 'mask']:
+    """Say where validity comes from: nowhere, nodata values, or masks."""
+    if nodata is not None:
+        return 'nodata'
+    flags = [raster.mask_flag_enums[index - 1] for index in indexes]
+    if all(MaskFlags.all_valid in flag for flag in flags):
+        return 'all'
+    if all(flag == [MaskFlags.nodata] for flag in flags):
+        return 'nodata'
+    return 'mask'
 
 
 def _fill(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -114,12 +114,13 @@ class ChipMaskWriter(BasePredictionWriter):
         self._raster = RasterRows(
             folder / f'{name}.tif',
             grid,
-            'land cover class',
+            ['land cover class'],
             tags,
             (task.class_names, task.class_colors),
         )
         self._raster.write(0, mask)
         self._raster.finish('mode')
+        self._raster.publish()
         self._raster = None
         self.rasters += 1
 

@@ -154,15 +154,54 @@ def quick_look(
     empty = np.isnan(rgb).any(axis=0)
     left.imshow(np.dstack([stretch(rgb), ~empty]).astype(np.float32))
     left.set_title('Scene')
-    shown: Any = np.ma.masked_where(mask >= len(class_names), mask)
-    right.imshow(
-        shown,
+    _draw_mask(right, mask, class_names, class_colors)
+    right.set_title('Pseudo-mask')
+    _legend(figure, mask, class_names, class_colors)
+    left.axis('off')
+    return figure
+
+
+def mask_figure(
+    mask: NDArray[np.uint8], class_names: Sequence[str], class_colors: Sequence[str]
+) -> Figure:
+    """Draw a mask (h, w) in its colours, with a legend of the classes that occur.
+
+    Args:
+        mask: Classes 0…C−1, 255 where there is no data.
+        class_names: One name per class.
+        class_colors: One colour per class.
+    """
+    figure = Figure(figsize=(7, 7), layout='constrained')
+    axis = figure.subplots()
+    _draw_mask(axis, mask, class_names, class_colors)
+    _legend(figure, mask, class_names, class_colors)
+    return figure
+
+
+def _draw_mask(
+    axis: Any,
+    mask: NDArray[np.uint8],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+) -> None:
+    """Draw a mask (h, w), nodata left blank."""
+    axis.imshow(
+        np.ma.masked_where(mask >= len(class_names), mask),
         cmap=ListedColormap(list(class_colors)),
         vmin=-0.5,
         vmax=len(class_names) - 0.5,
         interpolation='nearest',
     )
-    right.set_title('Pseudo-mask')
+    axis.axis('off')
+
+
+def _legend(
+    figure: Figure,
+    mask: NDArray[np.uint8],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+) -> None:
+    """Add a legend of the classes that occur."""
     occurring = [c for c in range(len(class_names)) if (mask == c).any()]
     figure.legend(
         handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
@@ -170,6 +209,3 @@ def quick_look(
         ncols=min(8, max(1, len(occurring))),
         frameon=False,
     )
-    for axis in (left, right):
-        axis.axis('off')
-    return figure

@@ -1,7 +1,9 @@
 """Write class and confidence rasters: complete, or not at all."""
 
+import contextlib
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -11,7 +13,7 @@ import rasterio
 import rasterio.shutil
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import OutputError
@@ -57,8 +59,9 @@ def check_not_input(path: str | Path, source: str | Path) -> None:
         raise OutputError(f'{path} is the input itself; give another name')
 
 
-def product_path(mask: Path, product: str, suffix: str = '.tif') -> Path:
+def product_path(mask: Path, product: str, suffix: str | None = None) -> Path:
     """Return the name of a product beside the mask: ``OUT.tif`` → ``OUT_x.tif``."""
+    suffix = mask.suffix if suffix is None else suffix
     name = f'{mask.stem}_{product}{suffix}' if product else f'{mask.stem}{suffix}'
     return mask.with_name(name)
 
@@ -69,43 +72,49 @@ def temporary_path(path: Path) -> Path:
 
 
 class RasterRows:
-    """A single-band uint8 raster that is written row by row and becomes a COG.
+    """A uint8 raster that is written row by row and becomes a COG.
 
     Rows go to a plain raster under a temporary name; :meth:`finish` turns it into a
-    cloud-optimised GeoTIFF and gives it its final name.
+    cloud-optimised GeoTIFF, :meth:`publish` gives it its final name.
     """
 
     def __init__(
         self,
         path: Path,
         grid: Grid,
-        description: str,
+        descriptions: Sequence[str],
         tags: Mapping[str, str],
         classes: tuple[Sequence[str], Sequence[str]] | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Create the raster.
 
         Args:
             path: Final name.
             grid: Grid of the scene, kept as it is.
-            description: Description of the band.
+            descriptions: Description of each band.
             tags: Tags of the data set.
             classes: Class names and ``#rrggbb`` colours, for a class raster.
+            folder: Where temporary files lie; None: hidden, beside *path*.
 
         Raises:
             OutputError: If the file cannot be created.
         """
         self.path = path
-        self._rows = temporary_path(path.with_suffix('.rows'))
-        self._cog = temporary_path(path)
+        if folder is None:
+            self._rows = temporary_path(path.with_suffix('.rows'))
+            self.cog = temporary_path(path)
+        else:
+            self._rows, self.cog = folder / f'{path.name}.rows', folder / path.name
         self._names = list(classes[0]) if classes else None
         profile = {
             'driver': 'GTiff',
             'dtype': 'uint8',
-            'count': 1,
+            'count': len(descriptions),
             'height': grid.height,
             'width': grid.width,
             'nodata': NODATA,
+            'interleave': 'band',
             'BIGTIFF': 'IF_SAFER',
         }
         if grid.crs is not None:
@@ -113,8 +122,10 @@ class RasterRows:
         if not grid.transform.is_identity:
             profile['transform'] = grid.transform
         try:
-            self._raster = rasterio.open(self._rows, 'w', **profile)
-            self._raster.set_band_description(1, description)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', NotGeoreferencedWarning)
+                self._raster = rasterio.open(self._rows, 'w', **profile)
+            self._raster.descriptions = tuple(descriptions)
             self._raster.update_tags(**tags)
             if classes is not None:
                 self._raster.update_tags(CLASS_NAMES=json.dumps(self._names))
@@ -124,44 +135,63 @@ class RasterRows:
             raise OutputError(f'{path} cannot be written: {error}') from error
 
     def write(self, row: int, values: NDArray[np.uint8]) -> None:
-        """Write rows (rows, width) from *row* downwards.
+        """Write rows (rows, width), or (bands, rows, width), from *row* downwards.
 
         Raises:
             OutputError: If the disk refuses them.
         """
-        window = RasterWindow(0, row, values.shape[1], values.shape[0])
+        values = values[None] if values.ndim == 2 else values
+        window = RasterWindow(0, row, values.shape[2], values.shape[1])
         try:
-            self._raster.write(values, 1, window=window)
+            self._raster.write(values, window=window)
         except (RasterioError, OSError) as error:
             raise OutputError(f'{self.path} cannot be written: {error}') from error
 
-    def finish(self, resampling: str) -> None:
-        """Turn the rows into a COG under the final name.
+    def finish(self, resampling: str, scale: float | None = None) -> None:
+        """Turn the rows into a COG, still under a temporary name.
 
         Args:
             resampling: How overviews are made: 'mode' for classes, 'average' for
                 confidence.
+            scale: What a value of 1 stands for, as the raster shall tell.
 
         Raises:
             OutputError: If the disk refuses it.
         """
         try:
+            if scale is not None:
+                self._raster.scales = (scale,) * self._raster.count
             self._raster.close()
-            rasterio.shutil.copy(
-                self._rows,
-                self._cog,
-                driver='COG',
-                compress='DEFLATE',
-                blocksize=512,
-                overview_resampling=resampling,
-            )
-            sidecar = self.path.with_name(f'{self.path.name}.aux.xml')
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', NotGeoreferencedWarning)
+                rasterio.shutil.copy(
+                    self._rows,
+                    self.cog,
+                    driver='COG',
+                    compress='DEFLATE',
+                    blocksize=512,
+                    overview_resampling=resampling,
+                    num_threads='ALL_CPUS',
+                )
+            self._rows.unlink()
+        except (RasterioError, OSError) as error:
+            self.abandon()
+            raise OutputError(f'{self.path} cannot be written: {error}') from error
+
+    def publish(self) -> None:
+        """Give the COG its final name.
+
+        Raises:
+            OutputError: If the disk refuses it.
+        """
+        sidecar = self.path.with_name(f'{self.path.name}.aux.xml')
+        try:
             if self._names is not None:
                 _write_category_names(sidecar, self._names)
             else:
                 sidecar.unlink(missing_ok=True)
-            self._cog.replace(self.path)
-        except (RasterioError, OSError) as error:
+            self.cog.replace(self.path)
+        except OSError as error:
             raise OutputError(f'{self.path} cannot be written: {error}') from error
         finally:
             self.abandon()
@@ -170,8 +200,10 @@ class RasterRows:
         """Remove whatever lies under temporary names."""
         raster = getattr(self, '_raster', None)
         if raster is not None and not raster.closed:
-            raster.close()
-        for path in (self._rows, self._cog):
+            # what is thrown away may fail to be written
+            with contextlib.suppress(RasterioError):
+                raster.close()
+        for path in (self._rows, self.cog):
             path.unlink(missing_ok=True)
             path.with_name(f'{path.name}.aux.xml').unlink(missing_ok=True)
 

@@ -96,6 +96,21 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
 
 
+def dihedral(x: Tensor, number: int, back: bool = False) -> Tensor:
+    """Flip and turn images (B, C, H, W) in one of the eight ways of a square.
+
+    Args:
+        x: Images or maps; height and width equal for quarter turns.
+        number: 0…7; 0 leaves everything as it is.
+        back: Undo it instead.
+    """
+    turns, flip = number % 4, number >= 4
+    if back:
+        x = torch.rot90(x, -turns, (-2, -1))
+        return x.flip(-1) if flip else x
+    return torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))
+
+
 def argmax(
     maps: Tensor, probs: Tensor, size: tuple[int, int], threshold: float = 0.5
 ) -> Tensor:

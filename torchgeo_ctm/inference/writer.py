@@ -1,40 +1,35 @@
 """The Lightning callback that turns predictions of windows into the products."""
 
 import hashlib
+import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-from lightning.pytorch.callbacks import BasePredictionWriter
-from numpy.typing import NDArray
+import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from tqdm import tqdm
 
 from .. import __version__
-from ..errors import NodataWarning, PresenceWarning, SettingError
-from ..windows import Window, blend_weight
-from .figures import quick_look, rgb_indices
-from .geotiff import (
-    NODATA,
-    RasterRows,
-    check_not_input,
-    check_output,
-    product_path,
-    temporary_path,
-)
-from .mosaic import RowMosaic
-from .pseudomask import resize
+from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
+from ..scaling import reflectance_complaint
+from .geotiff import check_not_input, check_output
+from .journal import ScoreJournal
+from .memory import estimate
+from .products import ProductOptions, Products, check_products
+from .scene_run import SceneRun, say_what_was_found
 
 
-class PseudoMaskWriter(BasePredictionWriter):
-    """Blend the windows of a scene and write mask, confidence and quick look.
+class PseudoMaskWriter(Callback):
+    """Blend the windows of scenes and write masks and everything beside them.
 
     The class of a pixel is decided once, from the scores of all windows over it.
     Works on the predictions of
     :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask` over a
-    :class:`~torchgeo_ctm.datamodules.SceneDataModule`, in one process.
+    :class:`~torchgeo_ctm.datamodules.SceneDataModule`, in one process or many: the
+    first one assembles. A run that was killed goes on where it stood.
     """
 
     def __init__(
@@ -42,164 +37,205 @@ class PseudoMaskWriter(BasePredictionWriter):
         output: str,
         overwrite: bool = False,
         confidence: bool = True,
+        probabilities: bool = False,
+        polygons: bool = True,
+        style: bool = True,
         picture: bool = True,
+        stac: bool = False,
+        sieve: int = 0,
+        min_area: float = 0.0,
+        progress: bool = False,
     ) -> None:
         """Create the callback.
 
         Args:
-            output: The class raster to write, ``OUT.tif``.
+            output: The class raster to write, ``OUT.tif``; for many scenes a folder.
             overwrite: Replace existing products.
-            confidence: Also write ``OUT_confidence.tif``, in per cent.
-            picture: Also write ``OUT.png``.
+            confidence: Write ``OUT_confidence.tif``, in per cent.
+            probabilities: Write ``OUT_probabilities.tif``, the share of each class.
+            polygons: Write ``OUT.gpkg``.
+            style: Write ``OUT.qml``, the colours and names for QGIS.
+            picture: Write ``OUT.png``, the quick look.
+            stac: Write ``OUT.json``, a STAC item (extra ``stac``).
+            sieve: Pixels; smaller patches join their largest neighbour in polygons.
+            min_area: Hectares; smaller polygons are left out.
+            progress: Show a progress bar of its own, with pixels per second.
 
         Raises:
             OutputError: If *output* cannot be written.
+            SettingError: If *sieve* or *min_area* is negative.
         """
-        super().__init__(write_interval='batch')
-        self.output = check_output(output, overwrite)
+        super().__init__()
+        for name, value in (('sieve', sieve), ('min_area', min_area)):
+            if value < 0:
+                raise SettingError(f'{name}={value} is negative; nearest: 0')
+        self.output = Path(output)
         self.overwrite = overwrite
-        self.confidence = confidence
-        self.picture = picture
-        self._products: list[RasterRows] = []
+        self.options = ProductOptions(
+            confidence, probabilities, polygons, style, picture, stac, sieve, min_area
+        )
+        self.progress = progress
+        if not self.output.is_dir():
+            check_output(self.output, overwrite)
+        self.runs: list[SceneRun] = []
+        self._finished = 0
+
+    def outputs(self, scenes: list[str]) -> list[Path]:
+        """Return the class raster of each scene.
+
+        Raises:
+            OutputError: If one file is named for many scenes, or two share a name.
+        """
+        if len(scenes) == 1 and not self.output.is_dir():
+            return [self.output]
+        if not self.output.is_dir():
+            raise OutputError(
+                f'{self.output} is one file for {len(scenes)} scenes; needed: a folder'
+            )
+        paths = [self.output / f'{Path(scene).stem}.tif' for scene in scenes]
+        if len(set(paths)) < len(paths):
+            raise OutputError(
+                f'scenes share names, so their masks would in {self.output}; needed: '
+                'scenes with different file names'
+            )
+        return paths
 
     def setup(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str
     ) -> None:
-        """Refuse what this callback cannot assemble.
+        """Refuse outputs that cannot be written, before anything is computed.
 
         Raises:
             OutputError: If a product exists and may not be replaced.
-            SettingError: If more than one process predicts.
+            SettingError: If there is no SceneDataModule to take windows from.
         """
-        super().setup(trainer, pl_module, stage)
-        if trainer.world_size > 1:
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(datamodule, 'before_reading'):
             raise SettingError(
-                f'{trainer.world_size} processes predict one scene; needed: devices=1'
+                f'PseudoMaskWriter takes windows of a SceneDataModule, not of '
+                f'{type(datamodule).__name__}'
             )
+        for path, scene in zip(
+            self.outputs(datamodule.scenes), datamodule.scenes, strict=True
+        ):
+            check_not_input(path, scene)
+            if not _journal_folder(path).is_dir():
+                # an unfinished run may have published some products already
+                check_products(path, self.options, self.overwrite)
+        # weights are loaded between now and then
+        datamodule.before_reading = lambda: self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, task: Any) -> None:
+        """Open a journal for each scene, and tell the reader what it can skip."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        check_not_input(self.output, datamodule.scene)
-        if self.confidence:
-            check_output(product_path(self.output, 'confidence'), self.overwrite)
+        weights = _weights_hash(task)
+        alone = trainer.world_size == 1
+        for path, scene, batches in zip(
+            self.outputs(datamodule.scenes),
+            datamodule.predict_datasets,
+            datamodule.batches,
+            strict=True,
+        ):
+            tags = _tags(task, scene, weights)
+            settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
+            journal = ScoreJournal(_journal_folder(path), settings, len(scene))
+            reason = None
+            if trainer.is_global_zero:
+                journal.lock()
+                reason = journal.start()
+            trainer.strategy.barrier('journal')
+            journal.open()
+            batches.finished = journal.finished.copy()
+            products = Products(
+                path,
+                self.options,
+                task.class_names,
+                task.class_colors,
+                scene.grid,
+                journal.folder,
+                tags,
+            )
+            run = SceneRun(scene.plan, journal, products, task.device, alone)
+            self.runs.append(run)
+            if trainer.is_global_zero:
+                say_what_was_found(journal, reason)
+                products.open()
+                if self.progress:
+                    line = estimate(scene, task, batches.batch_size)
+                    tqdm.write(line, file=sys.stderr)
 
-    def on_predict_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
-        """Open the products under temporary names."""
-        task: Any = pl_module
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._scene = datamodule.predict_dataset
-        grid = self._scene.grid
-        self._weight = blend_weight(self._scene.window, self._scene.stride)
-        self._mosaic = RowMosaic(
-            len(task.class_names), grid.height, grid.width, self._scene.window
-        )
-        self._windows = self._nothing = self._pixels = 0
-        tags = self._tags(task)
-        classes = (task.class_names, task.class_colors)
-        self._products = [
-            RasterRows(self.output, grid, 'land cover class', tags, classes)
-        ]
-        if self.confidence:
-            path = product_path(self.output, 'confidence')
-            self._products.append(RasterRows(path, grid, 'confidence, per cent', tags))
-
-    def _tags(self, task: Any) -> dict[str, str]:
-        """Return what is needed to repeat the run."""
-        hparams = task.hparams
-        return {
-            'TORCHGEO_CTM_VERSION': __version__,
-            'BANDS': ','.join(task.bands),
-            'SCALING': str(hparams['scaling']),
-            'MAP_SOURCE': str(hparams['map_source']),
-            'MAP_RULE': str(hparams['map_rule']),
-            'PRESENCE_THRESHOLD': str(hparams['threshold']),
-            'WINDOW': str(self._scene.window),
-            'STRIDE': str(self._scene.stride),
-            'SCENE': Path(self._scene.scene).name,
-            'WEIGHTS_SHA256': _weights_hash(task),
-        }
-
-    def write_on_batch_end(
+    def on_predict_batch_start(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        prediction: dict[str, Tensor],
-        batch_indices: Sequence[int] | None,
         batch: dict[str, Tensor],
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Blend one batch of windows and write the rows that it finishes."""
-        side = self._scene.window
-        scores = resize(prediction['scores'].float(), (side, side)).cpu().numpy()
-        valid = batch['valid'].cpu().numpy()
-        threshold: float = pl_module.hparams['threshold']
-        self._windows += len(scores)
-        self._nothing += int((prediction['probs'] <= threshold).all(dim=1).sum())
-        for values, mask, place in zip(
-            scores, valid, batch['window'].tolist(), strict=True
-        ):
-            window = Window(*place)
-            inside = np.s_[: window.height, : window.width]
-            weight = self._weight[inside] * mask[inside]
-            for row, done in self._mosaic.add(window, values[:, *inside], weight):
-                self._write(row, done)
+        """Look at the first windows of a scene before the model does."""
+        task: Any = pl_module
+        run = self.runs[dataloader_idx]
+        if run.progress is None and self.progress and trainer.is_global_zero:
+            run.show_progress(run.products.output.name)
+        if batch_idx:
+            return
+        if not hasattr(task.scaling, 'mean') or task.scaling.method != 'standard':
+            return
+        offset = task.scaling.offset
+        pixels = batch['image'].movedim(1, 0)[:, batch['valid']].float() + offset
+        complaint = reflectance_complaint(
+            pixels.cpu().numpy(),
+            task.scaling.mean.flatten().cpu().numpy(),
+            task.scaling.std.flatten().cpu().numpy(),
+            task.bands,
+        )
+        if complaint is not None:
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            scene = datamodule.predict_datasets[dataloader_idx].scene
+            warnings.warn(f'{scene}: {complaint}', ReflectanceWarning, stacklevel=2)
 
-    def _write(self, row: int, scores: NDArray[np.float32]) -> None:
-        """Decide rows of scores (C, rows, width) and write them."""
-        empty = np.isnan(scores[0])
-        self._pixels += int((~empty).sum())
-        classes = scores.argmax(axis=0).astype(np.uint8)
-        values = [np.where(empty, np.uint8(NODATA), classes)]
-        if self.confidence:
-            share = np.nan_to_num(scores.max(axis=0))
-            per_cent = np.rint(100 * share.clip(0, 1)).astype(np.uint8)
-            values.append(np.where(empty, np.uint8(NODATA), per_cent))
-        for product, rows in zip(self._products, values, strict=True):
-            product.write(row, rows)
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Record one batch of windows, and blend it."""
+        task: Any = pl_module
+        if trainer.world_size == 1:
+            self._finish(trainer, task, dataloader_idx)
+        scores = outputs['scores']
+        if task.hparams['map_rule'] == 'paint':
+            # one-hot: the class says as much in a fraction of the space
+            scores = scores.argmax(dim=1).to(torch.uint8)
+        nothing = (outputs['probs'] <= task.hparams['threshold']).all(dim=1)
+        numbers = batch['index'].tolist()
+        self.runs[dataloader_idx].take(numbers, scores, batch['valid'], nothing)
+
+    def _finish(self, trainer: pl.Trainer, task: Any, end: int) -> None:
+        """Finish the scenes before *end*."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        while self._finished < end:
+            scene = datamodule.predict_datasets[self._finished]
+            self.runs[self._finished].finish(scene, task.bands)
+            self._finished += 1
 
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """Write the last rows and give every product its final name."""
-        for row, done in self._mosaic.finish():
-            self._write(row, done)
-        # the class raster last: where it is, everything is
-        for product in reversed(self._products[1:]):
-            product.finish('average')
-        self._products[0].finish('mode')
-        self._products = []
-        if self.picture:
-            self._draw(pl_module)
-        if not self._pixels:
-            warnings.warn(
-                f'{self._scene.scene} has no valid pixel: the mask is empty',
-                NodataWarning,
-                stacklevel=2,
-            )
-        elif self._nothing:
-            warnings.warn(
-                f'no class reached the presence threshold in {self._nothing} of '
-                f'{self._windows} windows: their most probable class was taken',
-                PresenceWarning,
-                stacklevel=2,
-            )
-
-    def _draw(self, task: Any) -> None:
-        """Write the quick look."""
-        import rasterio
-
-        rgb = self._scene.overview(rgb_indices(task.bands))
-        with rasterio.open(self.output) as raster:
-            mask = raster.read(1, out_shape=rgb.shape[1:])
-        figure = quick_look(rgb, mask, task.class_names, task.class_colors)
-        path = product_path(self.output, '', '.png')
-        temporary = temporary_path(path)
-        try:
-            figure.savefig(temporary, format='png', dpi=100)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write the last rows; the first of many processes writes everything."""
+        trainer.strategy.barrier('windows')
+        if trainer.is_global_zero:
+            for run in self.runs[self._finished :]:
+                run.journal.reload()
+            self._finish(trainer, pl_module, len(self.runs))
+        else:
+            for run in self.runs:
+                run.journal.close()
+        trainer.strategy.barrier('products')
 
     def on_exception(
         self,
@@ -207,10 +243,55 @@ class PseudoMaskWriter(BasePredictionWriter):
         pl_module: pl.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Leave nothing half-written behind."""
-        for product in self._products:
-            product.abandon()
-        self._products = []
+        """Leave no product half-written; keep what has been computed."""
+        mistake = isinstance(exception, CTMError)
+        keep = not mistake or isinstance(exception, OutputError)
+        for run in self.runs[self._finished :]:
+            if trainer.is_global_zero:
+                run.abandon(keep)
+            else:
+                run.journal.close()
+
+
+def _journal_folder(output: Path) -> Path:
+    """Return where the journal of an output lies: hidden, beside it."""
+    return output.with_name(f'.{output.name}.part')
+
+
+def _tags(task: Any, scene: Any, weights: str) -> dict[str, str]:
+    """Return what is needed to repeat the run."""
+    hparams = task.hparams
+    scaling = {k: v for k, v in (hparams['scaling'] or {}).items() if v is not None}
+    known = scene.offset is not None
+    return {
+        'TORCHGEO_CTM_VERSION': __version__,
+        'BANDS': ','.join(task.bands),
+        'SCALING': ' '.join(f'{k}={v}' for k, v in scaling.items()),
+        'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
+        'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
+        'MAP_SOURCE': str(hparams['map_source']),
+        'MAP_RULE': str(hparams['map_rule']),
+        'MAP_LABELS': str(hparams['map_labels']),
+        'ENSEMBLE': str(hparams['ensemble']),
+        'PRESENCE_THRESHOLD': str(hparams['threshold']),
+        'WINDOW': str(scene.window),
+        'STRIDE': str(scene.stride),
+        'SCENE': Path(scene.scene).name,
+        'WEIGHTS_SHA256': weights,
+    }
+
+
+def _identity(scene: Any) -> dict[str, Any]:
+    """Return what tells a scene from another one of the same name."""
+    path = Path(scene.scene)
+    found: dict[str, Any] = {
+        'scene': str(scene.scene),
+        'size': [scene.grid.height, scene.grid.width],
+    }
+    if path.exists():
+        stat = path.stat()
+        found |= {'bytes': stat.st_size, 'modified': stat.st_mtime_ns}
+    return found
 
 
 def _weights_hash(task: Any) -> str:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import SettingError
-from .blocks import ClassTokenAttention, ClassTokenBlock, JointHead, TokenHead
+from .blocks import ClassTokenAttention, ClassTokenBlock
 from .hard_concrete import HardConcreteGate
+from .heads import JointHead, TokenHead
 
 
 class ClassTokenViT(nn.Module):
@@ -135,6 +136,9 @@ class ClassTokenViT(nn.Module):
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn an image (B, bands, H, W) into tokens (B, S, D) and its grid."""
         grid = self._grid(x.shape[-2], x.shape[-1])
+        if x.device.type == 'cpu':
+            # the processor's convolution is faster, and leaves tokens in their order
+            x = x.contiguous(memory_format=torch.channels_last)
         patches = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
         prefix = torch.cat([self.cls_token, self.reg_token], dim=1)
         tokens = torch.cat([prefix.expand(x.shape[0], -1, -1), patches], dim=1)
@@ -182,7 +186,7 @@ class ClassTokenViT(nn.Module):
         return [attn.num_heads for attn in self.attentions]
 
     def forward_features(
-        self, x: Tensor, maps: bool = False, gated: bool = True
+        self, x: Tensor, maps: bool = False, gated: bool = True, patches: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Run the blocks.
 
@@ -190,20 +194,22 @@ class ClassTokenViT(nn.Module):
             x: Scaled image (B, bands, H, W).
             maps: Also return the class-to-patch attention of every block.
             gated: Weight heads by their gates in those maps.
+            patches: Return every token; otherwise the last block computes the class
+                tokens alone.
 
         Returns:
-            Final tokens (B, S, D), and attention (B, L, C, h, w) or None.
+            Final tokens (B, S, D) or (B, C, D), and attention (B, L, C, h, w) or None.
         """
         tokens, grid = self._embed(x)
         rows = []
-        for block in self.blocks:
-            count = self.num_classes if maps else 0
+        count = self.num_classes if maps else 0
+        for index, block in enumerate(self.blocks, start=1):
+            last = index == len(self.blocks)
+            options = (count, gated, None if patches or not last else self.num_classes)
             if self.grad_checkpointing and self.training:
-                tokens, row = checkpoint(
-                    block, tokens, count, gated, use_reentrant=False
-                )
+                tokens, row = checkpoint(block, tokens, *options, use_reentrant=False)
             else:
-                tokens, row = block(tokens, count, gated)
+                tokens, row = block(tokens, *options)
             rows.append(row)
         attention = None
         if maps:
@@ -232,13 +238,13 @@ class ClassTokenViT(nn.Module):
         return maps
 
     def forward_head(
-        self, tokens: Tensor, grid: tuple[int, int], drop: Tensor | None = None
+        self, tokens: Tensor, grid: tuple[int, int] | None, drop: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Turn final tokens into image and patch logits.
 
         Args:
-            tokens: Final tokens (B, S, D).
-            grid: Patch grid (h, w).
+            tokens: Final tokens (B, S, D); without *grid* (B, C, D) will do.
+            grid: Patch grid (h, w), or None where patch logits are not needed.
             drop: Class tokens to set to zero (B, C) bool (masking), or None.
 
         Returns:
@@ -248,17 +254,30 @@ class ClassTokenViT(nn.Module):
         if drop is not None:
             class_tokens = class_tokens.masked_fill(drop.unsqueeze(-1), 0)
         patch_logits = None
-        if self.patch_head is not None:
+        if self.patch_head is not None and grid is not None:
             patches = self.patch_head(tokens[:, self.num_prefix_tokens :])
             patch_logits = patches.transpose(1, 2).unflatten(-1, grid)
         return self.head(class_tokens), patch_logits
 
+    def _grid_for_logits(self, x: Tensor, patches: bool) -> tuple[int, int] | None:
+        """Return the grid of the patch logits, or None where there are none."""
+        if not patches or self.patch_head is None:
+            return None
+        return self._grid(x.shape[-2], x.shape[-1])
+
     def forward_logits(
-        self, x: Tensor, drop: Tensor | None = None
+        self, x: Tensor, drop: Tensor | None = None, patches: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits (B, C) and patch logits (B, C, h, w) or None, without maps."""
-        tokens, _ = self.forward_features(x)
-        return self.forward_head(tokens, self._grid(x.shape[-2], x.shape[-1]), drop)
+        """Return logits (B, C) and patch logits (B, C, h, w) or None, without maps.
+
+        Args:
+            x: Scaled image (B, bands, H, W).
+            drop: Class tokens to set to zero before the head, (B, C) bool.
+            patches: Whether patch logits are asked for.
+        """
+        grid = self._grid_for_logits(x, patches)
+        tokens, _ = self.forward_features(x, patches=grid is not None)
+        return self.forward_head(tokens, grid, drop)
 
     def forward(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
         """Return class logits (B, C) of scaled images (B, bands, H, W).
@@ -267,10 +286,14 @@ class ClassTokenViT(nn.Module):
             x: Scaled image.
             drop: Class tokens to set to zero before the head, (B, C) bool.
         """
-        return self.forward_logits(x, drop)[0]
+        return self.forward_logits(x, drop, patches=False)[0]
 
     def forward_attention(
-        self, x: Tensor, gated: bool = True, drop: Tensor | None = None
+        self,
+        x: Tensor,
+        gated: bool = True,
+        drop: Tensor | None = None,
+        patches: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return logits, the attention of every block, and patch logits.
 
@@ -278,14 +301,16 @@ class ClassTokenViT(nn.Module):
             x: Scaled image (B, bands, H, W).
             gated: Weight heads by their gates (no effect without gates).
             drop: Class tokens to set to zero before the head, (B, C) bool.
+            patches: Whether patch logits are asked for; without them the last block
+                computes the class tokens alone.
 
         Returns:
             Logits (B, C); class-to-patch attention, averaged over heads
             (B, L, C, h, w), float32, rows normalised over the whole sequence; patch
-            logits (B, C, h, w) or None.
+            logits (B, C, h, w), or None if not asked for or without a patch head.
         """
-        tokens, attention = self.forward_features(x, maps=True, gated=gated)
-        grid = self._grid(x.shape[-2], x.shape[-1])
+        grid = self._grid_for_logits(x, patches)
+        tokens, attention = self.forward_features(x, True, gated, grid is not None)
         logits, patch_logits = self.forward_head(tokens, grid, drop)
         if attention is None:
             raise RuntimeError('forward_features returned no maps')

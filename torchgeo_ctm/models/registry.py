@@ -1,5 +1,6 @@
 """The named networks, registered with timm and with TorchGeo."""
 
+from collections.abc import Callable
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -78,7 +79,7 @@ def ctm_vit_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> ClassTo
 
 
 #: Every registered name and its builder.
-BUILDERS = {
+BUILDERS: dict[str, Callable[..., ClassTokenViT]] = {
     builder.__name__: builder
     for builder in (
         ctm_vit_tiny_patch8_224,

@@ -29,6 +29,7 @@ from ..inference.pseudomask import (
     MapRule,
     MapSource,
     class_maps,
+    dihedral,
     posterior,
     present_classes,
 )
@@ -121,6 +122,7 @@ class ClassTokenMaskingTask(BaseTask):
         map_rule: MapRule = 'argmax',
         map_labels: Literal['predicted', 'true'] = 'predicted',
         threshold: float = 0.5,
+        ensemble: Literal['dihedral'] | None = None,
         calibration: Literal['odds', 'validation'] | None = None,
         optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw',
         lr: float = 5e-4,
@@ -166,6 +168,9 @@ class ClassTokenMaskingTask(BaseTask):
             map_labels: Whether ``predict`` takes classes as present that the model
                 predicts, or that the batch's label (or mask) says.
             threshold: Presence threshold on probabilities.
+            ensemble: 'dihedral' lets ``predict`` average over the eight flips and
+                quarter turns of each window (nadir imagery has no up), at eight times
+                the work; windows must be square.
             calibration: Shift the logits before they become probabilities, because
                 masking raises the learnt odds by 1 / (1 − rate): 'odds' by
                 log(1 − rate), 'validation' so that *threshold* gives each class its
@@ -611,13 +616,30 @@ class ClassTokenMaskingTask(BaseTask):
             (B, C, h, w) on the patch grid for rule 'argmax', or one-hot (B, C, H, W)
             for rule 'paint'; comparable between windows.
         """
-        maps, logits, _ = self.maps(batch['image'])
+        if self.hparams['ensemble'] is None:
+            return self._scores(batch['image'], batch)
+        turned = [
+            {
+                key: dihedral(value, number, back=True) if value.ndim == 4 else value
+                for key, value in self._scores(
+                    dihedral(batch['image'], number), batch
+                ).items()
+            }
+            for number in range(8)
+        ]
+        return {
+            key: torch.stack([values[key] for values in turned]).mean(dim=0)
+            for key in turned[0]
+        }
+
+    def _scores(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what :meth:`predict_step` returns, for one way to turn the images."""
+        maps, logits, _ = self.maps(image)
         probs = self.probabilities(logits)
         if self.hparams['map_labels'] == 'true':
             probs = self.presence(batch)
         if self.hparams['map_rule'] == 'paint':
-            size = (batch['image'].shape[-2], batch['image'].shape[-1])
-            masks = self.pseudo_masks(maps, probs, size)
+            masks = self.pseudo_masks(maps, probs, (image.shape[-2], image.shape[-1]))
             scores = F.one_hot(masks, maps.shape[1]).movedim(-1, 1).float()
         else:
             present = present_classes(probs, self.hparams['threshold'])
@@ -648,8 +670,16 @@ class ClassTokenMaskingTask(BaseTask):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark the checkpoint as this package's."""
+        """Mark the checkpoint as this package's.
+
+        The class is named as LightningCLI names it, so that ``torchgeo predict
+        --ckpt_path`` also takes checkpoints of runs that were started from Python.
+        """
         checkpoint[CHECKPOINT_KEY] = {'version': __version__}
+        hparams = checkpoint.get('hyper_parameters')
+        if hparams is not None:
+            name = f'{type(self).__module__}.{type(self).__qualname__}'
+            hparams.setdefault('_class_path', name)
 
 
 def _schedule(rate: float | Sequence[Sequence[float]]) -> list[tuple[int, float]]:

@@ -1,0 +1,204 @@
+"""How fast whole scenes are mapped, in how much memory, and what a crash costs.
+
+Every ratio has both sides in one run:
+
+* ``pipeline_efficiency``: pixels per second from opening the scene to the finished
+  files, over those of the bare model's best batched forward pass (ViT-B/16, 13 bands,
+  stride = window, all products);
+* ``model_vs_timm``, ``attention_only_vs_timm``, ``half_heads_vs_timm``: see
+  :mod:`benchmarks.model_speed`;
+* ``peak_rss_mb``: peak memory by side of the scene (tiny model), one process each;
+* ``windows_computed_twice``: share of the windows that were computed twice when the
+  process was killed half-way and started again, at most.
+
+    python benchmarks/inference.py output/inference --json benchmarks/results/inference.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from benchmarks.model_speed import model_ratios
+from torchgeo_ctm.datasets.synthetic import render
+from torchgeo_ctm.prediction import predict_scene, quiet_lightning
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
+
+CHIP = 224
+TILE = 512
+
+
+def make_scene(path: Path, side: int) -> Path:
+    """Write a scene of *side* × *side* px, 13 bands of uint16, unless it is there."""
+    if path.exists():
+        return path
+    image, _ = render(TILE, TILE, (0, 0, 0))
+    profile = {
+        'driver': 'GTiff', 'dtype': 'uint16', 'count': 13, 'height': side,
+        'width': side, 'crs': 'EPSG:32632', 'tiled': True, 'blockxsize': 256,
+        'blockysize': 256, 'compress': 'deflate', 'zlevel': 1, 'num_threads': 'all_cpus',
+        'transform': rasterio.Affine(10, 0, 600_000, 0, -10, 6_000_000),
+        'BIGTIFF': 'IF_SAFER',
+    }  # fmt: skip
+    part = path.with_name(f'.{path.name}')
+    with rasterio.open(part, 'w', **profile) as raster:
+        raster.descriptions = SENTINEL2_BANDS
+        for row in range(0, side, TILE):
+            for col in range(0, side, TILE):
+                tall, wide = min(TILE, side - row), min(TILE, side - col)
+                turned = np.rot90(image, (row // TILE + col // TILE) % 4, (1, 2))
+                raster.write(
+                    turned[:, :tall, :wide], window=Window(col, row, wide, tall)
+                )
+    part.rename(path)
+    return path
+
+
+def make_checkpoint(path: Path, model: str) -> Path:
+    """Save a network with random weights: speed does not depend on them."""
+    torch.manual_seed(0)
+    if not path.exists():
+        save_task(ClassTokenMaskingTask(model=model, img_size=CHIP), path)
+    return path
+
+
+def bare_seconds(task: ClassTokenMaskingTask, batch: int, rounds: int) -> float:
+    """Return the seconds per window of the bare forward pass with maps, at its best."""
+    images = torch.randn(batch, 13, CHIP, CHIP)
+    taken = []
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            task.model.forward_attention(images)
+            taken.append((time.perf_counter() - start) / batch)
+    return min(taken[1:])
+
+
+def pipeline(folder: Path, side: int, batches: tuple[int, ...]) -> dict[str, Any]:
+    """Compare a whole prediction with the bare model, before and after it."""
+    checkpoint = make_checkpoint(folder / 'base.ckpt', 'ctm_vit_base_patch16_224')
+    scene = make_scene(folder / f'scene_{side}.tif', side)
+    task = load_task(checkpoint)
+    windows = (side // CHIP) ** 2
+    bare = {batch: bare_seconds(task, batch, 3) for batch in batches}
+    best = min(bare, key=lambda batch: bare[batch])
+    start = time.perf_counter()
+    load_task(checkpoint)
+    loading = time.perf_counter() - start
+    start = time.perf_counter()
+    predict_scene(
+        scene, checkpoint, folder / 'mask.tif', stride=CHIP, batch_size=best,
+        accelerator='cpu', overwrite=True, progress=False,
+    )  # fmt: skip
+    # the checkpoint is read before the scene is opened
+    taken = time.perf_counter() - start - loading
+    after = bare_seconds(task, best, 3)
+    reference = min(bare[best], after)
+    return {
+        'pipeline_efficiency': windows * reference / taken,
+        'pipeline_seconds': taken,
+        'bare_seconds': windows * reference,
+        'batch_size': best,
+        'windows': windows,
+    }
+
+
+def peak_rss(folder: Path, side: int) -> float:
+    """Return the peak memory in MB of predicting a scene in a process of its own."""
+    checkpoint = make_checkpoint(folder / 'tiny.ckpt', 'ctm_vit_tiny_patch16_224')
+    scene = make_scene(folder / f'scene_{side}.tif', side)
+    code = (
+        'import sys, resource, json; from torchgeo_ctm.main import main\n'
+        'try: main(sys.argv[1:])\n'
+        'except SystemExit as stop: assert not stop.code, stop.code\n'
+        'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
+    )
+    command = [sys.executable, '-c', code, 'predict', scene, '--checkpoint', checkpoint]
+    command += ['--output', folder / f'mask_{side}.tif', '--stride', CHIP]
+    command += ['--accelerator', 'cpu', '--overwrite']
+    done = subprocess.run(
+        list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True
+    )
+    unit = 1e6 if platform.system() == 'Darwin' else 1e3
+    return float(done.stdout.splitlines()[-1]) / unit
+
+
+def computed_twice(folder: Path, side: int, batch: int = 8) -> float:
+    """Kill a prediction half-way, start it again; return the share computed twice."""
+    checkpoint = make_checkpoint(folder / 'tiny.ckpt', 'ctm_vit_tiny_patch16_224')
+    scene = make_scene(folder / f'scene_{side}.tif', side)
+    output = folder / 'killed.tif'
+    command = [Path(sys.executable).with_name('torchgeo-ctm'), 'predict', scene]
+    command += ['--checkpoint', checkpoint, '--output', output, '--accelerator', 'cpu']
+    command += ['--overwrite', '--batch_size', batch]
+    flags = folder / '.killed.tif.part' / 'finished'
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            done = np.fromfile(flags, np.uint8) if flags.exists() else np.zeros(1)
+            if (done > 0).mean() > 0.5:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.05)
+    done = np.fromfile(flags, np.uint8) > 0
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+    # what was in flight when the process died: two batches at most
+    return min(2 * batch, int((~done).sum())) / len(done)
+
+
+def run(
+    folder: Path, side: int = 2240, sides: tuple[int, ...] = (2745, 10980)
+) -> dict[str, Any]:
+    """Measure everything.
+
+    Args:
+        folder: Folder for scenes, checkpoints and masks (4 GB at the default sizes).
+        side: Side of the scene that speed is measured on, in pixels.
+        sides: Sides of the scenes that memory is measured on.
+    """
+    quiet_lightning()
+    folder.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = pipeline(folder, side, (1, 2, 4, 8))
+    report |= model_ratios()
+    report['windows_computed_twice'] = computed_twice(folder, side)
+    report['peak_rss_mb'] = {str(size): peak_rss(folder, size) for size in sides}
+    report['machine'] = {
+        'processor': platform.processor() or platform.machine(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'torch': torch.__version__,
+    }
+    return report
+
+
+def main() -> None:
+    """Read the arguments, run and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('folder', type=Path)
+    parser.add_argument('--json', type=Path, help='also write the result here')
+    parser.add_argument('--side', type=int, default=2240)
+    parser.add_argument('--sides', type=int, nargs='*', default=(2745, 10980))
+    arguments = vars(parser.parse_args())
+    target = arguments.pop('json')
+    report = json.dumps(run(**arguments), indent=2) + '\n'
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(report, encoding='utf-8')
+    sys.stdout.write(report)
+
+
+if __name__ == '__main__':
+    main()

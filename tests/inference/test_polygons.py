@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio.features
+import shapely
+from scipy.ndimage import label
+
+from torchgeo_ctm.inference import polygons as module
+from torchgeo_ctm.inference.masks import open_mask
+from torchgeo_ctm.inference.polygons import polygons, sieved
+
+from .class_rasters import random_classes, write_classes
+
+
+def test_chunks_hold_every_polygon_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_classes(tmp_path / 'a.tif', random_classes(60, 50))
+    with open_mask(path) as mask:
+        (whole,) = polygons(mask)
+        monkeypatch.setattr(module, 'BATCH', 7)
+        monkeypatch.setattr(module, 'CHUNK', 35)
+        chunks = list(polygons(mask))
+        expected = [
+            shapely.geometry.shape(shape)
+            for shape, value in rasterio.features.shapes(
+                mask.read(1), transform=mask.transform
+            )
+            if value != 255
+        ]
+    assert [len(chunk) for chunk in chunks[:-1]] == [35] * (len(chunks) - 1)
+    assert shapely.equals_exact(np.concatenate(chunks), whole).all()
+    assert shapely.equals_exact(whole, expected).all()
+
+
+def test_sieving_leaves_nodata_alone(tmp_path: Path) -> None:
+    values = random_classes(300, 80)
+    path = write_classes(tmp_path / 'a.tif', values)
+    with open_mask(path) as mask:
+        with sieved(mask, 1, tmp_path) as same:
+            np.testing.assert_array_equal(same.read(1), values)
+        with sieved(mask, 6, tmp_path) as result:
+            assert result.transform == mask.transform
+            coarse = result.read(1)
+    np.testing.assert_array_equal(coarse == 255, values == 255)
+    assert 0 < (coarse != values).sum() < 0.3 * values.size
+    small = {
+        name: sum(
+            (np.bincount(label(v == c)[0].ravel())[1:] < 6).sum() for c in range(4)
+        )
+        for name, v in (('before', values), ('after', coarse))
+    }
+    # what is left has no neighbour of that size
+    assert small['after'] < 0.02 * small['before']
+
+
+def test_a_small_patch_takes_the_class_of_its_largest_neighbour(tmp_path: Path) -> None:
+    values = np.zeros((20, 20), np.uint8)
+    values[:, 12:] = 1
+    values[5:7, 11:13] = 2
+    values[0, 0], values[1, 0], values[0, 1] = 3, 255, 255
+    with open_mask(write_classes(tmp_path / 'a.tif', values)) as mask:
+        with sieved(mask, 10_000, tmp_path) as result:
+            np.testing.assert_array_equal(result.read(1), values)
+        with sieved(mask, 5, tmp_path) as result:
+            coarse = result.read(1)
+    assert (coarse[5:7, 11:13] == 0).all()
+    # it has no neighbour but nodata
+    assert coarse[0, 0] == 3

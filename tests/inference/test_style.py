@@ -1,0 +1,51 @@
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from torchgeo_ctm.errors import OutputError
+from torchgeo_ctm.inference.style import write_style
+
+from .class_rasters import COLORS, NAMES
+
+
+def test_one_style_serves_raster_and_polygons(tmp_path: Path) -> None:
+    path = tmp_path / 'a.qml'
+    path.write_text('old')
+    write_style(path, NAMES, COLORS)
+    assert [p.name for p in tmp_path.iterdir()] == ['a.qml']
+    root = ET.parse(path).getroot()
+    assert root.tag == 'qgis'
+
+    raster = root.find('pipe/rasterrenderer')
+    assert raster is not None and raster.get('type') == 'paletted'
+    entries = raster.findall('colorPalette/paletteEntry')
+    assert [e.get('label') for e in entries] == NAMES
+    assert [e.get('color') for e in entries] == COLORS
+    # nodata has no entry, and so no colour
+    assert [e.get('value') for e in entries] == ['0', '1', '2', '3']
+
+    vector = root.find('renderer-v2')
+    assert vector is not None and vector.get('type') == 'categorizedSymbol'
+    assert vector.get('attr') == 'class'
+    categories = vector.findall('categories/category')
+    assert [c.get('label') for c in categories] == NAMES
+    symbols = {s.get('name'): s for s in vector.findall('symbols/symbol')}
+    for category, color in zip(categories, COLORS, strict=True):
+        symbol = symbols[category.get('symbol')]
+        paint = ','.join(map(str, (*bytes.fromhex(color[1:]), 255)))
+        for key in ('color', 'outline_color'):
+            (prop,) = symbol.findall(f"layer/prop[@k='{key}']")
+            (option,) = symbol.findall(f"layer/Option/Option[@name='{key}']")
+            assert prop.get('v') == option.get('value') == paint
+
+
+def test_colours_may_have_names(tmp_path: Path) -> None:
+    write_style(tmp_path / 'a.qml', ['Water'], ['blue'])
+    assert 'color="#0000ff"' in (tmp_path / 'a.qml').read_text()
+
+
+def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match='cannot be written'):
+        write_style(tmp_path / 'gone' / 'a.qml', NAMES, COLORS)
+    assert list(tmp_path.iterdir()) == []

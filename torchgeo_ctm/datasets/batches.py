@@ -1,0 +1,180 @@
+"""Batches of a scene's windows, read strip by strip, ahead of the model."""
+
+import threading
+from collections.abc import Iterator
+from queue import Empty, Full, Queue
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..windows import Window, split_evenly
+from .scene import SceneWindows
+
+Batch = dict[str, Tensor]
+
+#: How long, in seconds, the reader waits before it looks whether anybody still listens.
+PATIENCE = 0.2
+
+
+class SceneBatches:
+    """The windows of a scene in batches, each pixel read once.
+
+    A batch holds what :class:`SceneWindows` puts into a sample, stacked, and ``index``
+    int64 (B,), the windows' numbers. Windows without a valid pixel are left out. A
+    batch never reaches over two strips and its windows depend on the scene and on
+    *batch_size* alone, so that results do not depend on threads, processes or
+    interruptions.
+    """
+
+    def __init__(
+        self,
+        scene: SceneWindows,
+        batch_size: int,
+        ahead: int = 1,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Create the batches.
+
+        Args:
+            scene: The scene.
+            batch_size: Windows per batch, at most.
+            ahead: Read ahead in a thread of its own; 0 reads when asked.
+            part: Which of how many row bands of the scene to read.
+        """
+        self.scene = scene
+        self.batch_size = batch_size
+        self.ahead = ahead
+        strips = len(scene.plan.rows)
+        first, last = (strips * (part[0] + i) // part[1] for i in (0, 1))
+        self.strips = range(first, last)
+        #: Above 0 for windows that need not be computed any more, by number.
+        self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the batches in order."""
+        return _ReadAhead(self._batches()) if self.ahead else self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        """Read strip after strip, keeping the rows that the next one shares."""
+        rows = _Rows(self.scene)
+        columns = len(self.scene.plan.cols)
+        for strip in self.strips:
+            numbers = np.arange(strip * columns, (strip + 1) * columns)
+            if self.finished[numbers].all():
+                continue
+            top, tall = self.scene.plan[int(numbers[0])][::2]
+            pixels, valid = rows.read(top, tall)
+            occupied = [
+                int(number)
+                for number in numbers
+                if valid[:, _columns(self.scene.plan[int(number)])].any()
+            ]
+            for chosen in split_evenly(occupied, self.batch_size):
+                if not self.finished[list(chosen)].all():
+                    yield self._stack(chosen, pixels, valid)
+
+    def _stack(
+        self, numbers: Any, pixels: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> Batch:
+        """Make a batch of a strip's windows."""
+        samples = []
+        for number in numbers:
+            window = self.scene.plan[number]
+            place = _columns(window)
+            samples.append(
+                self.scene.sample(window, pixels[:, :, place], valid[:, place])
+            )
+        batch = {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
+        return batch | {'index': torch.tensor(list(numbers))}
+
+
+def _columns(window: Window) -> slice:
+    """Return the columns of a window."""
+    return slice(window.col, window.col + window.width)
+
+
+class _Rows:
+    """Rows of a scene, of which those shared with the rows before are kept."""
+
+    def __init__(self, scene: SceneWindows) -> None:
+        self._scene = scene
+        self._top = self._end = 0
+        self._pixels: NDArray[Any] | None = None
+        self._valid: NDArray[np.bool_] = np.zeros((0, 0), bool)
+
+    def read(self, top: int, tall: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return pixels (bands, tall, width) and validity of rows from *top* on."""
+        width = self._scene.grid.width
+        kept = max(self._end - top, 0) if self._pixels is not None else 0
+        fresh = Window(top + kept, 0, tall - kept, width)
+        pixels, valid = self._scene.read(fresh)
+        if self._pixels is None:
+            self._pixels, self._valid = pixels, valid
+        else:
+            for old, new in ((self._pixels, pixels), (self._valid, valid)):
+                # in place: a strip is large, and two of them are enough
+                old[..., :kept, :] = old[..., tall - kept :, :].copy()
+                old[..., kept:, :] = new
+        self._top, self._end = top, top + tall
+        return self._pixels, self._valid
+
+
+class _ReadAhead:
+    """Draws from an iterator in a thread, one item ahead of whoever asks."""
+
+    def __init__(self, source: Iterator[Batch]) -> None:
+        self._source = source
+        self._queue: Queue[tuple[str, Any]] = Queue(maxsize=2)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        """Put items, the end or an error into the queue until nobody listens."""
+        try:
+            for item in self._source:
+                if not self._put(('item', item)):
+                    return
+            self._put(('end', None))
+        except BaseException as error:  # noqa: BLE001  raised again where it is asked for
+            self._put(('error', error))
+
+    def _put(self, entry: tuple[str, Any]) -> bool:
+        """Wait for room; false if nobody listens any more."""
+        while not self._stop.is_set():
+            try:
+                self._queue.put(entry, timeout=PATIENCE)
+            except Full:
+                continue
+            return True
+        return False
+
+    def __iter__(self) -> '_ReadAhead':
+        return self
+
+    def __next__(self) -> Batch:
+        while True:
+            try:
+                kind, content = self._queue.get(timeout=PATIENCE)
+            except Empty:
+                if self._stop.is_set():
+                    raise StopIteration from None
+                continue
+            break
+        if kind == 'item':
+            batch: Batch = content
+            return batch
+        self.close()
+        if kind == 'error':
+            raise content
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._stop.set()
+
+    def __del__(self) -> None:
+        self.close()

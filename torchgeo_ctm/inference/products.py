@@ -1,0 +1,194 @@
+"""What is written of a scene: which products, under which names, in which order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from ..windows import Grid
+from .figures import quick_look
+from .geotiff import RasterRows, check_output, product_path, temporary_path
+from .stac import write_item
+from .style import write_style
+from .vector import vectorize
+
+#: What a value of 1 in the raster of shares stands for.
+PER_CENT = 0.01
+
+
+@dataclass(frozen=True)
+class ProductOptions:
+    """Which products are written beside the class raster.
+
+    Attributes:
+        confidence: ``OUT_confidence.tif``, per cent.
+        probabilities: ``OUT_probabilities.tif``, the share of each class, a band each,
+            uint8 with scale 0.01.
+        polygons: ``OUT.gpkg``.
+        style: ``OUT.qml``, which QGIS finds by name.
+        picture: ``OUT.png``, the quick look.
+        stac: ``OUT.json``, a STAC item.
+        sieve: Pixels; smaller patches are merged into their largest neighbour before
+            polygons are made.
+        min_area: Hectares; smaller polygons are left out.
+    """
+
+    confidence: bool = True
+    probabilities: bool = False
+    polygons: bool = True
+    style: bool = True
+    picture: bool = True
+    stac: bool = False
+    sieve: int = 0
+    min_area: float = 0.0
+
+
+@dataclass
+class Products:
+    """The products of one scene, from the first row to their final names."""
+
+    output: Path
+    options: ProductOptions
+    class_names: list[str]
+    class_colors: list[str]
+    grid: Grid
+    folder: Path
+    tags: Mapping[str, str]
+    rasters: dict[str, RasterRows] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Final names by product, the class raster first."""
+        return product_paths(self.output, self.options)
+
+    def open(self) -> None:
+        """Create the rasters under temporary names."""
+        folder, names = self.folder, self.class_names
+        bands = {'mask': ['land cover class']}
+        if self.options.confidence:
+            bands['confidence'] = ['confidence, per cent']
+        if self.options.probabilities:
+            bands['probabilities'] = [f'share of {name}' for name in names]
+        classes = (names, self.class_colors)
+        for product, descriptions in bands.items():
+            self.rasters[product] = RasterRows(
+                self.paths[product],
+                self.grid,
+                descriptions,
+                self.tags,
+                classes if product == 'mask' else None,
+                folder,
+            )
+
+    def write(self, row: int, values: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Write finished rows of every raster product."""
+        for product, raster in self.rasters.items():
+            raster.write(row, values[product])
+
+    def finish(self, rgb: NDArray[np.float32] | None, acquired: str | None) -> None:
+        """Make the other products, and give everything its final name.
+
+        Where the class raster is, everything is: it comes last but for the STAC item,
+        which describes it.
+
+        Args:
+            rgb: The scene in small (3, h, w) for the quick look, NaN without data.
+            acquired: When the scene was taken, ISO 8601, if known.
+        """
+        for product, raster in self.rasters.items():
+            mode = 'mode' if product == 'mask' else 'average'
+            raster.finish(mode, PER_CENT if product == 'probabilities' else None)
+        if self.options.polygons:
+            self._vectorize()
+        if self.options.style:
+            write_style(self.paths['style'], self.class_names, self.class_colors)
+        if self.options.picture and rgb is not None:
+            self._draw(rgb)
+        for raster in reversed(self.rasters.values()):
+            raster.publish()
+        if self.options.stac:
+            assets = {k: v for k, v in self.paths.items() if k not in ('mask', 'stac')}
+            properties: dict[str, Any] = {
+                f'ctm:{key.lower()}': value for key, value in self.tags.items()
+            }
+            if acquired is not None:
+                properties['datetime'] = acquired
+            write_item(
+                self.paths['stac'],
+                self.output,
+                assets,
+                self.class_names,
+                self.class_colors,
+                properties,
+            )
+
+    def _vectorize(self) -> None:
+        """Make polygons of the finished class raster."""
+        confidence = self.rasters.get('confidence')
+        vectorize(
+            self.rasters['mask'].cog,
+            self.paths['polygons'],
+            confidence=confidence.cog if confidence is not None else None,
+            sieve=self.options.sieve,
+            min_area=self.options.min_area,
+            overwrite=True,
+        )
+
+    def _draw(self, rgb: NDArray[np.float32]) -> None:
+        """Write the quick look."""
+        with rasterio.open(self.rasters['mask'].cog) as raster:
+            mask = raster.read(1, out_shape=rgb.shape[1:])
+        figure = quick_look(rgb, mask, self.class_names, self.class_colors)
+        path = self.paths['picture']
+        temporary = temporary_path(path)
+        try:
+            figure.savefig(temporary, format='png', dpi=100)
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError(f'{path} cannot be written: {error}') from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Remove what lies under temporary names."""
+        for raster in self.rasters.values():
+            raster.abandon()
+        self.rasters = {}
+
+
+def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
+    """Return the final names of the products that are written, the mask first."""
+    names = {
+        'mask': output,
+        'confidence': product_path(output, 'confidence'),
+        'probabilities': product_path(output, 'probabilities'),
+        'polygons': product_path(output, '', '.gpkg'),
+        'style': product_path(output, '', '.qml'),
+        'picture': product_path(output, '', '.png'),
+        'stac': product_path(output, '', '.json'),
+    }
+    return {
+        name: path
+        for name, path in names.items()
+        if name == 'mask' or getattr(options, name)
+    }
+
+
+def check_products(output: Path, options: ProductOptions, overwrite: bool) -> None:
+    """Refuse products that exist, unless they may be replaced.
+
+    Raises:
+        OutputError: If one cannot be written.
+    """
+    for name, path in product_paths(output, options).items():
+        if name in ('mask', 'confidence', 'probabilities'):
+            check_output(path, overwrite)
+        elif path.is_dir():
+            raise OutputError(f'{path} is a folder; needed: the name of a file')
+        elif path.exists() and not overwrite:
+            raise OutputError(f'{path} exists; add --overwrite to replace it')

@@ -1,0 +1,247 @@
+"""A STAC item that describes a class raster and the products beside it."""
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import shapely
+import shapely.geometry
+from matplotlib.colors import to_hex
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.warp import transform_geom
+from shapely.geometry.polygon import orient
+
+from ..errors import GridError, OutputError
+from .areas import PixelAreas
+from .geotiff import NODATA, temporary_path
+from .masks import open_mask, open_raster
+
+if TYPE_CHECKING:
+    import pystac
+
+MEDIA_TYPES = {
+    '.tif': 'image/tiff; application=geotiff; profile=cloud-optimized',
+    '.tiff': 'image/tiff; application=geotiff; profile=cloud-optimized',
+    '.gpkg': 'application/geopackage+sqlite3',
+    '.fgb': 'application/vnd.flatgeobuf',
+    '.parquet': 'application/vnd.apache.parquet',
+    '.png': 'image/png',
+    '.qml': 'text/xml',
+}
+ROLES = {'.png': ['overview'], '.qml': ['style']}
+#: Where a mask may say when its scene was taken, best first.
+DATE_TAGS = ('ACQUISITION', 'DATETIME', 'TIFFTAG_DATETIME')
+TIFF_DATE = '%Y:%m:%d %H:%M:%S'
+
+
+def write_item(
+    path: Path,
+    mask: Path,
+    assets: Mapping[str, Path],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+    properties: Mapping[str, Any],
+) -> None:
+    """Write a STAC item with the projection, raster and classification extensions.
+
+    Its time is ``datetime`` of *properties*, else the date in the mask's tags
+    (``ACQUISITION``, ``DATETIME``, ``TIFFTAG_DATETIME``), else the time at which the
+    mask was written; ``ctm:datetime_source`` says which.
+
+    Args:
+        path: The item to write; an existing one is replaced.
+        mask: Class raster.
+        assets: The other products by name; rasters are described band by band.
+        class_names: One name per class.
+        class_colors: One colour per class, as matplotlib reads them.
+        properties: Further properties of the item.
+
+    Raises:
+        OutputError: If pystac is missing or the file cannot be written.
+        SceneError: If a raster cannot be read.
+        GridError: If the mask has no CRS.
+    """
+    if importlib.util.find_spec('pystac') is None:
+        raise OutputError(f'{path} needs pystac: pip install "torchgeo-ctm[stac]"')
+    with open_mask(mask) as raster:
+        item = _item(raster, mask, properties)
+    for name, asset in {'mask': mask, **assets}.items():
+        item.add_asset(name, _asset(asset, path.parent))
+        if asset.suffix.lower() in ('.tif', '.tiff'):
+            with open_raster(asset, name, bands=None) as raster:
+                _describe_bands(item.assets[name], raster)
+    _describe_classes(item.assets['mask'], class_names, class_colors)
+    text = json.dumps(item.to_dict(include_self_link=False), indent=2)
+    temporary = temporary_path(path)
+    try:
+        temporary.write_text(text + '\n', encoding='utf-8')
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f'{path} cannot be written: {error}') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _item(
+    raster: DatasetReader, mask: Path, properties: Mapping[str, Any]
+) -> 'pystac.Item':
+    """Return the item without assets: where, when, on which grid."""
+    import pystac
+    from pystac.extensions.projection import ProjectionExtension
+
+    if raster.crs is None:
+        raise GridError(f'{mask} has no CRS, so it has no place in a STAC item')
+    if not (raster.crs.is_projected or raster.crs.is_geographic):
+        raise GridError(f'{mask} has a local CRS; a STAC item needs a place on Earth')
+    geometry = _footprint(raster)
+    taken, source = _acquired(raster, mask, properties.get('datetime'))
+    rest = {key: value for key, value in properties.items() if key != 'datetime'}
+    item = pystac.Item(
+        id=mask.stem,
+        geometry=shapely.geometry.mapping(geometry),
+        bbox=_bbox(geometry),
+        datetime=taken,
+        properties={**rest, 'ctm:datetime_source': source},
+    )
+    item.common_metadata.created = _written(mask)
+    projection = ProjectionExtension.ext(item, add_if_missing=True)
+    authority = raster.crs.to_authority()
+    projection.apply(
+        code=':'.join(authority) if authority else None,
+        wkt2=None if authority else raster.crs.to_wkt(version='WKT2_2019'),
+        bbox=list(raster.bounds),
+        shape=list(raster.shape),
+        transform=list(raster.transform)[:6],
+    )
+    return item
+
+
+def _footprint(raster: DatasetReader) -> Any:
+    """Return the outline in degrees, cut at the date line, counter-clockwise.
+
+    Straight edges of a projection are curves in degrees, so corners are added.
+    """
+    height, width = raster.shape
+    corners = [(0, 0), (0, height), (width, height), (width, 0)]
+    outline = shapely.Polygon([raster.transform @ corner for corner in corners])
+    dense = outline.segmentize(outline.length / 80)
+    try:
+        degrees = transform_geom(
+            raster.crs, 'EPSG:4326', shapely.geometry.mapping(dense), precision=7
+        )
+    except (RasterioError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise GridError(f'{raster.name} has no place on Earth: {reason}') from error
+    shape = shapely.geometry.shape(degrees)
+    parts = [orient(part) for part in getattr(shape, 'geoms', [shape])]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _bbox(geometry: Any) -> list[float]:
+    """Return west, south, east, north; west > east across the date line (RFC 7946)."""
+    west, south, east, north = geometry.bounds
+    parts = [part.bounds for part in getattr(geometry, 'geoms', [geometry])]
+    if west == -180 and east == 180 and len(parts) > 1:
+        west = min(part[0] for part in parts if part[2] == 180)
+        east = max(part[2] for part in parts if part[0] == -180)
+    return [west, south, east, north]
+
+
+def _acquired(raster: DatasetReader, mask: Path, given: Any) -> tuple[datetime, str]:
+    """Return when the scene was taken, and which source says so."""
+    tags = raster.tags()
+    sources = {'properties': given} | {tag: tags.get(tag) for tag in DATE_TAGS}
+    for source, value in sources.items():
+        date = _date(value)
+        if date is not None:
+            return date, source
+    return _written(mask), 'time at which the mask was written'
+
+
+def _date(value: Any) -> datetime | None:
+    """Read ISO 8601 or TIFF's own form, in UTC unless it says otherwise."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            try:
+                value = datetime.strptime(value, TIFF_DATE)
+            except ValueError:
+                return None
+    if not isinstance(value, datetime):
+        return None
+    return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+def _written(mask: Path) -> datetime:
+    return datetime.fromtimestamp(int(mask.stat().st_mtime), UTC)
+
+
+def _asset(asset: Path, folder: Path) -> 'pystac.Asset':
+    """Return an asset with a reference relative to the item's folder."""
+    import pystac
+
+    reference = Path(os.path.relpath(asset, folder)).as_posix()
+    suffix = asset.suffix.lower()
+    return pystac.Asset(
+        href=reference if reference.startswith('.') else f'./{reference}',
+        media_type=MEDIA_TYPES.get(suffix),
+        roles=ROLES.get(suffix, ['data']),
+    )
+
+
+def _describe_bands(asset: 'pystac.Asset', raster: DatasetReader) -> None:
+    """Describe each band by the raster extension."""
+    from pystac.extensions.raster import DataType, RasterBand, RasterExtension
+
+    bands = [
+        RasterBand.create(
+            data_type=DataType(dtype),
+            nodata=int(nodata) if dtype != 'float32' and nodata is not None else nodata,
+            spatial_resolution=_resolution(raster),
+            scale=None if scale == 1 else scale,
+        )
+        for dtype, nodata, scale in zip(
+            raster.dtypes, raster.nodatavals, raster.scales, strict=True
+        )
+    ]
+    RasterExtension.ext(asset, add_if_missing=True).bands = bands
+    asset.title = ', '.join(text for text in raster.descriptions if text) or None
+
+
+def _resolution(raster: DatasetReader) -> float | None:
+    """Return the side of a pixel in metres; at the centre, for pixels in degrees."""
+    if raster.crs is None:
+        return None
+    if raster.crs.is_projected:
+        side = abs(raster.transform.determinant) ** 0.5
+        return float(side * raster.crs.linear_units_factor[1])
+    row = raster.height // 2
+    hectares = PixelAreas(raster).rows(row, row + 1)[0, raster.width // 2]
+    return float(round((hectares * 10_000) ** 0.5, 3))
+
+
+def _describe_classes(
+    asset: 'pystac.Asset', names: Sequence[str], colors: Sequence[str]
+) -> None:
+    """Name and colour the values by the classification extension."""
+    from pystac.extensions.classification import Classification, ClassificationExtension
+
+    classes = [
+        Classification.create(
+            value=value,
+            # the extension allows no other characters; the title has them all
+            name=re.sub('[^0-9A-Za-z_-]+', '_', name),
+            title=name,
+            color_hint=to_hex(color)[1:].upper(),
+        )
+        for value, (name, color) in enumerate(zip(names, colors, strict=True))
+    ]
+    classes.append(Classification.create(NODATA, name='nodata', nodata=True))
+    ClassificationExtension.ext(asset, add_if_missing=True).classes = classes

@@ -1,0 +1,153 @@
+"""The style by which QGIS shows classes, of rasters and of polygons."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from matplotlib.colors import to_rgb
+
+from ..errors import OutputError
+from .geotiff import temporary_path
+from .masks import class_colors, class_names, open_mask
+
+DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+
+
+def write_style(
+    path: Path, class_names: Sequence[str], class_colors: Sequence[str]
+) -> None:
+    """Write a QGIS style, ``OUT.qml``, that serves ``OUT.tif`` and its polygons alike.
+
+    QGIS looks for ``OUT.qml`` beside any layer ``OUT.*`` and takes the part that suits
+    the layer: a palette for the raster, categories of ``class`` for polygons.
+
+    Args:
+        path: The style to write; an existing one is replaced.
+        class_names: One name per class.
+        class_colors: One colour per class, as matplotlib reads them.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    root = _root()
+    root.append(_raster_pipe(class_names, class_colors))
+    root.append(_vector_renderer(class_names, class_colors))
+    temporary = temporary_path(path)
+    try:
+        temporary.write_text(_text(root), encoding='utf-8')
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f'{path} cannot be written: {error}') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _root() -> ET.Element:
+    return ET.Element(
+        'qgis',
+        version='3.22',
+        styleCategories='Symbology',
+        hasScaleBasedVisibilityFlag='0',
+    )
+
+
+def _text(root: ET.Element) -> str:
+    ET.indent(root)
+    return DOCTYPE + ET.tostring(root, encoding='unicode') + '\n'
+
+
+def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
+    """Return the raster's part: one entry of the palette per class.
+
+    Nodata has no entry, and what has no entry is transparent.
+    """
+    pipe = ET.Element('pipe')
+    renderer = ET.SubElement(
+        pipe,
+        'rasterrenderer',
+        type='paletted',
+        band='1',
+        opacity='1',
+        alphaBand='-1',
+        nodataColor='',
+    )
+    ET.SubElement(renderer, 'rasterTransparency')
+    palette = ET.SubElement(renderer, 'colorPalette')
+    for value, (name, color) in enumerate(zip(names, colors, strict=True)):
+        red, green, blue = _rgb(color)
+        ET.SubElement(
+            palette,
+            'paletteEntry',
+            value=str(value),
+            color=f'#{red:02x}{green:02x}{blue:02x}',
+            label=name,
+            alpha='255',
+        )
+    ET.SubElement(pipe, 'rasterresampler', maxOversampling='2')
+    return pipe
+
+
+def _vector_renderer(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
+    """Return the polygons' part: one category of ``class`` per class."""
+    renderer = ET.Element(
+        'renderer-v2', type='categorizedSymbol', attr='class', enableorderby='0'
+    )
+    categories = ET.SubElement(renderer, 'categories')
+    symbols = ET.SubElement(renderer, 'symbols')
+    for value, (name, color) in enumerate(zip(names, colors, strict=True)):
+        ET.SubElement(
+            categories,
+            'category',
+            value=str(value),
+            type='long',
+            symbol=str(value),
+            label=name,
+            render='true',
+        )
+        symbols.append(_fill(str(value), color))
+    return renderer
+
+
+def _fill(name: str, color: str) -> ET.Element:
+    """Return a symbol that fills a polygon and draws its outline in the same colour.
+
+    Without an outline, hairs of background show between neighbours.
+    """
+    paint = ','.join(map(str, (*_rgb(color), 255)))
+    symbol = ET.Element('symbol', name=name, type='fill', alpha='1', clip_to_extent='1')
+    layer = ET.SubElement(symbol, 'layer', {'class': 'SimpleFill', 'enabled': '1'})
+    options = ET.SubElement(layer, 'Option', type='Map')
+    for key, value in {
+        'color': paint,
+        'style': 'solid',
+        'outline_color': paint,
+        'outline_style': 'solid',
+        'outline_width': '0',
+        'outline_width_unit': 'MM',
+        'joinstyle': 'miter',
+    }.items():
+        # both spellings: QGIS before 3.26 reads prop, later ones Option
+        ET.SubElement(options, 'Option', name=key, value=value, type='QString')
+        ET.SubElement(layer, 'prop', k=key, v=value)
+    return symbol
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    """Return red, green and blue 0…255."""
+    red, green, blue = (round(255 * part) for part in to_rgb(color))
+    return red, green, blue
+
+
+def style_of(mask: str | Path, path: Path) -> Path:
+    """Write the style that a class raster's own names and colours make.
+
+    Args:
+        mask: Class raster written by predict.
+        path: The style to write; an existing one is replaced.
+
+    Returns:
+        *path*.
+    """
+    with open_mask(mask) as raster:
+        write_style(path, class_names(raster), class_colors(raster))
+    return path
