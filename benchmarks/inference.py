@@ -148,8 +148,7 @@ def computed_twice(folder: Path, side: int, batch: int = 8) -> float:
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         while process.poll() is None:
-            done = np.fromfile(flags, np.uint8) if flags.exists() else np.zeros(1)
-            if (done > 0).mean() > 0.5:
+            if flags.exists() and (np.fromfile(flags, np.uint8) > 0).mean() > 0.5:
                 process.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.05)

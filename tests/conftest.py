@@ -35,6 +35,13 @@ def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
     return ClassTokenMaskingTask(**(arguments | kwargs))  # type: ignore[arg-type]
 
 
+def decisive(task: ClassTokenMaskingTask) -> ClassTokenMaskingTask:
+    """Sharpen untrained attention, which is nearly flat, so that classes differ."""
+    for attention in task.model.attentions:
+        attention.qkv.weight.data *= 30
+    return task
+
+
 def save_task(task: ClassTokenMaskingTask, path: Path) -> Path:
     """Save a task and return where."""
     trainers.save_task(task, path)

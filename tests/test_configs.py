@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import yaml
 
-from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
+from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.datasets.fake_dfc2020 import write_dfc2020
 from torchgeo_ctm.prediction import predict_scene
 
@@ -130,7 +130,7 @@ def test_two_processes_map_one_scene(
     tmp_path: Path, write_scene: WriteScene, rule: str
 ) -> None:
     """By bands of rows; the first assembles the bytes of one process."""
-    checkpoint = save_task(tiny_task(map_rule=rule), tmp_path / 'tiny.ckpt')
+    checkpoint = save_task(decisive(tiny_task(map_rule=rule)), tmp_path / 'tiny.ckpt')
     pixels = scene_pixels(150, 120)
     pixels[:, 40:70] = 0
     scene = write_scene(pixels=pixels, nodata=0)

@@ -13,7 +13,14 @@ from torchgeo.datamodules import GeoDataModule
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 from torchgeo.samplers import GridGeoSampler
 
-from tests.conftest import TRANSFORM, WriteScene, save_task, scene_pixels, tiny_task
+from tests.conftest import (
+    TRANSFORM,
+    WriteScene,
+    decisive,
+    save_task,
+    scene_pixels,
+    tiny_task,
+)
 from tests.datasets.fake_dfc2020 import write_dfc2020
 from tests.test_main import Run, refused, run
 from torchgeo_ctm.datamodules import DFC2020DataModule
@@ -47,9 +54,7 @@ def dfc(tmp_path: Path) -> Path:
 def eight(tmp_path: Path) -> Path:
     """A checkpoint of a tiny model with DFC2020's eight classes."""
     task = tiny_task(num_classes=8, class_names=None, class_colors=None)
-    for attention in task.model.attentions:
-        attention.qkv.weight.data *= 30  # untrained attention is nearly flat
-    return save_task(task, tmp_path / 'eight.ckpt')
+    return save_task(decisive(task), tmp_path / 'eight.ckpt')
 
 
 def test_arrays_and_rasters_of_a_data_set(

@@ -16,7 +16,8 @@ def test_every_pixel_is_covered_and_no_window_leaves_the_scene(
 ) -> None:
     width = 13
     covered = np.zeros((height, width), int)
-    plan = [*WindowPlan(height, width, 8, stride)]
+    planned = WindowPlan(height, width, 8, stride)
+    plan = [planned[number] for number in range(len(planned))]
     for row, col, tall, wide in plan:
         assert 0 <= row
         assert row + tall <= height

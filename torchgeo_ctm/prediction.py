@@ -162,7 +162,7 @@ def pseudo_masks(
             f"{checkpoint} has none; nearest: 'attention'"
         )
     datamodule = ChipDataModule(read_data(config), split)
-    writer = ChipMaskWriter(str(output), datamodule.name, overwrite, images)
+    writer = ChipMaskWriter(str(output), datamodule.dataset_name, overwrite, images)
     _predict(task, datamodule, [writer], accelerator, progress)
     written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
     if writer.path('masks').exists():

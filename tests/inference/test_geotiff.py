@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rio_cogeo.cogeo import cog_validate
 
 from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.inference.geotiff import (
@@ -23,11 +24,13 @@ def write(
 ) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     values = np.random.default_rng(0).integers(0, 2, grid[:2]).astype(np.uint8)
     values[:5] = NODATA
-    product = RasterRows(path, grid, 'land cover class', {'STRIDE': '7'}, CLASSES)
+    product = RasterRows(path, grid, ['land cover class'], {'STRIDE': '7'}, CLASSES)
     for row in range(0, grid.height, 100):
         product.write(row, values[row : row + 100])
     assert not path.exists()
     product.finish('mode')
+    assert not path.exists()
+    product.publish()
     return values
 
 
@@ -55,6 +58,27 @@ def test_a_finished_raster_has_every_fact(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize('size', [(1, 1), (512, 512), (1300, 700), (3, 5000)])
+def test_the_raster_is_a_valid_cog(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / 'mask.tif'
+    write(path, GRID._replace(height=size[0], width=size[1]))
+    valid, errors, warnings = cog_validate(path, strict=True)
+    assert valid, (errors, warnings)
+
+
+def test_many_bands_with_a_scale(tmp_path: Path) -> None:
+    path = tmp_path / 'shares.tif'
+    values = np.arange(2 * 30 * 40, dtype=np.uint8).reshape(2, 30, 40) % 101
+    product = RasterRows(path, Grid(30, 40, None, GRID.transform), ['a', 'b'], {})
+    product.write(0, values)
+    product.finish('average', 0.01)
+    product.publish()
+    with rasterio.open(path) as raster:
+        np.testing.assert_array_equal(raster.read(), values)
+        assert raster.scales == (0.01, 0.01)
+        assert raster.descriptions == ('a', 'b')
+
+
 def test_gdal_reads_the_names_from_the_sidecar(tmp_path: Path) -> None:
     path = tmp_path / 'mask.tif'
     write(path)
@@ -67,7 +91,7 @@ def test_gdal_reads_the_names_from_the_sidecar(tmp_path: Path) -> None:
 
 
 def test_an_abandoned_raster_leaves_nothing(tmp_path: Path) -> None:
-    product = RasterRows(tmp_path / 'mask.tif', GRID, 'x', {}, CLASSES)
+    product = RasterRows(tmp_path / 'mask.tif', GRID, ['x'], {}, CLASSES)
     product.write(0, np.zeros((10, 600), np.uint8))
     product.abandon()
     product.abandon()
@@ -105,7 +129,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match='cannot be written'):
-        RasterRows(tmp_path / 'gone' / 'mask.tif', GRID, 'x', {}, CLASSES)
+        RasterRows(tmp_path / 'gone' / 'mask.tif', GRID, ['x'], {}, CLASSES)
     assert list(tmp_path.iterdir()) == []
 
 

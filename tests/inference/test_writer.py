@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from torchgeo.datasets import RasterDataset
 
 from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
 from torchgeo_ctm.datamodules import SceneDataModule
@@ -246,8 +247,13 @@ class TestProducts:
         assert sum(areas.values()) == pytest.approx(63, rel=2e-3)
         assert len(mask.plot().axes) == 1
 
+    @pytest.mark.parametrize('as_dataset', [False, True])
     def test_many_scenes_into_a_folder(
-        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+        self,
+        write_scene: WriteScene,
+        checkpoint: Path,
+        tmp_path: Path,
+        as_dataset: bool,
     ) -> None:
         scenes = [write_scene('a.tif'), write_scene('b.tif', height=40)]
         empty = np.zeros((13, 40, 40), np.uint16)
@@ -255,7 +261,8 @@ class TestProducts:
         out = tmp_path / 'masks'
         out.mkdir()
         trainer = quiet_trainer(PseudoMaskWriter(str(out)))
-        datamodule = SceneDataModule([str(scene) for scene in scenes])
+        listed: Any = [str(scene) for scene in scenes]
+        datamodule = SceneDataModule(RasterDataset(listed) if as_dataset else listed)
         trainer.predict(
             load_task(checkpoint), datamodule=datamodule, return_predictions=False
         )

@@ -34,7 +34,7 @@ class ChipDataModule(LightningDataModule):
         self.split = split
 
     @property
-    def name(self) -> str:
+    def dataset_name(self) -> str:
         """The data set's name: its class, in lower case."""
         dataset: Any = getattr(self.data, 'tiles', None)
         dataset = dataset or getattr(self.data, 'dataset_class', type(self.data))
@@ -104,4 +104,4 @@ class ChipDataModule(LightningDataModule):
         if hasattr(self.data, 'chip_place'):
             name, grid = self.data.chip_place(self.chips, index)
             return str(name), grid
-        return f'{self.name}_{index:06d}', None
+        return f'{self.dataset_name}_{index:06d}', None

@@ -1,10 +1,12 @@
 """Data module of scenes to predict."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
+from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows
 from ..errors import SettingError
@@ -20,7 +22,7 @@ class SceneDataModule(NonGeoDataModule):
 
     def __init__(
         self,
-        scene: str | list[str],
+        scene: str | list[str] | RasterDataset,
         batch_size: int = 8,
         num_workers: int = 1,
         window: int | None = None,
@@ -35,7 +37,8 @@ class SceneDataModule(NonGeoDataModule):
 
         Args:
             scene: Any raster that GDAL opens, a folder with one file a band, a
-                ``.SAFE``; or a list of such scenes.
+                ``.SAFE``; a list of such scenes; or a TorchGeo RasterDataset, whose
+                files are the scenes (folders of files, where it has one a band).
             batch_size: Windows per batch.
             num_workers: Threads that read ahead and decode; 0 reads when the model
                 has finished.
@@ -53,7 +56,7 @@ class SceneDataModule(NonGeoDataModule):
                 that overlapping windows cut the patches in different places.
         """
         super().__init__(SceneWindows, batch_size, num_workers)
-        self.scenes = [scene] if isinstance(scene, str) else [str(s) for s in scene]
+        self.scenes = _scenes(scene)
         self.window = window
         self.stride = stride
         self.scene_bands = scene_bands
@@ -139,6 +142,16 @@ class SceneDataModule(NonGeoDataModule):
         """Return the batches of each scene."""
         self.before_reading()
         return self.batches
+
+
+def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
+    """Return the paths of the scenes, in order and each once."""
+    if isinstance(scene, RasterDataset):
+        paths = [Path(path) for path in scene.files]
+        if scene.separate_files:
+            paths = [path.parent for path in paths]
+        return sorted({str(path) for path in paths})
+    return [scene] if isinstance(scene, str) else [str(path) for path in scene]
 
 
 def _nothing() -> None:

@@ -1,7 +1,8 @@
 """Batches of a scene's windows, read strip by strip, ahead of the model."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -55,11 +56,17 @@ class SceneBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
-        return _ReadAhead(self._batches()) if self.ahead else self._batches()
+        return _ReadAhead(self._begin) if self.ahead else self._begin()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _begin(self) -> Iterator[Batch]:
+        """Open the scene anew: two readers must never share an open file."""
+        scene = copy(self.scene)
+        scene.open()
+        return self._batches(scene)
+
+    def _batches(self, scene: SceneWindows) -> Iterator[Batch]:
         """Read strip after strip, keeping the rows that the next one shares."""
-        rows = _Rows(self.scene)
+        rows = _Rows(scene)
         columns = len(self.scene.plan.cols)
         for strip in self.strips:
             numbers = np.arange(strip * columns, (strip + 1) * columns)
@@ -123,39 +130,32 @@ class _Rows:
 
 
 class _ReadAhead:
-    """Draws from an iterator in a thread, one item ahead of whoever asks."""
+    """Draws from an iterator in a thread, one item ahead of whoever asks.
 
-    def __init__(self, source: Iterator[Batch]) -> None:
-        self._source = source
+    The thread starts with the first item that is asked for: Lightning also makes
+    iterators that it only looks at.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[Batch]]) -> None:
+        self._begin = begin
         self._queue: Queue[tuple[str, Any]] = Queue(maxsize=2)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def _start(self) -> None:
+        """Open the source here, for warnings are no thread's own, and read there."""
+        # the thread must not know this object, or nobody could ever let go of it
+        self._thread = threading.Thread(
+            target=_fill, args=(self._begin(), self._queue, self._stop), daemon=True
+        )
         self._thread.start()
-
-    def _fill(self) -> None:
-        """Put items, the end or an error into the queue until nobody listens."""
-        try:
-            for item in self._source:
-                if not self._put(('item', item)):
-                    return
-            self._put(('end', None))
-        except BaseException as error:  # noqa: BLE001  raised again where it is asked for
-            self._put(('error', error))
-
-    def _put(self, entry: tuple[str, Any]) -> bool:
-        """Wait for room; false if nobody listens any more."""
-        while not self._stop.is_set():
-            try:
-                self._queue.put(entry, timeout=PATIENCE)
-            except Full:
-                continue
-            return True
-        return False
 
     def __iter__(self) -> '_ReadAhead':
         return self
 
     def __next__(self) -> Batch:
+        if self._thread is None:
+            self._start()
         while True:
             try:
                 kind, content = self._queue.get(timeout=PATIENCE)
@@ -178,3 +178,29 @@ class _ReadAhead:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _fill(
+    source: Iterator[Batch], queue: Queue[tuple[str, Any]], stop: threading.Event
+) -> None:
+    """Put items, the end or an error into the queue until nobody listens."""
+    try:
+        for item in source:
+            if not _put(queue, stop, ('item', item)):
+                return
+        _put(queue, stop, ('end', None))
+    except BaseException as error:  # noqa: BLE001  raised again where it is asked for
+        _put(queue, stop, ('error', error))
+
+
+def _put(
+    queue: Queue[tuple[str, Any]], stop: threading.Event, entry: tuple[str, Any]
+) -> bool:
+    """Wait for room; false if nobody listens any more."""
+    while not stop.is_set():
+        try:
+            queue.put(entry, timeout=PATIENCE)
+        except Full:
+            continue
+        return True
+    return False

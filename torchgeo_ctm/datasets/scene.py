@@ -258,7 +258,7 @@ class SceneWindows(NonGeoDataset):
         """
         place = RasterWindow(window.col, window.row, window.width, window.height)
         try:
-            raster = self._open()
+            raster = self.open()
             pixels = raster.read(self.indexes, window=place)
             valid = self._valid(raster, pixels, place)
         except RasterioIOError as error:
@@ -271,8 +271,8 @@ class SceneWindows(NonGeoDataset):
             valid &= np.isfinite(pixels).all(axis=0)
         return pixels, valid
 
-    def _open(self) -> DatasetReader:
-        """Return the raster, opened once in each process or thread that reads."""
+    def open(self) -> DatasetReader:
+        """Return the raster, opened once; a copy of this object opens its own."""
         if self._raster is None:
             self._raster = open_scene(self.source.dataset, self.threads, self.scene)
         return self._raster

@@ -49,6 +49,8 @@ class ScoreJournal:
             OutputError: If another run holds it, or nothing can be written here.
         """
         try:
+            # a lock that cannot be made looks like one that is held
+            self.folder.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise OutputError(
@@ -104,7 +106,7 @@ class ScoreJournal:
         self.reload()
         if (self.folder / 'layout.json').exists():
             self._read_layout()
-        self._files['finished'] = (self.folder / 'finished').open('r+b')
+        self._files['finished'] = (self.folder / 'finished').open('r+b', 0)
 
     def _read_layout(self) -> None:
         """Learn what a record looks like."""
@@ -114,7 +116,8 @@ class ScoreJournal:
         self._layout = (tuple(found['shape']), dtype, found['window'])
         path = self.folder / 'records'
         path.touch()
-        self._files['records'] = path.open('r+b')
+        # no buffer: other processes write to the same file
+        self._files['records'] = path.open('r+b', 0)
 
     @property
     def record_bytes(self) -> int:
@@ -155,11 +158,9 @@ class ScoreJournal:
             for number, values, mask in zip(numbers, scores, valid, strict=True):
                 records.seek(int(number) * self.record_bytes)
                 records.write(values.tobytes() + np.packbits(mask).tobytes())
-            records.flush()
             for number, flag in zip(numbers, 1 + nothing.astype(np.uint8), strict=True):
                 flags.seek(int(number))
                 flags.write(bytes([flag]))
-            flags.flush()
         except OSError as error:
             raise OutputError(
                 f'{self.output} cannot be written: {error}; what has been computed '

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
-from ..scaling import reflectance_complaint
+from ..reflectance import reflectance_complaint
 from .geotiff import check_not_input, check_output
 from .journal import ScoreJournal
 from .memory import estimate

@@ -1,0 +1,142 @@
+"""Whether a scene's numbers are those a model was trained on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from .scaling import band_key
+
+#: Medians of a checkpoint's means between which they are reflectances x 10,000.
+_REFLECTANCES = (300.0, 6000.0)
+#: Bands in which water and shade are far darker than any dry land.
+_INFRARED = ('b5', 'b6', 'b7', 'b8', 'b8a', 'b11', 'b12')
+
+
+def reflectance_complaint(
+    pixels: ArrayLike | Tensor,
+    mean: ArrayLike | Tensor,
+    std: ArrayLike | Tensor,
+    bands: Sequence[str],
+) -> str | None:
+    """Say in one line why a scene's numbers are not those a model was trained on.
+
+    For method 'standard'. Judged by percentiles over all bands, so that scenes of
+    nothing but water, snow, cloud, sand or shade pass: what is merely dark or bright
+    is no reason.
+
+    Args:
+        pixels: Valid pixels (bands, n), in the scene's numbers, after the offset.
+        mean: Mean (bands,) of the model's training data, in its numbers.
+        std: Standard deviation (bands,), likewise.
+        bands: Names of the bands, in that order.
+
+    Returns:
+        What was found and what to give instead, or None for a scene without fault, or
+        with too few pixels (below 64) to tell.
+    """
+    values, means, stds = (_array(numbers) for numbers in (pixels, mean, std))
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if values.shape[1] < 64:
+        return None
+    # enough for one in a thousand to be a hundred pixels
+    values = values[:, :: max(1, values.shape[1] // 100_000)]
+    if (values == values[:, :1]).all():
+        return 'every band holds one and the same value in all pixels'
+    middle = np.median(values, axis=1)
+    low, high = _REFLECTANCES
+    if low <= np.median(means) <= high:
+        return _reflectance_fault(values, middle, means, stds, bands)
+    ratio = float(np.median(np.abs(middle) / (np.abs(means) + 3 * stds)))
+    if ratio <= 30:
+        return None
+    return _typical(middle, means) + (
+        ': divide the scene by 10,000' if 1e3 < ratio < 1e5 else ': give the same unit'
+    )
+
+
+def _array(numbers: ArrayLike | Tensor) -> NDArray[np.float64]:
+    """Return numbers as float64, one row per band."""
+    if isinstance(numbers, Tensor):
+        numbers = numbers.detach().cpu().numpy()
+    array = np.asarray(numbers, np.float64)
+    return array if array.ndim == 2 else array.reshape(-1)
+
+
+def _number(value: float) -> str:
+    """Write a number as one reads it: 1,234 or 0.0123."""
+    return f'{value:,.0f}' if abs(value) >= 10 else f'{value:.3g}'
+
+
+def _typical(middle: NDArray[np.float64], means: NDArray[np.float64]) -> str:
+    """Say what values are found and expected."""
+    return (
+        f'values of about {_number(float(np.median(middle)))} were found where the '
+        f'model was trained on about {_number(float(np.median(means)))}'
+    )
+
+
+def _reflectance_fault(
+    values: NDArray[np.float64],
+    middle: NDArray[np.float64],
+    means: NDArray[np.float64],
+    stds: NDArray[np.float64],
+    bands: Sequence[str],
+) -> str | None:
+    """Return what is wrong with numbers that should be reflectances x 10,000."""
+    smallest, largest = float(values.min()), float(values.max())
+    span = f'values lie between {_number(smallest)} and {_number(largest)}'
+    keys = [band_key(band) for band in bands]
+    if smallest >= -1 and np.quantile(values, 0.999) <= 2:
+        return f'{span}, as reflectances of 0…1 do: multiply the scene by 10,000'
+    if _is_8_bit(values, keys):
+        return f'{span}, as in an 8-bit picture: give reflectances × 10,000'
+    if np.mean(middle < -0.05 * np.median(means)) >= 0.5:
+        return f'{span}, most below 0: the offset was subtracted already, give offset 0'
+    bright = np.median((middle - 1000 - means) / stds) > 2.5
+    # a model that was trained on shifted numbers has no band of a low mean
+    if means.min() < 950 and _is_shifted(values, keys, bool(bright)):
+        return (
+            f'{span}, none near 0, as in Sentinel-2 products of processing baseline '
+            '04.00 and later: give offset -1000'
+        )
+    # clouds and snow in the sun reach 16,000
+    if np.median(middle) > 20_000:
+        return _typical(middle, means) + ': give reflectances × 10,000'
+    return None
+
+
+def _is_8_bit(values: NDArray[np.float64], keys: Sequence[str]) -> bool:
+    """Tell a picture of whole numbers 0…255 from dark water, which has them too.
+
+    A picture has white pixels, or an infrared far brighter than water in the sun.
+    """
+    if values.min() < 0 or values.max() > 255 or (values % 1).any():
+        return False
+    white, almost = (np.count_nonzero(values == level) for level in (255, 254))
+    infrared = [key in _INFRARED for key in keys]
+    tops = np.quantile(values, 0.99, axis=1)[infrared]
+    telling = len({'b2', 'b3', 'b4', 'b11', 'b12'} & {*keys}) > 0
+    return bool(white > 10 + 2 * almost or (tops.size and telling and tops.min() > 200))
+
+
+def _is_shifted(values: NDArray[np.float64], keys: Sequence[str], bright: bool) -> bool:
+    """Tell numbers that are 1,000 too large from a bright scene.
+
+    B10 tells alone: the air absorbs nearly all of it, and above clouds it varies.
+    Without it open water is needed, which holds about 0 in the whole infrared: 1 in
+    1,000 pixels near 1,000 in three such bands or more, by nearly the same number,
+    none darker in any band, in a scene that is not *bright* all over as snow is.
+    """
+    floor = np.quantile(values, 0.001, axis=1)
+    if floor.min() < 900:
+        return False
+    if 'b10' in keys:
+        cirrus = keys.index('b10')
+        steady = np.median(values[cirrus]) - floor[cirrus] < 80
+        return bool(990 <= floor[cirrus] <= 1100 and steady)
+    dark = [floor[keys.index(key)] for key in _INFRARED if key in keys]
+    if len(dark) < 3 or bright:
+        return False
+    return bool(min(dark) >= 980 and max(dark) <= 1100 and max(dark) - min(dark) <= 60)
