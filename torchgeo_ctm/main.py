@@ -48,7 +48,7 @@ def predict(
     window: int | None = None,
     stride: int | None = None,
     batch_size: int = 8,
-    num_workers: int = 1,
+    num_workers: int | None = None,
     scene_bands: list[str] | None = None,
     nodata: float | None = None,
     offset: float | None = None,
@@ -75,7 +75,8 @@ def predict(
         window: Side of a window in pixels; the training chip's if not given.
         stride: Distance between windows in pixels; half a window if not given.
         batch_size: Windows per batch.
-        num_workers: Threads that read ahead and decode.
+        num_workers: Threads that read ahead and decode; 0 reads in turns with the
+            model, which is best for a local scene on a CPU; chosen if not given.
         scene_bands: Names of the scene's bands in file order, as B01,B02,..., if its
             own descriptions are missing or wrong.
         nodata: Value that means no data; what the scene says if not given.

@@ -47,7 +47,7 @@ def predict_scene(
     window: int | None = None,
     stride: int | None = None,
     batch_size: int = 8,
-    num_workers: int = 1,
+    num_workers: int | None = None,
     scene_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     offset: float | None = None,
@@ -72,7 +72,8 @@ def predict_scene(
         window: Side of a window in pixels; None: the training chip's.
         stride: Distance between windows in pixels; None: half a window.
         batch_size: Windows per batch.
-        num_workers: Threads that read ahead and decode.
+        num_workers: Threads that read ahead and decode; 0 reads in turns with the
+            model, which is best for a local scene on a CPU; chosen if not given.
         scene_bands: Names of the scene's bands in file order, if its own descriptions
             are missing or wrong.
         nodata: Value that means no data; None: what the raster says.

@@ -205,7 +205,7 @@ class BandScaling(nn.Module):
             x = x.clamp(*self.clip)
         if self.method == 'per_chip_maximum':
             return x / x.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
-        return (x - self.mean) / self.std
+        return x.sub(self.mean).div_(self.std)
 
 
 def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, ...]:

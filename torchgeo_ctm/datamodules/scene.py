@@ -1,5 +1,6 @@
 """Data module of scenes to predict."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
-from ..datasets import SceneBatches, SceneWindows
+from ..datasets import SceneBatches, SceneWindows, Thumbnail
 from ..errors import SettingError
 
 
@@ -24,7 +25,7 @@ class SceneDataModule(NonGeoDataModule):
         self,
         scene: str | list[str] | RasterDataset,
         batch_size: int = 8,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         window: int | None = None,
         stride: int | None = None,
         scene_bands: Sequence[str] | None = None,
@@ -40,8 +41,9 @@ class SceneDataModule(NonGeoDataModule):
                 ``.SAFE``; a list of such scenes; or a TorchGeo RasterDataset, whose
                 files are the scenes (folders of files, where it has one a band).
             batch_size: Windows per batch.
-            num_workers: Threads that read ahead and decode; 0 reads when the model
-                has finished.
+            num_workers: Threads that read ahead and decode; 0 reads when the model has
+                finished, and decodes with every core; None: 0 for a local scene on a
+                CPU, where reading ahead takes the model's cores from it, else 2.
             window: Side of a window in pixels, a multiple of the model's patch; None
                 takes the chip size the model was trained with.
             stride: Distance between windows in pixels; None takes half a window.
@@ -55,8 +57,9 @@ class SceneDataModule(NonGeoDataModule):
             shifted_grids: Move *stride* to the nearest odd multiple of half a patch, so
                 that overlapping windows cut the patches in different places.
         """
-        super().__init__(SceneWindows, batch_size, num_workers)
+        super().__init__(SceneWindows, batch_size)
         self.scenes = _scenes(scene)
+        self.threads = num_workers
         self.window = window
         self.stride = stride
         self.scene_bands = scene_bands
@@ -86,13 +89,14 @@ class SceneDataModule(NonGeoDataModule):
             )
         for name, value, least in (
             ('batch_size', self.batch_size, 1),
-            ('num_workers', self.num_workers, 0),
+            ('num_workers', self.threads, 0),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise SettingError(f'{name}={value} is too small; nearest: {least}')
         task: Any = self.trainer.lightning_module
         window = self._window(task)
         stride = self._stride(task, window)
+        ahead = self._ahead()
         self.predict_datasets = [
             SceneWindows(
                 scene,
@@ -104,15 +108,33 @@ class SceneDataModule(NonGeoDataModule):
                 self.nodata,
                 self.offset,
                 getattr(task.scaling, 'offset', 0.0),
-                self.num_workers,
+                ahead or os.cpu_count() or 1,
             )
             for scene in self.scenes
         ]
         part = (self.trainer.global_rank, self.trainer.world_size)
         self.batches = [
-            SceneBatches(scene, self.batch_size, self.num_workers, part)
+            SceneBatches(scene, self.batch_size, ahead, part)
             for scene in self.predict_datasets
         ]
+
+    def take_thumbnails(self, bands: Sequence[int], longest: int) -> None:
+        """Take a small picture of each scene while it is read.
+
+        Args:
+            bands: Positions among the model's bands.
+            longest: Longest side in pixels.
+        """
+        for batches in self.batches:
+            batches.thumbnail = Thumbnail(batches.scene, bands, longest)
+
+    def _ahead(self) -> int:
+        """Return how many threads read ahead."""
+        if self.threads is not None:
+            return self.threads
+        local = all(Path(scene).exists() for scene in self.scenes)
+        trainer: Any = self.trainer
+        return 0 if local and trainer.strategy.root_device.type == 'cpu' else 2
 
     def _window(self, task: Any) -> int:
         """Return the side of a window in pixels, if the model's patches fit it."""

@@ -1,7 +1,7 @@
 """Batches of a scene's windows, read strip by strip, ahead of the model."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from queue import Empty, Full, Queue
 from typing import Any
@@ -53,6 +53,8 @@ class SceneBatches:
         self.strips = range(first, last)
         #: Above 0 for windows that need not be computed any more, by number.
         self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
+        #: A small picture that is taken of the rows that are read anyway, or None.
+        self.thumbnail: Thumbnail | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
@@ -74,6 +76,8 @@ class SceneBatches:
                 continue
             top, tall = self.scene.plan[int(numbers[0])][::2]
             pixels, valid = rows.read(top, tall)
+            if self.thumbnail is not None:
+                self.thumbnail.take(top, pixels, valid)
             occupied = [
                 int(number)
                 for number in numbers
@@ -96,6 +100,54 @@ class SceneBatches:
             )
         batch = {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
         return batch | {'index': torch.tensor(list(numbers))}
+
+
+class Thumbnail:
+    """A small picture of some bands, taken strip by strip.
+
+    A second look at the scene would decode every block again.
+    """
+
+    def __init__(self, scene: SceneWindows, bands: Sequence[int], longest: int) -> None:
+        """Create an empty picture.
+
+        Args:
+            scene: The scene.
+            bands: Positions among the model's bands.
+            longest: Longest side in pixels.
+        """
+        self._scene = scene
+        self._bands = list(bands)
+        self._longest = longest
+        height, width = scene.grid.height, scene.grid.width
+        shrink = max(1.0, max(height, width) / longest)
+        size = [max(1, round(side / shrink)) for side in (height, width)]
+        self._rows, self._cols = (
+            ((np.arange(small) + 0.5) * side / small).astype(np.int64)
+            for small, side in zip(size, (height, width), strict=True)
+        )
+        self._picture = np.full((len(bands), *size), np.nan, np.float32)
+        self._taken = np.zeros(size[0], bool)
+
+    def take(self, top: int, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Take what the picture shows of rows from *top* on."""
+        inside = (self._rows >= top) & (self._rows < top + pixels.shape[1])
+        inside &= ~self._taken
+        place = np.ix_(self._rows[inside] - top, self._cols)
+        for band, picture in zip(self._bands, self._picture, strict=True):
+            values = pixels[band][place].astype(np.float32)
+            picture[inside] = np.where(valid[place], values, np.nan)
+        self._taken |= inside
+
+    def picture(self) -> NDArray[np.float32]:
+        """Return the picture (bands, h, w), NaN where invalid.
+
+        Where strips were left out, because they had been computed before or by other
+        processes, the scene is read once more.
+        """
+        if self._taken.all():
+            return self._picture
+        return self._scene.overview(self._bands, self._longest)
 
 
 def _columns(window: Window) -> slice:

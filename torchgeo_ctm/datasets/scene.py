@@ -306,7 +306,7 @@ class SceneWindows(NonGeoDataset):
             indexes: Positions among the model's bands.
             longest: Longest side in pixels.
         """
-        with open_scene(self.source.dataset, name=self.scene) as raster:
+        with open_scene(self.source.dataset, self.threads, self.scene) as raster:
             shrink = max(1.0, max(raster.height, raster.width) / longest)
             height = max(1, round(raster.height / shrink))
             width = max(1, round(raster.width / shrink))

@@ -1,6 +1,8 @@
 """What is written of a scene: which products, under which names, in which order."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,25 +92,31 @@ class Products:
         for product, raster in self.rasters.items():
             raster.write(row, values[product])
 
-    def finish(self, rgb: NDArray[np.float32] | None, acquired: str | None) -> None:
+    def finish(
+        self, picture: Callable[[], NDArray[np.float32]] | None, acquired: str | None
+    ) -> None:
         """Make the other products, and give everything its final name.
 
         Where the class raster is, everything is: it comes last but for the STAC item,
         which describes it.
 
         Args:
-            rgb: The scene in small (3, h, w) for the quick look, NaN without data.
+            picture: Returns the scene in small (3, h, w) for the quick look, NaN
+                without data; None: no quick look.
             acquired: When the scene was taken, ISO 8601, if known.
         """
-        for product, raster in self.rasters.items():
-            mode = 'mode' if product == 'mask' else 'average'
-            raster.finish(mode, PER_CENT if product == 'probabilities' else None)
-        if self.options.polygons:
-            self._vectorize()
+        # what libraries do to warnings in threads is undone when all have ended
+        with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._finish_raster, self.rasters))
+            tasks = []
+            if self.options.polygons:
+                tasks.append(pool.submit(self._vectorize))
+            if picture is not None:
+                tasks.append(pool.submit(self._draw, picture))
+            for task in tasks:
+                task.result()
         if self.options.style:
             write_style(self.paths['style'], self.class_names, self.class_colors)
-        if self.options.picture and rgb is not None:
-            self._draw(rgb)
         for raster in reversed(self.rasters.values()):
             raster.publish()
         if self.options.stac:
@@ -127,6 +135,12 @@ class Products:
                 properties,
             )
 
+    def _finish_raster(self, product: str) -> None:
+        """Turn the rows of a raster product into a COG."""
+        mode = 'mode' if product == 'mask' else 'average'
+        scale = PER_CENT if product == 'probabilities' else None
+        self.rasters[product].finish(mode, scale)
+
     def _vectorize(self) -> None:
         """Make polygons of the finished class raster."""
         confidence = self.rasters.get('confidence')
@@ -139,15 +153,18 @@ class Products:
             overwrite=True,
         )
 
-    def _draw(self, rgb: NDArray[np.float32]) -> None:
+    def _draw(self, picture: Callable[[], NDArray[np.float32]]) -> None:
         """Write the quick look."""
+        rgb = picture()
         with rasterio.open(self.rasters['mask'].cog) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
         figure = quick_look(rgb, mask, self.class_names, self.class_colors)
         path = self.paths['picture']
         temporary = temporary_path(path)
         try:
-            figure.savefig(temporary, format='png', dpi=100)
+            figure.savefig(
+                temporary, format='png', dpi=100, pil_kwargs={'compress_level': 3}
+            )
             temporary.replace(path)
         except OSError as error:
             raise OutputError(f'{path} cannot be written: {error}') from error

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from ..errors import NodataWarning, PresenceWarning, ResumeWarning
 from ..windows import WindowPlan
-from .figures import rgb_indices
 from .geotiff import NODATA
 from .journal import ScoreJournal
 from .mosaic import RowMosaic, Rows
@@ -142,22 +141,20 @@ class SceneRun:
             self._pixels += int(rows.valid.sum())
             self.products.write(rows.row, written)
 
-    def finish(self, scene: Any, bands: Sequence[str]) -> None:
+    def finish(self, scene: Any, thumbnail: Any) -> None:
         """Blend what is left, write every product, and drop the journal.
 
         Args:
-            scene: The scene, for the quick look.
-            bands: Names of the model's bands.
+            scene: The :class:`~torchgeo_ctm.datasets.SceneWindows`.
+            thumbnail: Its :class:`~torchgeo_ctm.datasets.Thumbnail`, or None.
         """
         self._replay(len(self.plan))
         self._write(self._mosaic.finish())
         if self.progress is not None:
             self._advance(len(self.plan))
             self.progress.close()
-        rgb = None
-        if self.products.options.picture:
-            rgb = scene.overview(rgb_indices(bands))
-        self.products.finish(rgb, scene.source.acquired)
+        picture = thumbnail.picture if thumbnail is not None else None
+        self.products.finish(picture, scene.source.acquired)
         self._warn(scene.scene)
         self.journal.close()
         self.journal.remove()

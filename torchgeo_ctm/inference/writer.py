@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -15,11 +16,17 @@ from tqdm import tqdm
 from .. import __version__
 from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
 from ..reflectance import reflectance_complaint
+from .figures import rgb_indices
 from .geotiff import check_not_input, check_output
 from .journal import ScoreJournal
 from .memory import estimate
 from .products import ProductOptions, Products, check_products
 from .scene_run import SceneRun, say_what_was_found
+
+#: Longest side of the quick look's scene, in pixels.
+PICTURE = 768
+#: Every how many rows and columns of the first windows are looked at.
+SAMPLED = 4
 
 
 class PseudoMaskWriter(Callback):
@@ -129,6 +136,8 @@ class PseudoMaskWriter(Callback):
         """Open a journal for each scene, and tell the reader what it can skip."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         weights = _weights_hash(task)
+        if self.options.picture:
+            datamodule.take_thumbnails(rgb_indices(task.bands), PICTURE)
         alone = trainer.world_size == 1
         for path, scene, batches in zip(
             self.outputs(datamodule.scenes),
@@ -182,7 +191,9 @@ class PseudoMaskWriter(Callback):
         if not hasattr(task.scaling, 'mean') or task.scaling.method != 'standard':
             return
         offset = task.scaling.offset
-        pixels = batch['image'].movedim(1, 0)[:, batch['valid']].float() + offset
+        some = np.s_[..., ::SAMPLED, ::SAMPLED]
+        image, valid = batch['image'][some], batch['valid'][some]
+        pixels = image.movedim(1, 0)[:, valid].float() + offset
         complaint = reflectance_complaint(
             pixels.cpu().numpy(),
             task.scaling.mean.flatten().cpu().numpy(),
@@ -220,7 +231,8 @@ class PseudoMaskWriter(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         while self._finished < end:
             scene = datamodule.predict_datasets[self._finished]
-            self.runs[self._finished].finish(scene, task.bands)
+            thumbnail = datamodule.batches[self._finished].thumbnail
+            self.runs[self._finished].finish(scene, thumbnail)
             self._finished += 1
 
     def on_predict_end(
@@ -299,5 +311,5 @@ def _weights_hash(task: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(task.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
     return digest.hexdigest()
