@@ -4,14 +4,14 @@ Every ratio has both sides in one run:
 
 * ``pipeline_efficiency``: pixels per second from opening the scene to the finished
   files, over those of the bare model's best batched forward pass (ViT-B/16, 13 bands,
-  stride = window, all products);
+  stride = window, all products; ``…_rasters_only`` without polygons and quick look);
 * ``model_vs_timm``, ``attention_only_vs_timm``, ``half_heads_vs_timm``: see
   :mod:`benchmarks.model_speed`;
 * ``peak_rss_mb``: peak memory by side of the scene (tiny model), one process each;
 * ``windows_computed_twice``: share of the windows that were computed twice when the
   process was killed half-way and started again, at most.
 
-    python benchmarks/inference.py output/inference --json benchmarks/results/inference.json
+    python benchmarks/inference.py --json benchmarks/results/inference.json
 """
 
 import argparse
@@ -32,11 +32,14 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from benchmarks.model_speed import model_ratios
 from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.prediction import predict_scene, quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
+
+# run as a script, the folder above is not where Python looks
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.model_speed import model_ratios
 
 CHIP = 224
 TILE = 512
@@ -90,9 +93,21 @@ def bare_seconds(task: ClassTokenMaskingTask, batch: int, windows: int) -> float
 
 
 def pipeline(
-    folder: Path, side: int, batches: tuple[int, ...] = (4, 8, 16), rounds: int = 5
+    folder: Path,
+    side: int,
+    batches: tuple[int, ...] = (4, 8, 16),
+    rounds: int = 4,
+    **products: bool,
 ) -> dict[str, Any]:
-    """Compare whole predictions with the bare model, in turns; the median counts."""
+    """Compare whole predictions with the bare model, in turns; the median counts.
+
+    Args:
+        folder: Folder for scene, checkpoint and products.
+        side: Side of the scene in pixels.
+        batches: Batch sizes, of which the bare model's best is taken.
+        rounds: Timed predictions.
+        **products: What to leave out, as predict_scene takes it.
+    """
     checkpoint = make_checkpoint(folder / 'base.ckpt', 'ctm_vit_base_patch16_224')
     scene = make_scene(folder / f'scene_{side}.tif', side)
     task = load_task(checkpoint)
@@ -107,7 +122,7 @@ def pipeline(
             start = time.perf_counter()
             predict_scene(
                 scene, checkpoint, folder / 'mask.tif', stride=CHIP, batch_size=best,
-                accelerator='cpu', overwrite=True, progress=False,
+                accelerator='cpu', overwrite=True, progress=False, **products,
             )  # fmt: skip
             seconds = time.perf_counter() - start
             after = bare_seconds(task, best, windows)
@@ -126,14 +141,19 @@ def pipeline(
 
 
 def peak_rss(folder: Path, side: int) -> float:
-    """Return the peak memory in MB of predicting a scene in a process of its own."""
+    """Return the peak memory in MB of predicting a scene in a process of its own.
+
+    Linux tells it (``VmHWM`` in ``/proc/self/status``).
+    """
     checkpoint = make_checkpoint(folder / 'tiny.ckpt', 'ctm_vit_tiny_patch16_224')
     scene = make_scene(folder / f'scene_{side}.tif', side)
+    # ru_maxrss would hold the peak of this process, from before the other one began
     code = (
-        'import sys, resource, json; from torchgeo_ctm.main import main\n'
+        'import re, sys; from torchgeo_ctm.main import main\n'
         'try: main(sys.argv[1:])\n'
         'except SystemExit as stop: assert not stop.code, stop.code\n'
-        'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
+        'status = open("/proc/self/status").read()\n'
+        'print(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])'
     )
     command = [sys.executable, '-c', code, 'predict', scene, '--checkpoint', checkpoint]
     command += ['--output', folder / f'mask_{side}.tif', '--stride', CHIP]
@@ -141,8 +161,7 @@ def peak_rss(folder: Path, side: int) -> float:
     done = subprocess.run(
         list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True
     )
-    unit = 1e6 if platform.system() == 'Darwin' else 1e3
-    return float(done.stdout.splitlines()[-1]) / unit
+    return float(done.stdout.splitlines()[-1]) * 1024 / 1e6
 
 
 def computed_twice(folder: Path, side: int, batch: int = 8) -> float:
@@ -181,6 +200,8 @@ def run(
     quiet_lightning()
     folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = pipeline(folder, side)
+    rasters = pipeline(folder, side, polygons=False, picture=False)
+    report['pipeline_efficiency_rasters_only'] = rasters['pipeline_efficiency']
     report |= model_ratios()
     report['windows_computed_twice'] = computed_twice(folder, side)
     report['peak_rss_mb'] = {str(size): peak_rss(folder, size) for size in sides}
@@ -196,12 +217,13 @@ def run(
 def main() -> None:
     """Read the arguments, run and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('folder', type=Path)
+    parser.add_argument('folder', type=Path, nargs='?', default='output/inference')
     parser.add_argument('--json', type=Path, help='also write the result here')
     parser.add_argument('--side', type=int, default=2240)
     parser.add_argument('--sides', type=int, nargs='*', default=(2745, 10980))
     arguments = vars(parser.parse_args())
     target = arguments.pop('json')
+    arguments['folder'] = Path(arguments['folder'])
     report = json.dumps(run(**arguments), indent=2) + '\n'
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)

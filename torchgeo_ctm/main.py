@@ -101,7 +101,7 @@ def predict(
 
     check_output(output, overwrite)
     # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
-    os.environ.setdefault('GDAL_CACHEMAX', '256')
+    os.environ.setdefault('GDAL_CACHEMAX', '192')
     from .prediction import predict_scene
 
     mask = predict_scene(

@@ -86,6 +86,8 @@ class SceneBatches:
             for chosen in split_evenly(occupied, self.batch_size):
                 if not self.finished[list(chosen)].all():
                     yield self._stack(chosen, pixels, valid)
+            # so that the next strip need not lie beside this one in memory
+            del pixels, valid
 
     def _stack(
         self, numbers: Any, pixels: NDArray[Any], valid: NDArray[np.bool_]
@@ -169,6 +171,8 @@ class _Rows:
         width = self._scene.grid.width
         kept = max(self._end - top, 0) if self._pixels is not None else 0
         fresh = Window(top + kept, 0, tall - kept, width)
+        if not kept:
+            self._pixels = None
         pixels, valid = self._scene.read(fresh)
         if self._pixels is None:
             self._pixels, self._valid = pixels, valid

@@ -8,7 +8,7 @@ GIGABYTE = 1e9
 #: Python, PyTorch, GDAL and Lightning themselves, in bytes; measured.
 PROGRAM = 0.75e9
 #: GDAL's cache of decoded blocks, in bytes, as the command sets it.
-BLOCK_CACHE = 256 * 2**20
+BLOCK_CACHE = 192 * 2**20
 
 
 def estimate(scene: Any, task: Any, batch_size: int) -> str:
@@ -31,7 +31,7 @@ def estimate(scene: Any, task: Any, batch_size: int) -> str:
     hidden = task.model.cls_token.shape[-1]
     batch = 4 * batch_size * (4 * bands * side**2 + 12 * tokens * hidden)
     overlapping = -(-side // plan.stride) + 1
-    band = 4 * classes * width * (overlapping * cells + 3 * 64)
+    band = 4 * classes * width * (overlapping * cells + 3 * 16)
     weights = 4 * sum(p.numel() for p in task.parameters())
     blocks = min(BLOCK_CACHE, strip // (2 * side) * plan.height)
     memory = PROGRAM + strip + blocks + batch + band + weights

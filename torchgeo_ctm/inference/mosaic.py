@@ -10,7 +10,7 @@ from torch import Tensor
 from ..windows import WindowPlan
 
 #: Rows that are blended at a time: memory is this many rows of the scene's width.
-CHUNK = 64
+CHUNK = 16
 
 
 class Rows(NamedTuple):
