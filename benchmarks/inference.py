@@ -97,7 +97,7 @@ def pipeline(
     side: int,
     batches: tuple[int, ...] = (4, 8, 16),
     rounds: int = 4,
-    **products: bool,
+    **products: Any,
 ) -> dict[str, Any]:
     """Compare whole predictions with the bare model, in turns; the median counts.
 
