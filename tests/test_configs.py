@@ -39,6 +39,14 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
+def predict(scene: Path, checkpoint: Path, folder: Path, *more: str) -> None:
+    """Map a scene into ``mask.tif`` through the configuration for scenes."""
+    arguments: list[object] = ['--config', CONFIGS / 'scene.yaml']
+    arguments += ['--ckpt_path', checkpoint]
+    arguments += [f'--data.init_args.scene={scene}', '--trainer.accelerator=cpu']
+    succeeded(torchgeo('predict', *arguments, *more, cwd=folder))
+
+
 def fit_arguments(name: str, root: Path) -> list[str]:
     """What a test adds to a configuration: less of everything."""
     data = {
@@ -100,18 +108,7 @@ def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) ->
     for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
         assert metric in printed
     scene = write_scene()
-    succeeded(
-        torchgeo(
-            'predict',
-            '--config',
-            CONFIGS / 'scene.yaml',
-            '--ckpt_path',
-            checkpoint,
-            f'--data.init_args.scene={scene}',
-            '--trainer.accelerator=cpu',
-            cwd=tmp_path,
-        )
-    )
+    predict(scene, checkpoint, tmp_path)
     # the same objects, so the same bytes as the other door
     ours = predict_scene(
         scene, checkpoint, tmp_path / 'ours.tif', progress=False, accelerator='cpu'
@@ -137,21 +134,13 @@ def test_two_processes_map_one_scene(
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        succeeded(
-            torchgeo(
-                'predict',
-                '--config',
-                CONFIGS / 'scene.yaml',
-                '--ckpt_path',
-                checkpoint,
-                f'--data.init_args.scene={scene}',
-                '--trainer.accelerator=cpu',
-                f'--trainer.devices={processes}',
-                '--trainer.strategy=ddp'
-                if processes > 1
-                else '--trainer.strategy=auto',
-                cwd=folder,
-            )
+        strategy = 'ddp' if processes > 1 else 'auto'
+        predict(
+            scene,
+            checkpoint,
+            folder,
+            f'--trainer.devices={processes}',
+            f'--trainer.strategy={strategy}',
         )
     for name in ('mask.tif', 'mask_confidence.tif', 'mask.qml'):
         one, two = (tmp_path / n / name for n in '12')

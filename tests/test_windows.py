@@ -62,10 +62,9 @@ def test_without_overlap_every_weight_is_one() -> None:
         np.testing.assert_array_equal(weight, 1)
 
 
-def test_strips_and_the_rows_they_finish() -> None:
+def test_windows_are_numbered_strip_by_strip() -> None:
     plan = WindowPlan(20, 30, 8, 6)
     assert [row for row, _ in plan.rows] == [0, 6, 12]
-    assert [plan.finished_rows(strip) for strip in range(3)] == [6, 12, 20]
     assert plan.strip_of(len(plan.cols)) == 1
 
 

@@ -100,8 +100,10 @@ def predict(
     from .inference.geotiff import check_output
 
     check_output(output, overwrite)
+    from .inference.memory import BLOCK_CACHE
+
     # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
-    os.environ.setdefault('GDAL_CACHEMAX', '192')
+    os.environ.setdefault('GDAL_CACHEMAX', str(BLOCK_CACHE))
     from .prediction import predict_scene
 
     mask = predict_scene(

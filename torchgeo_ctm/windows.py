@@ -129,11 +129,6 @@ class WindowPlan:
         """Return the strip that a window belongs to."""
         return index // len(self.cols)
 
-    def finished_rows(self, strip: int) -> int:
-        """Return the first row that the strips after *strip* can still change."""
-        following = strip + 1
-        return self.rows[following][0] if following < len(self.rows) else self.height
-
 
 def split_evenly(items: Sequence[int], largest: int) -> list[Sequence[int]]:
     """Cut a sequence into as few parts as *largest* allows, of nearly equal length."""

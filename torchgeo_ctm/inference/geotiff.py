@@ -37,6 +37,20 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f'{path} is not a GeoTIFF name; nearest: {path.stem}.tif')
+    return check_file(path, overwrite)
+
+
+def check_file(path: Path, overwrite: bool) -> Path:
+    """Refuse a file of any kind that could not be written.
+
+    Args:
+        path: The file to write.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputError: If the folder is missing or read-only, or the file exists and may
+            not be replaced.
+    """
     if not path.parent.is_dir():
         raise OutputError(f'folder {path.parent} does not exist; create it first')
     if not os.access(path.parent, os.W_OK):

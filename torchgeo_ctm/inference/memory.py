@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from .mosaic import CHUNK
+
 GIGABYTE = 1e9
 #: Python, PyTorch, GDAL and Lightning themselves, in bytes; measured.
 PROGRAM = 0.75e9
-#: GDAL's cache of decoded blocks, in bytes, as the command sets it.
-BLOCK_CACHE = 192 * 2**20
+#: GDAL's cache of decoded blocks, in MiB, as the command sets it.
+BLOCK_CACHE = 192
 
 
 def estimate(scene: Any, task: Any, batch_size: int) -> str:
@@ -31,9 +33,9 @@ def estimate(scene: Any, task: Any, batch_size: int) -> str:
     hidden = task.model.cls_token.shape[-1]
     batch = 4 * batch_size * (4 * bands * side**2 + 12 * tokens * hidden)
     overlapping = -(-side // plan.stride) + 1
-    band = 4 * classes * width * (overlapping * cells + 3 * 16)
+    band = 4 * classes * width * (overlapping * cells + 3 * CHUNK)
     weights = 4 * sum(p.numel() for p in task.parameters())
-    blocks = min(BLOCK_CACHE, strip // (2 * side) * plan.height)
+    blocks = min(BLOCK_CACHE * 2**20, strip // (2 * side) * plan.height)
     memory = PROGRAM + strip + blocks + batch + band + weights
     size = 1 if task.hparams['map_rule'] == 'paint' else 4 * classes
     disk = len(plan) * (size * cells**2 + side**2 / 8) + 2 * plan.height * width

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from ..windows import Grid
 from .figures import quick_look
-from .geotiff import RasterRows, check_output, product_path, temporary_path
+from .geotiff import RasterRows, check_file, check_output, product_path, temporary_path
 from .stac import write_item
 from .style import write_style
 from .vector import vectorize
@@ -202,10 +202,5 @@ def check_products(output: Path, options: ProductOptions, overwrite: bool) -> No
     Raises:
         OutputError: If one cannot be written.
     """
-    for name, path in product_paths(output, options).items():
-        if name in ('mask', 'confidence', 'probabilities'):
-            check_output(path, overwrite)
-        elif path.is_dir():
-            raise OutputError(f'{path} is a folder; needed: the name of a file')
-        elif path.exists() and not overwrite:
-            raise OutputError(f'{path} exists; add --overwrite to replace it')
+    for path in product_paths(check_output(output, overwrite), options).values():
+        check_file(path, overwrite)

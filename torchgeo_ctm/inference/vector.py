@@ -1,7 +1,6 @@
 """Polygons of a class raster: complete, or not at all."""
 
 import importlib.util
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ from rasterio.io import DatasetReader
 
 from ..errors import GridError, OutputError, SceneError, SettingError, nearest
 from .areas import PixelAreas
-from .geotiff import check_not_input, temporary_path
+from .geotiff import check_file, check_not_input, temporary_path
 from .masks import class_names, open_confidence, open_mask
 from .patches import Patches, find_patches
 from .polygons import polygons, sieved
@@ -52,15 +51,7 @@ def check_vector_output(path: str | Path, overwrite: bool = False) -> Path:
             f'{path} needs pyarrow: pip install "torchgeo-ctm[parquet]"; nearest '
             f'without it: {path.stem}.gpkg'
         )
-    if not path.parent.is_dir():
-        raise OutputError(f'folder {path.parent} does not exist; create it first')
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f'folder {path.parent} cannot be written to')
-    if path.is_dir():
-        raise OutputError(f'{path} is a folder; needed: the name of a file')
-    if path.exists() and not overwrite:
-        raise OutputError(f'{path} exists; add --overwrite to replace it')
-    return path
+    return check_file(path, overwrite)
 
 
 def vectorize(
