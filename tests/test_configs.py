@@ -1,8 +1,5 @@
 """Every configuration through the real ``torchgeo`` command, on small real files."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +7,16 @@ import pytest
 import rasterio
 import yaml
 
+from tests.command import succeeded, torchgeo
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.datasets.fake_dfc2020 import write_dfc2020
 from torchgeo_ctm.prediction import predict_scene
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-TORCHGEO = Path(sys.executable).with_name('torchgeo')
 
 SMALL_MODEL = [
     '--model.init_args.model_options={embed_dim: 16, depth: 2, num_heads: 2}'
 ]
-
-
-def torchgeo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run ``torchgeo`` as its user does."""
-    return subprocess.run(
-        [TORCHGEO, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
-    )
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def predict(scene: Path, checkpoint: Path, folder: Path, *more: str) -> None:

@@ -15,7 +15,7 @@ ARROWS: dict[str, set[str]] = {
     'demo': EVERYTHING,
     'prediction': EVERYTHING,
     'errors': set(),
-    'labels': {'errors'},
+    'labels': {'windows', 'errors'},
     'scaling': {'errors'},
     'reflectance': {'scaling', 'errors'},
     'windows': {'errors'},
@@ -51,9 +51,15 @@ DOORS: dict[str, set[str]] = {
     },
     'geopandas': {'labels', 'inference.vector'},
     'pyogrio': {'inference.vector'},
-    'pyproj': {'inference.areas', 'inference.vector'},
+    'pyproj': {'inference.areas', 'inference.vector', 'labels', 'datasets'},
     'pystac': {'inference.stac'},
-    'shapely': {'labels', 'inference.polygons', 'inference.stac', 'inference.vector'},
+    'shapely': {
+        'labels',
+        'datasets',
+        'inference.polygons',
+        'inference.stac',
+        'inference.vector',
+    },
 }
 
 FILES = sorted(PACKAGE.rglob('*.py'))

@@ -35,6 +35,10 @@ class DataError(CTMError):
     """A data set whose files are missing or not in the expected layout."""
 
 
+class LabelError(CTMError):
+    """Image labels that are missing, contradict each other, or name unknown classes."""
+
+
 class SettingError(CTMError, ValueError):
     """An argument outside its valid values."""
 
@@ -61,6 +65,10 @@ class ReflectanceWarning(CTMWarning):
 
 class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
+
+
+class LabelWarning(CTMWarning):
+    """Labels that were left out, and how many; or that look wrong, and why."""
 
 
 class ResumeWarning(CTMWarning):

@@ -1,4 +1,4 @@
-"""Image-level labels from other kinds of labels."""
+"""Image-level labels of chips from their masks, on tensors."""
 
 import torch
 from torch import Tensor
