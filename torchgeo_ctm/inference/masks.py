@@ -16,8 +16,8 @@ from rasterio.windows import Window as RasterWindow
 from ..errors import GridError, SceneError
 from .geotiff import NODATA
 
-#: Rows read at a time: half a block of the rasters that predict writes.
-STRIP = 256
+#: Pixels read at a time, as whole rows: what is worked out for each takes 50 bytes.
+STRIP = 1 << 20
 #: What GDAL can sieve and turn into polygons without rounding.
 DTYPES = ('uint8', 'int16', 'uint16', 'int32')
 
@@ -126,19 +126,20 @@ def strips(raster: DatasetReader) -> Iterator[tuple[int, NDArray[np.int32]]]:
         SceneError: If the file is damaged.
     """
     nodata = NODATA if raster.nodata is None else raster.nodata
-    for row in range(0, raster.height, STRIP):
-        values = read_rows(raster, row).astype(np.int32)
+    rows = max(1, STRIP // raster.width)
+    for row in range(0, raster.height, rows):
+        values = read_rows(raster, row, rows).astype(np.int32)
         values[values == nodata] = -1
         yield row, values
 
 
-def read_rows(raster: DatasetReader, row: int) -> NDArray[np.generic]:
-    """Read one strip (rows, width) from *row* downwards.
+def read_rows(raster: DatasetReader, row: int, rows: int) -> NDArray[np.generic]:
+    """Read one strip of at most *rows* rows, (rows, width), from *row* downwards.
 
     Raises:
         SceneError: If the file is damaged.
     """
-    rows = min(STRIP, raster.height - row)
+    rows = min(rows, raster.height - row)
     try:
         values: NDArray[np.generic] = raster.read(
             1, window=RasterWindow(0, row, raster.width, rows)

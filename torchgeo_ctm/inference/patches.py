@@ -80,7 +80,7 @@ def _quantities(
         hectares = areas.rows(row, row + len(values))
     if confidence is None:
         return [hectares]
-    share = read_rows(confidence, row).astype(np.float64)
+    share = read_rows(confidence, row, len(values)).astype(np.float64)
     known = np.isfinite(share)
     if confidence.nodata is not None:
         known &= share != confidence.nodata

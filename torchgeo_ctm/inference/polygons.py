@@ -9,12 +9,16 @@ import rasterio
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
+from rasterio import Affine
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from .geotiff import NODATA
-from .masks import open_mask, open_raster, quiet, strips
+from .masks import open_mask, open_raster, quiet, read_rows, strips
+from .seams import Seam, SeamJoiner
 
+#: Pixels whose polygons are made at a time, as whole rows.
+SLAB = 1 << 22
 #: Polygons that are made at a time.
 CHUNK = 50_000
 #: Polygons that are turned from lists of corners into geometries at a time.
@@ -64,14 +68,55 @@ def sieved(mask: DatasetReader, size: int, folder: Path) -> DatasetReader:
 
 
 def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:
-    """Yield chunks of polygons on the raster's grid, without those of nodata."""
+    """Yield chunks of polygons on the raster's grid, without those of nodata.
+
+    GDAL holds every polygon of what it is given: so it is given slabs of rows, and
+    what is held of a patch in several slabs is its outline.
+    """
+    joiner = SeamJoiner(source.width)
     nodata = NODATA if source.nodata is None else source.nodata
+    above = None
+    rows = max(1, SLAB // source.width)
+    values = read_rows(source, 0, rows)
+    for row in range(0, source.height, rows):
+        bottom = row + len(values)
+        ahead = read_rows(source, bottom, rows) if bottom < source.height else None
+        top_seam = _seam(row, above, values, nodata)
+        seam = _seam(bottom, values, ahead, nodata)
+        pieces: list[Any] = []
+        for shapes in _slab_polygons(values, row, nodata):
+            low, high = shapely.bounds(shapes)[:, 1::2].T
+            cut = (low == row) & top_seam.linked.any()
+            cut |= (high == bottom) & seam.linked.any()
+            pieces += shapes[cut].tolist()
+            yield _placed(shapes[~cut], source.transform)
+        joined = joiner.add(pieces, top_seam, seam)
+        yield _placed(np.array(joined, object), source.transform)
+        if ahead is not None:
+            above, values = values, ahead
+
+
+def _seam(
+    row: int, above: NDArray[Any] | None, below: NDArray[Any] | None, nodata: float
+) -> Seam:
+    """Return the seam between two slabs, or above the first or below the last."""
+    if above is None or below is None:
+        known = above if above is not None else below
+        return Seam(row, np.zeros(0 if known is None else known.shape[1], bool))
+    return Seam(row, (above[-1] == below[0]) & (above[-1] != nodata))
+
+
+def _slab_polygons(
+    values: NDArray[Any], row: int, nodata: float
+) -> Iterator[NDArray[Any]]:
+    """Yield chunks of the polygons of a slab that begins at *row*, in pixels."""
     chunk: list[NDArray[Any]] = []
     rings: list[list[list[tuple[float, float]]]] = []
-    band = rasterio.band(source, 1)
-    for geometry, value in rasterio.features.shapes(band, connectivity=4):
-        if value != nodata:
-            rings.append(geometry['coordinates'])
+    known = values != nodata
+    for geometry, _ in rasterio.features.shapes(
+        values, known, connectivity=4, transform=Affine.translation(0, row)
+    ):
+        rings.append(geometry['coordinates'])
         # corners as tuples take ten times the memory of an array
         if len(rings) == BATCH:
             chunk.append(_from_rings(rings))
@@ -80,6 +125,19 @@ def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:
             yield np.concatenate(chunk)
             chunk = []
     yield np.concatenate([*chunk, _from_rings(rings)])
+
+
+def _placed(shapes: NDArray[Any], transform: Affine) -> NDArray[Any]:
+    """Return polygons in the coordinates of a raster from those in its pixels."""
+    a, b, c, d, e, f = transform[:6]
+
+    def place(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+        cols, rows = corners.T
+        # in GDAL's order of sums, so that corners are its own to the last digit
+        return np.column_stack([c + cols * a + rows * b, f + cols * d + rows * e])
+
+    placed: NDArray[Any] = shapely.transform(shapes, place)
+    return placed
 
 
 def _from_rings(polygons: list[list[list[tuple[float, float]]]]) -> NDArray[Any]:
