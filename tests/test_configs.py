@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rasterio
 import yaml
 
 from tests.command import succeeded, torchgeo
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
-from tests.datasets.fake_dfc2020 import write_dfc2020
+from tests.datasets.fake_dfc2020 import write_contest, write_dfc2020
 from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -29,6 +31,13 @@ def predict(scene: Path, checkpoint: Path, folder: Path, *more: str) -> None:
 
 def fit_arguments(name: str, root: Path) -> list[str]:
     """What a test adds to a configuration: less of everything."""
+    tiles = [
+        '--data.init_args.img_size=64',
+        '--data.init_args.batch_size=1',
+        '--data.init_args.num_workers=0',
+        '--model.init_args.img_size=64',
+        '--trainer.precision=32-true',
+    ]
     data = {
         'synthetic': [
             '--data.dict_kwargs.num_tiles=[4,2,2]',
@@ -38,23 +47,14 @@ def fit_arguments(name: str, root: Path) -> list[str]:
             '--model.init_args.img_size=32',
         ],
         'paper_dfc2020': [
-            '--data.init_args.img_size=64',
-            '--data.init_args.batch_size=1',
-            '--data.init_args.num_workers=0',
-            '--model.init_args.img_size=64',
+            *tiles,
             (
                 '--model.init_args.model_options={embed_dim: 16, depth: 2, '
                 'num_heads: 2, qkv_bias: false, norm_eps: 1.0e-5, final_norm: false}'
             ),
-            '--trainer.precision=32-true',
         ],
-        'dfc2020': [
-            '--data.init_args.img_size=64',
-            '--data.init_args.batch_size=1',
-            '--data.init_args.num_workers=0',
-            '--model.init_args.img_size=64',
-            '--trainer.precision=32-true',
-        ],
+        'dfc2020': tiles,
+        'dfc2020_s1s2': tiles,
     }[name]
     return [
         '--config',
@@ -68,15 +68,25 @@ def fit_arguments(name: str, root: Path) -> list[str]:
 
 
 def test_every_configuration_is_driven() -> None:
-    driven = {'synthetic', 'dfc2020', 'paper_dfc2020', 'scene'}
+    driven = {'synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020', 'scene'}
+    # tests/datamodules/test_image_folder.py
+    driven |= {'ade20k', 'voc2012', 'coco', 'endotect'}
+    # by tests/test_torchgeo_data.py
+    driven |= {'bigearthnet', 'landcoverai', 'sen12ms', 'l8biome'}
+    # by tests/test_training_from_scenes.py
+    driven |= {'scene_training'}
     assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['synthetic', 'dfc2020', 'paper_dfc2020'])
+@pytest.mark.parametrize(
+    'name', ['synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020']
+)
 def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) -> None:
     root = tmp_path / 'data'
-    if name != 'synthetic':
+    if name == 'paper_dfc2020':
+        write_contest(root, validation=2, test=2, block=16)
+    elif name != 'synthetic':
         write_dfc2020(root)
     arguments = fit_arguments(name, root)
     succeeded(torchgeo('fit', *arguments, cwd=tmp_path))
@@ -88,6 +98,11 @@ def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) ->
     for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
         assert metric in printed
     scene = write_scene()
+    if name == 'dfc2020_s1s2':
+        decibels = scene_pixels(70, 90, 15).astype(np.float32)
+        decibels[13:] = decibels[13:] / 100 - 40
+        bands = (*SENTINEL2_BANDS, 'VV', 'VH')
+        scene = write_scene(pixels=decibels, descriptions=bands)
     predict(scene, checkpoint, tmp_path)
     # the same objects, so the same bytes as the other door
     ours = predict_scene(
@@ -158,7 +173,7 @@ def test_a_data_folder_without_tiles_says_so(tmp_path: Path) -> None:
 
 
 def test_configurations_name_every_class_once() -> None:
-    for name in ('synthetic', 'dfc2020', 'paper_dfc2020'):
+    for name in ('synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020'):
         config: Any = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
         model = config['model']['init_args']
         assert len(set(model['class_names'])) == model['num_classes']

@@ -43,7 +43,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def refused(result: tuple[int, str, str], *words: str) -> None:
     """Check for one line on stderr that holds the words, and exit status 2."""
     status, _, err = result
-    shown = ('warning:', 'px/s]', 'of temporary')
+    shown = ('warning:', 'px/s]', 'chip/s]', 'of temporary')
     lines = [line for line in err.splitlines() if line.strip()]
     lines = [line for line in lines if not any(word in line for word in shown)]
     assert status == 2, err

@@ -5,6 +5,8 @@ from torch import nn
 from torchgeo_ctm.errors import BandError, SettingError
 from torchgeo_ctm.scaling import (
     SENTINEL2_BANDS,
+    SENTINEL2_STATISTICS,
+    BandOptions,
     BandScaling,
     band_key,
     build_scaling,
@@ -119,3 +121,59 @@ def test_bands_default_to_sentinel2() -> None:
     assert len(resolve_bands(None, 3)) == 3
     with pytest.raises(SettingError, match='needs 3'):
         resolve_bands(['B02'], 3)
+
+
+DECIBELS: dict[str, BandOptions] = {
+    band: {'offset': 25, 'clip': [0, 25]} for band in ('VV', 'VH')
+}
+
+
+def test_sentinel1_is_scaled_as_in_the_paper() -> None:
+    """Clipped to -25…0 dB and raised by 25, each by its maximum; S2 as without it."""
+    bands = ('B02', 'VV', 'VH')
+    x = torch.rand(2, 3, 8, 8) * torch.tensor([12_000, -40, -40.0]).view(-1, 1, 1)
+    scaled = BandScaling(bands, method='per_chip_maximum', per_band=DECIBELS)(x)
+    radar = x[:, 1:].clamp(-25, 0) + 25
+    torch.testing.assert_close(scaled[:, 1:], radar / radar.amax((2, 3), keepdim=True))
+    alone = BandScaling(['B02'], method='per_chip_maximum')(x[:, :1])
+    assert torch.equal(scaled[:, :1], alone)
+
+
+def test_a_band_has_its_own_statistics() -> None:
+    own: dict[str, BandOptions] = {
+        'vv': {'offset': 25, 'clip': None, 'mean': 12, 'std': 5}
+    }
+    scaling = BandScaling(('B02', 'VV'), offset=-1000, per_band=own)
+    y = scaling(torch.tensor([2000, -8.0]).view(1, 2, 1, 1)).flatten()
+    mean, std = SENTINEL2_STATISTICS['B02']
+    torch.testing.assert_close(y, torch.tensor([(1000 - mean) / std, 1.0]))
+    # it also replaces one entry of the lists
+    lists = {'mean': [1000.0, 7.0], 'std': [100.0, 7.0]}
+    both = BandScaling(('B02', 'VV'), per_band=own, **lists)  # type: ignore[arg-type]
+    y = both(torch.tensor([2000, -8.0]).view(1, 2, 1, 1)).flatten()
+    torch.testing.assert_close(y, torch.tensor([10.0, 1.0]))
+
+
+def test_checkpoints_from_before_per_band_fit() -> None:
+    """The state dict is what it was; a band's own range comes with the arguments."""
+    scaling = BandScaling(('VV', 'VH'), method='per_chip_maximum', per_band=DECIBELS)
+    before = {'mean': torch.zeros(2, 1, 1), 'std': torch.ones(2, 1, 1)}
+    assert scaling.state_dict().keys() == before.keys()
+    assert not any(scaling.load_state_dict(before))
+
+
+@pytest.mark.parametrize(
+    ('per_band', 'message'),
+    [
+        ({'VV2': {'offset': 25}}, "names 'VV2'.*nearest: VV"),
+        ({'VV': {'offsets': 25}}, "of VV 'offsets' is unknown; nearest: offset"),
+        ({'VV': {'clip': [25, 0], 'mean': 12, 'std': 5}}, 'is not .lowest, highest'),
+        ({'VV': {'mean': 12}}, "'VV' has no built-in statistics.*under per_band"),
+        ({'VV': {'mean': 12, 'std': 0}}, 'must be positive'),
+    ],
+)
+def test_impossible_options_of_a_band_are_refused(
+    per_band: dict[str, BandOptions], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        BandScaling(('B02', 'VV'), per_band=per_band)

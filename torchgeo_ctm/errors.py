@@ -56,7 +56,7 @@ class BandWarning(CTMWarning):
 
 
 class NodataWarning(CTMWarning):
-    """A scene without a single valid pixel."""
+    """A scene without a single valid pixel, or pixels that had to be filled."""
 
 
 class ReflectanceWarning(CTMWarning):
@@ -65,6 +65,10 @@ class ReflectanceWarning(CTMWarning):
 
 class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
+
+
+class TileCountWarning(CTMWarning):
+    """A copy of a data set with more or fewer tiles than its protocol has."""
 
 
 class LabelWarning(CTMWarning):

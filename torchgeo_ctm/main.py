@@ -100,10 +100,11 @@ def predict(
     from .inference.geotiff import check_output
 
     check_output(output, overwrite)
-    from .inference.memory import BLOCK_CACHE
+    from .inference.memory import block_cache, share_one_heap
 
     # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
-    os.environ.setdefault('GDAL_CACHEMAX', str(BLOCK_CACHE))
+    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
+    share_one_heap()
     from .prediction import predict_scene
 
     mask = predict_scene(
@@ -255,6 +256,129 @@ def pseudomasks(
         _say(f'{"miou":<20}  {written["miou"]:.3f}')
 
 
+def stats(
+    *,
+    config: str,
+    output: str | None = None,
+    json: str | None = None,
+    limit: int | None = None,
+    nodata: float | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Measure the bands and count the labels of a training split.
+
+    Args:
+        config: Configuration of torchgeo (.yaml).
+        output: Configuration to write (.yaml) with the means and deviations as the
+            model's scaling, for torchgeo fit --config CONFIG --config OUTPUT.
+        json: File to write all numbers to.
+        limit: Read as many chips, evenly spread over the split; all if not given.
+        nodata: Value that means no data, where all bands have it.
+        overwrite: Replace existing files.
+    """
+    for path, suffix in ((output, '.yaml'), (json, '.json')):
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+            _check_other(Path(path), config)
+    from . import statistics
+
+    measured = statistics.measure(config, limit=limit, nodata=nodata)
+    for line in statistics.report(measured):
+        _say(line)
+    if json is not None:
+        _write_json(Path(json), statistics.content(measured))
+    if output is not None:
+        statistics.write_config(measured, config, Path(output))
+        _say(output)
+
+
+def describe(
+    *,
+    config: str,
+    output: str | None = None,
+    split: Literal['train', 'val', 'test'] = 'train',
+    limit: int | None = None,
+    nodata: float | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Say what the data of a configuration are, and draw ten chips with their labels.
+
+    Args:
+        config: Configuration of torchgeo (.yaml).
+        output: Picture to write (.png).
+        split: Whose chips to read: train, val or test.
+        limit: Read as many chips, evenly spread over the split; all if not given.
+        nodata: Value that means no data, where all bands have it.
+        overwrite: Replace an existing picture.
+    """
+    if output is not None:
+        _check_file(Path(output), overwrite, '.png')
+    from . import description
+
+    described = description.describe(config, split=split, limit=limit, nodata=nodata)
+    for line in description.report(described):
+        _say(line)
+    if output is not None:
+        path = Path(output)
+        temporary = path.with_name(f'.{path.name}.part')
+        description.picture(described).savefig(temporary, format='png', dpi=120)
+        temporary.replace(path)
+        _say(output)
+
+
+def export(
+    checkpoint: str,
+    /,
+    *,
+    output: str,
+    img_size: int | None = None,
+    opset: int = 18,
+    rule: Literal['argmax'] | None = None,
+    offset: float | None = None,
+    resolution: float | None = None,
+    torch_export: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a model for other programs: ONNX, with what QGIS's Deepness reads.
+
+    Args:
+        checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
+        output: File to write (.onnx).
+        img_size: Side of a window in pixels; the training chip's if not given.
+        opset: Version of ONNX's operators, 18 to 23; 18 suits the oldest programs.
+        rule: argmax for a checkpoint whose own rule, paint, cannot be exported.
+        offset: Added to the input's numbers to make them reflectance x 10,000, as
+            -1000 for Sentinel-2 processing baseline 04.00 and later; as in the
+            training data if not given.
+        resolution: Metres per pixel that Deepness brings a layer to; 10 for
+            Sentinel-2's bands if not given.
+        torch_export: Also write the file's name with .pt2, for torch.export.load.
+        overwrite: Replace existing files.
+    """
+    _check_file(Path(output), overwrite, '.onnx')
+    if torch_export:
+        _check_file(Path(output).with_suffix('.pt2'), overwrite, '.pt2')
+    from .export import export_model
+
+    exported = export_model(
+        checkpoint,
+        output,
+        img_size=img_size,
+        opset=opset,
+        rule=rule,
+        offset=offset,
+        resolution=resolution,
+        torch_export=torch_export,
+        overwrite=overwrite,
+    )
+    for path in exported.paths:
+        _say(str(path))
+    _say(
+        f'{"largest difference":<20}  {exported.difference:.1e} from PyTorch, in '
+        f'{exported.windows} random windows, {exported.several} with several classes'
+    )
+
+
 def import_checkpoint(
     reference: str,
     output: str,
@@ -295,6 +419,12 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
         raise OutputError(f'{path} exists; add --overwrite to replace it')
 
 
+def _check_other(path: Path, given: str) -> None:
+    """Refuse to write over a file that was given to read."""
+    if path.resolve() == Path(given).resolve():
+        raise OutputError(f'{path} is the input itself; give another name')
+
+
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON under a temporary name, then rename it."""
     temporary = path.with_name(f'.{path.name}.part')
@@ -313,6 +443,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'evaluate': evaluate,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,
+    'stats': stats,
+    'describe': describe,
+    'export': export,
     'import-checkpoint': import_checkpoint,
 }
 

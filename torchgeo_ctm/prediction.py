@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from numpy.typing import NDArray
 from torchgeo.datasets import DatasetNotFoundError
 
+from .configuration import read_data
 from .datamodules import ChipDataModule, SceneDataModule
 from .datamodules.chips import Split
 from .errors import DataError, SettingError, nearest
@@ -170,31 +169,6 @@ def pseudo_masks(
         confusion = _confusion(writer, len(task.class_names))
         written |= summarise(confusion, task.class_names)
     return written
-
-
-def read_data(config: str | Path) -> LightningDataModule:
-    """Build the data module that a configuration of ``torchgeo`` names.
-
-    Raises:
-        DataError: If the file or its ``data`` section cannot be used.
-    """
-    try:
-        content = yaml.safe_load(Path(config).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(
-            f'{config} cannot be read as YAML: {" ".join(str(error).split())}'
-        ) from error
-    if not isinstance(content, dict) or 'data' not in content:
-        raise DataError(f'{config} has no data section; needed: one with class_path')
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, 'data', required=True)
-    try:
-        parsed = parser.parse_object({'data': content['data']})
-        datamodule: LightningDataModule = parser.instantiate_classes(parsed).data
-    except (ArgumentError, TypeError, ValueError) as error:
-        reason = ' '.join(str(error).split())
-        raise DataError(f'the data section of {config}: {reason}') from error
-    return datamodule
 
 
 def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:

@@ -1,8 +1,9 @@
 """Band names, and the scaling of reflectances, kept with the model."""
 
+import math
 import re
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,15 @@ SENTINEL2_STATISTICS = {
 }
 
 
+class BandOptions(TypedDict, total=False):
+    """What a configuration may say about one band; the rest is as for all bands."""
+
+    offset: float
+    clip: list[float] | None
+    mean: float
+    std: float
+
+
 class ScalingOptions(TypedDict, total=False):
     """What a configuration may say about scaling; see :class:`BandScaling`."""
 
@@ -54,6 +64,7 @@ class ScalingOptions(TypedDict, total=False):
     clip: list[float] | None
     mean: list[float] | None
     std: list[float] | None
+    per_band: dict[str, BandOptions] | None
 
 
 def band_key(name: str) -> str:
@@ -66,6 +77,15 @@ def band_key(name: str) -> str:
     if match:
         return f'b{match[1]}{match[2].lower()}'
     return name.strip().lower()
+
+
+#: Polarisations of radar: their numbers are backscatter, in decibels.
+RADAR_BANDS = ('HH', 'HV', 'VH', 'VV')
+
+
+def is_reflectance(band: str) -> bool:
+    """Tell whether a band holds reflectance: all but radar's polarisations."""
+    return band_key(band) not in {band_key(name) for name in RADAR_BANDS}
 
 
 def match_bands(
@@ -117,10 +137,20 @@ class BandScaling(nn.Module):
     standard deviation. ``per_chip_maximum``: add *offset*, clip, divide each band by
     its own maximum in that chip (the reference's way; it loses absolute reflectance).
     The numbers are buffers, so a checkpoint holds them.
+
+    Bands in another unit get their own numbers by name. Sentinel-1 in decibels as the
+    paper scales it, clipped to -25…0 dB and raised by 25 (METHOD, section 6)::
+
+        per_band:
+          VV: {offset: 25, clip: [0, 25], mean: 12.4, std: 5.3}
+          VH: {offset: 25, clip: [0, 25], mean: 4.7, std: 5.9}
     """
 
     mean: Tensor
     std: Tensor
+    offsets: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(
         self,
@@ -130,6 +160,7 @@ class BandScaling(nn.Module):
         clip: Sequence[float] | None = (0.0, 10000.0),
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        per_band: Mapping[str, BandOptions] | None = None,
     ) -> None:
         """Create the scaling.
 
@@ -141,9 +172,12 @@ class BandScaling(nn.Module):
             mean: One mean per band, after offset and clip; Sentinel-2 bands default
                 to :data:`SENTINEL2_STATISTICS`.
             std: One standard deviation per band; likewise.
+            per_band: By name, what differs for one band: ``offset``, ``clip``,
+                ``mean`` and ``std``, each in place of the above.
 
         Raises:
-            SettingError: If a number is missing, miscounted or not positive.
+            SettingError: If a number is missing, miscounted or not positive, or
+                *per_band* names a band or an option that is not there.
         """
         super().__init__()
         if method not in ('standard', 'per_chip_maximum'):
@@ -151,43 +185,74 @@ class BandScaling(nn.Module):
                 f"scaling method {method!r} is unknown; needed: 'standard' or "
                 "'per_chip_maximum'"
             )
-        if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):
-            raise SettingError(f'clip={list(clip)} is not [lowest, highest]')
         self.bands = tuple(bands)
         self.method = method
         self.offset = float(offset)
-        self.clip = (float(clip[0]), float(clip[1])) if clip is not None else None
-        means, stds = self._statistics(mean, std)
+        self.clip = _range(clip, 'clip')
+        own = _own_options(self.bands, per_band or {})
+        means, stds = self._statistics(mean, std, own)
         self.register_buffer('mean', torch.tensor(means).view(-1, 1, 1))
         self.register_buffer('std', torch.tensor(stds).view(-1, 1, 1))
+        self._keep_ranges(own)
+
+    def _keep_ranges(self, own: Sequence[BandOptions]) -> None:
+        """Keep each band's offset and range, if a band has its own.
+
+        They follow from the arguments, so checkpoints hold them there, not as tensors.
+        """
+        self.own_ranges = any(options.keys() & {'offset', 'clip'} for options in own)
+        offsets = [float(options.get('offset', self.offset)) for options in own]
+        clips = [
+            _range(options['clip'], 'clip') if 'clip' in options else self.clip
+            for options in own
+        ]
+        lows = [-math.inf if clip is None else clip[0] for clip in clips]
+        highs = [math.inf if clip is None else clip[1] for clip in clips]
+        names = ('offsets', 'lowest', 'highest')
+        for name, values in zip(names, (offsets, lows, highs), strict=True):
+            numbers = torch.tensor(values).view(-1, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
 
     def _statistics(
-        self, mean: Sequence[float] | None, std: Sequence[float] | None
+        self,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        own: Sequence[BandOptions],
     ) -> tuple[list[float], list[float]]:
         """Check the given statistics, or look them up by band name."""
         if (mean is None) != (std is None):
             raise SettingError('mean and std belong together: give both, or neither')
         if mean is None or std is None:
-            known = {band_key(k): v for k, v in SENTINEL2_STATISTICS.items()}
-            if self.method == 'per_chip_maximum':
-                return [0.0] * len(self.bands), [1.0] * len(self.bands)
-            for band in self.bands:
-                if band_key(band) not in known:
-                    raise SettingError(
-                        f'band {band!r} has no built-in statistics: give mean and std'
-                        + nearest(band, SENTINEL2_STATISTICS)
-                    )
-            pairs = [known[band_key(band)] for band in self.bands]
-            return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            pairs = [
+                self._known(band, options)
+                for band, options in zip(self.bands, own, strict=True)
+            ]
+            mean, std = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         for name, values in (('mean', mean), ('std', std)):
             if len(values) != len(self.bands):
                 raise SettingError(
                     f'{name} has {len(values)} values, {len(self.bands)} bands need '
                     f'{len(self.bands)}'
                 )
-        if min(std) <= 0:
-            raise SettingError(f'std must be positive, smallest given: {min(std)}')
-        return list(map(float, mean)), list(map(float, std))
+        means = [float(o.get('mean', value)) for o, value in zip(own, mean)]
+        stds = [float(o.get('std', value)) for o, value in zip(own, std)]
+        if min(stds, default=1) <= 0:
+            raise SettingError(f'std must be positive, smallest given: {min(stds)}')
+        return means, stds
+
+    def _known(self, band: str, own: BandOptions) -> tuple[float, float]:
+        """Return mean and deviation of a band, of which the caller gave no list."""
+        known = {band_key(k): v for k, v in SENTINEL2_STATISTICS.items()}
+        if self.method == 'per_chip_maximum':
+            return 0.0, 1.0
+        if 'mean' in own and 'std' in own:
+            return own['mean'], own['std']
+        if band_key(band) not in known:
+            raise SettingError(
+                f'band {band!r} has no built-in statistics: give mean and std, of all '
+                'bands or its own under per_band' + nearest(band, SENTINEL2_STATISTICS)
+            )
+        return known[band_key(band)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale images (B, bands, H, W) in the data set's numbers.
@@ -200,12 +265,52 @@ class BandScaling(nn.Module):
                 f'image has {x.shape[-3]} bands, {len(self.bands)} are needed: '
                 f'{", ".join(self.bands)}'
             )
-        x = x + self.offset if self.offset else x
-        if self.clip is not None:
-            x = x.clamp(*self.clip)
+        x = self._clipped(x)
         if self.method == 'per_chip_maximum':
             return x / x.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
         return x.sub(self.mean).div_(self.std)
+
+    def _clipped(self, x: Tensor) -> Tensor:
+        """Add offsets and clip."""
+        if self.own_ranges:
+            return x.add(self.offsets).clamp(self.lowest, self.highest)
+        x = x + self.offset if self.offset else x
+        return x if self.clip is None else x.clamp(*self.clip)
+
+
+def _range(clip: Sequence[float] | None, what: str) -> tuple[float, float] | None:
+    """Return a range of two rising numbers, or None for none."""
+    if clip is None:
+        return None
+    if len(clip) != 2 or not clip[0] < clip[1]:
+        raise SettingError(f'{what}={list(clip)} is not [lowest, highest]')
+    return float(clip[0]), float(clip[1])
+
+
+def _own_options(
+    bands: Sequence[str], per_band: Mapping[str, BandOptions]
+) -> list[BandOptions]:
+    """Return each band's own options, in the order of the bands."""
+    keys = [band_key(band) for band in bands]
+    own: list[BandOptions] = [{} for _ in bands]
+    for band, options in per_band.items():
+        if band_key(band) not in keys:
+            raise SettingError(
+                f'per_band names {band!r}, the bands are {", ".join(bands)}'
+                + nearest(band, bands)
+            )
+        _check_options(options, BandOptions, f'per_band option of {band}')
+        own[keys.index(band_key(band))] = options
+    return own
+
+
+def _check_options(options: Mapping[str, Any], known: Any, what: str) -> None:
+    """Refuse an option that a TypedDict does not have."""
+    for key in options:
+        if key not in known.__annotations__:
+            raise SettingError(
+                f'{what} {key!r} is unknown' + nearest(key, known.__annotations__)
+            )
 
 
 def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, ...]:
@@ -236,10 +341,5 @@ def build_scaling(
     """
     if options is None:
         return nn.Identity()
-    for key in options:
-        if key not in ScalingOptions.__annotations__:
-            raise SettingError(
-                f'scaling option {key!r} is unknown'
-                + nearest(key, ScalingOptions.__annotations__)
-            )
+    _check_options(options, ScalingOptions, 'scaling option')
     return BandScaling(bands, **options)

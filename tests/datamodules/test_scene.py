@@ -1,9 +1,208 @@
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
 import pytest
+import torch
 
+from tests.conftest import WriteScene, scene_pixels, tiny_task
+from tests.datasets.labelled_scenes import RuleLabels
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.errors import LabelError, SettingError
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.windows import Grid
+
+CLASSES = ('Forest', 'Water', 'Urban/Built-up')
 
 
-def test_a_scene_without_labels_cannot_be_trained_on() -> None:
-    with pytest.raises(SettingError, match='serves predict, not fit'):
-        SceneDataModule('scene.tif').setup('fit')
+def by_place(grid: Grid) -> list[int]:
+    return [1, int(grid.transform.c > 501_000), int(grid.transform.f < 4_199_000)]
+
+
+def datamodule(scene: Path | list[Path], **arguments: Any) -> SceneDataModule:
+    """A data module that trains, with blocks of two windows."""
+    scenes = [str(path) for path in (scene if isinstance(scene, list) else [scene])]
+    options: dict[str, Any] = {
+        'labels': RuleLabels(CLASSES, by_place),
+        'batch_size': 4,
+        'block_size': 64,
+        'num_workers': 0,
+    }
+    return SceneDataModule(scenes, **(options | arguments))
+
+
+def trainer(**options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator='cpu',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+class Watch(pl.Callback):
+    """Keeps what a run shows."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, list[list[int]]]] = []
+        self.counts: Counter[str] = Counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: Any, batch: Any, index: int
+    ) -> None:
+        self.shown.append((trainer.current_epoch, batch['window'].tolist()))
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        if not trainer.sanity_checking:
+            self.counts['val'] += len(batch['image'])
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.counts['test'] += len(batch['image'])
+
+
+def test_it_trains_validates_tests_and_predicts(write_scene: WriteScene) -> None:
+    scene = write_scene(height=256, width=256)
+    classes = (np.arange(256 * 256).reshape(1, 256, 256) % 3).astype(np.uint8)
+    reference = write_scene('reference.tif', pixels=classes, descriptions=None)
+    data = datamodule(scene, reference=str(reference), length=12)
+    task, watch = tiny_task(), Watch()
+    run = trainer(max_epochs=2, callbacks=[watch])
+    run.fit(task, datamodule=data)
+    assert [epoch for epoch, _ in watch.shown] == [0, 0, 0, 1, 1, 1]
+    assert watch.shown[:3] != watch.shown[3:]
+    assert data.splits is not None
+    assert watch.counts['val'] == 2 * len(data.splits.windows('val')) > 0
+    # there is a mask to score with, in validation and test alike
+    assert 'val_miou' in run.callback_metrics
+    [scores] = run.test(task, datamodule=data, verbose=False)
+    assert watch.counts['test'] == len(data.splits.windows('test')) > 0
+    assert {'test_mAP', 'test_miou'} <= scores.keys()
+    predicted = run.predict(task, datamodule=data)
+    assert predicted
+
+
+def test_training_goes_on_as_it_would_have(write_scene: WriteScene) -> None:
+    """The epoch's number decides, so a resumed run shows what it would have."""
+    scene = write_scene(height=256, width=256)
+    watch = Watch()
+    trainer(max_epochs=2, callbacks=[watch]).fit(
+        tiny_task(), datamodule=datamodule(scene, length=8, num_workers=2)
+    )
+    run = trainer(max_epochs=1)
+    task = tiny_task()
+    data = datamodule(scene, length=8)
+    run.fit(task, datamodule=data)
+    later = Watch()
+    run.callbacks.append(later)  # type: ignore[attr-defined]
+    run.fit_loop.max_epochs = 2
+    run.fit(task, datamodule=data)
+    assert later.shown == [entry for entry in watch.shown if entry[0] == 1]
+
+
+def test_an_epoch_is_as_long_as_the_ground_is_wide(write_scene: WriteScene) -> None:
+    data = datamodule(write_scene(height=256, width=256))
+    data.trainer = _attached(tiny_task())
+    data.setup('fit')
+    assert data.splits is not None
+    windows = len(data.splits.windows('train'))
+    assert len(data.train_dataloader()) == -(-windows // 4)
+
+
+def _attached(task: ClassTokenMaskingTask) -> pl.Trainer:
+    """A trainer that has this task."""
+    run = trainer()
+    run.strategy.connect(task)
+    return run
+
+
+def test_scenes_without_labels_cannot_be_trained_on() -> None:
+    for stage in ('fit', 'validate', 'test'):
+        with pytest.raises(SettingError, match=f'serves predict, not {stage}; needed'):
+            SceneDataModule('scene.tif').setup(stage)
+
+
+def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
+    scene = write_scene(height=256, width=256)
+    others = RuleLabels(('Forest', 'Urban/Built-up', 'Water'), by_place)
+    data = datamodule(scene, labels=others)
+    data.trainer = _attached(tiny_task())
+    with pytest.raises(LabelError, match="needed, in the task's order: Forest, Water"):
+        data.setup('fit')
+    data.trainer = _attached(tiny_task(class_names=None))
+    data.setup('fit')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'length': 0}, 'length=0 is too small; nearest: 1'),
+        ({'windows_per_read': 0}, 'windows_per_read=0 is too small'),
+        ({'seed': -1}, 'seed=-1 is too small'),
+        ({'shares': (1, 1, 1)}, 'shares='),
+        ({'block_size': 20}, 'block_size=20 px is smaller than a window of 32 px'),
+        ({'reference': ['a.tif', 'b.tif']}, '2 references for 1 scenes'),
+    ],
+)
+def test_settings_out_of_range(
+    write_scene: WriteScene, arguments: dict[str, Any], message: str
+) -> None:
+    data = datamodule(write_scene(height=256, width=256), **arguments)
+    data.trainer = _attached(tiny_task())
+    with pytest.raises(SettingError, match=message):
+        data.setup('fit')
+
+
+def test_whole_scenes_to_validate_and_test_on(write_scene: WriteScene) -> None:
+    paths = [write_scene(f'{name}.tif', 160, 160, crs=None) for name in ('a', 'b', 'c')]
+    data = datamodule(
+        paths[0], val_scene=str(paths[1]), test_scene=[str(paths[2])], shares=(1, 0, 0)
+    )
+    data.trainer = _attached(tiny_task())
+    with pytest.warns(UserWarning, match='has no CRS'):
+        data.setup('fit')
+    [[train], [val], [test]] = (
+        {int(number) for batch in loader for number in batch['scene']}
+        for loader in (
+            data.train_dataloader(),
+            data.val_dataloader(),
+            data.test_dataloader(),
+        )
+    )
+    assert (train, val, test) == (0, 1, 2)
+
+
+def test_a_split_without_a_share_has_no_batches(write_scene: WriteScene) -> None:
+    data = datamodule(write_scene(height=256, width=256), shares=(0.7, 0.3, 0))
+    data.trainer = _attached(tiny_task())
+    data.setup('fit')
+    assert data.test_dataloader() == []
+
+
+def test_offset_and_nodata_are_handled_as_in_prediction(
+    write_scene: WriteScene,
+) -> None:
+    pixels = scene_pixels(256, 256)
+    pixels[:, 128:] = 0
+    scene = write_scene(pixels=pixels, nodata=0)
+    data = datamodule(scene, offset=-1000.0, length=16)
+    data.trainer = _attached(tiny_task())
+    data.setup('fit')
+    for batch in data.train_dataloader():
+        assert (batch['valid'].flatten(1).float().mean(1) >= 0.5).all()
+        assert batch['image'].min() == pytest.approx(
+            pixels[:, :128].min() - 1000.0, abs=700
+        )
+    data.setup('predict')
+    [window] = [b for b in data.predict_dataloader()[0] if int(b['index'][0]) == 0]
+    assert torch.equal(
+        window['image'][0],
+        torch.from_numpy(pixels[:, :32, :32].astype(np.float32)) - 1000,
+    )

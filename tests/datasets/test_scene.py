@@ -40,6 +40,14 @@ def test_bands_are_matched_by_name(write_scene: WriteScene) -> None:
     np.testing.assert_array_equal(scene[0]['image'], pixels[[12, 4]])
 
 
+def test_an_offset_of_reflectance_is_none_of_radar_s(write_scene: WriteScene) -> None:
+    pixels = scene_pixels(40, 40, 3).astype(np.float32)
+    path = write_scene(pixels=pixels, descriptions=('B02', 'VV', 'VH'))
+    scene = SceneWindows(path, ['VV', 'B02', 'VH'], 40, 40, offset=-1000)
+    expected = pixels[[1, 0, 2]] - np.array([0, 1000, 0], np.float32)[:, None, None]
+    np.testing.assert_array_equal(scene[0]['image'], expected)
+
+
 def test_bands_without_names_are_taken_in_order(write_scene: WriteScene) -> None:
     path = write_scene(pixels=scene_pixels(40, 40, 15), descriptions=None)
     with pytest.warns(BandWarning, match='left out band 14, band 15'):

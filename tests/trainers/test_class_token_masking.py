@@ -5,6 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,6 +62,36 @@ def test_masking_spares_present_classes_and_keeps_its_rate() -> None:
     again = draw_masking(presence, 0.3, torch.Generator().manual_seed(0))
     assert torch.equal(drop, again)
     assert not draw_masking(presence, 0.0, torch.Generator()).any()
+
+
+def test_what_is_not_known_moves_nothing() -> None:
+    """Neither loss nor masking; the loss is the mean over what is known."""
+    task = tiny_task(mask_rate=0.5)
+    logits = torch.randn(6, 3, requires_grad=True)
+    label = (torch.rand(6, 3) < 0.5).float()
+    known = torch.tensor([True, False, True]).expand(6, 3)
+    presence = task.presence({'label': label, 'label_known': known})
+    loss = task.image_loss(logits, presence)
+    expected = F.binary_cross_entropy_with_logits(logits[:, ::2], label[:, ::2])
+    torch.testing.assert_close(loss, expected)
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert (gradient[:, 1] == 0).all() and (gradient[:, ::2] != 0).all()
+    drop = draw_masking(presence, 0.99, torch.Generator().manual_seed(0))
+    assert not drop[:, 1].any()
+    nothing = task.presence({'label': label, 'label_known': torch.zeros_like(known)})
+    assert task.image_loss(logits, nothing) == 0
+
+
+def test_unknown_classes_are_mapped_as_predicted() -> None:
+    task = tiny_task(map_labels='true').eval()
+    image = torch.rand(2, 13, 32, 32) * 3000
+    label, known = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)
+    batch = {'image': image, 'label': label, 'label_known': known}
+    with torch.no_grad():
+        found = task.predict_step(batch, 0)
+        task.hparams['map_labels'] = 'predicted'
+        expected = task.predict_step({'image': image}, 0)
+    torch.testing.assert_close(found['scores'], expected['scores'])
 
 
 def test_masking_is_for_training_only() -> None:

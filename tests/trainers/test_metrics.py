@@ -41,3 +41,21 @@ def test_no_shift_is_better() -> None:
     metric.update(logits, presence)
     best = f1(-float(metric.compute()))
     assert best >= max(f1(cut / 50) for cut in range(-150, 150)) - 1e-6
+
+
+def test_what_is_not_known_does_not_count() -> None:
+    generator = torch.manual_seed(2)
+    presence = (torch.rand(120, 3, generator=generator) < 0.4).float()
+    logits = 2 * presence + torch.randn(120, 3, generator=generator)
+    known = torch.rand(120, generator=generator) < 0.5
+    partial = presence.masked_fill(~known[:, None], -1)
+    partial[:, 2] = -1
+    shift, precision = BestShift(0.5), MeanAveragePrecision(3)
+    shift.update(logits, partial)
+    precision.update(logits.sigmoid(), partial.long())
+    alone = BestShift(0.5), MeanAveragePrecision(2)
+    alone[0].update(logits[known], presence[known])
+    alone[1].update(logits[known, :2].sigmoid(), presence[known, :2].long())
+    torch.testing.assert_close(shift.compute()[:2], alone[0].compute()[:2])
+    assert shift.compute()[2] == 0
+    torch.testing.assert_close(precision.compute(), alone[1].compute())

@@ -2,12 +2,24 @@
 
 from .chips import ChipDataModule
 from .dfc2020 import DFC2020DataModule
+from .image_folder import (
+    ADE20KDataModule,
+    COCODataModule,
+    EndoTectDataModule,
+    ImageFolderDataModule,
+    VOC2012DataModule,
+)
 from .scene import SceneDataModule
 from .synthetic import SyntheticDataModule
 
 __all__ = [
+    'ADE20KDataModule',
+    'COCODataModule',
     'ChipDataModule',
     'DFC2020DataModule',
+    'EndoTectDataModule',
+    'ImageFolderDataModule',
     'SceneDataModule',
     'SyntheticDataModule',
+    'VOC2012DataModule',
 ]

@@ -1,5 +1,7 @@
 """Any data module's split as chips to predict, in order."""
 
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
@@ -66,22 +68,26 @@ class ChipDataModule(LightningDataModule):
     def predict_dataloader(self) -> Any:
         """Return the split's chips in order: its own loader, but for training."""
         if hasattr(self.data, 'chips') or self.split == 'train':
-            return self._in_order()
+            return self.loader(self.queries())
         return getattr(self.data, f'{self.split}_dataloader')()
 
-    def _in_order(self) -> DataLoader[Any]:
-        """Return a loader that draws nothing at random."""
-        sampler = None
+    def queries(self) -> list[Any]:
+        """Return what the data set is asked for, chip by chip: numbers, or places."""
+        chips: Any = self.chips
         if isinstance(self.data, GeoDataModule):
-            chips: Any = self.chips
             size = self.data.patch_size
-            sampler = GridGeoSampler(chips, size, size)
-        options: dict[str, Any] = {'sampler': sampler} if sampler else {}
+            return list(GridGeoSampler(chips, size, size))
+        return list(range(len(chips)))
+
+    def loader(self, queries: Sequence[Any]) -> DataLoader[Any]:
+        """Return a loader of some of the :meth:`queries`, in the order given."""
+        options: dict[str, Any] = {}
         if getattr(self.data, 'collate_fn', None) is not None:
             options['collate_fn'] = self.data.collate_fn
         return DataLoader(
             dataset=self.chips,
             batch_size=self.data.batch_size,
+            sampler=queries,
             num_workers=self.data.num_workers,
             **options,
         )
@@ -89,19 +95,29 @@ class ChipDataModule(LightningDataModule):
     def on_after_batch_transfer(
         self, batch: dict[str, Any], dataloader_idx: int
     ) -> dict[str, Any]:
-        """Normalise as the data module does in evaluation."""
-        splits = ('val', 'predict') if self.split == 'train' else (self.split,)
-        augs = [getattr(self.data, f'{split}_aug', None) for split in splits]
-        aug = next((aug for aug in augs if aug is not None), None)
-        aug = getattr(self.data, 'aug', None) if aug is None else aug
-        if aug is None:
-            return batch
+        """Let the data module do what it does in evaluation: normalise, renumber."""
         apart = {key: batch.pop(key) for key in ('crs', 'bounds') if key in batch}
-        return dict(aug(batch)) | apart
+        trainer = self.data.trainer
+        self.data.trainer = SimpleNamespace(
+            training=False,
+            validating=self.split != 'test',
+            sanity_checking=False,
+            testing=self.split == 'test',
+            predicting=False,
+            lightning_module=getattr(trainer, 'lightning_module', None),
+        )
+        try:
+            batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
+        finally:
+            self.data.trainer = trainer
+        return dict(batch) | apart
 
     def place(self, index: int) -> tuple[str, Grid | None]:
         """Return the name of a chip and, where the data module knows it, its grid."""
         if hasattr(self.data, 'chip_place'):
             name, grid = self.data.chip_place(self.chips, index)
+            return str(name), grid
+        if hasattr(self.chips, 'place'):
+            name, grid = self.chips.place(index)
             return str(name), grid
         return f'{self.dataset_name}_{index:06d}', None

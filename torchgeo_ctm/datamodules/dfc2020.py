@@ -1,5 +1,7 @@
 """Data module of DFC2020."""
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,7 +11,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..datasets import DFC2020
+from ..errors import SettingError, TileCountWarning
 from ..windows import Grid
+from .chips import Split
 
 
 class CropAndFlip:
@@ -47,7 +51,7 @@ class CropAndFlip:
 
 
 class DFC2020DataModule(NonGeoDataModule):
-    """DFC2020 in Copernicus-Bench's split (3,156 / 986 / 986 tiles of 256 px).
+    """DFC2020 tile by tile, of 256 px, in the splits of a protocol.
 
     Images keep their own numbers: scaling belongs to the model.
     """
@@ -60,6 +64,8 @@ class DFC2020DataModule(NonGeoDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         img_size: int = 224,
+        protocol: Literal['A', 'B', 'C'] = 'A',
+        bands: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Initialise the data module.
@@ -69,11 +75,28 @@ class DFC2020DataModule(NonGeoDataModule):
             num_workers: Workers that load data.
             img_size: Side of a chip in pixels, at most the tile's 256: a random crop
                 in training, the centre otherwise (paper: 224).
+            protocol: Which tiles to train, validate and test on: 'A' Copernicus-Bench's
+                3,156, 986 and 986; 'B' 789 and 197 of the contest's "validation" tiles
+                and its 5,128 "test" tiles; 'C' the paper's: the 5,128 "test" tiles,
+                the 986 "validation" tiles, and these again. See
+                :func:`~torchgeo_ctm.datasets.dfc2020_layout.tile_names`.
+            bands: Names of the bands to read, in the model's order; None: Sentinel-2's
+                13. VV and VH are Sentinel-1's, in decibels.
             **kwargs: Arguments of :class:`~torchgeo_ctm.datasets.DFC2020`, such as
                 ``root`` and ``download``.
+
+        Raises:
+            SettingError: If a protocol is asked for where there is none.
         """
-        super().__init__(self.tiles, batch_size, num_workers, **kwargs)
+        if self.tiles.tile_counts:
+            kwargs['protocol'] = protocol
+        elif protocol != 'A':
+            raise SettingError(
+                f'protocol={protocol!r} is of DFC2020, {self.tiles.__name__} has none'
+            )
+        super().__init__(self.tiles, batch_size, num_workers, bands=bands, **kwargs)
         self.img_size = img_size
+        self.protocol = protocol
         # TorchGeo would normalise here; our scaling belongs to the model
         self.aug = nn.Identity()
 
@@ -83,16 +106,31 @@ class DFC2020DataModule(NonGeoDataModule):
         Args:
             stage: 'fit', 'validate', 'test' or 'predict'.
         """
-        splits = {'fit': ('train', 'val'), 'validate': ('val',), 'test': ('test',)}
+        splits: dict[str, tuple[Split, ...]] = {
+            'fit': ('train', 'val'),
+            'validate': ('val',),
+            'test': ('test',),
+        }
         for split in splits.get(stage, ()):
-            crop = CropAndFlip(self.img_size, train=split == 'train')
-            dataset = self.tiles(split=split, transforms=crop, **self.kwargs)
-            setattr(self, f'{split}_dataset', dataset)
+            setattr(self, f'{split}_dataset', self._open(split, split == 'train'))
 
-    def chips(self, split: Literal['train', 'val', 'test']) -> DFC2020:
+    def chips(self, split: Split) -> DFC2020:
         """Open a split as evaluation sees it: the middle of every tile, in order."""
-        crop = CropAndFlip(self.img_size, train=False)
-        return self.tiles(split=split, transforms=crop, **self.kwargs)
+        return self._open(split, train=False)
+
+    def _open(self, split: Split, train: bool) -> DFC2020:
+        """Open a split; warn where it has not the tiles that its protocol has."""
+        crop = CropAndFlip(self.img_size, train=train)
+        dataset = self.tiles(split=split, transforms=crop, **self.kwargs)
+        expected = self.tiles.tile_counts.get(self.protocol, {}).get(split)
+        if expected not in (None, len(dataset)):
+            warnings.warn(
+                f'{dataset.root} has {len(dataset):,} tiles for split {split}, protocol '
+                f'{self.protocol} has {expected:,}: scores are not those of the protocol',
+                TileCountWarning,
+                stacklevel=3,
+            )
+        return dataset
 
     def chip_place(self, split: DFC2020, index: int) -> tuple[str, Grid | None]:
         """Return the name of a chip of :meth:`chips`, and its grid if it has one."""

@@ -1,8 +1,29 @@
 """Data sets: one file each."""
 
+from .ade20k import ADE20K
 from .batches import SceneBatches, Thumbnail
+from .coco import COCO
 from .dfc2020 import DFC2020
+from .dfc2020_geo import DFC2020Geo
+from .endotect import EndoTect
+from .image_folder import ImageFolder
+from .labelled import LabelledDataset, LabelledSampler
 from .scene import SceneWindows
 from .synthetic import SyntheticLandCover
+from .voc2012 import VOC2012
 
-__all__ = ['DFC2020', 'SceneBatches', 'SceneWindows', 'SyntheticLandCover', 'Thumbnail']
+__all__ = [
+    'ADE20K',
+    'COCO',
+    'DFC2020',
+    'VOC2012',
+    'DFC2020Geo',
+    'EndoTect',
+    'ImageFolder',
+    'LabelledDataset',
+    'LabelledSampler',
+    'SceneBatches',
+    'SceneWindows',
+    'SyntheticLandCover',
+    'Thumbnail',
+]

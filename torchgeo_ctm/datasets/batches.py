@@ -58,7 +58,7 @@ class SceneBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
-        return _ReadAhead(self._begin) if self.ahead else self._begin()
+        return ReadAhead(self._begin) if self.ahead else self._begin()
 
     def _begin(self) -> Iterator[Batch]:
         """Open the scene anew: two readers must never share an open file."""
@@ -185,7 +185,7 @@ class _Rows:
         return self._pixels, self._valid
 
 
-class _ReadAhead:
+class ReadAhead:
     """Draws from an iterator in a thread, one item ahead of whoever asks.
 
     The thread starts with the first item that is asked for: Lightning also makes
@@ -193,6 +193,7 @@ class _ReadAhead:
     """
 
     def __init__(self, begin: Callable[[], Iterator[Batch]]) -> None:
+        """Take what opens the source when the first item is asked for."""
         self._begin = begin
         self._queue: Queue[tuple[str, Any]] = Queue(maxsize=2)
         self._stop = threading.Event()
@@ -206,10 +207,12 @@ class _ReadAhead:
         )
         self._thread.start()
 
-    def __iter__(self) -> '_ReadAhead':
+    def __iter__(self) -> 'ReadAhead':
+        """Return itself: it can be drawn from once."""
         return self
 
     def __next__(self) -> Batch:
+        """Return the next item, or raise what the source raised."""
         if self._thread is None:
             self._start()
         while True:
@@ -233,6 +236,7 @@ class _ReadAhead:
         self._stop.set()
 
     def __del__(self) -> None:
+        """Let the thread end with whoever asked."""
         self.close()
 
 

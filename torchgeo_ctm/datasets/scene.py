@@ -17,9 +17,12 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from ..errors import BandWarning, GeoreferenceWarning, GridError, SceneError
-from ..scaling import match_bands
+from ..scaling import is_reflectance, match_bands
 from ..windows import Grid, Window, WindowPlan
 from .sources import find_source
+
+#: Columns that are read at once, about.
+COLUMNS = 2048
 
 
 def open_scene(
@@ -113,6 +116,9 @@ class SceneWindows(NonGeoDataset):
         #: Offset of the scene's numbers, None where nothing is known.
         self.offset = found
         self.shift = 0.0 if found is None else found - model_offset
+        optical = np.array([is_reflectance(band) for band in bands])
+        #: What is added to each band's numbers, (bands, 1, 1).
+        self.shifts = np.where(optical, self.shift, 0).astype(np.float32)[:, None, None]
         self.reference = str(reference) if reference is not None else None
         self._raster: DatasetReader | None = None
         with open_scene(self.source.dataset, name=self.scene) as raster:
@@ -121,6 +127,8 @@ class SceneWindows(NonGeoDataset):
             self._check_types(raster)
             self._how = _validity(raster, self.indexes, nodata)
             self.dtype = np.result_type(*(raster.dtypes[i - 1] for i in self.indexes))
+            #: Height and width of the blocks in which the file holds its pixels.
+            self.block: tuple[int, int] = raster.block_shapes[self.indexes[0] - 1]
         if self.reference is not None:
             self._check_reference()
         self._warn_of_georeference()
@@ -130,6 +138,11 @@ class SceneWindows(NonGeoDataset):
     def window(self) -> int:
         """Side of a window in pixels."""
         return self.plan.window
+
+    @property
+    def always_valid(self) -> bool:
+        """Whether the file marks no pixel as missing."""
+        return self._how == 'all'
 
     @property
     def stride(self) -> int:
@@ -223,7 +236,7 @@ class SceneWindows(NonGeoDataset):
         """Make a sample of a window's stored pixels (bands, height, width)."""
         image = pixels.astype(np.float32)
         if self.shift:
-            image += np.float32(self.shift)
+            image += self.shifts
         if not valid.all():
             image[:, ~valid] = _fill(image, valid)[:, None]
         pad = [(0, self.window - size) for size in image.shape[1:]]
@@ -259,7 +272,7 @@ class SceneWindows(NonGeoDataset):
         place = RasterWindow(window.col, window.row, window.width, window.height)
         try:
             raster = self.open()
-            pixels = raster.read(self.indexes, window=place)
+            pixels = self._pixels(raster, window)
             valid = self._valid(raster, pixels, place)
         except RasterioIOError as error:
             reason = ' '.join(str(error.__cause__ or error).split())
@@ -270,6 +283,33 @@ class SceneWindows(NonGeoDataset):
         if pixels.dtype.kind == 'f':
             valid &= np.isfinite(pixels).all(axis=0)
         return pixels, valid
+
+    def _pixels(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
+        """Return stored pixels (bands, height, width), read column by column of tiles.
+
+        GDAL holds every block of what is asked for at once.
+        """
+        step = raster.block_shapes[0][1]
+        step *= max(1, COLUMNS // step)
+        shape = (len(self.indexes), window.height, window.width)
+        if step >= window.width:
+            return self._piece(raster, window)
+        pixels = np.empty(shape, self.dtype)
+        # so that every piece but the first begins where a block does
+        begins = range(window.col - window.col % step, window.col + window.width, step)
+        for begin in begins:
+            col = max(begin, window.col)
+            end = min(begin + step, window.col + window.width)
+            part = Window(window.row, col, window.height, end - col)
+            place = slice(col - window.col, end - window.col)
+            pixels[:, :, place] = self._piece(raster, part)
+        return pixels
+
+    def _piece(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
+        """Return stored pixels (bands, height, width) of a window, read at once."""
+        place = RasterWindow(window.col, window.row, window.width, window.height)
+        pixels: NDArray[Any] = raster.read(self.indexes, window=place)
+        return pixels
 
     def open(self) -> DatasetReader:
         """Return the raster, opened once; a copy of this object opens its own."""

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import rasterio
@@ -262,6 +262,9 @@ class SyntheticLandCover(DFC2020):
     0.94. To reproduce:
     ``python benchmarks/synthetic_pixels.py``.
     """
+
+    #: No protocols: as many tiles as asked for.
+    tile_counts: ClassVar[dict[str, dict[str, int]]] = {}
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ class ChipMaskWriter(BasePredictionWriter):
         if self.images:
             self._append('imgs', batch['image'].float().cpu().numpy())
         if 'mask' in batch:
-            truth = batch['mask'].reshape(len(pseudo), *size).cpu().numpy()
+            truth = task.reference_mask(batch['mask']).cpu().numpy()
             outside = (truth < 0) | (truth > 255)
             self._append('masks', np.where(outside, 255, truth).astype(np.uint8))
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]

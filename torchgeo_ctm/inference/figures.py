@@ -47,7 +47,9 @@ def map_figure(
     class_colors: Sequence[str],
     bands: Sequence[str],
 ) -> Figure:
-    """Draw RGB, truth, mask and one attention map a class.
+    """Draw RGB, truth, mask and the attention maps of at most 13 classes.
+
+    Of more, those that cover most of the mask and of the truth.
 
     Args:
         image: Image (bands, H, W) in the data set's own numbers.
@@ -63,7 +65,8 @@ def map_figure(
         maps[None].float(), size=size, mode='bilinear', align_corners=False
     )[0]
     columns = 4
-    panels = 3 + len(class_names)
+    shown_classes = _most_common(mask, truth, len(class_names))
+    panels = 3 + len(shown_classes)
     rows = -(-panels // columns)
     figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -81,12 +84,17 @@ def map_figure(
         limits = {'vmin': -0.5, 'vmax': len(class_names) - 0.5}
         axis.imshow(shown, cmap=palette, interpolation='nearest', **limits)
         axis.set_title(title)
-    for axis, name, map_ in zip(
-        axes[3:], class_names, maps.cpu().numpy(), strict=False
-    ):
-        axis.imshow(map_, cmap='magma')
-        axis.set_title(name)
+    for axis, index in zip(axes[3:], shown_classes, strict=False):
+        axis.imshow(maps[index].cpu().numpy(), cmap='magma')
+        axis.set_title(class_names[index])
     return figure
+
+
+def _most_common(mask: Tensor, truth: Tensor | None, count: int) -> list[int]:
+    """Return up to 13 of *count* classes, those that cover most, in their order."""
+    drawn = mask if truth is None else torch.cat([mask.flatten(), truth.flatten()])
+    covered = torch.bincount(drawn[(drawn >= 0) & (drawn < count)], minlength=count)
+    return sorted(covered.argsort(descending=True, stable=True)[:13].tolist())
 
 
 def attention_figure(
@@ -154,9 +162,9 @@ def quick_look(
     empty = np.isnan(rgb).any(axis=0)
     left.imshow(np.dstack([stretch(rgb), ~empty]).astype(np.float32))
     left.set_title('Scene')
-    _draw_mask(right, mask, class_names, class_colors)
+    draw_mask(right, mask, class_names, class_colors)
     right.set_title('Pseudo-mask')
-    _legend(figure, mask, class_names, class_colors)
+    add_legend(figure, mask, class_names, class_colors)
     left.axis('off')
     return figure
 
@@ -173,12 +181,12 @@ def mask_figure(
     """
     figure = Figure(figsize=(7, 7), layout='constrained')
     axis = figure.subplots()
-    _draw_mask(axis, mask, class_names, class_colors)
-    _legend(figure, mask, class_names, class_colors)
+    draw_mask(axis, mask, class_names, class_colors)
+    add_legend(figure, mask, class_names, class_colors)
     return figure
 
 
-def _draw_mask(
+def draw_mask(
     axis: Any,
     mask: NDArray[np.uint8],
     class_names: Sequence[str],
@@ -195,7 +203,7 @@ def _draw_mask(
     axis.axis('off')
 
 
-def _legend(
+def add_legend(
     figure: Figure,
     mask: NDArray[np.uint8],
     class_names: Sequence[str],

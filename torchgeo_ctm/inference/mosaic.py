@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..windows import WindowPlan
 
-#: Rows that are blended at a time: memory is this many rows of the scene's width.
-CHUNK = 16
+#: Pixels that are blended at a time, as whole rows.
+CHUNK = 1 << 16
 
 
 class Rows(NamedTuple):
@@ -104,8 +104,9 @@ class RowMosaic:
 
     def _release(self, end: int) -> Iterator[Rows]:
         """Hand out the rows before *end*, and forget the strips above it."""
+        tall = max(1, CHUNK // self._plan.width)
         while self._row < end:
-            rows = min(CHUNK, end - self._row)
+            rows = min(tall, end - self._row)
             yield self._blend(self._row, rows)
             self._row += rows
         self._strips = [

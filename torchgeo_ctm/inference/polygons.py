@@ -15,7 +15,7 @@ from rasterio.windows import Window as RasterWindow
 
 from .geotiff import NODATA
 from .masks import open_mask, open_raster, quiet, read_rows, strips
-from .seams import Seam, SeamJoiner
+from .seams import Seam, SeamJoiner, placed
 
 #: Pixels whose polygons are made at a time, as whole rows.
 SLAB = 1 << 22
@@ -73,7 +73,8 @@ def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:
     GDAL holds every polygon of what it is given: so it is given slabs of rows, and
     what is held of a patch in several slabs is its outline.
     """
-    joiner = SeamJoiner(source.width)
+    transform = source.transform
+    joiner = SeamJoiner(source.width, transform)
     nodata = NODATA if source.nodata is None else source.nodata
     above = None
     rows = max(1, SLAB // source.width)
@@ -89,9 +90,8 @@ def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:
             cut = (low == row) & top_seam.linked.any()
             cut |= (high == bottom) & seam.linked.any()
             pieces += shapes[cut].tolist()
-            yield _placed(shapes[~cut], source.transform)
-        joined = joiner.add(pieces, top_seam, seam)
-        yield _placed(np.array(joined, object), source.transform)
+            yield shapely.transform(shapes[~cut], lambda xy: placed(xy, transform))
+        yield np.array(joiner.add(pieces, top_seam, seam), object)
         if ahead is not None:
             above, values = values, ahead
 
@@ -125,19 +125,6 @@ def _slab_polygons(
             yield np.concatenate(chunk)
             chunk = []
     yield np.concatenate([*chunk, _from_rings(rings)])
-
-
-def _placed(shapes: NDArray[Any], transform: Affine) -> NDArray[Any]:
-    """Return polygons in the coordinates of a raster from those in its pixels."""
-    a, b, c, d, e, f = transform[:6]
-
-    def place(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-        cols, rows = corners.T
-        # in GDAL's order of sums, so that corners are its own to the last digit
-        return np.column_stack([c + cols * a + rows * b, f + cols * d + rows * e])
-
-    placed: NDArray[Any] = shapely.transform(shapes, place)
-    return placed
 
 
 def _from_rings(polygons: list[list[list[tuple[float, float]]]]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from ..errors import OutputError
 from ..windows import Grid
 from .figures import quick_look
 from .geotiff import RasterRows, check_file, check_output, product_path, temporary_path
+from .memory import FINISHING_CACHE, give_back
 from .stac import write_item
 from .style import write_style
 from .vector import vectorize
@@ -106,8 +107,14 @@ class Products:
             acquired: When the scene was taken, ISO 8601, if known.
         """
         # what libraries do to warnings in threads is undone when all have ended
-        with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_CACHEMAX=FINISHING_CACHE * 2**20),
+            ThreadPoolExecutor(2) as pool,
+        ):
+            give_back()
             list(pool.map(self._finish_raster, self.rasters))
+            give_back()
             tasks = []
             if self.options.polygons:
                 tasks.append(pool.submit(self._vectorize))

@@ -67,7 +67,8 @@ def present_classes(probs: Tensor, threshold: float = 0.5) -> Tensor:
     """
     present = probs > threshold
     fallback = F.one_hot(probs.argmax(dim=-1), probs.shape[-1]).bool()
-    return torch.where(present.any(dim=-1, keepdim=True), present, fallback)
+    # not torch.where, which ONNX Runtime has no kernel of for booleans
+    return present | (fallback & ~present.any(dim=-1, keepdim=True))
 
 
 def posterior(maps: Tensor, present: Tensor) -> Tensor:

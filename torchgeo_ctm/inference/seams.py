@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from rasterio import Affine
 
 Corners = NDArray[np.int32]
 
@@ -29,8 +30,14 @@ class SeamJoiner:
     What is held are the outlines of the patches that go on below.
     """
 
-    def __init__(self, width: int) -> None:
-        """Begin above the first row of a raster of *width* pixels."""
+    def __init__(self, width: int, transform: Any = None) -> None:
+        """Begin above the first row of a raster.
+
+        Args:
+            width: Width of the raster in pixels.
+            transform: Of the polygons that are returned; None leaves them in pixels.
+        """
+        self._transform = Affine.identity() if transform is None else transform
         self._above = np.full(width, -1)
         self._parents: list[int] = []
         self._paths: dict[int, list[Corners]] = {}
@@ -44,7 +51,7 @@ class SeamJoiner:
             bottom: The slab's lower seam.
 
         Returns:
-            Polygons of the patches that are complete now.
+            Polygons of the patches that are complete now, in the raster's coordinates.
         """
         below = np.full_like(self._above, -1)
         for piece in pieces:
@@ -60,7 +67,7 @@ class SeamJoiner:
         self._above = below
         going_on = {self._root(patch) for patch in np.unique(below[below >= 0])}
         done = [patch for patch in self._paths if patch not in going_on]
-        return [_polygon(self._paths.pop(patch)) for patch in done]
+        return [_polygon(self._paths.pop(patch), self._transform) for patch in done]
 
     def _patch(self, above: Iterable[int]) -> int:
         """Return the patch of a piece: what it joins above becomes one."""
@@ -126,7 +133,18 @@ def _cut(
     return [ring[a : b + 1] for a, b in zip(begins, ends_at, strict=True)]
 
 
-def _polygon(paths: list[Corners]) -> Any:
+def placed(corners: NDArray[Any], transform: Affine) -> NDArray[np.float64]:
+    """Return corners (N, 2) in the coordinates of a raster from those in its pixels."""
+    a, b, c, d, e, f = transform[:6]
+    cols, rows = corners.T
+    out = np.empty((len(corners), 2))
+    # in GDAL's order of sums, so that corners are its own to the last digit
+    out[:, 0] = c + cols * a + rows * b
+    out[:, 1] = f + cols * d + rows * e
+    return out
+
+
+def _polygon(paths: list[Corners], transform: Affine) -> Any:
     """Return the polygon of a patch from closed rings and paths that join to rings."""
     rings = [path[:-1] for path in paths if (path[0] == path[-1]).all()]
     follow = {tuple(path[0]): path for path in paths if (path[0] != path[-1]).any()}
@@ -138,13 +156,22 @@ def _polygon(paths: list[Corners]) -> Any:
             start = tuple(path[-1])
             path = follow.get(start, path)
         rings += _split(_without_straight(np.concatenate(loop)))
-    shapes = shapely.linearrings(
-        np.concatenate(rings), indices=np.repeat(range(len(rings)), [*map(len, rings)])
-    )
     # holes lie inside, so the outline is the largest
-    outline = int(np.argmax(shapely.area(shapely.polygons(shapes))))
-    holes = [shape for index, shape in enumerate(shapes) if index != outline]
-    return shapely.polygons(shapes[outline], holes or None)
+    areas = [_twice_area(ring) for ring in rings]
+    rings.insert(0, rings.pop(areas.index(max(areas))))
+    owners = np.repeat(range(len(rings)), [*map(len, rings)])
+    corners = placed(np.concatenate(rings), transform)
+    # a patch may have millions of corners
+    del rings
+    shapes = shapely.linearrings(corners, indices=owners)
+    del corners, owners
+    return shapely.polygons(shapes[0], shapes[1:] if len(shapes) > 1 else None)
+
+
+def _twice_area(ring: Corners) -> int:
+    """Return twice the area of a ring (N, 2), not closed, in pixels."""
+    x, y = ring.astype(np.int64).T
+    return abs(int((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()))
 
 
 def _without_straight(ring: Corners) -> Corners:

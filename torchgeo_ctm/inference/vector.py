@@ -21,6 +21,7 @@ from ..errors import GridError, OutputError, SceneError, SettingError, nearest
 from .areas import PixelAreas
 from .geotiff import check_file, check_not_input, temporary_path
 from .masks import class_names, open_confidence, open_mask
+from .memory import give_back
 from .patches import Patches, find_patches
 from .polygons import polygons, sieved
 
@@ -146,6 +147,8 @@ def _frames(
         crs = pyproj.CRS.from_user_input(mask.crs)
     left = len(patches.first)
     for shapes in polygons(source):
+        # what making them took
+        give_back()
         index = _patch_of(shapes, source, patches)
         left -= len(index)
         keep = slice(None) if not min_area else patches.hectares[index] >= min_area
@@ -172,7 +175,8 @@ def _patch_of(
 
     The first corner in reading order is the upper left one of the first pixel.
     """
-    xy, owner = shapely.get_coordinates(shapes, return_index=True)
+    outlines = shapely.get_exterior_ring(shapes)
+    xy, owner = shapely.get_coordinates(outlines, return_index=True)
     cols, rows = np.rint(~source.transform @ tuple(xy.T)).astype(np.int64)
     first = np.full(len(shapes), np.iinfo(np.int64).max)
     # a corner may lie on the right edge, one column past the last pixel

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
 from ..reflectance import reflectance_complaint
+from ..scaling import is_reflectance
 from .figures import rgb_indices
 from .geotiff import check_not_input, check_output
 from .journal import ScoreJournal
@@ -190,15 +192,18 @@ class PseudoMaskWriter(Callback):
             return
         if not hasattr(task.scaling, 'mean') or task.scaling.method != 'standard':
             return
+        if not any(map(is_reflectance, task.bands)):
+            return
         offset = task.scaling.offset
         some = np.s_[..., ::SAMPLED, ::SAMPLED]
         image, valid = batch['image'][some], batch['valid'][some]
         pixels = image.movedim(1, 0)[:, valid].float() + offset
+        optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
         complaint = reflectance_complaint(
-            pixels.cpu().numpy(),
-            task.scaling.mean.flatten().cpu().numpy(),
-            task.scaling.std.flatten().cpu().numpy(),
-            task.bands,
+            pixels[optical].cpu().numpy(),
+            task.scaling.mean.flatten()[optical].cpu().numpy(),
+            task.scaling.std.flatten()[optical].cpu().numpy(),
+            [task.bands[index] for index in optical],
         )
         if complaint is not None:
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -307,9 +312,18 @@ def _identity(scene: Any) -> dict[str, Any]:
 
 
 def _weights_hash(task: Any) -> str:
-    """Return the SHA-256 of the weights, whichever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(task.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-    return digest.hexdigest()
+    """Return the SHA-256 over the weights' own, whichever file they came from."""
+    weights = dict(sorted(task.state_dict().items()))
+    # hashing lets other threads run
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_digest, weights.values()))
+    whole = hashlib.sha256()
+    for name, digest in zip(weights, digests, strict=True):
+        whole.update(name.encode() + digest)
+    return whole.hexdigest()
+
+
+def _digest(tensor: Tensor) -> bytes:
+    """Return the SHA-256 of a tensor's numbers."""
+    numbers = np.ascontiguousarray(tensor.detach().cpu().numpy())
+    return hashlib.sha256(numbers.data).digest()

@@ -1,5 +1,7 @@
 """Image-level labels of chips from their masks, on tensors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,25 @@ def class_shares(mask: Tensor, num_classes: int, ignore_index: int = 255) -> Ten
     )
     counts.scatter_add_(1, flat, torch.ones_like(flat))
     return counts[:, :num_classes].float() / flat.shape[1]
+
+
+def classes_of_values(
+    mask: Tensor, values: Sequence[int], ignore_index: int = 255
+) -> Tensor:
+    """Number the values of a mask.
+
+    Args:
+        mask: Value of each pixel, of any shape.
+        values: Value of each of the C classes.
+        ignore_index: What every other value becomes.
+
+    Returns:
+        Class 0…C−1 or *ignore_index* of each pixel, int64.
+    """
+    classes = torch.full_like(mask, ignore_index, dtype=torch.int64)
+    for index, value in enumerate(values):
+        classes = classes.masked_fill(mask == value, index)
+    return classes
 
 
 def presence_from_mask(

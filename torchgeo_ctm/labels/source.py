@@ -6,8 +6,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LabelError, nearest
+from ..errors import LabelError, SettingError, nearest
 from ..windows import Grid
+
+#: Shares of area closer than this are equal: sums of parts differ by rounding.
+ROUNDING = 1e-9
 
 
 class ImageLabel(NamedTuple):
@@ -46,6 +49,43 @@ class LabelSource(Protocol):
         """
 
 
+def label_from_shares(
+    shares: NDArray[np.float64], coverage: float, min_share: float, min_coverage: float
+) -> ImageLabel:
+    """Derive a label from area shares, of which part of the window says nothing.
+
+    A class is present where it covers *min_share* of the window. It is known to be
+    absent where at least *min_coverage* of the window is known and the class stays
+    below *min_share* there: the known ground is taken as a sample of the window.
+    Between the two (below *min_share* of the window, but not of its known ground)
+    nothing is known of the class.
+
+    Args:
+        shares: Share of the window that each class covers (C,), 0…1.
+        coverage: Share of the window of which anything is known, 0…1.
+        min_share: Smallest share that makes a class present, 0…1.
+        min_coverage: Smallest coverage that tells that a class is absent.
+
+    Returns:
+        The label over C classes.
+    """
+    present = (shares >= min_share - ROUNDING) & (shares > ROUNDING)
+    below = (shares < min_share * coverage - ROUNDING) | (shares <= ROUNDING)
+    enough = coverage >= min_coverage - ROUNDING
+    return ImageLabel(present.astype(np.float32), present | (below & enough))
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a share of area outside 0…1.
+
+    Raises:
+        SettingError: If it is outside.
+    """
+    if not 0 <= value <= 1:
+        close = min(max(value, 0), 1)
+        raise SettingError(f'{name}={value}; needed: 0 to 1; nearest: {close:g}')
+
+
 def class_indices(
     names: Iterable[str], classes: Sequence[str], where: str
 ) -> list[int]:
@@ -59,19 +99,19 @@ def class_indices(
     Raises:
         LabelError: If a name is none of *classes*.
     """
-    known = {_key(name): index for index, name in enumerate(classes)}
+    known = {class_key(name): index for index, name in enumerate(classes)}
     found = []
     for name in names:
-        if _key(name) not in known:
-            close = nearest(_key(name), known)
+        if class_key(name) not in known:
+            close = nearest(class_key(name), known)
             hint = f'; nearest: {classes[known[close[11:]]]}' if close else ''
             raise LabelError(
                 f'{where}: {name!r} is none of the classes {", ".join(classes)}{hint}'
             )
-        found.append(known[_key(name)])
+        found.append(known[class_key(name)])
     return found
 
 
-def _key(name: str) -> str:
+def class_key(name: str) -> str:
     """Return what makes two names the same class."""
     return ' '.join(str(name).casefold().split())

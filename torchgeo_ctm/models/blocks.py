@@ -73,7 +73,7 @@ class ClassTokenAttention(nn.Module):
         rows: Tensor | None
         if not self.num_heads:
             # every head was removed: what is left of attention is the bias
-            rows = x.new_zeros(len(x), num_rows, x.shape[1], dtype=torch.float32)
+            rows = x.new_zeros(x.shape[0], num_rows, x.shape[1], dtype=torch.float32)
             return self.proj(x[:, :only_first, :0]), rows if num_rows else None
         gate = self.gate() if self.gate is not None else None
         if only_first is None:

@@ -34,6 +34,7 @@ from ..inference.pseudomask import (
     present_classes,
 )
 from ..labels import class_shares, presence_from_mask
+from ..labels.shares import classes_of_values
 from ..losses import (
     DiversityForm,
     PatchPooling,
@@ -51,6 +52,8 @@ from .optimizers import build_optimizer, cosine_schedule
 from .weights import CHECKPOINT_KEY, load_weights
 
 IGNORED = 255
+#: Entry of an image-level label where nothing is known of the class.
+UNKNOWN = -1
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +77,14 @@ def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> T
     """Draw which class tokens are set to zero (METHOD, section 2).
 
     Args:
-        presence: Image-level labels (B, C), 1 where the class is present.
+        presence: Image-level labels (B, C), 1 where the class is present, 0 where it is
+            absent; neither where nothing is known of it.
         rate: Probability of masking, independently per image and absent class.
         generator: A CPU generator, so that a seed repeats the draw on any device.
 
     Returns:
-        (B, C) bool on the device of *presence*; never true for a present class.
+        (B, C) bool on the device of *presence*; never true for a present class, nor for
+        one of which nothing is known.
     """
     drawn = torch.rand(presence.shape, generator=generator) < rate
     return drawn.to(presence.device, non_blocking=True) & (presence == 0)
@@ -108,6 +113,7 @@ class ClassTokenMaskingTask(BaseTask):
         model_options: dict[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         class_colors: Sequence[str] | None = None,
+        class_values: Sequence[int] | None = None,
         bands: Sequence[str] | None = None,
         scaling: ScalingOptions | None = ScalingOptions(method='standard'),  # noqa: B008
         mask_rate: float | list[tuple[int, float]] = 0.5,
@@ -150,6 +156,8 @@ class ClassTokenMaskingTask(BaseTask):
                 :class:`~torchgeo_ctm.models.ClassTokenViT` (``depth``, ``head``, …).
             class_names: One name per class; None numbers them.
             class_colors: One ``#rrggbb`` per class; None takes matplotlib's tab20.
+            class_values: Value of each class in the data set's masks; every other value
+                is ignored, as nodata is. None: 0…C−1, and 255 is ignored.
             bands: Names of the bands in order; None: Sentinel-2's 13.
             scaling: See :class:`~torchgeo_ctm.scaling.BandScaling`; None for data that
                 a datamodule has normalised.
@@ -206,6 +214,7 @@ class ClassTokenMaskingTask(BaseTask):
             )
         self.class_names = self._class_list('class_names', str)
         self.class_colors = self._class_list('class_colors', _tab20)
+        self._check_class_values()
         self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
         self.scaling = build_scaling(self.bands, hparams['scaling'])
         self.model: ClassTokenViT = self._build_model()
@@ -242,6 +251,15 @@ class ClassTokenMaskingTask(BaseTask):
                 f'{name} has {len(given)} entries, num_classes={count} needs {count}'
             )
         return [str(entry) for entry in given]
+
+    def _check_class_values(self) -> None:
+        """Refuse values of masks that are not one per class."""
+        values, count = self.hparams['class_values'], self.hparams['num_classes']
+        if values is not None and not len(values) == len(set(values)) == count:
+            raise SettingError(
+                f'class_values={list(values)} are not {count} different values, one '
+                f'for each of num_classes={count}'
+            )
 
     def _build_model(self) -> ClassTokenViT:
         """Build the registered network and load starting weights."""
@@ -281,7 +299,10 @@ class ClassTokenMaskingTask(BaseTask):
             scores = {
                 'mAP': MeanAveragePrecision(count),
                 'F1': MultilabelF1Score(
-                    count, threshold=self.hparams['threshold'], average='micro'
+                    count,
+                    threshold=self.hparams['threshold'],
+                    average='micro',
+                    ignore_index=UNKNOWN,
                 ),
             }
         else:
@@ -328,17 +349,23 @@ class ClassTokenMaskingTask(BaseTask):
     def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the image-level labels (B, C) float32 of a batch.
 
+        1 where a class is present, 0 where it is absent, −1 where the batch's
+        ``label_known`` says that nothing is known of it.
+
         Raises:
             SettingError: If the batch has neither ``label`` nor ``mask``.
         """
         count: int = self.hparams['num_classes']
         if 'label' in batch:
             label = batch['label']
-            return F.one_hot(label, count).float() if label.ndim == 1 else label.float()
+            if label.ndim == 1:
+                return F.one_hot(label, count).float()
+            known = batch.get('label_known')
+            label = label.float()
+            return label if known is None else label.masked_fill(~known, UNKNOWN)
         if 'mask' in batch:
             share: float = self.hparams['label_min_share']
-            mask = batch['mask']
-            mask = mask.squeeze(1) if mask.ndim == 4 else mask
+            mask = self.reference_mask(batch['mask'])
             if self.hparams['task'] == 'multiclass':
                 largest = class_shares(mask, count, IGNORED).argmax(dim=1)
                 return F.one_hot(largest, count).float()
@@ -347,12 +374,32 @@ class ClassTokenMaskingTask(BaseTask):
             f"batch has {sorted(batch)}; needed: 'label', or 'mask' to derive it from"
         )
 
+    def reference_mask(self, mask: Tensor) -> Tensor:
+        """Return a batch's ``mask`` as classes.
+
+        Args:
+            mask: Values as the data set has them, (B, H, W) or (B, 1, H, W).
+
+        Returns:
+            Classes (B, H, W), int64; 255 is ignored.
+        """
+        mask = mask.squeeze(1).long() if mask.ndim == 4 else mask.long()
+        values: Sequence[int] | None = self.hparams['class_values']
+        return mask if values is None else classes_of_values(mask, values, IGNORED)
+
     def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
-        """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C)."""
+        """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C).
+
+        BCE is the mean over what is known.
+        """
         if self.hparams['task'] == 'multiclass':
             target = presence.argmax(dim=1)
             return F.cross_entropy(logits, target, self.class_weights)
-        return F.binary_cross_entropy_with_logits(logits, presence, self.class_weights)
+        known = (presence != UNKNOWN).to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(
+            logits, presence * known, self.class_weights * known, reduction='sum'
+        )
+        return loss / known.sum().clamp(min=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return class probabilities (B, C) of logits (B, C)."""
@@ -391,7 +438,9 @@ class ClassTokenMaskingTask(BaseTask):
         loss = self._loss(logits, patch_logits, presence)
         if weight:
             form: DiversityForm = self.hparams['diversity_form']
-            loss = loss + weight * diversity_loss(attention.sum(1), presence, form)
+            loss = loss + weight * diversity_loss(
+                attention.sum(1), presence.clamp(min=0), form
+            )
         loss = loss + self._gate_penalty()
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
@@ -541,7 +590,7 @@ class ClassTokenMaskingTask(BaseTask):
                 image[0],
                 class_maps(attention, None, 'attention')[0],
                 masks[0],
-                batch['mask'][0] if 'mask' in batch else None,
+                self.reference_mask(batch['mask'])[0] if 'mask' in batch else None,
                 self.class_names,
                 self.class_colors,
                 self.bands,
@@ -577,9 +626,9 @@ class ClassTokenMaskingTask(BaseTask):
             sync_dist=True,
         )
         if 'mask' in batch:
-            truth = batch['mask'].reshape(len(probs), *size)
+            truth = self.reference_mask(batch['mask'])
             self.confusions[f'{split}_predicted'].update(masks, truth)
-            with_labels = self.pseudo_masks(maps, presence, size)
+            with_labels = self.pseudo_masks(maps, _filled(presence, probs), size)
             self.confusions[f'{split}_true'].update(with_labels, truth)
         return masks
 
@@ -643,7 +692,7 @@ class ClassTokenMaskingTask(BaseTask):
         maps, logits, _ = self.maps(image, patches=False)
         probs = self.probabilities(logits)
         if self.hparams['map_labels'] == 'true':
-            probs = self.presence(batch)
+            probs = _filled(self.presence(batch), probs)
         if self.hparams['map_rule'] == 'paint':
             masks = self.pseudo_masks(maps, probs, (image.shape[-2], image.shape[-1]))
             scores = F.one_hot(masks, maps.shape[1]).movedim(-1, 1).float()
@@ -686,6 +735,11 @@ class ClassTokenMaskingTask(BaseTask):
         if hparams is not None:
             name = f'{type(self).__module__}.{type(self).__qualname__}'
             hparams.setdefault('_class_path', name)
+
+
+def _filled(presence: Tensor, probs: Tensor) -> Tensor:
+    """Return labels (B, C), predicted ones where nothing is known."""
+    return torch.where(presence == UNKNOWN, probs, presence)
 
 
 def _schedule(rate: float | Sequence[Sequence[float]]) -> list[tuple[int, float]]:

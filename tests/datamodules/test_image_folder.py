@@ -1,0 +1,315 @@
+"""Chips of images in folders, and their configurations through TorchGeo's command."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchgeo.main
+import yaml
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from tests import command
+from tests.conftest import tiny_task
+from tests.datasets.fake_image_folders import (
+    paint,
+    write_ade20k,
+    write_coco,
+    write_endotect,
+    write_image_folder,
+    write_voc2012,
+)
+from torchgeo_ctm.datamodules import (
+    ADE20KDataModule,
+    ChipDataModule,
+    COCODataModule,
+    EndoTectDataModule,
+    ImageFolderDataModule,
+    VOC2012DataModule,
+)
+from torchgeo_ctm.datamodules.image_folder import FitChip
+from torchgeo_ctm.errors import LabelWarning, SettingError
+from torchgeo_ctm.prediction import pseudo_masks
+from torchgeo_ctm.trainers import load_task
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+TINY = '--model.init_args.model_options={embed_dim: 16, depth: 2, num_heads: 2}'
+
+
+def numbered(height: int, width: int) -> dict[str, Tensor]:
+    """Return a sample whose image and mask hold each pixel's number."""
+    mask = torch.arange(height * width).reshape(height, width)
+    return {'image': mask.expand(3, -1, -1).float(), 'mask': mask}
+
+
+@pytest.mark.parametrize('train', [True, False])
+@pytest.mark.parametrize('size', [(10, 14), (30, 14), (10, 40), (30, 40)])
+def test_image_and_mask_stay_together(size: tuple[int, int], train: bool) -> None:
+    """Cropped, flipped and padded alike, without any resizing."""
+    fit = FitChip(size, None, train, vertical_flip=train)
+    sample = numbered(20, 24)
+    for _ in range(5):
+        got = fit(sample)
+        assert type(got['image']) is type(got['mask']) is Tensor
+        assert got['mask'].shape == got['image'].shape[-2:] == size
+        inside = got['mask'] != 255
+        # 255 is padding, and one pixel of the sample
+        assert inside.sum() >= min(20, size[0]) * min(24, size[1]) - 1
+        assert torch.equal(got['image'][1][inside], got['mask'][inside].float())
+
+
+def test_padding_is_ignored() -> None:
+    mask = torch.zeros(4, 4, dtype=torch.long)
+    got = FitChip((8, 6), None, False)({'image': torch.ones(3, 4, 4), 'mask': mask})
+    wanted = torch.full((8, 6), 255)
+    wanted[2:6, 1:5] = 0
+    assert torch.equal(got['mask'], wanted)
+    assert torch.equal(got['image'][0] == 1, wanted == 0)
+
+
+@pytest.mark.parametrize('resize', ['stretch', 'cover'])
+@pytest.mark.parametrize('shape', [(20, 30), (30, 20), (99, 7), (8, 12)])
+def test_resizing_keeps_classes_whole(shape: tuple[int, int], resize: Any) -> None:
+    labels = torch.randint(0, 2, shape) * 20
+    sample = {'image': torch.rand(3, *shape) * 255, 'mask': labels}
+    got = FitChip((16, 24), resize, train=True)(sample)
+    assert got['image'].shape == (3, 16, 24)
+    # no value between two classes, none of padding, none outside 0…255
+    assert set(got['mask'].flatten().tolist()) <= {0, 20}
+    assert 0 <= got['image'].min()
+    assert got['image'].max() <= 255
+
+
+def test_stretching_shows_the_whole_image_and_covering_the_centre() -> None:
+    mask = torch.arange(4)[None].expand(8, 4).repeat_interleave(8, dim=1)
+    sample = {'image': mask[None].expand(3, -1, -1).float(), 'mask': mask}
+    stretched = FitChip((8, 8), 'stretch', False)(sample)['mask']
+    assert set(stretched.flatten().tolist()) == {0, 1, 2, 3}
+    covered = FitChip((8, 8), 'cover', False)(sample)['mask']
+    assert torch.equal(covered, mask[:, 12:20])
+
+
+def test_a_seed_repeats_the_crops() -> None:
+    def draw() -> list[Tensor]:
+        torch.manual_seed(3)
+        return [FitChip((6, 6), None, True)(numbered(20, 20))['mask'] for _ in range(9)]
+
+    assert all(map(torch.equal, draw(), draw()))
+    assert len({tuple(mask.flatten().tolist()) for mask in draw()}) > 5
+
+
+def folder(root: Path, **more: Any) -> ImageFolderDataModule:
+    options: dict[str, Any] = {
+        'batch_size': 2,
+        'img_size': 32,
+        'classes': ['land', 'water'],
+    }
+    return ImageFolderDataModule(root=str(root), **(options | more))
+
+
+def test_chips_are_those_of_evaluation(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, size=(32, 32))
+    data = folder(tmp_path)
+    chips = data.chips('train')
+    data.setup('test')
+    tested: Any = data.test_dataset
+    assert data.chip_place(chips, 1) == ('train_1', None)
+    for index in range(3):
+        sample = chips[index]
+        colors = paint(sample['mask'].numpy().astype(np.uint8))
+        assert np.array_equal(sample['image'].permute(1, 2, 0), colors)
+    assert torch.equal(tested[0]['mask'], data.chips('test')[0]['mask'])
+
+
+@pytest.mark.parametrize(
+    ('module', 'write', 'classes'),
+    [
+        (ADE20KDataModule, write_ade20k, 151),
+        (VOC2012DataModule, write_voc2012, 21),
+        (COCODataModule, write_coco, 81),
+        (EndoTectDataModule, write_endotect, 2),
+    ],
+)
+def test_batches(
+    tmp_path: Path,
+    module: type[ImageFolderDataModule],
+    write: Callable[[Path], None],
+    classes: int,
+) -> None:
+    write(tmp_path)
+    data = module(batch_size=2, img_size=(24, 40), root=str(tmp_path))
+    for stage in ('fit', 'validate', 'test'):
+        data.setup(stage)
+    for split in ('train', 'val', 'test'):
+        batch = next(iter(getattr(data, f'{split}_dataloader')()))
+        assert batch['image'].shape[1:] == (3, 24, 40)
+        # scaling belongs to the model: pixels arrive as they are
+        assert batch['image'].max() > 100
+        assert batch['mask'].shape[1:] == (24, 40)
+        held = set(batch['mask'].flatten().tolist()) - {255}
+        assert held <= set(range(classes))
+        assert len(data.chips(split).classes) == classes
+    name = ChipDataModule(data, 'val').dataset_name
+    assert name == module.__name__.removesuffix('DataModule').lower()
+
+
+def test_a_task_without_names_gets_those_of_the_data(tmp_path: Path) -> None:
+    write_image_folder(tmp_path)
+    for given in (None, ['Land', 'Wasser']):
+        task = tiny_task(
+            in_channels=3,
+            num_classes=2,
+            class_names=given,
+            class_colors=None,
+            scaling={'method': 'per_chip_maximum'},
+        )
+        trainer = Trainer(
+            max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(task, datamodule=folder(tmp_path))
+        assert task.class_names == (given or ['land', 'water'])
+        trainer.save_checkpoint(tmp_path / 'task.ckpt')
+        loaded = load_task(tmp_path / 'task.ckpt')
+        assert loaded.class_names == (given or ['land', 'water'])
+        assert loaded.class_colors == ['#000000', '#800000']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'options', 'message'),
+    [
+        ({'num_classes': 3}, {}, 'num_classes=3, but .* has 2 classes'),
+        (
+            {'class_names': ['water', 'land']},
+            {},
+            'in another order; needed: land, water',
+        ),
+        ({}, {'batch_size': 4}, 'batch_size=4 is more than the 3 training images'),
+    ],
+)
+def test_task_and_data_that_do_not_fit(
+    tmp_path: Path, arguments: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    write_image_folder(tmp_path)
+    defaults = {'num_classes': 2, 'class_names': None, 'class_colors': None}
+    task = tiny_task(
+        in_channels=3, scaling={'method': 'per_chip_maximum'}, **(defaults | arguments)
+    )
+    trainer = Trainer(max_epochs=1, accelerator='cpu', logger=False)
+    with pytest.raises(SettingError, match=message):
+        trainer.fit(task, datamodule=folder(tmp_path, **options))
+
+
+def test_an_unknown_way_to_resize() -> None:
+    with pytest.raises(SettingError, match=r"resize='strech' .*; nearest: stretch"):
+        ImageFolderDataModule(resize='strech')  # type: ignore[arg-type]
+
+
+def test_labels_of_whole_images_and_crops(tmp_path: Path) -> None:
+    write_image_folder(tmp_path)
+    rows = [f'{s}_{n},water' for s in ('train', 'val', 'test') for n in range(3)]
+    (tmp_path / 'labels.csv').write_text('\n'.join(['image,classes', *rows]))
+    labels = {'masks': None, 'labels': 'labels.csv'}
+    with pytest.warns(LabelWarning, match="labels stay true with resize='stretch'"):
+        folder(tmp_path, resize='cover', **labels).setup('fit')
+    data = folder(tmp_path, **labels)
+    data.setup('fit')
+    batch = next(iter(data.train_dataloader()))
+    assert batch['label'].tolist() == [[0, 1], [0, 1]]
+    assert 'mask' not in batch
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    'ade20k': write_ade20k,
+    'voc2012': write_voc2012,
+    'coco': write_coco,
+    'endotect': write_endotect,
+}
+
+
+def small(name: str, root: Path) -> list[str]:
+    """What a test adds to a configuration: less of everything."""
+    size = '[24,40]' if name == 'ade20k' else '32'
+    return [
+        f'--config={CONFIGS / name}.yaml',
+        f'--data.dict_kwargs.root={root}',
+        '--data.init_args.batch_size=2',
+        '--data.init_args.num_workers=0',
+        f'--data.init_args.img_size={size}',
+        f'--model.init_args.img_size={size}',
+        TINY,
+        '--trainer.precision=32-true',
+        '--trainer.accelerator=cpu',
+        '--trainer.max_epochs=1',
+        '--trainer.limit_train_batches=2',
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', WRITERS)
+def test_configuration_through_the_command(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Fit, test and pseudo-masks; one as its user does, the others in this process."""
+    WRITERS[name](tmp_path / 'data')
+    monkeypatch.chdir(tmp_path)
+    # TorchGeo sets GDAL's options for its process; here they are for other tests too
+    monkeypatch.setattr(torchgeo.main, 'os', SimpleNamespace(environ={}))
+    arguments = small(name, tmp_path / 'data')
+    checkpoint = 'output/**/last.ckpt'
+    if name == 'ade20k':
+        done = command.torchgeo('fit', *arguments, cwd=tmp_path)
+        command.succeeded(done)
+    else:
+        torchgeo.main.main(['fit', *arguments])
+    [path] = tmp_path.glob(checkpoint)
+    capsys.readouterr()
+    torchgeo.main.main(['test', *arguments, f'--ckpt_path={path}'])
+    printed = capsys.readouterr().out
+    for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
+        assert metric in printed
+    task = load_task(path)
+    config: Any = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
+    assert len(set(task.class_names)) == config['model']['init_args']['num_classes']
+    assert len(set(task.class_colors)) == len(task.class_names)
+    used = next(tmp_path.glob('output/**/config.yaml'))
+    wanted = 'true' if name == 'ade20k' else 'predicted'
+    assert task.hparams['map_labels'] == wanted
+    written = pseudo_masks(
+        used, path, tmp_path / 'masks', labels='true', accelerator='cpu', progress=False
+    )
+    masks = np.load(tmp_path / 'masks' / f'pms_{name}.npy')
+    size = (24, 40) if name == 'ade20k' else (32, 32)
+    assert masks.shape == (written['chips'], *size)
+    assert 0 <= written['miou'] <= 1
+    truth = np.load(tmp_path / 'masks' / f'masks_{name}.npy')
+    for mask, classes in zip(masks, truth, strict=True):
+        # true image labels: no class that the image does not hold
+        assert set(np.unique(mask)) <= set(np.unique(classes))
+
+
+def test_configurations_say_what_the_data_sets_say() -> None:
+    for name, module in (
+        ('voc2012', VOC2012DataModule),
+        ('endotect', EndoTectDataModule),
+    ):
+        text = (CONFIGS / f'{name}.yaml').read_text()
+        assert module.__name__ in text
+        model = yaml.safe_load(text)['model']['init_args']
+        assert len(set(model['class_names'])) == model['num_classes']
+        assert len(set(model['class_colors'])) == model['num_classes']
+    ade = (CONFIGS / 'ade20k.yaml').read_text()
+    # the reference's: 151 labels, 208 × 320 px, patches of 8 px, true image labels
+    model = yaml.safe_load(ade)['model']['init_args']
+    assert (model['num_classes'], model['img_size']) == (151, [208, 320])
+    assert re.search('patch8', model['model'])
+    assert model['map_labels'] == 'true'

@@ -1,0 +1,136 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torchgeo.datasets import DatasetNotFoundError
+
+from tests.datasets.fake_image_folders import every, write_coco
+from tests.datasets.serve import pack, served
+from torchgeo_ctm.datasets import COCO, coco
+from torchgeo_ctm.errors import DataError, SettingError
+
+#: Positions, after background, of the categories that the fake annotations use.
+SMALL, LARGE, PARTS, CROWD = 2, 1, 80, 9
+
+
+def test_polygons_and_runs_become_a_mask(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    images = COCO(tmp_path)
+    assert len(images.classes) == 81
+    assert images.classes[LARGE] == 'object 1'
+    assert images.classes[PARTS] == 'object 89'
+    mask = images[0]['mask'].numpy()
+    wanted = np.zeros((30, 40), int)
+    wanted[26:, :10] = CROWD
+    wanted[2:18, 2:18] = LARGE
+    wanted[4:8, 4:8] = SMALL
+    wanted[2:6, 20:28] = wanted[8:12, 20:28] = PARTS
+    assert np.array_equal(mask, wanted)
+
+
+def test_labels_are_what_the_annotations_name(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    images = COCO(tmp_path)
+    present = [np.flatnonzero(sample['label']).tolist() for sample in every(images)]
+    assert present == [[0, LARGE, SMALL, CROWD, PARTS]] * 3 + [[0]]
+    # and, on these, what the masks hold
+    assert [np.unique(sample['mask']).tolist() for sample in every(images)] == present
+
+
+def test_without_background_there_are_80_classes(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    images = COCO(tmp_path, background=False)
+    assert len(images.classes) == 80
+    assert set(np.unique(images[0]['mask'])) == {0, 1, 8, 79, 255}
+    assert np.flatnonzero(images[0]['label']).tolist() == [0, 1, 8, 79]
+    assert (images[3]['mask'] == 255).all()
+
+
+@pytest.mark.parametrize('year', [2014, 2017])
+def test_zips_are_unpacked(tmp_path: Path, year: Any) -> None:
+    made, root = tmp_path / 'made', tmp_path / 'root'
+    write_coco(made, year)
+    pack(root / f'annotations_trainval{year}.zip', made, 'annotations')
+    pack(root / f'val{year}.zip', made, f'val{year}')
+    # the test split needs no training images
+    assert len(COCO(root, 'test', year)) == 2
+    with pytest.raises(DatasetNotFoundError):
+        COCO(root, 'train', year)
+
+
+def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, site = tmp_path / 'made', tmp_path / 'site'
+    write_coco(made)
+    pack(site / 'annotations' / 'annotations_trainval2017.zip', made, 'annotations')
+    pack(site / 'zips' / 'train2017.zip', made, 'train2017')
+    with served(site) as address:
+        monkeypatch.setattr(coco, 'ADDRESS', address)
+        assert len(COCO(tmp_path / 'root', download=True)) == 4
+
+
+def change(root: Path, do: Callable[[dict[str, Any]], object]) -> None:
+    path = root / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    do(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ('do', 'message'),
+    [
+        (lambda c: c.pop('categories'), r'JSON of COCO: it has no categories'),
+        (
+            lambda c: c['annotations'][0].pop('segmentation'),
+            r'entry 0 of annotations has no segmentation',
+        ),
+        (lambda c: c['annotations'][0].update(category_id=9), r'category 9 is not in'),
+        (lambda c: c['annotations'][0].update(image_id=99), r'its image 99 or'),
+        (
+            lambda c: c['annotations'][1].update(segmentation=[[1, 1, 2, 2]]),
+            r'annotation 11: a polygon has fewer than three corners',
+        ),
+        (
+            lambda c: c['annotations'][3]['segmentation'].update(counts='WUb0'),
+            r'annotation 13: .* neither polygons nor uncompressed runs',
+        ),
+        (
+            lambda c: c['annotations'][3]['segmentation'].update(counts=[5, 5]),
+            r'its runs cover 10 px, image 0+1\.jpg has 30 × 40',
+        ),
+        (
+            lambda c: c['images'].append(dict(c['images'][0], id=7, file_name='7.jpg')),
+            r'lists 5 images, 1 of them are not there: 7',
+        ),
+    ],
+)
+def test_annotations_that_cannot_be_used(
+    tmp_path: Path, do: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    write_coco(tmp_path)
+    change(tmp_path, do)
+    with pytest.raises(DataError, match=message):
+        COCO(tmp_path)
+
+
+def test_another_size_than_the_json_says(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    # the last image has no annotation that the size could contradict
+    change(tmp_path, lambda content: content['images'][3].update(width=41))
+    with pytest.raises(DataError, match='has 30 × 41 px, its image 30 × 40 px'):
+        COCO(tmp_path)[3]
+
+
+def test_an_unknown_year(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match='needed: 2014 or 2017'):
+        COCO(tmp_path, year=2015)  # type: ignore[arg-type]
+
+
+def test_a_truncated_json(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    path = tmp_path / 'annotations' / 'instances_train2017.json'
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(DataError, match='cannot be read as JSON'):
+        COCO(tmp_path)

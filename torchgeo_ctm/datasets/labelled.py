@@ -1,0 +1,194 @@
+"""Image labels beside the samples of any TorchGeo GeoDataset."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import rasterio.crs
+import torch
+from affine import Affine
+from pyproj import CRS
+from torch.utils.data import Sampler
+from torchgeo.datasets import GeoDataset
+from torchgeo.datasets.utils import GeoSlice
+from torchgeo.samplers import BatchGeoSampler, RandomGeoSampler
+
+from ..errors import LabelError, LabelWarning
+from ..labels import ImageLabel, LabelSource
+from ..windows import Grid
+
+
+class LabelledDataset(GeoDataset):
+    """A GeoDataset whose samples also hold the label of their ground.
+
+    Adds ``label`` float32 (C,) and ``label_known`` bool (C,); everything else is as the
+    data set gives it. It shares index, CRS and resolution with that data set, so that
+    samplers, ``&`` and ``|`` take it as they take any other.
+    """
+
+    def __init__(self, dataset: GeoDataset, labels: LabelSource) -> None:
+        """Put labels beside a data set.
+
+        Args:
+            dataset: Any TorchGeo GeoDataset.
+            labels: What its chips contain.
+        """
+        self.dataset = dataset
+        self.labels = labels
+
+    @property
+    def index(self) -> Any:
+        """The data set's index."""
+        return self.dataset.index
+
+    @property
+    def crs(self) -> CRS:
+        """The data set's CRS."""
+        return self.dataset.crs
+
+    @crs.setter
+    def crs(self, new_crs: CRS) -> None:
+        self.dataset.crs = new_crs
+
+    @property
+    def res(self) -> tuple[float, float]:
+        """The data set's resolution (x, y) in units of its CRS."""
+        return self.dataset.res
+
+    @res.setter
+    def res(self, new_res: float | tuple[float, float]) -> None:
+        self.dataset.res = new_res
+
+    @property
+    def paths(self) -> Any:  # type: ignore[override]
+        """The data set's paths."""
+        return self.dataset.paths
+
+    def __getitem__(self, query: GeoSlice) -> dict[str, Any]:
+        """Return the sample and the label of a query.
+
+        Args:
+            query: [xmin:xmax:xres, ymin:ymax:yres, tmin:tmax:tres].
+
+        Raises:
+            LabelError: If nothing is known of its ground; see :class:`LabelledSampler`.
+        """
+        label = self.label(query)
+        if label is None:
+            x, y, _ = self._disambiguate_slice(query)
+            raise LabelError(
+                f'nothing is known of the ground at x={x.start:g} to {x.stop:g}, '
+                f'y={y.start:g} to {y.stop:g}; needed: LabelledSampler(sampler, '
+                'dataset), which leaves such queries out'
+            )
+        sample: dict[str, Any] = self.dataset[query]
+        return sample | {
+            'label': torch.from_numpy(np.array(label.present, np.float32)),
+            'label_known': torch.from_numpy(np.array(label.known, bool)),
+        }
+
+    def label(self, query: GeoSlice) -> ImageLabel | None:
+        """Return the label of a query's ground, None where nothing is known of it."""
+        return self.labels.label(self.grid(query))
+
+    def grid(self, query: GeoSlice) -> Grid:
+        """Return the pixel grid of a query's sample."""
+        x, y, _ = self._disambiguate_slice(query)
+        width = max(1, round((x.stop - x.start) / x.step))
+        height = max(1, round((y.stop - y.start) / y.step))
+        transform = Affine(x.step, 0, x.start, 0, -y.step, y.stop)
+        return Grid(height, width, self._rasterio_crs(), transform)
+
+    def _rasterio_crs(self) -> rasterio.crs.CRS:
+        """Return the CRS in rasterio's class, the same object while it is the same."""
+        known = self.__dict__.get('_known_crs')
+        if known is None or known[0] is not self.crs:
+            known = (self.crs, rasterio.crs.CRS.from_wkt(self.crs.to_wkt()))
+            self._known_crs = known
+        crs: rasterio.crs.CRS = known[1]
+        return crs
+
+
+class LabelledSampler(Sampler[Any]):
+    """A sampler without the queries that have no label, which it counts.
+
+    A sampler that draws at random is asked again for each query left out, so that an
+    epoch is as long as it was; of others, what is left over is shown. It also takes
+    TorchGeo's batch samplers: batches then become smaller, and empty ones are left out.
+    """
+
+    def __init__(self, sampler: Sampler[Any], dataset: LabelledDataset) -> None:
+        """Wrap a sampler.
+
+        Args:
+            sampler: Any sampler of TorchGeo's, of *dataset* or of one on its ground.
+            dataset: What knows the labels.
+        """
+        self.sampler = sampler
+        self.dataset = dataset
+        #: Queries without a label that were left out, since this object was made.
+        self.skipped = 0
+        self._length: int | None = None
+        self._said = False
+
+    def __len__(self) -> int:
+        """Return the number of queries of an epoch; of batches, at most."""
+        sampler: Any = self.sampler
+        bounded = isinstance(sampler, RandomGeoSampler | BatchGeoSampler)
+        if self._length is None and bounded:
+            self._length = len(sampler)
+        if self._length is None:
+            labels = (self.dataset.label(query) for query in sampler)
+            self._length = sum(label is not None for label in labels)
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the queries that have a label.
+
+        Raises:
+            LabelError: If none has.
+        """
+        before, shown = self.skipped, 0
+        wanted = len(self.sampler) if isinstance(self.sampler, RandomGeoSampler) else 0
+        while True:
+            found = 0
+            for item in self._labelled():
+                found += 1
+                shown += 1
+                yield item
+                if shown == wanted:
+                    break
+            if not found:
+                raise LabelError(
+                    f'none of {self.skipped - before} queries has a label; needed: '
+                    'labels of the same ground'
+                )
+            if shown >= wanted:
+                break
+        self._tell(self.skipped - before, shown)
+
+    def _labelled(self) -> Iterator[Any]:
+        """Yield what the sampler yields in one go, without queries that have no label."""
+        for item in self.sampler:
+            if not isinstance(item, list):
+                if self._has_label(item):
+                    yield item
+            elif kept := [query for query in item if self._has_label(query)]:
+                yield kept
+
+    def _has_label(self, query: GeoSlice) -> bool:
+        """Tell whether a query has a label; count those that have none."""
+        has = self.dataset.label(query) is not None
+        self.skipped += not has
+        return has
+
+    def _tell(self, skipped: int, shown: int) -> None:
+        """Say once how many queries were left out."""
+        if skipped and not self._said:
+            self._said = True
+            warnings.warn(
+                f'{skipped} queries have no label and were left out; {shown} have one',
+                LabelWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,238 @@
+"""Training, validation and test ground: blocks that no two splits share."""
+
+import hashlib
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import ProjError
+
+from ..errors import SettingError
+from ..windows import Grid, Window, window_starts
+
+Split = Literal['train', 'val', 'test']
+
+#: A block: (band, cell) on the ground, or (scene, row, column) without a CRS.
+Block = tuple[int, ...]
+
+#: The split that keeps each block to itself; None: nobody may use it.
+Owners = Mapping[Block, Split | None]
+
+SPLITS: tuple[Split, ...] = ('train', 'val', 'test')
+
+#: Metres in a degree of latitude, on a sphere as large as the Earth.
+METRES_A_DEGREE = 2 * math.pi * 6_371_007.2 / 360
+
+#: Points along each edge of a window: curved edges bulge far less than a pixel
+#: between them.
+EDGE_POINTS = 9
+
+
+class GroundBlocks:
+    """Blocks of about *side* × *side*, on one grid for all scenes.
+
+    The Earth is cut into bands of latitude *side* high, and each band into as many
+    equal cells at least *side* wide as fit around it. The grid depends on *side*
+    alone, so that scenes of any CRS agree about where a block ends. A scene whose CRS
+    is missing, or leads to no place on Earth, has blocks of its own on its pixels.
+    """
+
+    def __init__(self, grids: Sequence[Grid], block_size: int) -> None:
+        """Lay the grid.
+
+        Args:
+            grids: Pixel grids of all scenes.
+            block_size: Side of a block in pixels, at least 1; of the coarsest scene's,
+                where scenes differ.
+        """
+        self.grids = list(grids)
+        self.block_size = block_size
+        self._transformers = [_to_degrees(grid) for grid in grids]
+        sizes = [
+            _pixel_metres(grid, transformer)
+            for grid, transformer in zip(grids, self._transformers, strict=True)
+            if transformer is not None
+        ]
+        #: Side of a block in metres.
+        self.side = block_size * max(sizes, default=1.0)
+        self._bands = max(1, math.floor(180 * METRES_A_DEGREE / self.side))
+
+    def touched(self, scene: int, windows: Iterable[Window]) -> list[frozenset[Block]]:
+        """Return the blocks that each window's ground may touch.
+
+        The window is taken a pixel larger on all sides, and then as the bounding box
+        in longitude and latitude: blocks may be too many, never too few. No block at
+        all is returned for a window that has no place on Earth or lies around a pole.
+
+        Args:
+            scene: Which of the grids the windows lie on.
+            windows: Windows in pixels of that grid.
+        """
+        places = np.array(list(windows), np.float64).reshape(-1, 4)
+        transformer = self._transformers[scene]
+        if transformer is None:
+            return [self._own(scene, place) for place in places]
+        boxes = _bounds(self.grids[scene], places, transformer)
+        return [frozenset(self._on_ground(box)) for box in boxes]
+
+    def _own(self, scene: int, place: NDArray[np.float64]) -> frozenset[Block]:
+        """Return the blocks of a scene without a CRS."""
+        row, col, height, width = (int(value) for value in place)
+        size = self.block_size
+        return frozenset(
+            (scene, down, across)
+            for down in range(row // size, (row + height - 1) // size + 1)
+            for across in range(col // size, (col + width - 1) // size + 1)
+        )
+
+    def _on_ground(self, box: NDArray[np.float64]) -> Iterator[Block]:
+        """Yield the blocks that a box in degrees touches."""
+        if not np.isfinite(box).all():
+            return
+        west, south, east, north = (float(value) for value in box)
+        tall = 180 / self._bands
+        first, last = (math.floor((edge + 90) / tall) for edge in (south, north))
+        for band in range(max(first, 0), min(last, self._bands - 1) + 1):
+            cells = self._cells(band)
+            wide = 360 / cells
+            left, right = (math.floor((edge + 180) / wide) for edge in (west, east))
+            for cell in range(left, right + 1):
+                yield band, cell % cells
+
+    def _cells(self, band: int) -> int:
+        """Return how many cells at least *side* wide fit around a band."""
+        tall = 180 / self._bands
+        edges = (abs(band * tall - 90), abs((band + 1) * tall - 90))
+        around = 360 * METRES_A_DEGREE * math.cos(math.radians(min(max(edges), 90)))
+        return max(1, math.floor(around / self.side))
+
+
+def _to_degrees(grid: Grid) -> Transformer | None:
+    """Return what brings coordinates to longitude and latitude, None if nothing does."""
+    if grid.crs is None:
+        return None
+    try:
+        return Transformer.from_crs(
+            CRS.from_user_input(grid.crs), 'EPSG:4326', always_xy=True
+        )
+    except ProjError:
+        # a local CRS says nothing about where other scenes lie
+        return None
+
+
+def _pixel_metres(grid: Grid, transformer: Transformer) -> float:
+    """Return the longer side of the middle pixel in metres, to two digits.
+
+    Scale factors of projections differ in the third digit, and would lay another
+    grid for other scenes of the same pixel size.
+    """
+    row, col = grid.height / 2, grid.width / 2
+    corners = [(col, row), (col + 1, row), (col, row + 1)]
+    x, y = zip(*(grid.transform @ corner for corner in corners), strict=True)
+    lon, lat = transformer.transform(x, y)
+    geod = Geod(ellps='WGS84')
+    steps = [geod.inv(lon[0], lat[0], lon[i], lat[i])[2] for i in (1, 2)]
+    longest = max(steps)
+    return float(f'{longest:.1e}') if math.isfinite(longest) and longest > 0 else 1.0
+
+
+def _bounds(
+    grid: Grid, places: NDArray[np.float64], transformer: Transformer
+) -> NDArray[np.float64]:
+    """Return west, south, east, north of windows grown by a pixel, (n, 4) degrees.
+
+    East may be above 180, across the date line. A row of NaN: no place on Earth, or
+    around a pole.
+    """
+    along = np.linspace(0, 1, EDGE_POINTS)
+    none, all_ = np.zeros_like(along), np.ones_like(along)
+    down = np.concatenate([none, all_, along, along])
+    across = np.concatenate([along, along, none, all_])
+    rows = places[:, 0:1] - 1 + down * (places[:, 2:3] + 2)
+    cols = places[:, 1:2] - 1 + across * (places[:, 3:4] + 2)
+    a, b, c, d, e, f = tuple(grid.transform)[:6]
+    lon, lat = transformer.transform(
+        a * cols + b * rows + c, d * cols + e * rows + f, errcheck=False
+    )
+    lon, lat = np.asarray(lon), np.asarray(lat)
+    lost = ~(np.isfinite(lon) & np.isfinite(lat)).all(axis=1)
+    lon = np.where(np.isfinite(lon), (lon + 180) % 360 - 180, 0)
+    crossing = np.ptp(lon, axis=1) > 180
+    lon[crossing] %= 360
+    lost |= np.ptp(lon, axis=1) > 180
+    box = np.stack(
+        [lon.min(axis=1), lat.min(axis=1), lon.max(axis=1), lat.max(axis=1)], axis=1
+    )
+    box[lost] = np.nan
+    return box
+
+
+def cover(grid: Grid, window: int) -> list[Window]:
+    """Return windows that cover a scene, every pixel, in pixels of *grid*."""
+    tall, wide = min(window, grid.height), min(window, grid.width)
+    return [
+        Window(row, col, tall, wide)
+        for row in window_starts(grid.height, window, window)
+        for col in window_starts(grid.width, window, window)
+    ]
+
+
+def assign_blocks(
+    weights: Mapping[Block, float], shares: Sequence[float], seed: int
+) -> dict[Block, Split]:
+    """Deal blocks to splits.
+
+    Blocks are taken in an order that *seed* alone decides. Each split with a share
+    gets one; every further block goes to the split that is farthest below its share.
+    Laws: the order of *weights* does not matter; a split with a share has a block if
+    there are as many blocks as such splits; its part of the weight differs from its
+    share by less than two of the heaviest blocks.
+
+    Args:
+        weights: Weight of each block, above 0.
+        shares: Shares of train, val and test, which sum to 1.
+        seed: Seed of the order.
+    """
+    order = sorted(weights, key=lambda block: _hash(seed, block))
+    total = sum(weights.values())
+    missing = [share * total for share in shares]
+    waiting = [number for number, share in enumerate(shares) if share > 0]
+    dealt: dict[Block, Split] = {}
+    for block in order:
+        number = waiting.pop(0) if waiting else int(np.argmax(missing))
+        missing[number] -= weights[block]
+        dealt[block] = SPLITS[number]
+    return dealt
+
+
+def _hash(seed: int, block: Hashable) -> bytes:
+    """Return bytes that order blocks, the same on every machine."""
+    return hashlib.blake2b(f'{seed}:{block}'.encode(), digest_size=8).digest()
+
+
+def split_of(touched: frozenset[Block], dealt: Owners) -> Split | None:
+    """Return the split that owns all blocks a window touches, None if there is none."""
+    owners = {dealt.get(block) for block in touched}
+    return owners.pop() if len(owners) == 1 else None
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Refuse shares that are not three numbers from 0 on which sum to 1.
+
+    Raises:
+        SettingError: If they are not, or nothing is left to train on.
+    """
+    given = [float(share) for share in shares]
+    if (
+        len(given) == 3
+        and min(given) >= 0 < given[0]
+        and math.isclose(sum(given), 1, abs_tol=1e-6)
+    ):
+        return
+    raise SettingError(
+        f'shares={given} of train, val and test; needed: three numbers of at least 0 '
+        'that sum to 1, the first above 0; nearest: [0.6, 0.2, 0.2]'
+    )
