@@ -75,6 +75,10 @@ class LabelWarning(CTMWarning):
     """Labels that were left out, and how many; or that look wrong, and why."""
 
 
+class ExportWarning(CTMWarning):
+    """A step that the checkpoint asks for was left out of an exported model."""
+
+
 class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
 

@@ -71,7 +71,8 @@ def test_many_bands_with_a_scale(tmp_path: Path) -> None:
     values = np.arange(2 * 30 * 40, dtype=np.uint8).reshape(2, 30, 40) % 101
     product = RasterRows(path, Grid(30, 40, None, GRID.transform), ['a', 'b'], {})
     product.write(0, values)
-    product.finish('average', 0.01)
+    product.close(0.01)
+    product.finish('average')
     product.publish()
     with rasterio.open(path) as raster:
         np.testing.assert_array_equal(raster.read(), values)

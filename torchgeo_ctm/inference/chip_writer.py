@@ -16,6 +16,7 @@ from ..errors import OutputError
 from ..windows import Grid
 from .arrays import ArrayRows
 from .geotiff import RasterRows
+from .refine import refinement_tag
 
 
 class ChipMaskWriter(BasePredictionWriter):
@@ -80,7 +81,8 @@ class ChipMaskWriter(BasePredictionWriter):
         """Decide the masks of one batch and write them."""
         size = (batch['image'].shape[-2], batch['image'].shape[-1])
         task: Any = pl_module
-        masks = task.pseudo_masks(prediction['maps'], prediction['probs'], size)
+        maps, probs = prediction['maps'], prediction['probs']
+        masks = task.pseudo_masks(maps, probs, size, batch)
         pseudo = masks.cpu().numpy().astype(np.uint8)
         self._append('pms', pseudo)
         if self.images:
@@ -110,6 +112,7 @@ class ChipMaskWriter(BasePredictionWriter):
             'MAP_SOURCE': str(hparams['map_source']),
             'MAP_RULE': str(hparams['map_rule']),
             'MAP_LABELS': str(hparams['map_labels']),
+            'REFINEMENT': refinement_tag(hparams),
         }
         self._raster = RasterRows(
             folder / f'{name}.tif',

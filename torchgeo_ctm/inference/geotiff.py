@@ -88,8 +88,8 @@ def temporary_path(path: Path) -> Path:
 class RasterRows:
     """A uint8 raster that is written row by row and becomes a COG.
 
-    Rows go to a plain raster under a temporary name; :meth:`finish` turns it into a
-    cloud-optimised GeoTIFF, :meth:`publish` gives it its final name.
+    Rows go to a plain raster under a temporary name; :meth:`finish` makes a
+    cloud-optimised GeoTIFF of it, :meth:`publish` gives that its final name.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class RasterRows:
         """
         self.path = path
         if folder is None:
-            self._rows = temporary_path(path.with_suffix('.rows'))
+            self.rows = temporary_path(path.with_suffix('.rows'))
             self.cog = temporary_path(path)
         else:
-            self._rows, self.cog = folder / f'{path.name}.rows', folder / path.name
+            self.rows, self.cog = folder / f'{path.name}.rows', folder / path.name
         self._names = list(classes[0]) if classes else None
         profile = {
             'driver': 'GTiff',
@@ -138,7 +138,7 @@ class RasterRows:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', NotGeoreferencedWarning)
-                self._raster = rasterio.open(self._rows, 'w', **profile)
+                self._raster = rasterio.open(self.rows, 'w', **profile)
             self._raster.descriptions = tuple(descriptions)
             self._raster.update_tags(**tags)
             if classes is not None:
@@ -161,25 +161,39 @@ class RasterRows:
         except (RasterioError, OSError) as error:
             raise OutputError(f'{self.path} cannot be written: {error}') from error
 
-    def finish(self, resampling: str, scale: float | None = None) -> None:
-        """Turn the rows into a COG, still under a temporary name.
+    def close(self, scale: float | None = None) -> None:
+        """End the rows, which can be read from then on.
 
         Args:
-            resampling: How overviews are made: 'mode' for classes, 'average' for
-                confidence.
             scale: What a value of 1 stands for, as the raster shall tell.
 
         Raises:
-            OutputError: If the disk refuses it.
+            OutputError: If the disk refuses them.
         """
         try:
             if scale is not None:
                 self._raster.scales = (scale,) * self._raster.count
             self._raster.close()
+        except (RasterioError, OSError) as error:
+            self.abandon()
+            raise OutputError(f'{self.path} cannot be written: {error}') from error
+
+    def finish(self, resampling: str) -> None:
+        """Turn the rows into a COG, still under a temporary name.
+
+        Args:
+            resampling: How overviews are made: 'mode' for classes, 'average' for
+                confidence.
+
+        Raises:
+            OutputError: If the disk refuses it.
+        """
+        self.close()
+        try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', NotGeoreferencedWarning)
                 rasterio.shutil.copy(
-                    self._rows,
+                    self.rows,
                     self.cog,
                     driver='COG',
                     compress='DEFLATE',
@@ -187,7 +201,6 @@ class RasterRows:
                     overview_resampling=resampling,
                     num_threads='ALL_CPUS',
                 )
-            self._rows.unlink()
         except (RasterioError, OSError) as error:
             self.abandon()
             raise OutputError(f'{self.path} cannot be written: {error}') from error
@@ -217,7 +230,7 @@ class RasterRows:
             # what is thrown away may fail to be written
             with contextlib.suppress(RasterioError):
                 raster.close()
-        for path in (self._rows, self.cog):
+        for path in (self.rows, self.cog):
             path.unlink(missing_ok=True)
             path.with_name(f'{path.name}.aux.xml').unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .mosaic import CHUNK
+from .refine import COMPONENTS
 
 GIGABYTE = 1e9
 #: Python, PyTorch, GDAL and Lightning themselves, in bytes; measured.
@@ -49,6 +50,13 @@ def give_back() -> None:
             trim(0)
 
 
+def refined_values(bands: int, classes: int) -> int:
+    """Return how many numbers refinement holds at once of a pixel."""
+    kept = min(bands, COMPONENTS)
+    # the products of bands twice, while they are made; a few copies of the rest
+    return 2 * kept * (kept + 1) // 2 + 4 * bands + 8 * classes
+
+
 def estimate(scene: Any, task: Any, batch_size: int) -> str:
     """Return one line about windows, memory and temporary files.
 
@@ -63,18 +71,22 @@ def estimate(scene: Any, task: Any, batch_size: int) -> str:
     plan, bands = scene.plan, len(scene.indexes)
     side, width = plan.window, plan.width
     classes, patch = len(task.class_names), task.model.patch_size
-    cells = side // patch if task.hparams['map_rule'] == 'argmax' else side
+    painted = task.hparams['map_rule'] == 'paint'
+    cells = side if painted or task.refines else side // patch
     strip = 2 * bands * min(side, plan.height) * width * np.dtype(scene.dtype).itemsize
     tokens = (side // patch) ** 2 + task.model.num_prefix_tokens
     hidden = task.model.cls_token.shape[-1]
     batch = 4 * batch_size * (4 * bands * side**2 + 12 * tokens * hidden)
+    if task.refines:
+        batch += 4 * batch_size * side**2 * refined_values(bands, classes)
     overlapping = -(-side // plan.stride) + 1
     band = 4 * classes * (width * overlapping * cells + 3 * CHUNK)
     weights = 4 * sum(p.numel() for p in task.parameters())
     cache = block_cache(str(scene.scene)) * 2**20
     blocks = min(cache, strip // (2 * side) * plan.height)
     memory = PROGRAM + strip + blocks + batch + band + weights
-    size = 1 if task.hparams['map_rule'] == 'paint' else 4 * classes
+    # bytes of a cell in the journal: a class, a byte a share, or shares
+    size = 1 if painted else classes if task.refines else 4 * classes
     disk = len(plan) * (size * cells**2 + side**2 / 8) + 2 * plan.height * width
     return (
         f'{len(plan):,} windows of {side} px, stride {plan.stride} px; about '

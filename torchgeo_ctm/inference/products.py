@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,13 +113,14 @@ class Products:
             ThreadPoolExecutor(2) as pool,
         ):
             give_back()
-            list(pool.map(self._finish_raster, self.rasters))
-            give_back()
-            tasks = []
-            if self.options.polygons:
-                tasks.append(pool.submit(self._vectorize))
+            for product, raster in self.rasters.items():
+                raster.close(PER_CENT if product == 'probabilities' else None)
+            # the longest first, of rows that need not be a COG for it
+            tasks = [pool.submit(self._vectorize)] if self.options.polygons else []
+            cogs = [pool.submit(self._finish_raster, name) for name in self.rasters]
+            tasks += cogs
             if picture is not None:
-                tasks.append(pool.submit(self._draw, picture))
+                tasks.append(pool.submit(self._draw, picture, cogs[0]))
             for task in tasks:
                 task.result()
         if self.options.style:
@@ -144,25 +145,26 @@ class Products:
 
     def _finish_raster(self, product: str) -> None:
         """Turn the rows of a raster product into a COG."""
-        mode = 'mode' if product == 'mask' else 'average'
-        scale = PER_CENT if product == 'probabilities' else None
-        self.rasters[product].finish(mode, scale)
+        self.rasters[product].finish('mode' if product == 'mask' else 'average')
 
     def _vectorize(self) -> None:
-        """Make polygons of the finished class raster."""
+        """Make polygons of the class raster."""
         confidence = self.rasters.get('confidence')
         vectorize(
-            self.rasters['mask'].cog,
+            self.rasters['mask'].rows,
             self.paths['polygons'],
-            confidence=confidence.cog if confidence is not None else None,
+            confidence=confidence.rows if confidence is not None else None,
             sieve=self.options.sieve,
             min_area=self.options.min_area,
             overwrite=True,
         )
 
-    def _draw(self, picture: Callable[[], NDArray[np.float32]]) -> None:
-        """Write the quick look."""
+    def _draw(
+        self, picture: Callable[[], NDArray[np.float32]], cog: Future[None]
+    ) -> None:
+        """Write the quick look, when the class raster has overviews."""
         rgb = picture()
+        cog.result()
         with rasterio.open(self.rasters['mask'].cog) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
         figure = quick_look(rgb, mask, self.class_names, self.class_colors)

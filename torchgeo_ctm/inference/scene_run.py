@@ -20,6 +20,8 @@ from .products import Products
 
 #: Windows that are read back from the journal at a time.
 REPLAYED = 16
+#: Byte that stands for a share of 1, where shares are stored as bytes.
+SHARE = 255
 
 
 class SceneRun:
@@ -85,7 +87,8 @@ class SceneRun:
 
         Args:
             numbers: The windows' numbers, ascending.
-            scores: Shares (B, C, h, w), or decided classes (B, H, W) uint8.
+            scores: Shares (B, C, h, w), or as bytes of :data:`SHARE`; or decided
+                classes (B, H, W) uint8.
             valid: Valid pixels (B, window, window) bool.
             nothing: In which windows no class reached the presence threshold (B,).
         """
@@ -122,6 +125,8 @@ class SceneRun:
         if scores.ndim == 3:
             classes = len(self.products.class_names)
             scores = F.one_hot(scores.long(), classes).movedim(-1, 1).float()
+        elif scores.dtype == torch.uint8:
+            scores = scores.float() / SHARE
         self._write(self._mosaic.add(numbers, scores, valid))
 
     def _write(self, finished: Iterator[Rows]) -> None:

@@ -23,7 +23,8 @@ from .geotiff import check_not_input, check_output
 from .journal import ScoreJournal
 from .memory import estimate
 from .products import ProductOptions, Products, check_products
-from .scene_run import SceneRun, say_what_was_found
+from .refine import refinement_tag
+from .scene_run import SHARE, SceneRun, say_what_was_found
 
 #: Longest side of the quick look's scene, in pixels.
 PICTURE = 768
@@ -227,6 +228,9 @@ class PseudoMaskWriter(Callback):
         if task.hparams['map_rule'] == 'paint':
             # one-hot: the class says as much in a fraction of the space
             scores = scores.argmax(dim=1).to(torch.uint8)
+        elif task.refines:
+            # of every pixel, so a byte each has to do
+            scores = (SHARE * scores).round().to(torch.uint8)
         nothing = (outputs['probs'] <= task.hparams['threshold']).all(dim=1)
         numbers = batch['index'].tolist()
         self.runs[dataloader_idx].take(numbers, scores, batch['valid'], nothing)
@@ -289,6 +293,7 @@ def _tags(task: Any, scene: Any, weights: str) -> dict[str, str]:
         'MAP_SOURCE': str(hparams['map_source']),
         'MAP_RULE': str(hparams['map_rule']),
         'MAP_LABELS': str(hparams['map_labels']),
+        'REFINEMENT': refinement_tag(hparams),
         'ENSEMBLE': str(hparams['ensemble']),
         'PRESENCE_THRESHOLD': str(hparams['threshold']),
         'WINDOW': str(scene.window),

@@ -33,6 +33,12 @@ from ..inference.pseudomask import (
     posterior,
     present_classes,
 )
+from ..inference.refine import (
+    REFINEMENTS,
+    Refinement,
+    RefinementOptions,
+    check_refinement,
+)
 from ..labels import class_shares, presence_from_mask
 from ..labels.shares import classes_of_values
 from ..losses import (
@@ -128,6 +134,8 @@ class ClassTokenMaskingTask(BaseTask):
         map_rule: MapRule = 'argmax',
         map_labels: Literal['predicted', 'true'] = 'predicted',
         threshold: float = 0.5,
+        refinement: Refinement | None = None,
+        refinement_options: RefinementOptions | None = None,
         ensemble: Literal['dihedral'] | None = None,
         calibration: Literal['odds', 'validation'] | None = None,
         optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw',
@@ -176,6 +184,11 @@ class ClassTokenMaskingTask(BaseTask):
             map_labels: Whether ``predict`` takes classes as present that the model
                 predicts, or that the batch's label (or mask) says.
             threshold: Presence threshold on probabilities.
+            refinement: 'soft_assignment' lets the bands of each image move the
+                scores from patches to pixels, for rule 'argmax' alone; see
+                :func:`~torchgeo_ctm.inference.refine.soft_assignment`.
+            refinement_options: Its ``rounds``, ``likelihood``, ``neighbours`` and
+                ``trust``, where they differ from the defaults.
             ensemble: 'dihedral' lets ``predict`` average over the eight flips and
                 quarter turns of each window (nadir imagery has no up), at eight times
                 the work; windows must be square.
@@ -211,6 +224,12 @@ class ClassTokenMaskingTask(BaseTask):
             raise SettingError(
                 f'map_source={hparams["map_source"]!r} needs the patch head that '
                 "patch_loss_weight=0 removes; nearest: map_source='attention'"
+            )
+        check_refinement(hparams['refinement'], hparams['refinement_options'])
+        if hparams['refinement'] is not None and hparams['map_rule'] != 'argmax':
+            raise SettingError(
+                f'refinement={hparams["refinement"]!r} refines scores, which rule '
+                f"{hparams['map_rule']!r} does not use; nearest: map_rule='argmax'"
             )
         self.class_names = self._class_list('class_names', str)
         self.class_colors = self._class_list('class_colors', _tab20)
@@ -556,7 +575,11 @@ class ClassTokenMaskingTask(BaseTask):
         return class_maps(attention, patch_logits, source), logits, patch_logits
 
     def pseudo_masks(
-        self, maps: Tensor, probs: Tensor, size: tuple[int, int]
+        self,
+        maps: Tensor,
+        probs: Tensor,
+        size: tuple[int, int],
+        batch: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Decide the class of every pixel, image by image.
 
@@ -564,10 +587,15 @@ class ClassTokenMaskingTask(BaseTask):
             maps: Class maps (B, C, h, w).
             probs: Class probabilities, or true labels, (B, C).
             size: Height and width in pixels.
+            batch: Where they come from, ``image`` and ``valid`` (if any), which a
+                refinement looks at; without it there is none.
 
         Returns:
             Masks (B, H, W), int64.
         """
+        if batch is not None and self.refines:
+            present = present_classes(probs, self.hparams['threshold'])
+            return self.refined(posterior(maps, present), batch).argmax(dim=1)
         rule = RULES[self.hparams['map_rule']]
         threshold: float = self.hparams['threshold']
         return torch.stack(
@@ -576,6 +604,24 @@ class ClassTokenMaskingTask(BaseTask):
                 for map_, prob in zip(maps, probs, strict=True)
             ]
         )
+
+    @property
+    def refines(self) -> bool:
+        """Whether scores are refined from patches to pixels."""
+        rule: MapRule = self.hparams['map_rule']
+        return self.hparams['refinement'] is not None and rule == 'argmax'
+
+    def refined(self, scores: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return scores (B, C, h, w) refined to (B, C, H, W), if the task does so."""
+        if not self.refines:
+            return scores
+        refine = REFINEMENTS[self.hparams['refinement']]
+        options = self.hparams['refinement_options'] or {}
+        image = self.scaling(batch['image'].float())
+        # moments of pixels need more digits than half precision has
+        with torch.autocast(scores.device.type, enabled=False):
+            finer = refine(scores, image, batch.get('valid'), **options)
+        return finer
 
     def validation_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
@@ -609,7 +655,7 @@ class ClassTokenMaskingTask(BaseTask):
         maps, logits, patch_logits = self.maps(batch['image'])
         probs = self.probabilities(logits)
         size = (batch['image'].shape[-2], batch['image'].shape[-1])
-        masks = self.pseudo_masks(maps, probs, size)
+        masks = self.pseudo_masks(maps, probs, size, batch)
         target = presence.long()
         if self.hparams['task'] == 'multiclass':
             target = target.argmax(dim=1)
@@ -628,7 +674,7 @@ class ClassTokenMaskingTask(BaseTask):
         if 'mask' in batch:
             truth = self.reference_mask(batch['mask'])
             self.confusions[f'{split}_predicted'].update(masks, truth)
-            with_labels = self.pseudo_masks(maps, _filled(presence, probs), size)
+            with_labels = self.pseudo_masks(maps, _filled(presence, probs), size, batch)
             self.confusions[f'{split}_true'].update(with_labels, truth)
         return masks
 
@@ -668,9 +714,15 @@ class ClassTokenMaskingTask(BaseTask):
         Returns:
             ``probs`` (B, C); ``maps`` (B, C, h, w), which :meth:`pseudo_masks` takes;
             and ``scores``: the share of each present class at every position,
-            (B, C, h, w) on the patch grid for rule 'argmax', or one-hot (B, C, H, W)
-            for rule 'paint'; comparable between windows.
+            (B, C, h, w) on the patch grid for rule 'argmax', (B, C, H, W) if they are
+            refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between
+            windows.
         """
+        predicted = self._predict(batch)
+        return predicted | {'scores': self.refined(predicted['scores'], batch)}
+
+    def _predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what :meth:`predict_step` returns, before any refinement."""
         if self.hparams['ensemble'] is None:
             return self._scores(batch['image'], batch)
         turned = [
@@ -688,7 +740,7 @@ class ClassTokenMaskingTask(BaseTask):
         }
 
     def _scores(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what :meth:`predict_step` returns, for one way to turn the images."""
+        """Return what :meth:`_predict` returns, for one way to turn the images."""
         maps, logits, _ = self.maps(image, patches=False)
         probs = self.probabilities(logits)
         if self.hparams['map_labels'] == 'true':
