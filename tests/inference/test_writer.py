@@ -1,5 +1,6 @@
 """A scene through the real trainer: what is written, and what never depends."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import torch
 from affine import Affine
 from torchgeo.datasets import RasterDataset
 
-from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
+from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import CTMError, OutputError, SettingError
+from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.inference.geotiff import NODATA
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.trainers import load_task
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
 
@@ -294,6 +295,56 @@ class TestProducts:
         path = save_task(tiny_task(map_rule=rule), tmp_path / 'x.ckpt')
         paths = predict_scene(write_scene(), path, tmp_path / 'o.tif', **QUIET).paths
         assert (read(paths[0]) < 3).all()
+
+
+class TestRefinement:
+    @pytest.fixture
+    def refining(self, tmp_path: Path) -> Path:
+        task = decisive(tiny_task(refinement='soft_assignment'))
+        return save_task(task, tmp_path / 'refining.ckpt')
+
+    def predict(self, scene: Path, checkpoint: Path, output: Path) -> list[bytes]:
+        paths = predict_scene(scene, checkpoint, output, **QUIET).paths
+        return [path.read_bytes() for path in paths[:2]]
+
+    def test_an_interrupted_run_writes_the_same_bytes(
+        self,
+        write_scene: WriteScene,
+        refining: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        scene = write_scene()
+        whole = self.predict(scene, refining, tmp_path / 'whole.tif')
+        step, calls = ClassTokenMaskingTask.predict_step, iter(range(100))
+
+        def stops(task: Any, *arguments: Any) -> Any:
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            return step(task, *arguments)
+
+        output = tmp_path / 'm.tif'
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassTokenMaskingTask, 'predict_step', stops)
+            with pytest.raises((KeyboardInterrupt, SystemExit)):
+                self.predict(scene, refining, output)
+        layout = json.loads((output.parent / '.m.tif.part/layout.json').read_text())
+        assert (layout['shape'], layout['dtype']) == ([3, 32, 32], '|u1')
+        with pytest.warns(ResumeWarning, match='10 of 20'):
+            assert self.predict(scene, refining, output) == whole
+
+    def test_tags_name_it(
+        self,
+        write_scene: WriteScene,
+        refining: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        scene, options = write_scene(), QUIET | {'progress': True}
+        mask = predict_scene(scene, refining, tmp_path / 'm.tif', **options)
+        assert 'GB of temporary files' in capsys.readouterr().err
+        with mask.open() as raster:
+            assert raster.tags()['REFINEMENT'] == 'soft_assignment'
 
 
 def test_the_class_is_decided_from_blended_scores(

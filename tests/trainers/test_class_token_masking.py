@@ -140,6 +140,36 @@ def test_fit_validate_test_predict(tmp_path: Path, source: str, rule: str) -> No
     torch.testing.assert_close(batch['scores'].sum(1), torch.ones(8, *size))
 
 
+def test_refined_scores_are_of_every_pixel(tmp_path: Path) -> None:
+    refined = tiny_task(refinement='soft_assignment', refinement_options={'rounds': 2})
+    run = trainer(tmp_path)
+    [scores] = run.test(refined, loader('image', 'mask'), verbose=False)
+    assert 0 <= scores['test_miou'] <= 1
+    batch = next(iter(loader('image', 'mask')))
+    with torch.no_grad():
+        after = refined.eval().predict_step(batch, 0)
+        before = tiny_task().eval().predict_step(batch, 0)
+        masks = refined.pseudo_masks(after['maps'], after['probs'], (32, 32), batch)
+    assert after['scores'].shape == (8, 3, 32, 32)
+    torch.testing.assert_close(after['scores'].sum(1), torch.ones(8, 32, 32))
+    torch.testing.assert_close(after['maps'], before['maps'])
+    assert torch.equal(masks, after['scores'].argmax(dim=1))
+    absent = before['scores'].sum((-2, -1)) == 0
+    assert torch.equal(after['scores'].sum((-2, -1)) == 0, absent)
+
+
+def test_refinement_comes_after_the_ensemble() -> None:
+    task = tiny_task(refinement='soft_assignment', ensemble='dihedral').eval()
+    batch = next(iter(loader('image', 'mask')))
+    with torch.no_grad():
+        scores = task.predict_step(batch, 0)['scores']
+        task.hparams['refinement'] = None
+        averaged = task.predict_step(batch, 0)['scores']
+    assert averaged.shape == (8, 3, 4, 4)
+    task.hparams['refinement'] = 'soft_assignment'
+    torch.testing.assert_close(scores, task.refined(averaged, batch))
+
+
 def test_no_mask_no_iou(tmp_path: Path) -> None:
     [scores] = trainer(tmp_path).test(
         tiny_task(), loader('image', 'label'), verbose=False
@@ -254,6 +284,8 @@ def test_starting_weights(tmp_path: Path) -> None:
         ({'class_colors': ['#000000']}, 'class_colors has 1 entries'),
         ({'bands': ['B02']}, 'bands has 1 names'),
         ({'patch_loss_weight': 0.0}, "map_source='attention'"),
+        ({'refinement': 'soft_asignment'}, 'nearest: soft_assignment'),
+        ({'refinement': 'soft_assignment', 'map_rule': 'paint'}, "map_rule='argmax'"),
     ],
 )
 def test_impossible_arguments(arguments: dict[str, Any], message: str) -> None:

@@ -54,7 +54,7 @@ def refined_values(bands: int, classes: int) -> int:
     """Return how many numbers refinement holds at once of a pixel."""
     kept = min(bands, COMPONENTS)
     # the products of bands twice, while they are made; a few copies of the rest
-    return 2 * kept * (kept + 1) // 2 + 4 * bands + 8 * classes
+    return 2 * (kept * (kept + 1) // 2) + 5 * bands + 10 * classes
 
 
 def estimate(scene: Any, task: Any, batch_size: int) -> str:

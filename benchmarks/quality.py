@@ -1,0 +1,544 @@
+"""How good masks from image labels are, side by side, on SyntheticLandCover's test tiles.
+
+Every row is trained with the same steps, batch and tiles, scored from predicted and from
+true image labels, and appended to a JSON lines file; a run that was stopped goes on with
+the rows that are missing. Prints a Markdown table of the file.
+
+    python benchmarks/quality.py output/quality --small --seeds 0 1 2
+
+Rows are described at :data:`ROWS`. The tiles come from a generator seed that nothing was
+tuned on; tune on the validation split of another.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+from torchgeo.trainers import ClassificationTask, SemanticSegmentationTask
+
+from torchgeo_ctm.datamodules import SyntheticDataModule
+from torchgeo_ctm.datasets import DFC2020
+from torchgeo_ctm.inference.pseudomask import posterior, present_classes, resize
+from torchgeo_ctm.labels import class_shares, presence_from_mask
+from torchgeo_ctm.prediction import quiet_lightning
+from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
+from torchgeo_ctm.scoring import summarise
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
+from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
+
+Labels = Literal['predicted', 'true']
+Batch = dict[str, Tensor]
+#: From a batch to shares of every pixel (B, C, H, W); confidence is the largest.
+Method = Callable[[Batch, Labels], Tensor]
+
+CLASSES = len(DFC2020.classes)
+CONFIG = Path(__file__).parents[1] / 'configs' / 'synthetic.yaml'
+#: Seed of the tiles; nothing was tuned on them.
+TILES = 20_260
+#: Pixels by which a border may be off and still count as found.
+TOLERANCE = 2
+BINS = 15
+CLUSTERS = 32
+LEARNING_RATE = 1e-3
+
+#: What the paper does (METHOD, sections 1 to 4), in place of our configuration's.
+PAPER: dict[str, Any] = {
+    'scaling': {'method': 'per_chip_maximum', 'clip': [0, 10_000]},
+    'patch_loss_weight': 0,
+    'pruning': {'penalty': 0.01, 'lr': 0.01},
+    'map_source': 'attention',
+    'map_rule': 'paint',
+}
+PAPER_MODEL = {
+    'qkv_bias': False,
+    'norm_eps': 1e-5,
+    'final_norm': False,
+    'head': 'joint',
+}
+
+
+class Setting(NamedTuple):
+    """Size of the tiles in pixels, their number by split, and the training budget."""
+
+    size: int
+    num_tiles: tuple[int, int, int]
+    steps: int
+    batch: int
+
+
+FULL = Setting(128, (600, 100, 100), 900, 8)
+SMALL = Setting(64, (600, 100, 100), 800, 16)
+
+
+class Run(NamedTuple):
+    """What a row is made from."""
+
+    data: SyntheticDataModule
+    setting: Setting
+    seed: int
+    folder: Path
+
+    def batches(self, split: Literal['train', 'test']) -> Iterator[Batch]:
+        """Yield ``image``, ``mask`` and ``label`` (share of at least 0.1)."""
+        tiles = self.data.chips(split)
+        for start in range(0, len(tiles), 20):
+            samples = [tiles[i] for i in range(start, min(start + 20, len(tiles)))]
+            mask = torch.stack([sample['mask'] for sample in samples])
+            image = torch.stack([sample['image'] for sample in samples]).float()
+            label = presence_from_mask(mask, CLASSES, 0.1)
+            yield {'image': image, 'mask': mask, 'label': label}
+
+
+def truth(mask: Tensor) -> Tensor:
+    """Return masks (B, H, W) as shares (B, C, H, W): 1 for the class, 0 for others."""
+    return F.one_hot(mask, CLASSES).movedim(-1, 1).float()
+
+
+def constant(run: Run) -> Method:
+    """Everything is the class that fills most of the training tiles."""
+    shares = [class_shares(b['mask'], CLASSES).mean(0) for b in run.batches('train')]
+    best = torch.stack(shares).mean(0).argmax()
+    return lambda batch, labels: truth(best.expand(batch['mask'].shape))
+
+
+def largest_class(run: Run) -> Method:
+    """Every tile is the class that fills most of it."""
+
+    def method(batch: Batch, labels: Labels) -> Tensor:
+        largest = class_shares(batch['mask'], CLASSES).argmax(dim=1)
+        return truth(largest[:, None, None].expand(batch['mask'].shape))
+
+    return method
+
+
+def label_oracle(run: Run) -> Method:
+    """The truth, but for classes that the image label leaves out for being small."""
+
+    def method(batch: Batch, labels: Labels) -> Tensor:
+        shares = class_shares(batch['mask'], CLASSES)[..., None, None]
+        return (truth(batch['mask']) + 1e-3 * shares) * batch['label'][..., None, None]
+
+    return method
+
+
+def grid_oracle(patch: int) -> Callable[[Run], Method]:
+    """Every patch is the class that fills most of it."""
+
+    def build(run: Run) -> Method:
+        def method(batch: Batch, labels: Labels) -> Tensor:
+            largest = F.avg_pool2d(truth(batch['mask']), patch).argmax(dim=1)
+            rows = largest.repeat_interleave(patch, dim=1)
+            return truth(rows.repeat_interleave(patch, dim=2))
+
+        return method
+
+    return build
+
+
+def k_means(run: Run) -> Method:
+    """Clusters of pixels, each named after the class that fills most of it."""
+    scaling = BandScaling(SENTINEL2_BANDS)
+    rng = np.random.default_rng(run.seed)
+    pixels, classes = [], []
+    for batch in run.batches('train'):
+        image = scaling(batch['image']).movedim(1, -1).reshape(-1, len(SENTINEL2_BANDS))
+        chosen = rng.choice(len(image), 4000, replace=False)
+        pixels.append(image.numpy()[chosen])
+        classes.append(batch['mask'].flatten().numpy()[chosen])
+    clusters = MiniBatchKMeans(CLUSTERS, random_state=run.seed, n_init=3)
+    found = clusters.fit_predict(np.concatenate(pixels))
+    votes = np.zeros((CLUSTERS, CLASSES), np.int64)
+    np.add.at(votes, (found, np.concatenate(classes)), 1)
+    names = torch.from_numpy(votes.argmax(axis=1))
+    centres = torch.from_numpy(clusters.cluster_centers_).float()
+
+    def method(batch: Batch, labels: Labels) -> Tensor:
+        image = scaling(batch['image']).movedim(1, -1)
+        distance = torch.cdist(image.flatten(1, 2), centres).view(*image.shape[:3], -1)
+        if labels == 'true':
+            allowed = batch['label'][:, names].bool()
+            # a class that no cluster is named after cannot be found
+            allowed |= ~allowed.any(dim=1, keepdim=True)
+            distance = distance.masked_fill(~allowed[:, None, None], torch.inf)
+        return truth(names[distance.argmin(dim=-1)])
+
+    return method
+
+
+def our_task(setting: Setting, **changes: Any) -> ClassTokenMaskingTask:
+    """Return the task of configs/synthetic.yaml for tiles of this size, changed."""
+    config = yaml.safe_load(CONFIG.read_text(encoding='utf-8'))
+    arguments = config['model']['init_args'] | {'img_size': setting.size}
+    options = arguments['model_options'] | changes.pop('model_options', {})
+    return ClassTokenMaskingTask(**arguments | {'model_options': options} | changes)
+
+
+def masks_of(task: ClassTokenMaskingTask) -> Method:
+    """Let a trained task score tiles as it scores the windows of a scene."""
+    task = task.eval()
+
+    def method(batch: Batch, labels: Labels) -> Tensor:
+        task.hparams['map_labels'] = labels
+        given = {'image': batch['image'], 'label': batch['label']}
+        scores = task.predict_step(given, 0)['scores']
+        return resize(scores, (batch['mask'].shape[-2], batch['mask'].shape[-1]))
+
+    return method
+
+
+def class_tokens(
+    name: str,
+    steps: bool = True,
+    evaluated: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Callable[[Run], Method]:
+    """Class-token masking, changed; rows that share a network share its checkpoint.
+
+    Args:
+        name: Of the checkpoint.
+        steps: Whether it is trained at all.
+        evaluated: Hyperparameters that are changed after training.
+        **changes: Arguments in place of the configuration's.
+    """
+
+    def build(run: Run) -> Method:
+        path = run.folder / f'{name}_{run.setting.size}_{run.seed}.ckpt'
+        path = path.with_stem(f'{path.stem}_{run.setting.steps}')
+        if not path.exists():
+            pl.seed_everything(run.seed, verbose=False)
+            task = our_task(run.setting, mask_seed=run.seed, **changes)
+            trainer = fit(task, run) if steps else bare_trainer(run, 0)
+            trainer.strategy.connect(task)
+            trainer.save_checkpoint(path)
+        task = load_task(path)
+        task.hparams.update(evaluated or {})
+        return masks_of(task)
+
+    return build
+
+
+def bare_trainer(run: Run, steps: int) -> pl.Trainer:
+    """Return a trainer that writes nothing."""
+    return pl.Trainer(
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+    )
+
+
+def fit(
+    task: pl.LightningModule, run: Run, data: SyntheticDataModule | None = None
+) -> pl.Trainer:
+    """Train with the budget that every row has."""
+    trainer = bare_trainer(run, run.setting.steps)
+    trainer.fit(task, datamodule=data or run.data)
+    task.cpu().eval()
+    return trainer
+
+
+class ScaledTiles(SyntheticDataModule):
+    """Tiles as TorchGeo's own tasks take them: scaled, with image labels."""
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scale images; derive labels from masks."""
+        scaling = BandScaling(SENTINEL2_BANDS).to(batch['image'].device)
+        label = presence_from_mask(batch['mask'], CLASSES, 0.1).long()
+        return {
+            'image': scaling(batch['image'].float()),
+            'mask': batch['mask'].long(),
+            'label': label,
+        }
+
+
+class _Cosine(pl.LightningModule):
+    """TorchGeo's task with our schedule: its own waits for a validation loss."""
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW with warm-up and cosine."""
+        groups = [{'params': list(self.parameters()), 'weight_decay': 0.05}]
+        optimizer = build_optimizer(
+            'adamw', [group | {'lr': LEARNING_RATE} for group in groups]
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = cosine_schedule(optimizer, steps, 0.1)
+        return {
+            'optimizer': optimizer,
+            'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},
+        }
+
+
+class Classifier(_Cosine, ClassificationTask):
+    """TorchGeo's multi-label classifier."""
+
+
+class Segmenter(_Cosine, SemanticSegmentationTask):
+    """TorchGeo's segmentation task."""
+
+
+def scaled_tiles(run: Run) -> ScaledTiles:
+    """Return the run's tiles for TorchGeo's tasks."""
+    return ScaledTiles(run.setting.batch, 0, run.setting.size, **run.data.kwargs)
+
+
+def grad_cam(run: Run) -> Method:
+    """Grad-CAM of the last block of TorchGeo's ResNet-18 classifier."""
+    pl.seed_everything(run.seed, verbose=False)
+    task = Classifier(
+        model='resnet18',
+        in_channels=len(SENTINEL2_BANDS),
+        task='multilabel',
+        num_labels=CLASSES,
+        loss='bce',
+    )
+    fit(task, run, scaled_tiles(run))
+    scaling = BandScaling(SENTINEL2_BANDS)
+
+    def method(batch: Batch, labels: Labels) -> Tensor:
+        features = task.model.forward_features(scaling(batch['image']))
+        logits = task.model.forward_head(features)
+        # behind the features come a mean and a linear layer: its weights are, but for
+        # a factor, the gradients that Grad-CAM averages
+        maps = torch.einsum('bdhw,cd->bchw', features, task.model.fc.weight).relu()
+        maps = maps / maps.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        probs = logits.sigmoid() if labels == 'predicted' else batch['label']
+        shares = posterior(maps, present_classes(probs))
+        return resize(shares, (batch['mask'].shape[-2], batch['mask'].shape[-1]))
+
+    return method
+
+
+def supervised(run: Run) -> Method:
+    """TorchGeo's U-Net with a ResNet-18, trained on the true masks: the ceiling."""
+    pl.seed_everything(run.seed, verbose=False)
+    task = Segmenter(
+        model='unet',
+        backbone='resnet18',
+        in_channels=len(SENTINEL2_BANDS),
+        num_classes=CLASSES,
+        ignore_index=255,
+    )
+    fit(task, run, scaled_tiles(run))
+    scaling = BandScaling(SENTINEL2_BANDS)
+
+    def method(batch: Batch, labels: Labels) -> Tensor:
+        shares: Tensor = task(scaling(batch['image'])).softmax(dim=1)
+        if labels == 'true':
+            return posterior(shares, batch['label'].bool())
+        return shares
+
+    return method
+
+
+REFINED = {'refinement': 'soft_assignment'}
+#: Rows by name, from the cheapest; each says what it is.
+ROWS: dict[str, Callable[[Run], Method]] = {
+    'constant guess': constant,
+    'largest class of the tile': largest_class,
+    'label oracle': label_oracle,
+    'patch-8 grid oracle': grid_oracle(8),
+    'patch-16 grid oracle': grid_oracle(16),
+    'k-means, oracle naming': k_means,
+    'random attention': class_tokens('random', steps=False, map_source='attention'),
+    'Grad-CAM ResNet-18': grad_cam,
+    'paper': class_tokens('paper', model_options=PAPER_MODEL, **PAPER),
+    'paper without masking': class_tokens(
+        'unmasked', model_options=PAPER_MODEL, mask_rate=0.0, **PAPER
+    ),
+    'ours': class_tokens('ours', evaluated={'refinement': None}),
+    'ours + refinement': class_tokens('ours', evaluated=REFINED),
+    'supervised U-Net': supervised,
+}
+#: Rows that no seed changes.
+SEEDLESS = tuple(ROWS)[:5]
+
+
+def borders(mask: Tensor) -> Tensor:
+    """Return which pixels (B, H, W) lie beside another class, to any side."""
+    classes = mask[:, None].float()
+    highest = F.max_pool2d(classes, 3, 1, 1)
+    lowest = -F.max_pool2d(-classes, 3, 1, 1)
+    return (highest != lowest)[:, 0]
+
+
+def near(edges: Tensor) -> Tensor:
+    """Return which pixels (B, H, W) lie within the tolerance of an edge."""
+    side = 2 * TOLERANCE + 1
+    return F.max_pool2d(edges[:, None].float(), side, 1, TOLERANCE)[:, 0] > 0
+
+
+class Counts:
+    """Sums over batches, from which the scores of a row follow."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.confusion = torch.zeros(CLASSES * CLASSES, dtype=torch.long)
+        self.edges = torch.zeros(4)
+        self.bins = torch.zeros(3, BINS)
+
+    def add(self, shares: Tensor, mask: Tensor) -> None:
+        """Count a batch of shares (B, C, H, W) against masks (B, H, W)."""
+        # what is left of a share where nothing was claimed is no confidence
+        confidence, found = shares.max(dim=1)
+        self.confusion += torch.bincount(
+            (mask * CLASSES + found).flatten(), minlength=CLASSES**2
+        )
+        true, drawn = borders(mask), borders(found)
+        pairs = (drawn & near(true), drawn, true & near(drawn), true)
+        self.edges += torch.stack([pair.sum() for pair in pairs])
+        place = (confidence * BINS).long().clamp(0, BINS - 1).flatten()
+        right = (found == mask).float().flatten()
+        for row, values in enumerate(
+            (torch.ones_like(right), confidence.flatten(), right)
+        ):
+            self.bins[row] += torch.bincount(place, values, BINS)
+
+    def scores(self) -> dict[str, Any]:
+        """Return the scores, 0…1; ``ece`` is an error, less is better."""
+        confusion = self.confusion.view(CLASSES, CLASSES).numpy()
+        summary = summarise(confusion, list(DFC2020.classes))
+        hits, drawn, found, true = self.edges.clamp(min=1e-6).tolist()
+        precision, recall = hits / drawn, found / true
+        number, confidence, right = self.bins
+        return {
+            'miou': summary['miou'],
+            'iou': summary['iou'],
+            'average_accuracy': summary['average_accuracy'],
+            'boundary_f': 2 * precision * recall / (precision + recall),
+            'ece': float((confidence - right).abs().sum() / number.sum()),
+        }
+
+
+def measure(method: Method, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Score a method from predicted and from true image labels."""
+    counts: dict[Labels, Counts] = {'predicted': Counts(), 'true': Counts()}
+    with torch.inference_mode():
+        for batch in batches:
+            for labels, count in counts.items():
+                count.add(method(batch, labels), batch['mask'])
+    return {labels: count.scores() for labels, count in counts.items()}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that a file holds; take away a last line that was cut short."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding='utf-8')
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith('\n'):
+        path.write_text(''.join(lines[:-1]), encoding='utf-8')
+        lines = lines[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the rows as Markdown: means over seeds, and the spread of mIoU."""
+    columns = ('miou', 'average_accuracy', 'boundary_f', 'ece')
+    head = ['row', 'seeds', *(f'{c}' for c in columns), 'miou, true labels', 's']
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    for name in ROWS:
+        found = [result for result in results if result['row'] == name]
+        if not found:
+            continue
+        values = [[f['predicted'][column] for f in found] for column in columns]
+        cells = [f'{statistics.mean(value):.3f}' for value in values]
+        cells[0] += f' ± {(max(values[0]) - min(values[0])) / 2:.3f}'
+        told = [f['true']['miou'] for f in found]
+        seconds = statistics.mean(f['seconds'] for f in found)
+        cells += [f'{statistics.mean(told):.3f}', f'{seconds:.0f}']
+        lines.append(f'| {name} | {len(found)} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
+def run_rows(
+    output: Path,
+    setting: Setting,
+    rows: Iterable[str],
+    seeds: Iterable[int],
+    target: Path,
+) -> list[dict[str, Any]]:
+    """Make the rows that *target* does not hold yet; return those of the setting.
+
+    Args:
+        output: Folder for tiles and checkpoints.
+        setting: Size and budget.
+        rows: Names of :data:`ROWS`.
+        seeds: Of the training.
+        target: The JSON lines file that rows are appended to.
+    """
+    quiet_lightning()
+    for folder in (output, target.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    wanted = json.loads(json.dumps(setting._asdict()))
+    held = [result for result in read(target) if result['setting'] == wanted]
+    done = {(result['row'], result['seed']) for result in held}
+    for seed in seeds:
+        for name in rows:
+            own = 0 if name in SEEDLESS else seed
+            if (name, own) in done:
+                continue
+            start = time.perf_counter()
+            run = Run(tiles(output, setting), setting, own, output)
+            scores = measure(ROWS[name](run), run.batches('test'))
+            seconds = time.perf_counter() - start
+            result = {'row': name, 'seed': own, 'setting': wanted, 'seconds': seconds}
+            held.append(result | scores)
+            done.add((name, own))
+            with target.open('a', encoding='utf-8') as lines:
+                lines.write(json.dumps(held[-1]) + '\n')
+            sys.stderr.write(f'{name}, seed {own}: {seconds:.0f} s\n')
+    return held
+
+
+def tiles(output: Path, setting: Setting) -> SyntheticDataModule:
+    """Return the tiles of a setting, drawn on first use."""
+    data = SyntheticDataModule(
+        setting.batch,
+        0,
+        setting.size,
+        root=str(output / f'tiles_{setting.size}_{setting.num_tiles[0]}'),
+        size=setting.size,
+        num_tiles=setting.num_tiles,
+        seed=TILES,
+    )
+    data.prepare_data()
+    return data
+
+
+def main() -> None:
+    """Read the arguments, make the rows and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('output', type=Path, help='folder for tiles and checkpoints')
+    parser.add_argument('--small', action='store_true', help='tiles of 64 px')
+    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--steps', type=int, help='in place of those of the setting')
+    parser.add_argument('--json', type=Path, help='default: OUTPUT/quality.jsonl')
+    options = parser.parse_args()
+    setting = SMALL if options.small else FULL
+    if options.steps is not None:
+        setting = setting._replace(steps=options.steps)
+    target = options.json or options.output / 'quality.jsonl'
+    results = run_rows(options.output, setting, options.rows, options.seeds, target)
+    sys.stdout.write(table(results))
+
+
+if __name__ == '__main__':
+    main()
