@@ -48,7 +48,14 @@ SENTINEL2_STATISTICS = {
 
 
 class BandOptions(TypedDict, total=False):
-    """What a configuration may say about one band; the rest is as for all bands."""
+    """What a configuration may say about one band; the rest is as for all bands.
+
+    Attributes:
+        offset: Added to this band first.
+        clip: Lowest and highest value of this band kept, after the offset.
+        mean: Mean of this band, after offset and clip.
+        std: Standard deviation of this band, likewise.
+    """
 
     offset: float
     clip: list[float] | None

@@ -9,7 +9,7 @@ from .endotect import EndoTect
 from .image_folder import ImageFolder
 from .labelled import LabelledDataset, LabelledSampler
 from .scene import SceneWindows
-from .synthetic import SyntheticLandCover
+from .synthetic import SyntheticLandCover, write_scene
 from .voc2012 import VOC2012
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     'SceneWindows',
     'SyntheticLandCover',
     'Thumbnail',
+    'write_scene',
 ]

@@ -13,6 +13,10 @@ from .masks import class_names, open_mask, strips
 
 #: Cells along an axis: over the whole globe, 0.7°, areas are still right to 2e-5.
 CELLS = 512
+#: Cells along an axis of what is no wider than :data:`REGION`.
+REGION_CELLS = 64
+#: Degrees; a cell of a region is finer than one of the globe.
+REGION = 30.0
 
 WGS84 = pyproj.Geod(ellps='WGS84')
 
@@ -20,8 +24,8 @@ WGS84 = pyproj.Geod(ellps='WGS84')
 class PixelAreas:
     """The area of every pixel of a raster on the WGS84 ellipsoid.
 
-    Areas are worked out for at most 512 × 512 cells, whose corners are carried to the
-    ellipsoid, and are linear between their centres.
+    Areas are worked out for at most 512 × 512 cells, 64 × 64 of a region, whose corners
+    are carried to the ellipsoid, and are linear between their centres.
     """
 
     def __init__(self, raster: DatasetReader) -> None:
@@ -31,19 +35,27 @@ class PixelAreas:
             GridError: If the raster has no CRS, or one without a place on Earth.
         """
         self._height, self._width = raster.shape
-        self._cells = (min(CELLS, self._height), min(CELLS, self._width))
+        lon, lat = self._corners(raster, REGION_CELLS)
+        if not (np.ptp(lon) <= REGION and np.ptp(lat) <= REGION):
+            lon, lat = self._corners(raster, CELLS)
+        square_metres = np.nan_to_num(_quad_areas(_authalic(lon, lat)))
+        pixels = self._height * self._width / (self._cells[0] * self._cells[1])
+        self._density = square_metres / pixels / 10_000
+
+    def _corners(
+        self, raster: DatasetReader, cells: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return longitude and latitude of the corners of cells."""
+        self._cells = (min(cells, self._height), min(cells, self._width))
         rows, cols = np.meshgrid(
             np.linspace(0, self._height, self._cells[0] + 1),
             np.linspace(0, self._width, self._cells[1] + 1),
             indexing='ij',
         )
-        lon, lat = _to_degrees(raster, *(raster.transform @ (cols, rows)))
-        square_metres = np.nan_to_num(_quad_areas(_authalic(lon, lat)))
-        pixels = self._height * self._width / (self._cells[0] * self._cells[1])
-        self._density = square_metres / pixels / 10_000
+        return _to_degrees(raster, *(raster.transform @ (cols, rows)))
 
     def rows(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Return the hectares of each pixel of rows *start*…*stop*−1, (rows, width)."""
+        """Return the hectares of each pixel of rows *start* to *stop* − 1, (rows, width)."""
         low, high, share = _between(
             np.arange(start, stop), self._height, self._cells[0]
         )

@@ -5,13 +5,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..scaling import band_key
+
+#: Width and height of the quick look in inches.
+QUICK_LOOK = (12.0, 6.4)
+#: Height of a row of its legend, width of a key with its margins, and of a letter, in
+#: inches at a size of 10 points.
+LEGEND_ROW, LEGEND_KEY, LETTER = 0.22, 0.55, 0.085
 
 
 def rgb_indices(bands: Sequence[str]) -> list[int]:
@@ -30,9 +36,10 @@ def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
     The three bands share one stretch, so that hues stay.
     """
-    if np.isnan(rgb).all():
+    known = rgb[~np.isnan(rgb)]
+    if not known.size:
         return np.zeros((*rgb.shape[1:], 3), np.float32)
-    low, high = np.nanpercentile(rgb, [2, 98])
+    low, high = np.percentile(known, [2, 98], overwrite_input=True)
     scaled = (rgb - low) / max(float(high - low), 1e-6)
     clipped: NDArray[np.float32] = np.clip(np.nan_to_num(scaled), 0, 1)
     return clipped.transpose(1, 2, 0).astype(np.float32)
@@ -156,17 +163,37 @@ def quick_look(
         class_names: One name per class.
         class_colors: One colour per class.
     """
-    figure = Figure(figsize=(12, 6.4), layout='constrained')
-    figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr,call-arg]
-    left, right = figure.subplots(1, 2)
-    empty = np.isnan(rgb).any(axis=0)
-    left.imshow(np.dstack([stretch(rgb), ~empty]).astype(np.float32))
-    left.set_title('Scene')
-    draw_mask(right, mask, class_names, class_colors)
-    right.set_title('Pseudo-mask')
-    add_legend(figure, mask, class_names, class_colors)
+    occurring = _occurring(mask, class_names)
+    columns = _legend_columns([class_names[c] for c in occurring], QUICK_LOOK[0])
+    # places are known: a layout engine would draw everything twice
+    legend = LEGEND_ROW * -(-len(occurring) // columns) / QUICK_LOOK[1] + 0.02
+    figure = Figure(figsize=QUICK_LOOK)
+    left = figure.add_axes((0.01, legend, 0.48, 0.94 - legend))
+    right = figure.add_axes((0.51, legend, 0.48, 0.94 - legend))
+    scene = np.dstack([stretch(rgb), ~np.isnan(rgb).any(axis=0)])
+    left.imshow(np.rint(255 * scene).astype(np.uint8))
+    left.set_title('Scene', y=1)
     left.axis('off')
+    draw_mask(right, mask, class_names, class_colors)
+    right.set_title('Pseudo-mask', y=1)
+    figure.legend(
+        handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
+        loc='lower center',
+        ncols=columns,
+        frameon=False,
+    )
     return figure
+
+
+def _occurring(mask: NDArray[np.uint8], class_names: Sequence[str]) -> list[int]:
+    """Return the classes that occur in a mask."""
+    return [c for c in np.unique(mask).tolist() if c < len(class_names)]
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """Return how many columns of a legend fit into a width in inches, at most 8."""
+    longest = max(map(len, names), default=1)
+    return max(1, min(8, len(names), int(width / (LEGEND_KEY + LETTER * longest))))
 
 
 def mask_figure(
@@ -193,13 +220,9 @@ def draw_mask(
     class_colors: Sequence[str],
 ) -> None:
     """Draw a mask (h, w), nodata left blank."""
-    axis.imshow(
-        np.ma.masked_where(mask >= len(class_names), mask),
-        cmap=ListedColormap(list(class_colors)),
-        vmin=-0.5,
-        vmax=len(class_names) - 0.5,
-        interpolation='nearest',
-    )
+    palette = np.zeros((256, 4), np.uint8)
+    palette[: len(class_names)] = np.rint(255 * to_rgba_array(list(class_colors)))
+    axis.imshow(palette[mask], interpolation='nearest')
     axis.axis('off')
 
 
@@ -210,7 +233,7 @@ def add_legend(
     class_colors: Sequence[str],
 ) -> None:
     """Add a legend of the classes that occur."""
-    occurring = [c for c in range(len(class_names)) if (mask == c).any()]
+    occurring = _occurring(mask, class_names)
     figure.legend(
         handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
         loc='outside lower center',

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..errors import OutputError
 from ..windows import Grid
 from .figures import quick_look
 from .geotiff import RasterRows, check_file, check_output, product_path, temporary_path
+from .masks import open_mask
 from .memory import FINISHING_CACHE, give_back
 from .stac import write_item
 from .style import write_style
@@ -110,17 +111,16 @@ class Products:
         with (
             warnings.catch_warnings(),
             rasterio.Env(GDAL_CACHEMAX=FINISHING_CACHE * 2**20),
-            ThreadPoolExecutor(2) as pool,
+            ThreadPoolExecutor(3) as pool,
         ):
             give_back()
             for product, raster in self.rasters.items():
                 raster.close(PER_CENT if product == 'probabilities' else None)
-            # the longest first, of rows that need not be a COG for it
+            # of rows, which need not be a COG for it; the longest first
             tasks = [pool.submit(self._vectorize)] if self.options.polygons else []
-            cogs = [pool.submit(self._finish_raster, name) for name in self.rasters]
-            tasks += cogs
             if picture is not None:
-                tasks.append(pool.submit(self._draw, picture, cogs[0]))
+                tasks.append(pool.submit(self._draw, picture))
+            tasks += [pool.submit(self._finish_raster, name) for name in self.rasters]
             for task in tasks:
                 task.result()
         if self.options.style:
@@ -159,13 +159,10 @@ class Products:
             overwrite=True,
         )
 
-    def _draw(
-        self, picture: Callable[[], NDArray[np.float32]], cog: Future[None]
-    ) -> None:
-        """Write the quick look, when the class raster has overviews."""
+    def _draw(self, picture: Callable[[], NDArray[np.float32]]) -> None:
+        """Write the quick look: every so many pixels of scene and classes."""
         rgb = picture()
-        cog.result()
-        with rasterio.open(self.rasters['mask'].cog) as raster:
+        with open_mask(self.rasters['mask'].rows) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
         figure = quick_look(rgb, mask, self.class_names, self.class_colors)
         path = self.paths['picture']

@@ -28,6 +28,9 @@ from .polygons import polygons, sieved
 #: GDAL's driver by suffix; only GeoPackage can be written piece by piece.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}
 
+#: Corners of polygons after whose making memory is given back.
+CORNERS = 1 << 20
+
 T = TypeVar('T')
 
 
@@ -146,9 +149,13 @@ def _frames(
     if mask.crs is not None:
         crs = pyproj.CRS.from_user_input(mask.crs)
     left = len(patches.first)
+    corners = 0
     for shapes in polygons(source):
-        # what making them took
-        give_back()
+        corners += int(shapely.get_num_coordinates(shapes).sum())
+        if corners > CORNERS:
+            # what making them took; a stop for all threads, so not every time
+            give_back()
+            corners = 0
         index = _patch_of(shapes, source, patches)
         left -= len(index)
         keep = slice(None) if not min_area else patches.hectares[index] >= min_area

@@ -67,9 +67,14 @@ logger = logging.getLogger(__name__)
 class PruningOptions(TypedDict, total=False):
     """What a configuration may say about pruning (METHOD, section 3).
 
-    ``penalty``: λ of the paper (0.01); ``lr``: learning rate of the gates, which at
-    the network's own barely move; ``start_epoch``: gates stay open before it;
-    ``remove_at_predict``: take closed heads out before predicting (default: yes).
+    Attributes:
+        penalty: λ of the paper, the price of an open gate; 0.01 if not given.
+        lr: Learning rate of the gates, which at the network's own barely move; the
+            network's if not given.
+        start_epoch: Gates stay open before it; 0 if not given.
+        settle_epoch: From it on, which heads are closed is decided, and the network
+            learns to do without them; never if not given.
+        remove_at_predict: Take closed heads out before predicting; yes if not given.
     """
 
     penalty: float
