@@ -1,15 +1,22 @@
 # Each target does its own set-up: a virtual environment in .venv, and this package in it.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Tests run in as many processes as there are cores, so one thread each is enough.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
-.PHONY: help demo test fast lint install clean
+.PHONY: help demo test fast lint docs notebooks dist-check minimum install clean
 
 help:
-	@echo 'make demo   train on synthetic tiles and map a scene; results in demo/'
-	@echo 'make test   style, types and every test, the slow ones too'
-	@echo 'make fast   the fast tests alone'
-	@echo 'make clean  remove the environment and the results of the demo'
+	@echo 'make demo        train on synthetic tiles and map a scene; results in demo/'
+	@echo 'make test        style, types and every test, the slow ones too, with coverage'
+	@echo 'make fast        the fast tests alone'
+	@echo 'make docs        the documentation, in docs/_build/html'
+	@echo 'make notebooks   run the notebooks; results in docs/notebooks/output'
+	@echo 'make dist-check  build wheel and sdist, and try them in an empty environment'
+	@echo 'make minimum     the fast tests with the oldest dependencies that are allowed'
+	@echo 'make clean       remove the environments and everything that was made'
 
 install: $(VENV)/.installed
 
@@ -18,7 +25,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[tests]'
+	$(UV) --editable '.[tests]'
 	touch $@
 
 demo: install
@@ -30,10 +37,31 @@ lint: install
 	$(BIN)/mypy
 
 fast: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test: lint
-	$(BIN)/python -m pytest -m 'slow or not slow' --durations=10
+	$(PYTEST) -m 'slow or not slow' --durations=10 --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+docs: install
+	rm -rf docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+	$(BIN)/python docs/_extensions/ctm_docs/links.py docs/_build/html
+
+notebooks: install
+	$(BIN)/python docs/notebooks/execute.py
+
+dist-check: install
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	$(PYTHON) -m venv dist/environment
+	$(BIN)/uv pip install --quiet --python $(subst $(VENV),dist/environment,$(BIN))/python dist/*.whl
+	cd dist && $(subst $(VENV),environment,$(BIN))/python -I ../tests/smoke.py
+	@ls -l dist/*.whl dist/*.tar.gz
+
+minimum: install
+	$(PYTHON) -m venv $(VENV)/minimum
+	$(BIN)/uv pip install --quiet --python $(subst $(VENV),$(VENV)/minimum,$(BIN))/python --resolution lowest-direct --editable '.[tests]'
+	OMP_NUM_THREADS=1 $(subst $(VENV),$(VENV)/minimum,$(BIN))/python -m pytest --numprocesses auto
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo dist docs/_build

@@ -116,7 +116,7 @@ def pipeline(
     best = min(trials, key=lambda batch: trials[batch])
     ratios, taken, bare = [], [], []
     # the checkpoint is read before the scene is opened, and does not count
-    with unittest.mock.patch('torchgeo_ctm.prediction.load_task', lambda _: task):
+    with unittest.mock.patch('torchgeo_ctm.prediction.load_predictor', lambda _: task):
         for round_ in range(rounds + 1):
             before = bare_seconds(task, best, windows)
             start = time.perf_counter()

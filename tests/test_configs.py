@@ -75,6 +75,8 @@ def test_every_configuration_is_driven() -> None:
     driven |= {'bigearthnet', 'landcoverai', 'sen12ms', 'l8biome'}
     # by tests/test_training_from_scenes.py
     driven |= {'scene_training'}
+    # by tests/test_segmentation_stage.py
+    driven |= {'segmentation'}
     assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven
 
 
@@ -151,6 +153,8 @@ def test_two_processes_train_alike(tmp_path: Path) -> None:
         torchgeo(
             'fit',
             *arguments,
+            # one step an epoch here, and ddp complains at the second
+            '--trainer.max_epochs=3',
             '--trainer.devices=2',
             '--trainer.strategy=ddp',
             cwd=tmp_path,

@@ -48,7 +48,7 @@ def test_rows_that_are_there_are_not_made_again(tmp_path: Path) -> None:
 
 
 def test_ours_is_trained_once_for_both_rows(tmp_path: Path) -> None:
-    rows, target = ['ours', 'ours + refinement'], tmp_path / 'rows.jsonl'
+    rows, target = ['ours', 'ours without refinement'], tmp_path / 'rows.jsonl'
     results = run_rows(tmp_path, TINY, rows, [0], target)
     assert len(list(tmp_path.glob('*.ckpt'))) == 1
     assert results[0]['true'] != results[1]['true']

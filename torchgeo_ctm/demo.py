@@ -91,7 +91,9 @@ def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
     return ClassTokenMaskingTask(
         model='ctm_vit_tiny_patch8_224',
         img_size=CHIP,
-        model_options={'embed_dim': 128, 'depth': 3, 'num_heads': 4},
+        model_options={'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
+        presence='probability',
+        refinement='soft_assignment',
         class_names=list(DFC2020.classes),
         class_colors=list(DFC2020.class_colors),
         mask_rate=mask_rate,

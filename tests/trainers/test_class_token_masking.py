@@ -525,3 +525,33 @@ def test_attention_maps_of_one_image() -> None:
     assert [tuple(h.shape) for h in heads] == [(2, 3, 4, 5)] * 2
     torch.testing.assert_close(torch.stack([h.mean(0) for h in heads]), maps)
     assert task.training
+
+
+def test_presence_by_probability() -> None:
+    maps = torch.full((1, 3, 2, 2), 0.5)
+    maps[0, 1] = 0.6
+    probs = torch.tensor([[0.9, 0.4, 0.01]])
+    by_threshold = tiny_task(num_classes=3)
+    weighted = tiny_task(num_classes=3, presence='probability')
+    shares = by_threshold._shares(maps, probs)[0, :, 0, 0]
+    assert shares.tolist() == [1, 0, 0]
+    shares = weighted._shares(maps, probs)[0, :, 0, 0]
+    # 0.9 × 0.5 against 0.4 × 0.6; what is unlikely is left out
+    torch.testing.assert_close(shares, torch.tensor([0.45, 0.24, 0]) / 0.69)
+    # a probability weighs as much as evidence does
+    probs = torch.tensor([[0.3, 0.9, 0.0]])
+    assert (weighted.pseudo_masks(maps, probs, (4, 4)) == 1).all()
+
+
+def test_true_labels_do_not_depend_on_presence() -> None:
+    maps, labels = torch.rand(2, 3, 4, 4), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    masks = [
+        tiny_task(num_classes=3, presence=presence).pseudo_masks(maps, labels, (8, 8))
+        for presence in ('threshold', 'probability')
+    ]
+    assert torch.equal(*masks)
+
+
+def test_painting_needs_a_threshold() -> None:
+    with pytest.raises(SettingError, match="'probability' is for map_rule='argmax'"):
+        tiny_task(presence='probability', map_rule='paint')

@@ -17,9 +17,9 @@ from .chips import Split
 
 
 class CropAndFlip:
-    """Crop a sample's image and mask alike; turn them over in training.
+    """Crop a sample's image and mask alike; flip and turn them in training.
 
-    Nadir imagery has no up, so both flips are as likely as none.
+    Nadir imagery has no up, so all eight ways to lay a chip are as likely.
     """
 
     def __init__(self, size: int, train: bool) -> None:
@@ -27,7 +27,7 @@ class CropAndFlip:
 
         Args:
             size: Side of the crop in pixels.
-            train: Crop at random and flip, instead of cropping the centre.
+            train: Crop at random, flip and turn, instead of cropping the centre.
         """
         steps: list[nn.Module] = [v2.CenterCrop(size)]
         if train:
@@ -35,6 +35,7 @@ class CropAndFlip:
                 v2.RandomCrop(size),
                 v2.RandomHorizontalFlip(),
                 v2.RandomVerticalFlip(),
+                v2.RandomApply([v2.RandomRotation((90, 90))], p=0.5),
             ]
         self.transform = v2.Compose(steps)
 

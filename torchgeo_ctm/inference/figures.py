@@ -168,6 +168,8 @@ def quick_look(
     # places are known: a layout engine would draw everything twice
     legend = LEGEND_ROW * -(-len(occurring) // columns) / QUICK_LOOK[1] + 0.02
     figure = Figure(figsize=QUICK_LOOK)
+    # whatever a user's own settings say
+    figure.set_layout_engine('none')
     left = figure.add_axes((0.01, legend, 0.48, 0.94 - legend))
     right = figure.add_axes((0.51, legend, 0.48, 0.94 - legend))
     scene = np.dstack([stretch(rgb), ~np.isnan(rgb).any(axis=0)])

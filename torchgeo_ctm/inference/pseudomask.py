@@ -13,6 +13,9 @@ from ..errors import SettingError
 MapSource = Literal['attention', 'patchcam', 'fused']
 MapRule = Literal['argmax', 'paint']
 
+#: Probability below which a class is left out where probabilities weigh the maps.
+UNLIKELY = 0.05
+
 
 def class_maps(
     attention: Tensor,

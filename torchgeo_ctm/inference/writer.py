@@ -295,6 +295,7 @@ def _tags(task: Any, scene: Any, weights: str) -> dict[str, str]:
         'MAP_LABELS': str(hparams['map_labels']),
         'REFINEMENT': refinement_tag(hparams),
         'ENSEMBLE': str(hparams['ensemble']),
+        'PRESENCE': str(hparams['presence']),
         'PRESENCE_THRESHOLD': str(hparams['threshold']),
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),

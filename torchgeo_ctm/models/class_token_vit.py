@@ -12,6 +12,7 @@ from ..errors import SettingError
 from .blocks import ClassTokenAttention, ClassTokenBlock
 from .hard_concrete import HardConcreteGate
 from .heads import JointHead, TokenHead
+from .stem import ConvStem
 
 
 class ClassTokenViT(nn.Module):
@@ -40,6 +41,7 @@ class ClassTokenViT(nn.Module):
         patch_head: bool = True,
         head_gates: bool = False,
         kept_heads: Sequence[int] | None = None,
+        stem: Literal['patch', 'conv'] = 'patch',
     ) -> None:
         """Create the network.
 
@@ -61,9 +63,13 @@ class ClassTokenViT(nn.Module):
             patch_head: Add a linear layer from patch tokens to patch logits.
             head_gates: Add a hard-concrete gate to every head.
             kept_heads: How many of *num_heads* each block still has after pruning.
+            stem: How patches become tokens: 'patch', one linear layer (reference), or
+                'conv', :class:`~torchgeo_ctm.models.stem.ConvStem`, which learns
+                texture from far fewer chips.
 
         Raises:
-            SettingError: If *embed_dim* or *img_size* cannot be divided as needed.
+            SettingError: If *embed_dim*, *img_size* or, with a 'conv' stem,
+                *patch_size* cannot be divided as needed.
         """
         super().__init__()
         if embed_dim % num_heads:
@@ -87,6 +93,10 @@ class ClassTokenViT(nn.Module):
         self.patch_embed = PatchEmbed(
             img_size, patch_size, in_chans, embed_dim, strict_img_size=False
         )
+        if stem not in ('patch', 'conv'):
+            raise SettingError(f"stem={stem!r} is unknown; needed: 'patch' or 'conv'")
+        if stem == 'conv':
+            self.patch_embed.proj = ConvStem(in_chans, embed_dim, patch_size)
         self.grid_size: tuple[int, int] = self._grid(*self.patch_embed.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, num_classes, embed_dim))
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim))

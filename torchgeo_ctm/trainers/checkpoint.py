@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from torchgeo.trainers import SemanticSegmentationTask
 
 from ..errors import CheckpointError, SettingError
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
+from .segmentation import FACTS, SegmentationPredictor
 from .weights import CHECKPOINT_KEY, load_file
 
 
@@ -28,11 +30,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = load_file(path)
     keys = {'state_dict', 'hyper_parameters', CHECKPOINT_KEY}
     if not isinstance(checkpoint, dict) or not keys <= checkpoint.keys():
+        kind = 'of another program'
+        if _is_segmentation(checkpoint):
+            kind = "of a segmentation network, TorchGeo's SemanticSegmentationTask"
         raise CheckpointError(
-            f'{path} is a checkpoint of another program; needed: one that '
-            'ClassTokenMaskingTask was saved in'
+            f'{path} is a checkpoint {kind}; needed: one that ClassTokenMaskingTask '
+            'was saved in'
         )
     return checkpoint
+
+
+def _is_segmentation(checkpoint: Any) -> bool:
+    """Tell whether a checkpoint is one of TorchGeo's SemanticSegmentationTask."""
+    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY in checkpoint:
+        return False
+    hparams = checkpoint.get('hyper_parameters')
+    known = {'model', 'backbone', 'num_classes', 'ignore_index'}
+    return isinstance(hparams, dict) and known <= hparams.keys()
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -44,16 +58,51 @@ def load_task(path: str | Path) -> ClassTokenMaskingTask:
     Raises:
         CheckpointError: If the file cannot be used.
     """
-    checkpoint = read_checkpoint(path)
+    return _rebuilt(ClassTokenMaskingTask, read_checkpoint(path), path)
+
+
+def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPredictor:
+    """Rebuild what a checkpoint maps scenes with, in evaluation mode, on the CPU.
+
+    Args:
+        path: A checkpoint of :class:`ClassTokenMaskingTask`, or of TorchGeo's
+            ``SemanticSegmentationTask`` trained over a
+            :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
+
+    Raises:
+        CheckpointError: If the file cannot be used.
+    """
+    checkpoint = load_file(path)
+    if not _is_segmentation(checkpoint):
+        return load_task(path)
+    entries = [v for v in checkpoint.values() if isinstance(v, dict)]
+    facts = [entry for entry in entries if entry.keys() >= FACTS]
+    if not facts or not facts[0]['class_names']:
+        raise CheckpointError(
+            f'{path} is a segmentation network without names of classes and bands; '
+            'needed: one trained over torchgeo_ctm.datamodules.PseudoMaskDataModule'
+        )
+    task = _rebuilt(SemanticSegmentationTask, checkpoint, path)
+    try:
+        return SegmentationPredictor(task, facts[0]).eval()
+    except ValueError as error:
+        raise CheckpointError(f'{path} does not fit this version: {error}') from error
+
+
+Task = TypeVar('Task', bound=pl.LightningModule)
+
+
+def _rebuilt(kind: type[Task], checkpoint: dict[str, Any], path: str | Path) -> Task:
+    """Rebuild a task from a checkpoint's hyperparameters and weights."""
     hparams = {
         key: value
         for key, value in checkpoint['hyper_parameters'].items()
         if not key.startswith('_')  # what LightningCLI adds for itself
     }
     try:
-        task = ClassTokenMaskingTask(**hparams)
+        task = kind(**hparams)
         task.load_state_dict(checkpoint['state_dict'])
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f'{path} does not fit this version: {reason}') from error
     return task.eval()

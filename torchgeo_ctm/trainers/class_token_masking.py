@@ -26,6 +26,7 @@ from ..errors import SettingError, nearest
 from ..inference.figures import attention_figure, map_figure
 from ..inference.pseudomask import (
     RULES,
+    UNLIKELY,
     MapRule,
     MapSource,
     class_maps,
@@ -139,6 +140,7 @@ class ClassTokenMaskingTask(BaseTask):
         map_rule: MapRule = 'argmax',
         map_labels: Literal['predicted', 'true'] = 'predicted',
         threshold: float = 0.5,
+        presence: Literal['threshold', 'probability'] = 'threshold',
         refinement: Refinement | None = None,
         refinement_options: RefinementOptions | None = None,
         ensemble: Literal['dihedral'] | None = None,
@@ -189,6 +191,9 @@ class ClassTokenMaskingTask(BaseTask):
             map_labels: Whether ``predict`` takes classes as present that the model
                 predicts, or that the batch's label (or mask) says.
             threshold: Presence threshold on probabilities.
+            presence: 'threshold' lets only classes above it into a mask (paper);
+                'probability' lets every class of at least 5 % in, its map weighted by
+                its probability, for rule 'argmax' alone.
             refinement: 'soft_assignment' lets the bands of each image move the
                 scores from patches to pixels, for rule 'argmax' alone; see
                 :func:`~torchgeo_ctm.inference.refine.soft_assignment`.
@@ -225,6 +230,11 @@ class ClassTokenMaskingTask(BaseTask):
         self.mask_schedule = _schedule(hparams['mask_rate'])
         if not 0 < hparams['threshold'] < 1:
             raise SettingError(f'threshold={hparams["threshold"]} is not in (0, 1)')
+        if hparams['presence'] == 'probability' and hparams['map_rule'] == 'paint':
+            raise SettingError(
+                "presence='probability' is for map_rule='argmax'; nearest with "
+                "'paint': presence='threshold'"
+            )
         if hparams['patch_loss_weight'] == 0 and hparams['map_source'] != 'attention':
             raise SettingError(
                 f'map_source={hparams["map_source"]!r} needs the patch head that '
@@ -599,16 +609,27 @@ class ClassTokenMaskingTask(BaseTask):
             Masks (B, H, W), int64.
         """
         if batch is not None and self.refines:
-            present = present_classes(probs, self.hparams['threshold'])
-            return self.refined(posterior(maps, present), batch).argmax(dim=1)
+            return self.refined(self._shares(maps, probs), batch).argmax(dim=1)
         rule = RULES[self.hparams['map_rule']]
-        threshold: float = self.hparams['threshold']
+        maps, threshold = self._weighted(maps, probs)
         return torch.stack(
             [
                 rule(map_, prob, size, threshold)
                 for map_, prob in zip(maps, probs, strict=True)
             ]
         )
+
+    def _weighted(self, maps: Tensor, probs: Tensor) -> tuple[Tensor, float]:
+        """Return maps (B, C, h, w) as presence weights them, and its threshold."""
+        threshold: float = self.hparams['threshold']
+        if self.hparams['presence'] == 'threshold':
+            return maps, threshold
+        return maps * probs[:, :, None, None], min(UNLIKELY, threshold)
+
+    def _shares(self, maps: Tensor, probs: Tensor) -> Tensor:
+        """Return the share of each present class at every position (B, C, h, w)."""
+        maps, threshold = self._weighted(maps, probs)
+        return posterior(maps, present_classes(probs, threshold))
 
     @property
     def refines(self) -> bool:
@@ -754,8 +775,7 @@ class ClassTokenMaskingTask(BaseTask):
             masks = self.pseudo_masks(maps, probs, (image.shape[-2], image.shape[-1]))
             scores = F.one_hot(masks, maps.shape[1]).movedim(-1, 1).float()
         else:
-            present = present_classes(probs, self.hparams['threshold'])
-            scores = posterior(maps, present)
+            scores = self._shares(maps, probs)
         return {'probs': probs, 'maps': maps, 'scores': scores}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
