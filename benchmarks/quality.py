@@ -60,7 +60,7 @@ CLUSTERS = 32
 LEARNING_RATE = 1e-3
 #: Of the pixels of pseudo-masks that are learnt from; chosen on the validation split of
 #: tiles of another seed.
-MIN_CONFIDENCE = 0.7
+MIN_CONFIDENCE = 0.8
 
 #: What the paper does (METHOD, sections 1 to 4), in place of our configuration's.
 PAPER: dict[str, Any] = {

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import WriteScene, scene_pixels
 from tests.datasets.fake_dfc2020 import write_dfc2020
+from tests.labels.label_files import SCENE, write_squares
 from tests.test_main import Run, refused, run
 from tests.test_statistics import Holes, HolesDataModule, holes_config
 from tests.torchgeo_configs import MAKERS, small_config
@@ -42,6 +43,15 @@ class HalfLabels:
 
     def extents(self, grid: Grid) -> NDArray[np.float64] | None:
         return None
+
+
+class PartLabels(HalfLabels):
+    """Nothing is known of the south-eastern corner."""
+
+    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+        transform = grid.transform
+        corner = transform.c >= 500_000 + 960 and transform.f <= 4_200_000 - 960
+        return None if corner else super().label(grid, tile)
 
 
 class Empty(Holes):
@@ -144,7 +154,7 @@ def test_scenes_with_labels(run: Run, tmp_path: Path, write_scene: WriteScene) -
         'init_args': {
             'scene': str(scene),
             'block_size': 64,
-            'labels': {'class_path': 'tests.test_description.HalfLabels'},
+            'labels': {'class_path': 'tests.test_description.PartLabels'},
         },
     }
     config = write_config(
@@ -155,7 +165,13 @@ def test_scenes_with_labels(run: Run, tmp_path: Path, write_scene: WriteScene) -
     assert status == 0, err
     assert 'known in none' in err
     assert 'Urban' in err
+    # every split is looked at, and each warning is shown once
+    warned = [line for line in err.splitlines() if 'warning: ' in line]
+    assert len(warned) == len(set(warned))
+    assert sum('windows side by side have no label' in line for line in warned) == 1
     found = facts(printed)
+    assert found['data set'] == f'1 scene: {scene.name}'
+    assert 'of area' not in printed
     assert found['CRS'].startswith('EPSG:32630: ')
     chips = int(found['train chips'])
     assert 0 < chips < 16
@@ -175,3 +191,30 @@ def test_windows_without_data_or_class_are_counted(run: Run, tmp_path: Path) -> 
     assert facts(printed)['no data'] == '2 chips'
     assert '3 of 7 labelled chips have no class' in printed
     assert facts(printed)['test chips'].startswith('none: the test split of')
+
+
+def test_mistakes_in_labels_are_one_line(
+    run: Run, tmp_path: Path, write_scene: WriteScene
+) -> None:
+    squares = write_squares(tmp_path / 'a.gpkg', [((0, 0, 9, 9), 'Wood|Watr')], SCENE)
+    data = {
+        'class_path': 'torchgeo_ctm.datamodules.SceneDataModule',
+        'init_args': {
+            'scene': str(write_scene()),
+            'labels': {
+                'class_path': 'torchgeo_ctm.labels.PolygonLabels',
+                'init_args': {
+                    'path': str(squares),
+                    'field': 'class',
+                    'classes': ['Wood', 'Water'],
+                },
+            },
+        },
+    }
+    config = write_config(
+        tmp_path / 'c.yaml', data, num_classes=2, class_names=['Wood', 'Water']
+    )
+    _, _, err = result = run('describe', '--config', config)
+    refused(result)
+    said = "field 'class', row 1: 'Watr' is none of the classes Wood, Water; nearest: "
+    assert err == f'torchgeo-ctm: {config}: {squares}, {said}Water\n'

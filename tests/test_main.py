@@ -1,5 +1,6 @@
 """The command through its real entry: help, results, and every mistake."""
 
+import inspect
 import json
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm import __version__
-from torchgeo_ctm.main import main
+from torchgeo_ctm.main import COMMANDS, main
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -123,6 +124,13 @@ def test_extra_bands_are_named(
         ((), ['no command', 'demo, predict, evaluate, vectorize, pseudomasks']),
         (('predikt',), ["unknown command 'predikt'", 'nearest: predict']),
         (('predict', 'x', '--stirde', '3'), ['--stirde', 'nearest: --stride']),
+        # no abbreviations: a half-typed option is not another one
+        (('predict', 'x', '--strid', '3'), ['--strid', 'nearest: --stride']),
+        (('predict', 'x', '--ensemble', 'flips'), ['flips; needed: dihedral']),
+        (
+            ('describe', '--config', 'x', '--split', 'tain'),
+            ['tain; needed: one of train, val, test'],
+        ),
         (('predict', 'x'), ['required', '--checkpoint', '--output']),
         (('predict', '--checkpoint', 'c', '--output', 'o.tif'), ['required', 'SCENE']),
         (
@@ -148,6 +156,66 @@ def test_extra_bands_are_named(
 )
 def test_wrong_options(run: Run, arguments: tuple[str, ...], words: list[str]) -> None:
     refused(run(*arguments), *words)
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_is_in_words(run: Run, command: str) -> None:
+    status, printed, _ = run(command, '--help')
+    assert status == 0
+    for word in ('<', 'function', 'Optional', 'Literal', 'null', 'type:', 'None'):
+        assert word not in printed
+    words = ' '.join(printed.split())
+    options = inspect.signature(COMMANDS[command]).parameters.values()
+    switches = [option for option in options if isinstance(option.default, bool)]
+    told = words.count('default: no)') + words.count('default: yes)')
+    assert told == len(switches) > 0
+
+
+def test_everything_that_is_missing_is_named_at_once(
+    run: Run, tmp_path: Path, checkpoint: Path, write_scene: WriteScene
+) -> None:
+    scene = write_scene('scene.tif')
+    good = ('--checkpoint', checkpoint, '--output', tmp_path / 'm.tif')
+    refused(run('predict', tmp_path / 'scnee.tif', *good), f'nearest: {scene}')
+    refused(
+        run('predict', tmp_path / 'scnee.tif', '--checkpoint', tmp_path / 'no.ckpt',
+            '--output', tmp_path / 'm.tif'),
+        'scnee.tif does not exist', 'no.ckpt is not a file; needed: a checkpoint',
+    )  # fmt: skip
+    config = tmp_path / 'train.yaml'
+    config.touch()
+    for command in ('describe', 'stats'):
+        result = run(command, '--config', tmp_path / 'tarin.yaml')
+        refused(result, 'tarin.yaml does not exist', f'nearest: {config}')
+    both = ('--config', tmp_path / 'tarin.yaml', '--checkpoint', tmp_path / 'no.ckpt')
+    refused(run('pseudomasks', *both, '--output', tmp_path), 'tarin.yaml', 'no.ckpt')
+
+
+def test_what_is_missing_is_told_without_torch(tmp_path: Path) -> None:
+    code = (
+        'import sys; from torchgeo_ctm.main import main\n'
+        'try: main(sys.argv[1:])\n'
+        'except SystemExit as stop: print("status", stop.code)\n'
+        'print("torch" in sys.modules, "rasterio" in sys.modules)'
+    )
+    arguments = ['predict', 'no.tif', '--checkpoint', 'no.ckpt', '--output', 'm.tif']
+    done = subprocess.run(
+        [sys.executable, '-c', code, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ['status 2', 'False False']
+
+
+def test_a_file_is_no_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / 'README.md').touch()
+    config = tmp_path / 'c.yaml'
+    config.touch()
+    for command, name in (('describe', 'p.png'), ('stats', 'p.yaml')):
+        out = tmp_path / 'README.md' / name
+        refused(run(command, '--config', config, '--output', out), 'is a file; needed')
 
 
 class TestPredictRefuses:
@@ -195,6 +263,9 @@ class TestPredictRefuses:
     ) -> None:
         rgb = write_scene('rgb.tif', pixels=scene_pixels(40, 40, 3), descriptions=None)
         attempt('3 bands', '13 are needed', 'B01, B02', scene=rgb)
+        names = [f'X{number}' for number in range(13)]
+        other = write_scene('other.tif', descriptions=names)
+        attempt("give the scene's with --scene_bands", scene=other)
 
     def test_missing_checkpoint(self, attempt: Callable[..., None]) -> None:
         attempt('nowhere.ckpt', 'is not a file', checkpoint='nowhere.ckpt')
@@ -240,6 +311,7 @@ class TestPredictRefuses:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
         for option, value, word in (
+            ('--window', 0, 'is not positive; needed: a multiple of the patch'),
             ('--window', 0, 'nearest: 8'),
             ('--stride', 0, 'nearest: 1'),
             ('--stride', -4, 'nearest: 1'),

@@ -24,6 +24,7 @@ from tests.conftest import (
 from tests.datasets.fake_dfc2020 import write_dfc2020
 from tests.test_main import Run, refused, run
 from torchgeo_ctm.datamodules import DFC2020DataModule
+from torchgeo_ctm.inference.pseudomask import resize
 from torchgeo_ctm.trainers import load_task
 
 __all__ = ['run']
@@ -82,7 +83,8 @@ def test_arrays_and_rasters_of_a_data_set(
             mask = task.pseudo_masks(maps, task.probabilities(logits), (64, 64))[0]
         assert np.array_equal(arrays['pms'][index], mask)
     # the second tile has no georeference, so no GeoTIFF is made up for it
-    [path] = (out / 'pms_dfc2020').glob('*.tif')
+    beside, path = sorted((out / 'pms_dfc2020').glob('*.tif'), reverse=True)
+    assert beside.stem == f'{path.stem}_confidence'
     with rasterio.open(path) as raster:
         assert raster.crs == 'EPSG:32632'
         middle = Affine(10, 0, 500_000 + 960, 0, -10, 4_200_000 - 960)
@@ -90,6 +92,12 @@ def test_arrays_and_rasters_of_a_data_set(
         assert np.array_equal(raster.read(1), arrays['pms'][0])
         assert raster.colormap(1)[0]
     assert path.stem == chips.chip_name(0)
+    with rasterio.open(beside) as raster, torch.no_grad():
+        confidence = raster.read(1)
+        scores = task.predict_step({'image': chips[0]['image'][None]}, 0)['scores']
+    shares = resize(scores, (64, 64))[0].numpy()
+    chosen = np.take_along_axis(shares, arrays['pms'][:1].astype(int), axis=0)[0]
+    assert np.abs(confidence - 100 * chosen).max() <= 0.51
     assert not list(out.rglob('*.part'))
 
 
@@ -171,7 +179,8 @@ def test_a_geo_data_set_keeps_its_place(
     assert status == 0, err
     masks = np.load(out / 'masks_images.npy')
     images = np.load(out / 'imgs_images.npy')
-    paths = sorted((out / 'pms_images').glob('*.tif'))
+    written = sorted((out / 'pms_images').glob('*.tif'))
+    paths = [path for path in written if not path.stem.endswith('_confidence')]
     assert len(paths) == len(masks) == 6
     for path, mask, image in zip(paths, masks, images, strict=True):
         with rasterio.open(path) as raster:
@@ -193,7 +202,7 @@ def test_mistakes_are_one_line(
             *flags,
         )  # fmt: skip
 
-    refused(call(tmp_path / 'none.yaml'), 'none.yaml', 'cannot be read')
+    refused(call(tmp_path / 'none.yaml'), 'none.yaml does not exist; needed')
     (tmp_path / 'empty.yaml').write_text('trainer: {}\n')
     refused(call(tmp_path / 'empty.yaml'), 'no data section')
     (tmp_path / 'bad.yaml').write_text('data: [\n')

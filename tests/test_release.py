@@ -27,7 +27,7 @@ def tracked() -> list[Path]:
 def test_one_version() -> None:
     cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
     assert cited['version'] == __version__
-    headings = re.findall(r'^## (\S+)', (ROOT / 'CHANGES.md').read_text('utf-8'), re.M)
+    headings = re.findall(r'^## (\S+)', (ROOT / 'CHANGES.md').read_text('utf-8'), re.MULTILINE)
     assert headings[0] == __version__
 
 
@@ -35,8 +35,8 @@ def test_one_version() -> None:
 def test_every_target_that_is_named_exists(file: str) -> None:
     text = (ROOT / file).read_text(encoding='utf-8')
     makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
-    targets = set(re.findall(r'^([a-z-]+):', makefile, re.M))
-    commands = re.findall(r'(?:^|`)(?:exec )?make ((?:[a-z-]+ ?)+)', text, re.M)
+    targets = set(re.findall(r'^([a-z-]+):', makefile, re.MULTILINE))
+    commands = re.findall(r'(?:^|`)(?:exec )?make ((?:[a-z-]+ ?)+)', text, re.MULTILINE)
     named = {word for command in commands for word in command.split()}
     assert named
     assert named <= targets
@@ -46,7 +46,7 @@ def test_the_workflow_calls_targets() -> None:
     path = ROOT / '.github' / 'workflows' / 'ci.yml'
     jobs = yaml.safe_load(path.read_text(encoding='utf-8'))['jobs']
     makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
-    targets = set(re.findall(r'^([a-z-]+):', makefile, re.M))
+    targets = set(re.findall(r'^([a-z-]+):', makefile, re.MULTILINE))
     assert set(jobs['whole']['strategy']['matrix']['target']) <= targets
     for job in jobs.values():
         assert job['steps'][-1]['run'].startswith('make ')

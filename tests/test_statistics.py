@@ -198,7 +198,9 @@ def test_a_limit_is_spread_over_the_split(run: Run, tmp_path: Path) -> None:
 
 def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     config = holes_config(tmp_path / 'c.yaml')
-    refused(run('stats', '--config', tmp_path / 'none.yaml'), 'none.yaml', 'read')
+    refused(
+        run('stats', '--config', tmp_path / 'none.yaml'), 'none.yaml does not exist'
+    )
     refused(run('stats'), '--config')
     before = config.read_text()
     refused(

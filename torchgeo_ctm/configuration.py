@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
-from .errors import CTMError, DataError
+from .configuration_faults import listen, one_line
+from .errors import DataError, nearest_file
 from .scaling import BandScaling
 from .trainers import ClassTokenMaskingTask
+
+YAML = ('.yaml', '.yml')
 
 
 def read_task(config: str | Path) -> ClassTokenMaskingTask:
@@ -24,7 +27,8 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
     section = read_section(config, 'model')
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClassTokenMaskingTask, 'model', required=True)
-    try:
+    with one_line(config, 'model') as ours:
+        listen(parser, ours)
         parsed = parser.parse_object({'model': section})
         # starting weights take a download, and change no chip
         parsed['model.init_args.weights'] = None
@@ -35,8 +39,6 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
         count = len(task.bands)
         numbers = {'mean': [0.0] * count, 'std': [1.0] * count}
         task.scaling = BandScaling(task.bands, **(ranges(task) | numbers))
-    except (ArgumentError, CTMError, TypeError, ValueError) as error:
-        raise DataError(f'the model section of {config}: {_reason(error)}') from error
     return task.eval()
 
 
@@ -64,20 +66,11 @@ def read_data(config: str | Path) -> LightningDataModule:
     section = read_section(config, 'data')
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, 'data', required=True)
-    try:
+    with one_line(config, 'data') as ours:
+        listen(parser, ours)
         parsed = parser.parse_object({'data': section})
         datamodule: LightningDataModule = parser.instantiate_classes(parsed).data
-    except (ArgumentError, CTMError, TypeError, ValueError) as error:
-        raise DataError(f'the data section of {config}: {_reason(error)}') from error
     return datamodule
-
-
-def _reason(error: BaseException) -> str:
-    """Say what is wrong in one line: our own words, where jsonargparse wraps them."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, CTMError):
-        cause = cause.__cause__ or cause.__context__
-    return ' '.join(str(cause or error).split())
 
 
 def read_section(config: str | Path, name: str) -> dict[str, Any]:
@@ -88,6 +81,11 @@ def read_section(config: str | Path, name: str) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(Path(config).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise DataError(
+            f'{config} does not exist; needed: a configuration of torchgeo (.yaml)'
+            + nearest_file(config, YAML)
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(
             f'{config} cannot be read as YAML: {" ".join(str(error).split())}'

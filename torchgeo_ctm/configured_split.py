@@ -115,7 +115,8 @@ class ConfiguredSplit:
         """
         if split == self.split:
             return self.total
-        return len(self._open(ChipDataModule(read_data(self.config), split)))
+        # the same data module: it reads labels and tells of them once
+        return len(self._open(ChipDataModule(self.data.data, split)))
 
     def chips(self, progress: bool = True, places: bool = False) -> Iterator[Chip]:
         """Yield the chosen chips in order, read with the data module's own workers.

@@ -1,14 +1,14 @@
 """What a configuration's data are: bands, places, chips and labels, and a picture."""
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from .configured_split import Chip, ConfiguredSplit
-from .datamodules.chips import Split
+from .datamodules.chips import ChipDataModule, Split
 from .errors import CTMError
 from .inference.label_figure import LabelledChip, label_figure
 from .labels.counts import LabelCounts
@@ -17,6 +17,8 @@ from .trainers import ClassTokenMaskingTask
 
 #: Chips in the picture.
 EXAMPLES = 10
+#: Scenes that are named.
+NAMED = 5
 
 
 class Description(NamedTuple):
@@ -77,7 +79,7 @@ def describe(
     labels.warn(chips.task.class_names)
     return Description(
         chips.task,
-        chips.data.dataset_name,
+        _data_set(chips.data),
         _splits(chips),
         split,
         len(chips),
@@ -87,6 +89,21 @@ def describe(
         labels,
         examples,
     )
+
+
+def _data_set(data: ChipDataModule) -> str:
+    """Return what the chips are cut from: scenes by name, or the data set's name."""
+    scenes = getattr(data.data, 'scenes', None)
+    if not scenes:
+        return data.dataset_name
+    more = [f'and {len(scenes) - NAMED} more'] if len(scenes) > NAMED else []
+    names = [PurePath(str(scene)).name for scene in scenes[:NAMED]]
+    return f'{_counted(len(scenes), "scene")}: {", ".join([*names, *more])}'
+
+
+def _counted(count: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f'{count} {thing}{"s" * (count != 1)}'
 
 
 def _splits(chips: ConfiguredSplit) -> dict[str, int | str]:

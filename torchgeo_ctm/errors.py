@@ -5,6 +5,7 @@ Every message is one line: what was given, what is needed, the nearest valid val
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class CTMError(Exception):
@@ -84,6 +85,38 @@ class ResumeWarning(CTMWarning):
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:
-    """Return ``'; nearest: X'`` for the valid name closest to *given*, or ``''``."""
-    close = get_close_matches(given, list(valid), n=1, cutoff=0.55)
-    return f'; nearest: {close[0]}' if close else ''
+    """Return ``'; nearest: X'`` for the valid name closest to *given*, or ``''``.
+
+    Names that look alike come first; else the only one that holds *given*, or that
+    *given* holds, whatever their case.
+    """
+    names = list(valid)
+    close = get_close_matches(given, names, n=1, cutoff=0.55)
+    if not close:
+        short = given.casefold().strip()
+        pairs = [(name, name.casefold()) for name in names]
+        close = [
+            name for name, key in pairs if _holds(short, key) or _holds(key, short)
+        ]
+    return f'; nearest: {close[0]}' if len(close) == 1 else ''
+
+
+def nearest_file(path: str | Path, suffixes: Iterable[str]) -> str:
+    """Return ``'; nearest: FOLDER/X'`` for the file there closest to a name, or ``''``.
+
+    Args:
+        path: A file that is not there.
+        suffixes: Endings of the files that may be meant.
+    """
+    path, kinds = Path(path), tuple(suffixes)
+    if not path.parent.is_dir():
+        return ''
+    there = sorted(found for found in path.parent.iterdir() if found.suffix in kinds)
+    stems = {found.stem: found for found in there}
+    close = nearest(path.stem, stems)
+    return f'; nearest: {stems[close[11:]]}' if close else ''
+
+
+def _holds(part: str, whole: str) -> bool:
+    """Tell whether a text of three letters or more stands in another."""
+    return len(part) > 2 and part in whole

@@ -11,19 +11,30 @@ import os
 import re
 import sys
 import warnings
+from argparse import Action
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from . import __version__
-from .errors import CTMError, CTMWarning, OutputError, nearest
+from .errors import (
+    CheckpointError,
+    CTMError,
+    CTMWarning,
+    DataError,
+    OutputError,
+    SceneError,
+    nearest,
+    nearest_file,
+)
 
 
 def demo(output: str = 'demo', /, *, compare: bool = False, seed: int = 0) -> None:
-    """Train on synthetic tiles from image labels only, and map a synthetic scene.
+    """Train on synthetic chips from image labels only, and map a synthetic scene.
 
     Args:
         output: Folder for data, checkpoint, products and metrics.json.
@@ -70,9 +81,10 @@ def predict(
 
     Args:
         scene: A raster that GDAL opens, a folder with one file a band, or a .SAFE.
-        checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
-        output: Class raster to write (.tif); the other products lie beside it.
-        window: Side of a window in pixels; the training chip's if not given.
+        checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
+            network that configs/segmentation.yaml trains.
+        output: Class raster to write, MASK.tif; the other products lie beside it.
+        window: Side of a window in pixels; that of training if not given.
         stride: Distance between windows in pixels; half a window if not given.
         batch_size: Windows per batch.
         num_workers: Threads that read ahead and decode; 0 reads in turns with the
@@ -88,15 +100,16 @@ def predict(
         accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
         precision: Of the arithmetic, in Lightning's words: 32-true, bf16-mixed.
         overwrite: Replace existing products.
-        confidence: Write OUT_confidence.tif, in per cent.
-        probabilities: Write OUT_probabilities.tif, the share of each class.
-        polygons: Write OUT.gpkg.
-        style: Write OUT.qml, colours and names for QGIS.
-        picture: Write OUT.png.
-        stac: Write OUT.json, a STAC item.
+        confidence: Write MASK_confidence.tif, in per cent.
+        probabilities: Write MASK_probabilities.tif, the share of each class.
+        polygons: Write MASK.gpkg, polygons.
+        style: Write MASK.qml, colours and names for QGIS.
+        picture: Write MASK.png, scene and mask side by side.
+        stac: Write MASK.json, a STAC item.
         sieve: Pixels; smaller patches join their largest neighbour in polygons.
         min_area: Hectares; smaller polygons are left out.
     """
+    _check_given(scene=scene, checkpoint=checkpoint)
     from .inference.geotiff import check_output
 
     check_output(output, overwrite)
@@ -225,17 +238,20 @@ def pseudomasks(
 
     Args:
         config: Configuration of torchgeo (.yaml); its data section says which chips.
-        checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
+        checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
+            network that configs/segmentation.yaml trains.
         output: Folder for pms_NAME.npy, imgs_NAME.npy and masks_NAME.npy, and for
-            GeoTIFFs of the chips that have a georeference.
+            GeoTIFFs, mask and confidence, of the chips that have a georeference.
         split: Which chips: train, val or test.
         labels: Classes taken as present in a chip: predicted, or true.
-        source: Maps: attention, patchcam or fused; the checkpoint's if not given.
+        source: Maps: attention, patchcam or fused; the checkpoint's if not given. Of
+            class tokens only, as is rule.
         rule: From maps to masks: paint or argmax; the checkpoint's if not given.
         accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
         overwrite: Replace arrays that exist.
         images: Write imgs_NAME.npy, by far the largest array.
     """
+    _check_given(config=config, checkpoint=checkpoint)
     from .prediction import pseudo_masks
 
     written = pseudo_masks(
@@ -280,6 +296,7 @@ def stats(
         if path is not None:
             _check_file(Path(path), overwrite, suffix)
             _check_other(Path(path), config)
+    _check_given(config=config)
     from . import statistics
 
     measured = statistics.measure(config, limit=limit, nodata=nodata)
@@ -313,6 +330,7 @@ def describe(
     """
     if output is not None:
         _check_file(Path(output), overwrite, '.png')
+    _check_given(config=config)
     from . import description
 
     described = description.describe(config, split=split, limit=limit, nodata=nodata)
@@ -344,7 +362,7 @@ def export(
     Args:
         checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
         output: File to write (.onnx).
-        img_size: Side of a window in pixels; the training chip's if not given.
+        img_size: Side of a window in pixels; that of training if not given.
         opset: Version of ONNX's operators, 18 to 23; 18 suits the oldest programs.
         rule: argmax for a checkpoint whose own rule, paint, cannot be exported.
         offset: Added to the input's numbers to make them reflectance x 10,000, as
@@ -358,6 +376,7 @@ def export(
     _check_file(Path(output), overwrite, '.onnx')
     if torch_export:
         _check_file(Path(output).with_suffix('.pt2'), overwrite, '.pt2')
+    _check_given(checkpoint=checkpoint)
     from .export import export_model
 
     exported = export_model(
@@ -406,6 +425,32 @@ def import_checkpoint(
     _say(output)
 
 
+def _check_given(
+    *,
+    scene: str | None = None,
+    config: str | None = None,
+    checkpoint: str | None = None,
+) -> None:
+    """Refuse what is not there, before anything heavy is imported; name all of it."""
+    faults: list[CTMError] = []
+    # URLs and GDAL's own names are no paths
+    named = scene is None or ':' in scene[2:] or scene.startswith(('/vsi', '<'))
+    if scene is not None and not named and not Path(scene).exists():
+        close = nearest_file(scene, ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip'))
+        needed = f'a raster, a folder of bands or a Sentinel-2 product{close}'
+        faults.append(SceneError(f'{scene} does not exist; needed: {needed}'))
+    if config is not None and not Path(config).exists():
+        close = nearest_file(config, ('.yaml', '.yml'))
+        needed = 'a configuration of torchgeo (.yaml)'
+        faults.append(DataError(f'{config} does not exist; needed: {needed}{close}'))
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        close = nearest_file(checkpoint, ('.ckpt',))
+        needed = f'a checkpoint (.ckpt){close}'
+        faults.append(CheckpointError(f'{checkpoint} is not a file; needed: {needed}'))
+    if faults:
+        raise type(faults[0])('; '.join(map(str, faults)))
+
+
 def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     """Refuse a file that cannot be written, before any work is done."""
     if path.suffix.lower() != suffix:
@@ -413,6 +458,8 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
         raise OutputError(f'{path} is not a {suffix} name; nearest: {nearest_name}')
     if path.is_dir():
         raise OutputError(f'{path} is a folder; needed: the name of a file')
+    if path.parent.exists() and not path.parent.is_dir():
+        raise OutputError(f'{path.parent} is a file; needed: a folder to write into')
     if not path.parent.is_dir():
         raise OutputError(f'folder {path.parent} does not exist; create it first')
     if path.exists() and not overwrite:
@@ -473,7 +520,9 @@ class OneLineParser(ArgumentParser):
             line = f'{match[1]!r} is one argument too many; switches are --x or --no_x'
         elif match := re.match(r'Parser key "(\w+)":.*?(\S*)$', line):
             option = match[1]
-            line = f'--{option} {match[2]}: needed is {_needed(self.prog, option)}'
+            function = COMMANDS[self.prog.split()[-1]]
+            parameter = inspect.signature(function).parameters[option]
+            line = f'--{option} {match[2]}; needed: {_needed(parameter)}'
         elif 'expected "command"' in line:
             line = f'no command given; needed: one of {", ".join(COMMANDS)}'
         prog = self.prog.replace(' [options]', '')
@@ -489,31 +538,68 @@ def _as_typed(match: re.Match[str]) -> str:
     return f'--{match[2]}'
 
 
-def _type_of(annotation: Any) -> Any:
-    """Return the type for the parser; lists of names are written ``A,B,C``."""
-    return _names if annotation in (list[str], list[str] | None) else annotation
+class PlainHelp(DefaultHelpFormatter):
+    """Help that says what an option takes in words, where its text does."""
+
+    def _get_help_string(self, action: Action) -> str:
+        """Return an option's text; jsonargparse would add Python's types."""
+        function = COMMANDS.get(self._prog.split()[-1])
+        if function is None or action.dest == 'help':
+            return str(super()._get_help_string(action))
+        parameter = inspect.signature(function).parameters[action.dest]
+        return f'{action.help}{_facts(parameter)}'
 
 
-def _names(text: str | list[str]) -> list[str]:
+def _is_list(annotation: Any) -> bool:
+    """Tell whether an option is a list of names, written ``A,B,C``."""
+    return annotation in (list[str], list[str] | None)
+
+
+def _names(text: str) -> list[str]:
     """Split ``A,B,C``, with or without brackets, into names."""
-    if isinstance(text, list):
-        return text
     return [name.strip() for name in text.strip('[]').split(',') if name.strip()]
 
 
-def _needed(prog: str, option: str) -> str:
-    """Say which values an option takes, from the command's signature."""
-    parameter = inspect.signature(COMMANDS[prog.split()[-1]]).parameters[option]
-    words = {'int': 'a whole number', 'str': 'text'}
-    name = inspect.formatannotation(parameter.annotation).removesuffix(' | None')
-    return words.get(name, name)
+def _needed(parameter: inspect.Parameter) -> str:
+    """Say which values an option takes, in words."""
+    kinds = [kind for kind in _parts(parameter.annotation) if kind is not type(None)]
+    if all(isinstance(kind, str) for kind in kinds):
+        return f'{"one of " * (len(kinds) > 1)}{", ".join(kinds)}'
+    words = {int: 'a whole number', float: 'a number', str: 'text'}
+    return words.get(kinds[0], 'A,B,…')
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Return the types in a union, and the values of literals in it."""
+    if get_origin(annotation) in (Union, UnionType, Literal):
+        return [part for each in get_args(annotation) for part in _parts(each)]
+    return [annotation]
+
+
+def _facts(parameter: inspect.Parameter) -> str:
+    """Return what an option takes, and its default, in brackets."""
+    facts = []
+    if parameter.default is inspect.Parameter.empty:
+        facts.append('required')
+    if {int, float} & set(_parts(parameter.annotation)):
+        facts.append(_needed(parameter))
+    if isinstance(parameter.default, bool):
+        facts.append(f'default: {"yes" if parameter.default else "no"}')
+    elif parameter.default not in (None, inspect.Parameter.empty):
+        facts.append(f'default: {parameter.default}')
+    return f' ({"; ".join(facts)})' if facts else ''
 
 
 def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:
     """Build a command's parser from its signature and docstring."""
     doc = parse_docstring(function.__doc__ or '')
     help_of = {param.arg_name: param.description for param in doc.params}
-    parser = OneLineParser(prog=prog, description=doc.short_description)
+    parser = OneLineParser(
+        prog=prog,
+        description=doc.short_description,
+        formatter_class=PlainHelp,
+        allow_abbrev=False,
+    )
     for name, parameter in inspect.signature(function).parameters.items():
         required = parameter.default is inspect.Parameter.empty
         options: dict[str, Any] = {'help': help_of[name]}
@@ -526,7 +612,8 @@ def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:
         elif parameter.annotation is bool:
             parser.add_argument(f'--{name}', action=ActionYesNo, **options)
         else:
-            options['type'] = _type_of(parameter.annotation)
+            listed = _is_list(parameter.annotation)
+            options['type'] = str if listed else parameter.annotation
             parser.add_argument(f'--{name}', required=required, **options)
     return parser
 
@@ -537,6 +624,8 @@ def build_parser() -> OneLineParser:
         prog='torchgeo-ctm',
         description='Land-cover masks of whole scenes from image-level labels.',
         version=__version__,
+        formatter_class=PlainHelp,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(dest='command', required=True)
     for name, function in COMMANDS.items():
@@ -563,22 +652,34 @@ def _run(argv: Sequence[str]) -> None:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             positional.append(values[name])
+        elif _is_list(parameter.annotation) and values[name] is not None:
+            named[name] = _names(values[name])
         else:
             named[name] = values[name]
     function(*positional, **named)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
-    """Show our own warnings as one line, and leave libraries' to the log."""
-    if issubclass(category, CTMWarning):
-        sys.stderr.write(f'torchgeo-ctm: warning: {message}\n')
+class Warned:
+    """Shows our own warnings as one line each, once, and leaves libraries' to the log."""
+
+    def __init__(self) -> None:
+        """Begin with nothing said."""
+        self._said: set[str] = set()
+
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        """Show a warning (:func:`warnings.showwarning`)."""
+        text = str(message)
+        if issubclass(category, CTMWarning) and text not in self._said:
+            self._said.add(text)
+            sys.stderr.write(f'torchgeo-ctm: warning: {text}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -592,11 +693,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter('default', CTMWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = Warned()
+        given = sys.argv[1:] if argv is None else argv
         try:
-            _run(sys.argv[1:] if argv is None else argv)
+            _run(given)
         except CTMError as error:
             line = ' '.join(str(error).split())
+            if given[0] == 'predict':  # in a configuration it has no dashes
+                line = line.replace('with scene_bands', 'with --scene_bands')
             sys.stderr.write(f'torchgeo-ctm: {line}\n')
             raise SystemExit(2) from None
         except KeyboardInterrupt:

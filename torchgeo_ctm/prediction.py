@@ -25,7 +25,7 @@ from .inference.pseudomask import MapRule, MapSource
 from .inference.scene_mask import SceneMask
 from .inference.writer import PseudoMaskWriter
 from .scoring import confusion_matrix, summarise
-from .trainers import load_task
+from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
@@ -66,7 +66,9 @@ def predict_scene(
     Args:
         scene: A raster that GDAL opens, a folder with one file a band, a ``.SAFE``.
         checkpoint: Checkpoint of
-            :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`.
+            :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
+            ``SemanticSegmentationTask`` trained on pseudo-masks
+            (:func:`~torchgeo_ctm.trainers.load_predictor`).
         output: Class raster to write (.tif); the other products lie beside it.
         window: Side of a window in pixels; None: the training chip's.
         stride: Distance between windows in pixels; None: half a window.
@@ -95,7 +97,7 @@ def predict_scene(
     """
     check_not_input(output, scene)
     writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
-    task = load_task(checkpoint)
+    task = load_predictor(checkpoint)
     task.hparams['ensemble'] = ensemble
     datamodule = SceneDataModule(
         str(scene),
@@ -131,13 +133,14 @@ def pseudo_masks(
 
     Args:
         config: Configuration of ``torchgeo``; its ``data`` section says which chips.
-        checkpoint: Checkpoint of
-            :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`.
+        checkpoint: As :func:`predict_scene` takes it.
         output: Folder for ``pms_NAME.npy``, ``imgs_NAME.npy``, ``masks_NAME.npy``, and
-            ``pms_NAME/`` with a GeoTIFF for each chip that has a georeference.
+            ``pms_NAME/`` with GeoTIFFs of mask and confidence for each chip that has a
+            georeference.
         split: 'train', 'val' or 'test'; in order, and as evaluation crops it.
         labels: Classes present in a chip: 'predicted', or 'true' from its label.
-        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's.
+        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's. Of class
+            tokens only, as is *rule*.
         rule: 'paint' or 'argmax'; None: the checkpoint's.
         accelerator: Where to compute, in Lightning's words.
         overwrite: Replace arrays that exist.
@@ -152,11 +155,18 @@ def pseudo_masks(
         CTMError: If anything given cannot be used; no array is written then.
     """
     quiet_lightning()
-    task = load_task(checkpoint)
+    task = load_predictor(checkpoint)
+    if isinstance(task, SegmentationPredictor) and (source or rule):
+        name, value = ('source', source) if source else ('rule', rule)
+        raise SettingError(
+            f'{name}={value!r} is of class tokens, {checkpoint} is a segmentation '
+            f'network; nearest: without {name}'
+        )
     task.hparams['map_labels'] = labels
     task.hparams['map_source'] = source or task.hparams['map_source']
     task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    if task.hparams['map_source'] != 'attention' and task.model.patch_head is None:
+    lacking = isinstance(task, ClassTokenMaskingTask) and task.model.patch_head is None
+    if lacking and task.hparams['map_source'] != 'attention':
         raise SettingError(
             f'source {task.hparams["map_source"]!r} needs a patch head, the model in '
             f"{checkpoint} has none; nearest: 'attention'"

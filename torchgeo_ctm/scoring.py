@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 
-from .errors import GridError, SceneError
+from .errors import SceneError
+from .windows import Grid, check_same_grid
 
 IGNORED = 255
 #: Description of the band by which predict's confidence raster is known.
@@ -127,32 +128,11 @@ def _open(path: str | Path) -> DatasetReader:
 
 def _check_grid(mask: DatasetReader, reference: DatasetReader) -> None:
     """Refuse rasters on different grids, naming the first difference."""
-    pairs = {
-        'size (rows, columns)': (mask.shape, reference.shape),
-        'CRS': (mask.crs, reference.crs),
-        'transform': (mask.transform, reference.transform),
-    }
-    for what, (ours, theirs) in pairs.items():
-        if what == 'transform':
-            # a hundredth of a pixel is rounding, not another grid
-            pixel = max(abs(ours.a), abs(ours.b), abs(ours.d), abs(ours.e))
-            far = max(mask.shape)
-            same = ours.almost_equals(theirs, precision=0.01 * pixel / far) and all(
-                abs(a - b) <= 0.01 * pixel
-                for a, b in zip(ours @ (far, far), theirs @ (far, far), strict=True)
-            )
-        else:
-            same = ours == theirs
-        if not same:
-            ours, theirs = (
-                (tuple(ours)[:6], tuple(theirs)[:6])
-                if what == 'transform'
-                else (ours, theirs)
-            )
-            raise GridError(
-                f'{mask.name} and {reference.name} are on different grids: {what} '
-                f'{ours} and {theirs}; warp the reference onto the mask first'
-            )
+    ours, theirs = (
+        Grid(raster.height, raster.width, raster.crs, raster.transform)
+        for raster in (mask, reference)
+    )
+    check_same_grid(mask.name, ours, reference.name, theirs)
 
 
 def class_names(raster: DatasetReader) -> list[str]:

@@ -5,12 +5,15 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from tests.conftest import WriteScene, scene_pixels, tiny_task
 from tests.datasets.labelled_scenes import RuleLabels
+from tests.labels.label_files import write_squares
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import LabelError, SettingError
+from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.labels import PolygonLabels
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.windows import Grid
 
@@ -206,3 +209,27 @@ def test_offset_and_nodata_are_handled_as_in_prediction(
         window['image'][0],
         torch.from_numpy(pixels[:, :32, :32].astype(np.float32)) - 1000,
     )
+
+
+def test_polygons_smaller_than_a_window_are_told(
+    tmp_path: Path, write_scene: WriteScene
+) -> None:
+    path = write_scene(height=256, width=256)
+    with rasterio.open(path) as raster:
+        grid = Grid(256, 256, raster.crs, raster.transform)
+    boxes = [(row, col, row + 16, col + 16) for row in range(0, 256, 16)
+             for col in range(0, 256, 16)]  # fmt: skip
+    classes = [CLASSES[number % 3] for number in range(len(boxes))]
+    squares = list(zip(boxes, classes, strict=True))
+    labels = PolygonLabels(
+        write_squares(tmp_path / 'a.gpkg', squares, grid),
+        'class',
+        CLASSES,
+        min_share=0.6,
+        min_coverage=0.6,
+    )
+    data = datamodule(path, labels=labels)
+    data.trainer = _attached(tiny_task())
+    said = r'has 16 × 16 px, a window 32 × 32 px, .* nearest: img_size=16'
+    with pytest.warns(LabelWarning, match=said):
+        data.setup('fit')

@@ -1,9 +1,12 @@
 import pickle
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from affine import Affine
 
@@ -131,8 +134,33 @@ def test_reference_windows(write_scene: WriteScene) -> None:
     assert (mask[70:] == 255).all()
     small = write_scene('small.tif', pixels=classes[:, :9].astype(np.uint8),
                         descriptions=None)  # fmt: skip
-    with pytest.raises(GridError):
+    with pytest.raises(GridError, match=r'different grids: size \(rows, columns\)'):
         SceneWindows(scene, SENTINEL2_BANDS, 80, 40, reference=small)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'crs': 'EPSG:32631'}, 'different grids: CRS EPSG:32630 and EPSG:32631'),
+        ({'crs': None}, 'different grids: CRS EPSG:32630 and None'),
+        ({'transform': Affine.identity()}, 'different grids: transform'),
+        ({'moved': 1.0}, 'different grids: transform'),
+        ({'moved': 1e-6}, ''),  # rounding
+    ],
+)
+def test_a_reference_lies_where_its_scene_does(
+    write_scene: WriteScene, change: dict[str, Any], message: str
+) -> None:
+    scene = write_scene()
+    with rasterio.open(scene) as raster:
+        transform = raster.transform
+    if 'moved' in change:
+        moved = Affine.translation(change['moved'], 0) @ transform
+        change = {'transform': moved}
+    pixels = np.zeros((1, 70, 90), np.uint8)
+    other = write_scene('other.tif', pixels=pixels, descriptions=None, **change)
+    with pytest.raises(GridError, match=message) if message else nullcontext():
+        SceneWindows(scene, SENTINEL2_BANDS, 80, 40, reference=other)
 
 
 def test_it_travels_to_workers(write_scene: WriteScene) -> None:

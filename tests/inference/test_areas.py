@@ -107,3 +107,11 @@ def test_pixels_off_the_earth_have_no_area(tmp_path: Path) -> None:
     half = 51_006_562_172.4 / 2
     area = class_areas(path)['Forest']
     assert math.isfinite(area) and 0.8 * half < area < half
+
+
+def test_without_a_transform_there_is_no_area(tmp_path: Path) -> None:
+    path = write_classes(
+        tmp_path / 'a.tif', random_classes(40, 40), transform=Affine.identity()
+    )
+    with pytest.raises(GridError, match='has no transform, so its pixels have no area'):
+        class_areas(path)

@@ -120,6 +120,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     for name, message in (
         ('mask.jpg', r'nearest: mask\.tif'),
         ('nowhere/mask.tif', 'does not exist; create it'),
+        ('there.tif/mask.tif', 'there.tif is a file; needed: a folder'),
         ('there.tif', 'add --overwrite'),
         ('folder.tif', 'is a folder'),
     ):

@@ -67,3 +67,26 @@ def test_classes_that_cannot_be_learnt_are_named() -> None:
         warnings.simplefilter('error')
         counts([1, 0, 1], [0, 1, 0]).warn(NAMES)
         LabelCounts(3).warn(NAMES)
+
+
+def test_presence_alone_is_told_with_the_way_out() -> None:
+    some = [[True, False, False], [False, True, False], [False, False, True]]
+    alone = counts([1, 0, 0], [0, 1, 0], [0, 0, 1], known=some)
+    with pytest.warns(LabelWarning) as caught:
+        alone.warn(NAMES)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 1
+    assert said[0].startswith(
+        'present wherever known, in some of 3 labelled chips: Forest; Water; Urban: '
+    )
+    assert 'absent, which training needs too: complete: true where' in said[0]
+    alone.update(np.array([0, 0, 1]), np.array([True, True, True]))
+    with pytest.warns(LabelWarning, match='known, in some of 4 .*: Urban: nothing'):
+        alone.warn(NAMES)
+
+
+def test_area_is_reported_of_masks_only() -> None:
+    counted = counts([1, 0, 0])
+    assert 'of area' not in counted.report(NAMES)[0]
+    counted.update(mask=np.zeros((2, 2), np.int64))
+    assert 'of area' in counted.report(NAMES)[0]

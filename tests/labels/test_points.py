@@ -102,9 +102,11 @@ def test_table_of_metres(tmp_path: Path) -> None:
         tmp_path / 'a.csv', ['E', 'N', 'class'], [(700_001, 5_299_999, 7)]
     )
     with pytest.raises(
-        LabelError, match="no column 'lon and lat, or x and y'; found: E"
+        LabelError, match=r'no two columns of coordinates; found: E, .* needed: lon'
     ):
         labels(path)
+    with pytest.raises(LabelError, match="no column 'easting'; found: E"):
+        labels(path, x_field='easting', y_field='N')
     with pytest.raises(LabelError, match='E and N without a CRS; needed: crs='):
         labels(path, x_field='E', y_field='N')
     source = labels(path, x_field='E', y_field='N', crs=32632)
@@ -163,3 +165,18 @@ def test_pickled(tmp_path: Path) -> None:
     source = labels(write_points(tmp_path / 'a.gpkg', [(5, 5, 'Forest')]))
     assert source.counts(window(0, 0))[1] == 1
     assert pickle.loads(pickle.dumps(source)).counts(window(0, 0))[1] == 1
+
+
+def test_one_wrong_row_is_named_and_not_called_swapped(tmp_path: Path) -> None:
+    rows = [(12.1 + index / 1e4, 47.1, 'a') for index in range(20)]
+    rows[4] = (12.1, 948, 'a')
+    path = write_table(tmp_path / 'a.csv', ['lon', 'lat', 'class'], rows)
+    with pytest.raises(LabelError) as caught:
+        labels(path)
+    said = f'{path}, row 6: lat is 948 degrees; needed: -90 to 90'
+    assert str(caught.value) == f'{said} (1 of 20 rows are beyond)'
+    rows = [(700_001, 5_299_999, 'a')] * 3
+    path = write_table(tmp_path / 'b.csv', ['lon', 'lat', 'class'], rows)
+    with pytest.raises(LabelError, match='give theirs as crs=') as caught:
+        labels(path)
+    assert 'swapped' not in str(caught.value)

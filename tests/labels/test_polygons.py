@@ -13,7 +13,7 @@ from affine import Affine
 from torch.utils.data import DataLoader, Dataset
 
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
-from torchgeo_ctm.labels import PolygonLabels, check_overlap
+from torchgeo_ctm.labels import PolygonLabels, check_overlap, check_sizes
 from torchgeo_ctm.labels.clipped_areas import (
     clipped_areas,
     disjoint,
@@ -475,3 +475,65 @@ def test_moved_to_a_crs_once(tmp_path: Path) -> None:
     first = source.view(UTM32)
     assert source.view(UTM33) is not first
     assert source.view(pyproj.CRS(32632)).parts is first.parts
+
+
+def test_metres_that_are_called_degrees_are_refused_at_once(tmp_path: Path) -> None:
+    shapes = [square((0, 0, 9, 9)), square((9, 9, 20, 20))]
+    path = write_features(tmp_path / 'a.gpkg', shapes, ['a', 'b'], crs=4326)
+    with pytest.raises(LabelError) as caught:
+        labels(path)
+    assert str(caught.value) == (
+        f'{path}, row 1: y is 5.3e+06 degrees; needed: -90 to 90; WGS 84 is not the '
+        'CRS of its coordinates: give theirs as crs=, such as EPSG:32633'
+    )
+    with pytest.warns(LabelWarning, match='taken as crs=32632'):
+        assert labels(path, crs=32632).shares(window(0, 0))[1] == pytest.approx(0.82)
+
+
+def test_degrees_reach_the_poles_and_around(tmp_path: Path) -> None:
+    boxes = [shapely.box(-180, -90, -170, 90), shapely.box(190, 10, 360, 20)]
+    assert len(labels(write_features(tmp_path / 'a.gpkg', boxes, 'ab', crs=4326))) == 2
+    far = [*boxes, shapely.box(500, 10, 501, 11)]
+    path = write_features(tmp_path / 'b.gpkg', far, 'abc', crs=4326)
+    message = r'row 3: x is 501 degrees; needed: -180 to 360 \(1 of 3 rows are beyond\)'
+    with pytest.raises(LabelError, match=message):
+        labels(path)
+
+
+def test_codes_need_names(tmp_path: Path) -> None:
+    path = write_squares(tmp_path / 'a.gpkg', [((0, 0, 9, 9), 7)])
+    with pytest.raises(LabelError, match=r"'7' is none of .*; it is a code: needed"):
+        labels(path, CLASSES)
+    assert labels(path, ('7', '8')).classes == ('7', '8')
+
+
+@pytest.mark.parametrize(
+    ('squares', 'min_share', 'side', 'said'),
+    [
+        # wall to wall, but a class must cover more than half of a window
+        ([((r, c, r + 20, c + 20), 'Forest') for r in range(0, 100, 20)
+          for c in range(0, 100, 20)], 0.6, 40, True),
+        ([((r, c, r + 20, c + 20), 'Forest') for r in range(0, 100, 20)
+          for c in range(0, 100, 20)], 0.6, 20, False),
+        # a land-cover map adds up; squares of several classes or apart do not
+        ([((r, c, r + 10, c + 10), 'Forest') for r in range(0, 100, 10)
+          for c in range(0, 100, 10)], 0.1, 40, False),
+        ([((r, c, r + 10, c + 10), 'Forest|Water') for r in range(0, 100, 10)
+          for c in range(0, 100, 10)], 0.1, 40, True),
+        ([((0, 0, 10, 10), 'Forest'), ((50, 50, 60, 60), 'Water')], 0.1, 40, True),
+        ([((0, 0, 15, 15), 'Forest'), ((50, 50, 65, 65), 'Water')], 0.1, 40, False),
+    ],
+)  # fmt: skip
+def test_polygons_smaller_than_a_window_are_told(
+    tmp_path: Path, squares: Any, min_share: float, side: int, said: bool
+) -> None:
+    source = labels(write_squares(tmp_path / 'a.gpkg', squares), min_share=min_share)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        check_sizes(source, [SCENE], side, 4)
+    assert bool(caught) == said
+    if said:
+        edge = squares[0][0][2]
+        message = str(caught[0].message)
+        assert f'has {edge} × {edge} px, a window {side} × {side} px' in message
+        assert message.endswith(f'nearest: img_size={round(edge / 4) * 4}')

@@ -357,3 +357,31 @@ def test_many_files_keep_few_open(tmp_path: Path) -> None:
     shares, _ = source.shares(window(0, 0, 40))
     assert shares[0] == pytest.approx(37 * 10 / 1600)
     assert len(source._open._open) == raster_files.OPEN_FILES
+
+
+def test_a_picture_is_no_map_of_classes(tmp_path: Path) -> None:
+    bands = np.ones((13, 4, 4), np.uint16)
+    path = write_class_raster(tmp_path / 'a.tif', bands)
+    message = 'has 13 bands of uint16; needed: 1 band of integer classes, or band='
+    with pytest.raises(LabelError, match=message):
+        RasterLabels(path, MAP)
+    assert RasterLabels(path, MAP, band=1).classes == CLASSES
+
+
+def test_values_that_the_class_map_does_not_mention_are_counted(tmp_path: Path) -> None:
+    values = halves(100, 100)
+    values[:2, :50] = 7
+    values[5, :3] = 9
+    values[6] = 0  # nodata
+    path = write_class_raster(tmp_path / 'a.tif', values, nodata=0)
+    with pytest.warns(LabelWarning) as caught:
+        check_overlap(RasterLabels(path, MAP), [SCENE])
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 1
+    assert said[0].endswith('2 values around the scenes are not in class_map and count '
+                            'as no class: 7 (100 px), 9 (3 px)')  # fmt: skip
+    # what is mentioned, ignored or nodata is no surprise; nor is what lies elsewhere
+    known = RasterLabels(path, MAP | {9: 'Other'}, ignore=['Other'], nodata=[7])
+    assert not known.unmapped(SCENE)
+    elsewhere = Grid(10, 10, UTM32, TRANSFORM @ Affine.translation(50, 50))
+    assert not RasterLabels(path, MAP).unmapped(elsewhere)

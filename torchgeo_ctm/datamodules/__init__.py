@@ -9,6 +9,7 @@ from .image_folder import (
     ImageFolderDataModule,
     VOC2012DataModule,
 )
+from .pseudo_masks import PseudoMaskDataModule
 from .scene import SceneDataModule
 from .synthetic import SyntheticDataModule
 
@@ -19,6 +20,7 @@ __all__ = [
     'DFC2020DataModule',
     'EndoTectDataModule',
     'ImageFolderDataModule',
+    'PseudoMaskDataModule',
     'SceneDataModule',
     'SyntheticDataModule',
     'VOC2012DataModule',

@@ -22,6 +22,7 @@ from ..labels import (
     RasterLabels,
     TableLabels,
     check_overlap,
+    check_sizes,
 )
 from ..windows import Grid
 
@@ -234,7 +235,9 @@ class SceneDataModule(NonGeoDataModule):
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
         opened = self._open(scenes, task, window, window, 1)
         names = [PurePath(scene).name for scene in scenes]
-        check_overlap(labels, [scene.grid for scene in opened], names)
+        grids = [scene.grid for scene in opened]
+        check_overlap(labels, grids, names)
+        check_sizes(labels, grids, window, task.model.patch_size)
         kinds: list[Split] = ['val'] * len(self.val_scenes)
         kinds += ['test'] * len(self.test_scenes)
         return SceneSplits(
@@ -277,9 +280,11 @@ class SceneDataModule(NonGeoDataModule):
         patch: int = task.model.patch_size
         if window < patch or window % patch:
             fits = max(1, round(window / patch)) * patch
+            fault = 'is not a multiple of the patch of'
+            if window < 1:
+                fault = 'is not positive; needed: a multiple of the patch of'
             raise SettingError(
-                f'window={window} px is not a multiple of the patch of {patch} px; '
-                f'nearest: {fits}'
+                f'window={window} px {fault} {patch} px; nearest: {fits}'
             )
         return int(window)
 

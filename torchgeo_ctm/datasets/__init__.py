@@ -8,7 +8,9 @@ from .dfc2020_geo import DFC2020Geo
 from .endotect import EndoTect
 from .image_folder import ImageFolder
 from .labelled import LabelledDataset, LabelledSampler
+from .pseudo_masks import PseudoMasks
 from .scene import SceneWindows
+from .scene_images import SceneImages
 from .synthetic import SyntheticLandCover, write_scene
 from .voc2012 import VOC2012
 
@@ -22,7 +24,9 @@ __all__ = [
     'ImageFolder',
     'LabelledDataset',
     'LabelledSampler',
+    'PseudoMasks',
     'SceneBatches',
+    'SceneImages',
     'SceneWindows',
     'SyntheticLandCover',
     'Thumbnail',

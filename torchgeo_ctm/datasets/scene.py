@@ -16,9 +16,9 @@ from rasterio.windows import Window as RasterWindow
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
-from ..errors import BandWarning, GeoreferenceWarning, GridError, SceneError
+from ..errors import BandWarning, GeoreferenceWarning, SceneError
 from ..scaling import is_reflectance, match_bands
-from ..windows import Grid, Window, WindowPlan
+from ..windows import Grid, Window, WindowPlan, check_same_grid
 from .sources import find_source
 
 #: Columns that are read at once, about.
@@ -150,13 +150,10 @@ class SceneWindows(NonGeoDataset):
         return self.plan.stride
 
     def _check_reference(self) -> None:
-        """Refuse a reference of another size."""
+        """Refuse a reference on another grid."""
         with open_scene(str(self.reference)) as raster:
-            if (raster.height, raster.width) != self.grid[:2]:
-                raise GridError(
-                    f'{self.reference} has {raster.height} × {raster.width} px, '
-                    f'{self.scene} has {self.grid.height} × {self.grid.width}'
-                )
+            theirs = Grid(raster.height, raster.width, raster.crs, raster.transform)
+        check_same_grid(self.scene, self.grid, str(self.reference), theirs)
 
     def _warn_of_georeference(self) -> None:
         """Say what is missing or unusual; the grid is kept as it is."""
@@ -169,8 +166,11 @@ class SceneWindows(NonGeoDataset):
         }
         said = [fact for fact, true in facts.items() if true]
         if said:
+            placed = self.grid.crs is not None and not transform.is_identity
+            bare = '' if placed else ', without areas on the ground'
             warnings.warn(
-                f'{self.scene} {" and ".join(said)}: the mask keeps its grid as it is',
+                f'{self.scene} {" and ".join(said)}: the mask keeps its grid as it is'
+                f'{bare}',
                 GeoreferenceWarning,
                 stacklevel=3,
             )

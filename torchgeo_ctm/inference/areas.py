@@ -32,7 +32,7 @@ class PixelAreas:
         """Work out the cells.
 
         Raises:
-            GridError: If the raster has no CRS, or one without a place on Earth.
+            GridError: If the raster has no CRS or no transform, or no place on Earth.
         """
         self._height, self._width = raster.shape
         lon, lat = self._corners(raster, REGION_CELLS)
@@ -78,7 +78,7 @@ def class_areas(mask: str | Path) -> dict[str, float]:
 
     Raises:
         SceneError: If the raster cannot be read.
-        GridError: If it has no CRS.
+        GridError: If it has no CRS or no transform.
     """
     with open_mask(mask) as raster:
         names = class_names(raster)
@@ -106,6 +106,11 @@ def _to_degrees(
         raise GridError(
             f'{raster.name} has no CRS, so its pixels have no area; needed: a CRS '
             '(gdal_edit.py -a_srs EPSG:…)'
+        )
+    if raster.transform.is_identity:
+        raise GridError(
+            f'{raster.name} has no transform, so its pixels have no area; needed: a '
+            'transform (gdal_edit.py -a_ullr …)'
         )
     try:
         crs = pyproj.CRS.from_user_input(raster.crs)

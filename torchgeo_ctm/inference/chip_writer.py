@@ -15,7 +15,8 @@ from .. import __version__
 from ..errors import OutputError
 from ..windows import Grid
 from .arrays import ArrayRows
-from .geotiff import RasterRows
+from .geotiff import RasterRows, product_path
+from .pseudomask import resize
 from .refine import refinement_tag
 
 
@@ -24,7 +25,8 @@ class ChipMaskWriter(BasePredictionWriter):
 
     ``pms_NAME.npy`` uint8 (N, H, W), ``imgs_NAME.npy`` float32 (N, bands, H, W) and,
     where batches have masks, ``masks_NAME.npy`` uint8 (N, H, W), 255 ignored; the
-    GeoTIFFs lie in ``pms_NAME/``. Works over a
+    GeoTIFFs lie in ``pms_NAME/``, each with its ``…_confidence.tif``, the share of the
+    class that was chosen, in per cent. Works over a
     :class:`~torchgeo_ctm.datamodules.ChipDataModule`, in one process.
     """
 
@@ -84,6 +86,8 @@ class ChipMaskWriter(BasePredictionWriter):
         maps, probs = prediction['maps'], prediction['probs']
         masks = task.pseudo_masks(maps, probs, size, batch)
         pseudo = masks.cpu().numpy().astype(np.uint8)
+        shares = resize(prediction['scores'], size).gather(1, masks[:, None])[:, 0]
+        confidence = (100 * shares).round().cpu().numpy().astype(np.uint8)
         self._append('pms', pseudo)
         if self.images:
             self._append('imgs', batch['image'].float().cpu().numpy())
@@ -97,13 +101,18 @@ class ChipMaskWriter(BasePredictionWriter):
             if grid is None and 'bounds' in batch:
                 grid = _grid(batch['bounds'][position], batch['crs'][position], size)
             if grid is not None:
-                self._write_raster(task, name, grid, mask)
+                self._write_chip(task, name, grid, mask, confidence[position])
             self.chips += 1
 
-    def _write_raster(
-        self, task: Any, name: str, grid: Grid, mask: NDArray[np.uint8]
+    def _write_chip(
+        self,
+        task: Any,
+        name: str,
+        grid: Grid,
+        mask: NDArray[np.uint8],
+        confidence: NDArray[np.uint8],
     ) -> None:
-        """Write one chip's mask with names, colours and provenance."""
+        """Write one chip's mask with names, colours and provenance, and confidence."""
         folder = self.folder / f'pms_{self.name}'
         folder.mkdir(exist_ok=True)
         hparams = task.hparams
@@ -114,18 +123,30 @@ class ChipMaskWriter(BasePredictionWriter):
             'MAP_LABELS': str(hparams['map_labels']),
             'REFINEMENT': refinement_tag(hparams),
         }
-        self._raster = RasterRows(
-            folder / f'{name}.tif',
-            grid,
-            ['land cover class'],
-            tags,
-            (task.class_names, task.class_colors),
+        path = folder / f'{name}.tif'
+        self._write_raster(
+            RasterRows(
+                product_path(path, 'confidence'), grid, ['confidence, per cent'], tags
+            ),
+            confidence,
+            'average',
         )
-        self._raster.write(0, mask)
-        self._raster.finish('mode')
-        self._raster.publish()
-        self._raster = None
+        classes = (task.class_names, task.class_colors)
+        # last: where it is, both are
+        self._write_raster(
+            RasterRows(path, grid, ['land cover class'], tags, classes), mask, 'mode'
+        )
         self.rasters += 1
+
+    def _write_raster(
+        self, raster: RasterRows, values: NDArray[np.uint8], resampling: str
+    ) -> None:
+        """Write all rows of a raster (H, W), and give it its final name."""
+        self._raster = raster
+        raster.write(0, values)
+        raster.finish(resampling)
+        raster.publish()
+        self._raster = None
 
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -51,6 +51,8 @@ def check_file(path: Path, overwrite: bool) -> Path:
         OutputError: If the folder is missing or read-only, or the file exists and may
             not be replaced.
     """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise OutputError(f'{path.parent} is a file; needed: a folder to write into')
     if not path.parent.is_dir():
         raise OutputError(f'folder {path.parent} does not exist; create it first')
     if not os.access(path.parent, os.W_OK):

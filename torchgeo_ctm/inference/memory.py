@@ -16,6 +16,9 @@ PROGRAM = 0.75e9
 #: written from top to bottom.
 FINISHING_CACHE = 24
 
+#: Numbers that a segmentation network holds of a pixel: a U-Net's, mostly its decoder's.
+PIXELWISE = 100
+
 #: ``M_ARENA_MAX`` of glibc's ``mallopt``.
 ARENA_MAX = -8
 
@@ -57,6 +60,14 @@ def refined_values(bands: int, classes: int) -> int:
     return 2 * (kept * (kept + 1) // 2) + 5 * bands + 10 * classes
 
 
+def network_values(model: Any, side: int) -> int:
+    """Return about how many numbers a network holds at once of a window."""
+    if not hasattr(model, 'cls_token'):
+        return PIXELWISE * side**2
+    tokens = (side // model.patch_size) ** 2 + model.num_prefix_tokens
+    return int(12 * tokens * model.cls_token.shape[-1])
+
+
 def estimate(scene: Any, task: Any, batch_size: int) -> str:
     """Return one line about windows, memory and temporary files.
 
@@ -74,10 +85,9 @@ def estimate(scene: Any, task: Any, batch_size: int) -> str:
     painted = task.hparams['map_rule'] == 'paint'
     cells = side if painted or task.refines else side // patch
     strip = 2 * bands * min(side, plan.height) * width * np.dtype(scene.dtype).itemsize
-    tokens = (side // patch) ** 2 + task.model.num_prefix_tokens
-    hidden = task.model.cls_token.shape[-1]
-    batch = 4 * batch_size * (4 * bands * side**2 + 12 * tokens * hidden)
-    if task.refines:
+    held = network_values(task.model, side)
+    batch = 4 * batch_size * (4 * bands * side**2 + held)
+    if task.hparams['refinement'] is not None and task.refines:
         batch += 4 * batch_size * side**2 * refined_values(bands, classes)
     overlapping = -(-side // plan.stride) + 1
     band = 4 * classes * (width * overlapping * cells + 3 * CHUNK)
@@ -89,7 +99,7 @@ def estimate(scene: Any, task: Any, batch_size: int) -> str:
     size = 1 if painted else classes if task.refines else 4 * classes
     disk = len(plan) * (size * cells**2 + side**2 / 8) + 2 * plan.height * width
     return (
-        f'{len(plan):,} windows of {side} px, stride {plan.stride} px; about '
+        f'{len(plan):,} window{"s" * (len(plan) != 1)} of {side} px, stride {plan.stride} px; about '
         f'{memory / GIGABYTE:.1f} GB of memory, {disk / GIGABYTE:.1f} GB of temporary '
         'files'
     )

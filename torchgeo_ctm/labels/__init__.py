@@ -6,6 +6,7 @@ from .points import PointLabels
 from .polygons import PolygonLabels
 from .rasters import RasterLabels
 from .shares import class_shares, presence_from_mask
+from .sizes import check_sizes
 from .source import ImageLabel, LabelSource
 from .tables import TableLabels
 
@@ -20,6 +21,7 @@ __all__ = [
     'RasterLabels',
     'TableLabels',
     'check_overlap',
+    'check_sizes',
     'class_shares',
     'presence_from_mask',
 ]

@@ -67,9 +67,13 @@ class LabelCounts:
         if not self.labelled and not self.masked:
             return []
         width = max(len('class'), *map(len, names))
-        lines = [f'{"class":<{width}}{"chips":>10}{"of known":>10}{"of area":>10}']
+        # areas are those of masks, which labels come without
+        heads = {'chip_share': 'of known'}
+        heads |= {'area_share': 'of area'} if self.masked else {}
+        titles = ''.join(f'{title:>10}' for title in ('chips', *heads.values()))
+        lines = [f'{"class":<{width}}{titles}']
         for name, counts in self.content(names).items():
-            shares = [_per_cent(counts[key]) for key in ('chip_share', 'area_share')]
+            shares = [_per_cent(counts[key]) for key in heads]
             lines.append(
                 f'{name:<{width}}{counts["chips"]:>10}'
                 + ''.join(f'{share:>10}' for share in shares)
@@ -100,20 +104,27 @@ class LabelCounts:
         """Warn of classes that nothing can be learnt about from these labels."""
         if not self.labelled:
             return
+        chips = f'of {self.labelled} labelled chips'
         never = (self.present == 0) & (self.known > 0)
+        everywhere = (self.present == self.labelled) & (self.known > 0)
         always = (self.present == self.known) & (self.known > 0)
+        alike = 'nothing tells them from the others'
+        if (always == (self.known > 0)).all():
+            alike += (
+                '; no chip says that a class is absent, which training needs too: '
+                'complete: true where labels name all classes of their ground, or '
+                'labels of another kind'
+            )
         for which, says, why in (
-            (self.known == 0, 'known in none', 'nothing is known of them'),
-            (never, 'present in none', 'there is nothing to learn them from'),
-            (always, 'present in all', 'nothing tells them from the others'),
+            (self.known == 0, f'known in none {chips}', 'nothing is known of them'),
+            (never, f'present in none {chips}', 'there is nothing to learn them from'),
+            (everywhere, f'present in all {chips}', alike),
+            (always & ~everywhere, f'present wherever known, in some {chips}', alike),
         ):
             found = [name for name, each in zip(names, which, strict=True) if each]
             if found:
                 warnings.warn(
-                    f'{says} of {self.labelled} labelled chips: {"; ".join(found)}: '
-                    f'{why}',
-                    LabelWarning,
-                    stacklevel=2,
+                    f'{says}: {"; ".join(found)}: {why}', LabelWarning, stacklevel=2
                 )
 
 

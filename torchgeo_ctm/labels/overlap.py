@@ -1,6 +1,7 @@
 """Do labels and scenes lie on the same ground?"""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,13 +9,19 @@ import numpy as np
 from ..errors import LabelError, LabelWarning, SettingError
 from ..windows import Grid
 from .features import FeatureLabels
+from .rasters import RasterLabels
 from .source import LabelSource
+
+#: Values that a message names at most.
+NAMED = 10
 
 
 def check_overlap(
     source: LabelSource, grids: Sequence[Grid], tiles: Sequence[str] | None = None
 ) -> None:
     """Refuse labels that lie outside every scene, and tell when most of them do.
+
+    Values of class rasters that their class map does not mention are told too.
 
     Args:
         source: Labels.
@@ -34,6 +41,8 @@ def check_overlap(
         not _has_labels(source, grid, tiles[index] if tiles is not None else None)
         for index, grid in enumerate(grids)
     ]
+    if isinstance(source, RasterLabels):
+        _tell_unmapped(source, grids)
     what = _what(source)
     if all(empty):
         raise LabelError(
@@ -81,6 +90,23 @@ def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
             LabelWarning,
             stacklevel=3,
         )
+
+
+def _tell_unmapped(source: RasterLabels, grids: Sequence[Grid]) -> None:
+    """Tell which values of rasters are no class."""
+    found: Counter[int] = Counter()
+    for grid in grids:
+        found += source.unmapped(grid)
+    if not found:
+        return
+    named = [f'{value} ({count:,} px)' for value, count in found.most_common(NAMED)]
+    more = ['…'] if len(found) > NAMED else []
+    warnings.warn(
+        f'{_what(source)}: {len(found):,} values around the scenes are not in '
+        f'class_map and count as no class: {", ".join(named + more)}',
+        LabelWarning,
+        stacklevel=3,
+    )
 
 
 def _touched(source: FeatureLabels, grids: Sequence[Grid]) -> int:

@@ -1,6 +1,8 @@
 """Coordinate reference systems, and where things lie in a grid's pixels."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from ..errors import LabelError
 from ..windows import Grid
 
 Floats = NDArray[np.float64]
+#: Degrees that are rounding.
+DEGREES = 1e-6
 
 
 @lru_cache(maxsize=256)
@@ -82,6 +86,54 @@ def moved_and_back(
     near = off < (1e-5 if degrees else 1.0)
     defined = near & np.isfinite(there)
     return there, defined[:, 0] & defined[:, 1]
+
+
+def check_degrees(
+    path: str | Path,
+    rows: Sequence[int],
+    bounds: Floats,
+    crs: pyproj.CRS,
+    names: tuple[str, str] = ('x', 'y'),
+) -> None:
+    """Refuse coordinates that a CRS in degrees does not have.
+
+    Moving them would take minutes, and lead nowhere.
+
+    Args:
+        path: File, for the message.
+        rows: Number of each row, for the message.
+        bounds: Boxes (n, 4), as shapely orders them; NaN where there is none.
+        crs: CRS of the coordinates.
+        names: What the message calls longitude and latitude.
+
+    Raises:
+        LabelError: If there are any; the message says what may be wrong.
+    """
+    if not crs.is_geographic:
+        return
+    degrees = bounds * np.degrees(crs.axis_info[0].unit_conversion_factor)
+    x, y = degrees[:, ::2], degrees[:, 1::2]
+    far_x = ((x < -180 - DEGREES) | (x > 360 + DEGREES)).any(axis=1)
+    far_y = (np.abs(y) > 90 + DEGREES).any(axis=1)
+    beyond = far_x | far_y
+    if not beyond.any():
+        return
+    row = int(np.argmax(beyond))
+    pair, name, needed = (x, names[0], '-180 to 360')
+    if far_y[row]:
+        pair, name, needed = (y, names[1], '-90 to 90')
+    value = pair[row, np.argmax(np.abs(pair[row]))]
+    hint = f' ({beyond.sum():,} of {len(beyond):,} rows are beyond)'
+    if beyond.sum() > len(beyond) / 2:
+        hint = (
+            f'; {crs.name} is not the CRS of its coordinates: give theirs as crs=, such '
+            'as EPSG:32633'
+        )
+        if not far_x.any() and np.nan_to_num(np.abs(x)).max() <= 90:
+            hint = '; longitude and latitude look swapped'
+    raise LabelError(
+        f'{path}, row {rows[row]}: {name} is {value:g} degrees; needed: {needed}{hint}'
+    )
 
 
 def to_pixels(xy: Floats, transform: Any) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import LabelError, SettingError
 from ..windows import Grid
 from .features import FeatureLabels, Geometries, View
-from .places import outline, pyproj_crs, to_pixels
+from .places import check_degrees, outline, pyproj_crs, to_pixels
 from .source import ImageLabel
 from .table_files import TEXT, Table, missing_column, read_table
 from .vector_files import Features, kept_rows, read_features
@@ -134,8 +134,8 @@ def _table_points(
         )
     xy = np.stack([_numbers(table, name) for name in (x_name, y_name)], axis=1)
     where = pyproj_crs(crs or 'EPSG:4326')
-    if where.is_geographic:
-        _check_degrees(table, xy, y_name)
+    bounds = np.concatenate([xy, xy], axis=1)
+    check_degrees(table.path, table.rows, bounds, where, (x_name, y_name))
     geometry = shapely.points(xy)
     geometry[np.isnan(xy).any(axis=1)] = None
     return Features(table.path, geometry, values, table.rows, where)
@@ -151,10 +151,14 @@ def _coordinate_columns(
         if x_name in table.columns and y_name in table.columns:
             named = {x_name.lower(), y_name.lower()} == {x, y}
             return x_name, y_name, degrees and named
-    wanted = [name for name in (x_field, y_field) if name] or [
-        'lon and lat, or x and y'
-    ]
-    raise LabelError(missing_column(table.path, ' or '.join(wanted), table.columns))
+    for name in (x_field, y_field):
+        if name is not None and name not in table.columns:
+            raise LabelError(missing_column(table.path, name, table.columns))
+    raise LabelError(
+        f'{table.path} has no two columns of coordinates; found: '
+        f'{", ".join(table.columns)}; needed: lon and lat, or x and y, or x_field= and '
+        'y_field='
+    )
 
 
 def _numbers(table: Table, name: str) -> NDArray[np.float64]:
@@ -171,16 +175,3 @@ def _numbers(table: Table, name: str) -> NDArray[np.float64]:
             ) from error
     numbers[~np.isfinite(numbers)] = np.nan
     return numbers
-
-
-def _check_degrees(table: Table, xy: NDArray[np.float64], y_name: str) -> None:
-    """Refuse latitudes beyond the poles."""
-    beyond = np.flatnonzero(np.abs(xy[:, 1]) > 90)
-    if len(beyond):
-        row = table.rows[beyond[0]]
-        swapped = np.nanmax(np.abs(xy[:, 0])) <= 90
-        raise LabelError(
-            f'{table.path}, row {row}: {y_name} is {xy[beyond[0], 1]:g} degrees; '
-            'needed: -90 to 90'
-            + ('; longitude and latitude look swapped' if swapped else '')
-        )

@@ -62,16 +62,28 @@ def raster_paths(paths: str | Path | Sequence[str | Path], pattern: str) -> list
     return found
 
 
-def read_header(path: Path, band: int) -> RasterFile:
+def read_header(path: Path, band: int | None) -> RasterFile:
     """Return what a raster's header tells.
 
+    Args:
+        path: The raster.
+        band: Band with the classes; None: the only one.
+
     Raises:
-        LabelError: If it cannot be opened, has no such band or no place on the ground.
+        LabelError: If it cannot be opened, has several bands and none is chosen, has no
+            such band or no place on the ground.
     """
     with _open(path) as raster:
+        if band is None and raster.count > 1:
+            raise LabelError(
+                f'{path} has {raster.count} bands of {raster.dtypes[0]}; needed: 1 band '
+                'of integer classes, or band= of the one that holds them'
+            )
+        band = band or 1
         if not 1 <= band <= raster.count:
             raise LabelError(
-                f'{path} has {raster.count} bands; needed: band {band}; nearest: '
+                f'{path} has {raster.count} band{"s" * (raster.count > 1)}; needed: '
+                f'band {band}; nearest: '
                 f'{min(max(band, 1), raster.count)}'
             )
         if raster.crs is None or raster.transform.is_identity:

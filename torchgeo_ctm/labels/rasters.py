@@ -1,5 +1,6 @@
 """Image labels from a map of classes: the classes that cover enough of a window."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class RasterLabels:
         ignore: Sequence[str] = (),
         min_share: float = 0.1,
         min_coverage: float = 0.5,
-        band: int = 1,
+        band: int | None = None,
         nodata: Sequence[int] = (),
         pattern: str = '*.tif',
         samples: int = 64,
@@ -62,14 +63,14 @@ class RasterLabels:
             ignore: Names of the class map that are no class here.
             min_share: Smallest share of a window that makes a class present, 0…1.
             min_coverage: Smallest share of a window that must be known, 0…1.
-            band: Band with the classes, 1, 2, ….
+            band: Band with the classes, 1, 2, …; None: the only one.
             nodata: Values that mean unknown, besides the one that a file names.
             pattern: Which files of a folder are rasters of classes.
             samples: Points along each side of a window that is looked up by points.
 
         Raises:
-            LabelError: If a raster is missing, damaged or not georeferenced, or the
-                class map names unknown classes.
+            LabelError: If a raster is missing, damaged, not georeferenced or of several
+                bands, or the class map names unknown classes.
             SettingError: If a number is outside its range.
         """
         check_share('min_share', min_share)
@@ -86,6 +87,7 @@ class RasterLabels:
         self.samples, self.nodata = samples, tuple(nodata)
         if not kept:
             raise SettingError(f'ignore={list(ignore)} leaves nothing of class_map')
+        self._mentioned = np.array(sorted(values), np.int64)
         self._codes = np.array(sorted(kept), np.int64)
         names = [kept[int(code)] for code in self._codes]
         self._targets = np.array(class_indices(names, self.classes, 'class_map'), int)
@@ -97,7 +99,7 @@ class RasterLabels:
         self.path = self.files[0].path + (f' and {more:,} more' if more else '')
         self._bounds = np.stack([file.bounds() for file in self.files])
         self._groups = _by_crs(self.files)
-        self._open = OpenRasters(band)
+        self._open = OpenRasters(band or 1)
 
     def __len__(self) -> int:
         """Return the number of rasters."""
@@ -136,6 +138,33 @@ class RasterLabels:
         boxes = clipped_boxes(boxes.reshape(-1, 4), grid)
         kept: Floats = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
         return kept
+
+    def unmapped(self, grid: Grid) -> Counter[int]:
+        """Count pixels around a scene whose value the class map does not mention.
+
+        Args:
+            grid: The scene.
+
+        Returns:
+            Value → number of pixels.
+
+        Raises:
+            LabelError: If a raster is damaged.
+        """
+        found: Counter[int] = Counter()
+        for file in self._near(grid):
+            box = to_pixels(outline_in(grid, file.crs), file.grid.transform)
+            limits = (file.grid.width, file.grid.height)
+            left, top = np.floor(box.min(axis=0)).clip(0, limits).astype(int).tolist()
+            right, bottom = (
+                np.ceil(box.max(axis=0)).clip(0, limits).astype(int).tolist()
+            )
+            for _, values in self._open.blocks(file, (top, bottom), (left, right)):
+                others = values.data[~self._unknown(values)]
+                others = others[~np.isin(others, self._mentioned)]
+                unique, counts = np.unique(others, return_counts=True)
+                found.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
+        return found
 
     def _near(self, grid: Grid) -> list[RasterFile]:
         """Return the rasters that may reach into a window, in order."""
@@ -201,9 +230,15 @@ class RasterLabels:
         position = np.searchsorted(self._codes, plain).clip(max=len(self._codes) - 1)
         of_class = self._codes[position] == plain
         found = np.where(of_class, self._targets[position], len(self.classes))
-        unknown = np.ma.getmaskarray(values) | np.isin(plain, self.nodata)
-        found[unknown | ~np.isfinite(plain)] = len(self.classes) + 1
+        found[self._unknown(values)] = len(self.classes) + 1
         return found
+
+    def _unknown(self, values: np.ma.MaskedArray[Any, Any]) -> NDArray[np.bool_]:
+        """Return which values mean that nothing is known."""
+        plain = values.data
+        unknown: NDArray[np.bool_] = np.ma.getmaskarray(values).copy()
+        unknown |= np.isin(plain, self.nodata) | ~np.isfinite(plain)
+        return unknown
 
 
 def _by_crs(files: Sequence[RasterFile]) -> dict[Any, NDArray[np.intp]]:

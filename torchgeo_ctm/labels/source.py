@@ -105,6 +105,11 @@ def class_indices(
         if class_key(name) not in known:
             close = nearest(class_key(name), known)
             hint = f'; nearest: {classes[known[close[11:]]]}' if close else ''
+            if name.strip().lstrip('-').isdecimal():
+                hint = (
+                    '; it is a code: needed: a field of names, or the codes as '
+                    f"classes=['{name}', …] and a task without class_names"
+                )
             raise LabelError(
                 f'{where}: {name!r} is none of the classes {", ".join(classes)}{hint}'
             )

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import geopandas as gpd
 import numpy as np
 import pyproj
+import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, LabelWarning, nearest
-from .places import pyproj_crs
+from .places import check_degrees, pyproj_crs
 from .table_files import PARQUET, check_file, missing_column
 
 
@@ -36,7 +37,8 @@ def read_features(
         crs: CRS of the coordinates, where the file names none or a wrong one.
 
     Raises:
-        LabelError: If the file, layer, field or CRS is missing, or it is damaged.
+        LabelError: If the file, layer, field or CRS is missing, it is damaged, or its
+            coordinates are none of its CRS.
     """
     path = check_file(path, 'features')
     try:
@@ -57,6 +59,7 @@ def read_features(
     rows = list(range(1, len(frame) + 1))
     where = _crs(path, frame.crs, crs)
     geometry = np.asarray(frame.geometry.array, dtype=object)
+    check_degrees(path, rows, shapely.bounds(geometry), where)
     return Features(str(path), geometry, frame[field].tolist(), rows, where)
 
 

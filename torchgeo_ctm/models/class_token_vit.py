@@ -96,7 +96,8 @@ class ClassTokenViT(nn.Module):
         if stem not in ('patch', 'conv'):
             raise SettingError(f"stem={stem!r} is unknown; needed: 'patch' or 'conv'")
         if stem == 'conv':
-            self.patch_embed.proj = ConvStem(in_chans, embed_dim, patch_size)
+            proj: nn.Module = ConvStem(in_chans, embed_dim, patch_size)
+            self.patch_embed.register_module('proj', proj)
         self.grid_size: tuple[int, int] = self._grid(*self.patch_embed.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, num_classes, embed_dim))
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim))

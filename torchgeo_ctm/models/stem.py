@@ -29,7 +29,7 @@ class ConvStem(nn.Sequential):
         """
         halvings = patch_size.bit_length() - 1
         if patch_size < 2 or patch_size != 1 << halvings:
-            nearest = max(2, 1 << max(round(patch_size).bit_length() - 1, 1))
+            nearest = max(2, 1 << max(patch_size.bit_length() - 1, 1))
             raise SettingError(
                 f"patch_size={patch_size} with stem='conv'; needed: a power of 2; "
                 f'nearest: {nearest}'

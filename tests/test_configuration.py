@@ -1,0 +1,146 @@
+"""Mistakes in a configuration: one short line each, through jsonargparse."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.labels.label_files import (
+    SCENE,
+    write_class_raster,
+    write_squares,
+    write_table,
+)
+from torchgeo_ctm.configuration import read_data, read_task
+from torchgeo_ctm.configuration_faults import fault
+from torchgeo_ctm.errors import DataError
+
+LABELS = 'torchgeo_ctm.labels.'
+CLASSES = ['Forest', 'Water']
+
+Labels = tuple[str, dict[str, Any]]
+
+
+def polygons(folder: Path) -> Labels:
+    path = write_squares(folder / 'a.gpkg', [((0, 0, 9, 9), 'Forrest')], SCENE)
+    return 'PolygonLabels', {'path': str(path), 'field': 'class'}
+
+
+def points(folder: Path) -> Labels:
+    rows = [(12.1, 47.1, 'Forrest')]
+    path = write_table(folder / 'a.csv', ['lon', 'lat', 'class'], rows)
+    return 'PointLabels', {'path': str(path), 'field': 'class'}
+
+
+def table(folder: Path) -> Labels:
+    path = write_table(folder / 'a.csv', ['tile', 'class'], [('first', 'Forrest')])
+    fields = {'id_field': 'tile', 'field': 'class'}
+    return 'TableLabels', {'path': str(path)} | fields
+
+
+def raster(folder: Path) -> Labels:
+    path = write_class_raster(folder / 'a.tif', np.ones((4, 4), np.uint8))
+    return 'RasterLabels', {'paths': str(path), 'class_map': {1: 'Forrest'}}
+
+
+def data_section(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    source = {'class_path': f'{LABELS}{name}', 'init_args': options}
+    return {
+        'class_path': 'torchgeo_ctm.datamodules.SceneDataModule',
+        'init_args': {'scene': 'first.tif', 'labels': source},
+    }
+
+
+def write(path: Path, **sections: Any) -> Path:
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+@pytest.mark.parametrize('make', [polygons, points, table, raster])
+def test_a_label_sources_own_words_are_the_message(
+    tmp_path: Path, make: Callable[[Path], Labels]
+) -> None:
+    name, options = make(tmp_path)
+    section = data_section(name, options | {'classes': CLASSES})
+    config = write(tmp_path / 'c.yaml', data=section)
+    with pytest.raises(DataError) as caught:
+        read_data(config)
+    said = str(caught.value)
+    assert said.startswith(f'{config}: ')
+    assert said.endswith(
+        "'Forrest' is none of the classes Forest, Water; nearest: Forest"
+    )
+    assert 'Union' not in said
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ('data', 'labels', 'message'),
+    [
+        (
+            {'batch_sizes': 4},
+            {},
+            "SceneDataModule has no option 'batch_sizes'; nearest: batch_size",
+        ),
+        ({'batch_size': 'many'}, {}, "batch_size: 'many' was given; needed: int"),
+        ({}, {'fieldd': 'a'}, "PolygonLabels has no option 'fieldd'; nearest: field"),
+        ({}, {'min_share': 'x'}, "min_share: 'x' was given; needed: float"),
+    ],
+)
+def test_a_wrong_option_is_named_alone(
+    tmp_path: Path, data: dict[str, Any], labels: dict[str, Any], message: str
+) -> None:
+    section = data_section('PolygonLabels', {'path': 'a.gpkg', 'field': 'b'} | labels)
+    section['init_args'] |= data
+    config = write(tmp_path / 'c.yaml', data=section)
+    with pytest.raises(DataError) as caught:
+        read_data(config)
+    assert str(caught.value) == f'the data section of {config}: {message}'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'message'),
+    [
+        ('labels.PolygonLabel', 'has no PolygonLabel; nearest: PolygonLabels'),
+        (
+            'datamodules.SceneDataModule',
+            'labels: torchgeo_ctm.datamodules.SceneDataModule is no LabelSource',
+        ),
+    ],
+)
+def test_a_wrong_class_is_named_alone(tmp_path: Path, kind: str, message: str) -> None:
+    section = data_section('PolygonLabels', {'path': 'a.gpkg', 'field': 'b'})
+    section['init_args']['labels']['class_path'] = f'torchgeo_ctm.{kind}'
+    config = write(tmp_path / 'c.yaml', data=section)
+    with pytest.raises(DataError) as caught:
+        read_data(config)
+    assert str(caught.value).endswith(message)
+    assert len(str(caught.value)) < 250
+
+
+def test_missing_options_and_other_sections(tmp_path: Path) -> None:
+    section = data_section('PolygonLabels', {'path': 'a.gpkg'})
+    model = {
+        'class_path': 'torchgeo_ctm.trainers.ClassTokenMaskingTask',
+        'init_args': {'num_clases': 3},
+    }
+    config = write(tmp_path / 'c.yaml', data=section, model=model)
+    with pytest.raises(DataError, match='PolygonLabels needs field'):
+        read_data(config)
+    said = "the model section of .*has no option 'num_clases'; nearest: num_classes"
+    with pytest.raises(DataError, match=said):
+        read_task(config)
+
+
+def test_a_misspelt_file_is_told_with_the_nearest(tmp_path: Path) -> None:
+    config = write(tmp_path / 'train.yaml', data={})
+    with pytest.raises(DataError, match=f'does not exist; .*; nearest: {config}$'):
+        read_data(tmp_path / 'tarin.yaml')
+
+
+def test_a_message_that_is_not_understood_is_cut_short() -> None:
+    assert fault('something\nelse') == 'something'
+    assert len(fault('word ' * 1000)) == 300

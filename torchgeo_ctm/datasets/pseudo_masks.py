@@ -1,0 +1,229 @@
+"""Exported masks as a TorchGeo RasterDataset."""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rasterio
+from matplotlib.colors import to_hex
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from torchgeo.datasets import RasterDataset
+
+from ..errors import DataError, LabelError, SettingError
+from ..windows import Grid
+
+#: Pixels without a class.
+IGNORED = 255
+#: Rasters that lie beside a mask, and are none.
+BESIDE = ('_confidence', '_probabilities')
+
+
+class MaskFacts(NamedTuple):
+    """What a mask says of itself."""
+
+    path: str
+    grid: Grid
+    #: Name of the scene that it was made of, None where it does not say.
+    scene: str | None
+    #: Names of the classes, None where it does not say.
+    class_names: tuple[str, ...] | None
+    #: Colour of each value (``#rrggbb``) in its colour table, if it has one.
+    colors: dict[int, str]
+
+
+class PseudoMasks(RasterDataset):
+    """Masks that ``torchgeo-ctm predict`` and ``pseudomasks`` wrote, by place.
+
+    Samples hold ``mask`` int64 (h, w): the class, or 255 where there is none or its
+    confidence is too low. Rasters ``…_confidence.tif`` and ``…_probabilities.tif`` are
+    not masks. Any class raster of one band serves, if 255 is its nodata value.
+
+    As TorchGeo does, masks of other coordinate systems are warped to *crs*, pixels by
+    nearest neighbour, for masks and their confidence alike.
+    """
+
+    filename_glob = '*.tif*'
+    is_image = False
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = 'data',
+        crs: Any = None,
+        res: float | tuple[float, float] | None = None,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        cache: bool = True,
+        min_confidence: float = 0,
+    ) -> None:
+        """Find the masks.
+
+        Args:
+            paths: Masks, or folders to search through.
+            crs: CRS to warp to; None: that of the first mask.
+            res: Resolution in units of the CRS; None: that of the first mask.
+            transforms: Applied to each sample.
+            cache: Keep files open between samples.
+            min_confidence: In per cent, 0…100; pixels of less become 255. Above 0,
+                each mask ``X.tif`` needs its ``X_confidence.tif``.
+
+        Raises:
+            DataError: If a mask has several bands, no CRS, or no confidence though
+                that is asked for.
+            SettingError: If *min_confidence* is out of range.
+            torchgeo.datasets.DatasetNotFoundError: If there is no mask.
+        """
+        if not 0 <= min_confidence <= 100:
+            raise SettingError(
+                f'min_confidence={min_confidence} is not in 0…100 per cent; nearest: '
+                f'{min(max(min_confidence, 0), 100)}'
+            )
+        self.min_confidence = min_confidence
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        for path in given:
+            if not Path(path).exists():
+                raise DataError(f'{path} does not exist; needed: a mask, or a folder')
+        self.paths = given
+        #: What each mask says of itself, in the order of :attr:`files`.
+        self.facts = [mask_facts(path) for path in self.files]
+        if min_confidence:
+            self._check_confidence()
+        super().__init__(given, crs, res, transforms=transforms, cache=cache)
+
+    @property
+    def files(self) -> list[str]:
+        """The masks, in order of their paths."""
+        return [
+            path
+            for path in super().files
+            if path.lower().endswith(('.tif', '.tiff'))
+            and not Path(path).stem.endswith(BESIDE)
+        ]
+
+    def _check_confidence(self) -> None:
+        """Refuse masks whose confidence is missing, or on another grid."""
+        for facts in self.facts:
+            path = confidence_path(facts.path)
+            if not Path(path).is_file():
+                raise DataError(
+                    f'{path} is not there, needed for min_confidence='
+                    f'{self.min_confidence:g} of {facts.path}; nearest: min_confidence=0'
+                )
+            if _open_facts(path)[0] != facts.grid:
+                raise DataError(f'{path} is not on the grid of {facts.path}')
+
+    def __getitem__(self, query: Any) -> dict[str, Any]:
+        """Return the sample of a query: ``mask``, ``crs`` and ``bounds``.
+
+        Args:
+            query: [xmin:xmax:xres, ymin:ymax:yres, tmin:tmax:tres].
+
+        Raises:
+            IndexError: If no mask is there.
+        """
+        transforms, self.transforms = self.transforms, None
+        try:
+            sample = super().__getitem__(query)
+        finally:
+            self.transforms = transforms
+        if self.min_confidence:
+            confidence = self._confidence(query)
+            # 255: no data, in both
+            sample['mask'][confidence < self.min_confidence] = IGNORED
+        return sample if transforms is None else transforms(sample)
+
+    def _confidence(self, query: Any) -> Any:
+        """Return the confidence (h, w) of a query, merged as its masks are."""
+        x, y, t = self._disambiguate_slice(query)
+        near = self.index.cx[x.start : x.stop, y.start : y.stop]
+        paths = [confidence_path(path) for path in near.filepath]
+        return self._merge_files(paths, (x, y, t))[0]
+
+
+def confidence_path(mask: str | Path) -> str:
+    """Return the path of a mask's confidence."""
+    path = Path(mask)
+    return str(path.with_name(f'{path.stem}_confidence{path.suffix}'))
+
+
+def _open_facts(path: str) -> tuple[Grid, dict[str, str], dict[int, str], int]:
+    """Return a raster's grid, tags, colours, and number of bands."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
+                colors = {}
+                if raster.colorinterp[0].name == 'palette':
+                    colors = raster.colormap(1)
+                hexes = {
+                    value: to_hex((color[0] / 255, color[1] / 255, color[2] / 255))
+                    for value, color in colors.items()
+                }
+                return grid, raster.tags(), hexes, raster.count
+    except RasterioIOError as error:
+        raise DataError(
+            f'{path} is not a raster that GDAL opens: {str(error).splitlines()[0]}'
+        ) from error
+
+
+def mask_facts(path: str) -> MaskFacts:
+    """Read what a mask says of itself.
+
+    Args:
+        path: The class raster.
+
+    Raises:
+        DataError: If it cannot be opened, has several bands, or no CRS.
+    """
+    grid, tags, colors, bands = _open_facts(path)
+    if bands != 1:
+        raise DataError(f'{path} has {bands} bands; needed: a mask, of one')
+    if grid.crs is None:
+        raise DataError(f'{path} has no CRS, so it has no place; needed: one with')
+    names = tags.get('CLASS_NAMES')
+    return MaskFacts(
+        path,
+        grid,
+        tags.get('SCENE'),
+        None if names is None else tuple(json.loads(names)),
+        colors,
+    )
+
+
+def legend(
+    facts: Sequence[MaskFacts],
+    class_names: Sequence[str] | None = None,
+    class_colors: Sequence[str] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Return names and colours of the classes: those given, or what the masks say.
+
+    Args:
+        facts: What each mask says; all have to say the same.
+        class_names: Names, for masks that have none.
+        class_colors: Colours as ``#rrggbb``, likewise.
+
+    Raises:
+        LabelError: If masks contradict each other or the given names, or say nothing
+            where nothing is given.
+    """
+    names = None if class_names is None else tuple(class_names)
+    for fact in facts:
+        names = fact.class_names if names is None else names
+        if fact.class_names not in (None, names):
+            raise LabelError(
+                f'{fact.path} has the classes {", ".join(fact.class_names or ())}; '
+                f'needed: {", ".join(names or ())}'
+            )
+    if not names:
+        raise LabelError(f'{facts[0].path} does not name its classes: give class_names')
+    colors = list(class_colors or [])
+    if not colors:
+        colors = [facts[0].colors.get(index, '') for index in range(len(names))]
+    if len(colors) != len(names) or not all(colors):
+        raise LabelError(
+            f'{len([c for c in colors if c])} colours for {len(names)} classes of '
+            f'{facts[0].path}: give class_colors, one for each'
+        )
+    return list(names), colors
