@@ -27,7 +27,9 @@ def tracked() -> list[Path]:
 def test_one_version() -> None:
     cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
     assert cited['version'] == __version__
-    headings = re.findall(r'^## (\S+)', (ROOT / 'CHANGES.md').read_text('utf-8'), re.MULTILINE)
+    headings = re.findall(
+        r'^## (\S+)', (ROOT / 'CHANGES.md').read_text('utf-8'), re.MULTILINE
+    )
     assert headings[0] == __version__
 
 
