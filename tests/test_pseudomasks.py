@@ -101,6 +101,36 @@ def test_arrays_and_rasters_of_a_data_set(
     assert not list(out.rglob('*.part'))
 
 
+def test_what_labels_leave_out_is_unsure(
+    run: Run, tmp_path: Path, dfc: Path, eight: Path
+) -> None:
+    """From true labels, confidence is the class's share had all been allowed."""
+    out = tmp_path / 'out'
+    status, _, err = run(
+        'pseudomasks', '--config', dfc, '--checkpoint', eight, '--output', out,
+        '--split', 'train', '--labels', 'true', '--ensemble', 'dihedral', '--no_images',
+    )  # fmt: skip
+    assert status == 0, err
+    sample = DFC2020DataModule(img_size=64, root=str(tmp_path / 'data')).chips('train')[
+        0
+    ]
+    task = load_task(eight)
+    task.hparams.update(map_labels='true', ensemble='dihedral')
+    image = sample['image'][None]
+    with torch.no_grad():
+        scores = task.predict_step({'image': image, 'label': torch.ones(1, 8)}, 0)
+    shares = resize(scores['scores'], (64, 64))[0].numpy()
+    chosen = np.load(out / 'pms_dfc2020.npy')[:1].astype(int)
+    [path] = (out / 'pms_dfc2020').glob('*_confidence.tif')
+    with rasterio.open(path) as raster:
+        confidence = raster.read(1)
+        assert raster.tags()['ENSEMBLE'] == 'dihedral'
+    wanted = 100 * np.take_along_axis(shares, chosen, axis=0)[0]
+    assert np.abs(confidence - wanted).max() <= 0.51
+    # some pixels look like a class that the label leaves out
+    assert (wanted < 100 * shares.max(axis=0) - 1).any()
+
+
 def test_true_labels_sources_and_rules(
     run: Run, tmp_path: Path, dfc: Path, eight: Path
 ) -> None:

@@ -230,6 +230,7 @@ def pseudomasks(
     labels: Literal['predicted', 'true'] = 'predicted',
     source: Literal['attention', 'patchcam', 'fused'] | None = None,
     rule: Literal['paint', 'argmax'] | None = None,
+    ensemble: Literal['dihedral'] | None = None,
     accelerator: str = 'auto',
     overwrite: bool = False,
     images: bool = True,
@@ -247,6 +248,7 @@ def pseudomasks(
         source: Maps: attention, patchcam or fused; the checkpoint's if not given. Of
             class tokens only, as is rule.
         rule: From maps to masks: paint or argmax; the checkpoint's if not given.
+        ensemble: dihedral averages over flips and quarter turns of each chip.
         accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
         overwrite: Replace arrays that exist.
         images: Write imgs_NAME.npy, by far the largest array.
@@ -262,6 +264,7 @@ def pseudomasks(
         labels=labels,
         source=source,
         rule=rule,
+        ensemble=ensemble,
         accelerator=accelerator,
         overwrite=overwrite,
         images=images,

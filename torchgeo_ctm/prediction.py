@@ -124,6 +124,7 @@ def pseudo_masks(
     labels: Literal['predicted', 'true'] = 'predicted',
     source: MapSource | None = None,
     rule: MapRule | None = None,
+    ensemble: Literal['dihedral'] | None = None,
     accelerator: str = 'auto',
     overwrite: bool = False,
     images: bool = True,
@@ -142,6 +143,7 @@ def pseudo_masks(
         source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's. Of class
             tokens only, as is *rule*.
         rule: 'paint' or 'argmax'; None: the checkpoint's.
+        ensemble: 'dihedral' averages over flips and quarter turns of each chip.
         accelerator: Where to compute, in Lightning's words.
         overwrite: Replace arrays that exist.
         images: Also write the images.
@@ -162,6 +164,7 @@ def pseudo_masks(
             f'{name}={value!r} is of class tokens, {checkpoint} is a segmentation '
             f'network; nearest: without {name}'
         )
+    task.hparams['ensemble'] = ensemble
     task.hparams['map_labels'] = labels
     task.hparams['map_source'] = source or task.hparams['map_source']
     task.hparams['map_rule'] = rule or task.hparams['map_rule']

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 from rasterio.transform import from_bounds
@@ -26,7 +27,9 @@ class ChipMaskWriter(BasePredictionWriter):
     ``pms_NAME.npy`` uint8 (N, H, W), ``imgs_NAME.npy`` float32 (N, bands, H, W) and,
     where batches have masks, ``masks_NAME.npy`` uint8 (N, H, W), 255 ignored; the
     GeoTIFFs lie in ``pms_NAME/``, each with its ``…_confidence.tif``, the share of the
-    class that was chosen, in per cent. Works over a
+    class that was chosen, in per cent; from true labels, its share had all classes been
+    allowed, which is low where pixels look like a class that the label leaves out. Works
+    over a
     :class:`~torchgeo_ctm.datamodules.ChipDataModule`, in one process.
     """
 
@@ -86,7 +89,8 @@ class ChipMaskWriter(BasePredictionWriter):
         maps, probs = prediction['maps'], prediction['probs']
         masks = task.pseudo_masks(maps, probs, size, batch)
         pseudo = masks.cpu().numpy().astype(np.uint8)
-        shares = resize(prediction['scores'], size).gather(1, masks[:, None])[:, 0]
+        scores = resize(_open_scores(task, prediction, batch), size)
+        shares = scores.gather(1, masks[:, None])[:, 0]
         confidence = (100 * shares).round().cpu().numpy().astype(np.uint8)
         self._append('pms', pseudo)
         if self.images:
@@ -122,6 +126,7 @@ class ChipMaskWriter(BasePredictionWriter):
             'MAP_RULE': str(hparams['map_rule']),
             'MAP_LABELS': str(hparams['map_labels']),
             'REFINEMENT': refinement_tag(hparams),
+            'ENSEMBLE': str(hparams['ensemble']),
         }
         path = folder / f'{name}.tif'
         self._write_raster(
@@ -171,6 +176,23 @@ class ChipMaskWriter(BasePredictionWriter):
         self._arrays = {}
         if self._raster is not None:
             self._raster.abandon()
+
+
+def _open_scores(
+    task: Any, prediction: dict[str, Tensor], batch: dict[str, Any]
+) -> Tensor:
+    """Return scores (B, C, h, w) that no true label has closed to a class.
+
+    A label leaves out classes that are small, so the pixels of these get another class
+    for certain; they are found by what they would have got without the label.
+    """
+    labelled = task.hparams['map_labels'] == 'true'
+    if not labelled or task.hparams['map_rule'] != 'argmax':
+        return prediction['scores']
+    every = torch.ones_like(prediction['probs'])
+    others = {key: batch[key] for key in ('image', 'valid') if key in batch}
+    scores: Tensor = task.predict_step(others | {'label': every}, 0)['scores']
+    return scores
 
 
 def _grid(bounds: Sequence[slice], crs: Any, size: tuple[int, int]) -> Grid:
