@@ -11,7 +11,7 @@ import torch
 import torchgeo.main
 import yaml
 
-from benchmarks.quality import Batch, Labels, Run, Setting, pseudo_masks, tiles, truth
+from benchmarks.quality import Batch, Labels, Run, Setting, pseudo_masks, tiles
 from tests.command import succeeded
 from tests.command import torchgeo as command
 from tests.conftest import WriteScene, decisive, save_task, tiny_task

@@ -64,8 +64,8 @@ class ClassTokenViT(nn.Module):
             head_gates: Add a hard-concrete gate to every head.
             kept_heads: How many of *num_heads* each block still has after pruning.
             stem: How patches become tokens: 'patch', one linear layer (reference), or
-                'conv', :class:`~torchgeo_ctm.models.stem.ConvStem`, which learns
-                texture from far fewer chips.
+                'conv', overlapping convolutions (Xiao et al. 2021), which learn texture
+                from far fewer chips.
 
         Raises:
             SettingError: If *embed_dim*, *img_size* or, with a 'conv' stem,
