@@ -291,24 +291,15 @@ class SceneWindows(NonGeoDataset):
         """
         step = raster.block_shapes[0][1]
         step *= max(1, COLUMNS // step)
-        shape = (len(self.indexes), window.height, window.width)
-        if step >= window.width:
-            return self._piece(raster, window)
-        pixels = np.empty(shape, self.dtype)
+        pixels = np.empty((len(self.indexes), window.height, window.width), self.dtype)
         # so that every piece but the first begins where a block does
         begins = range(window.col - window.col % step, window.col + window.width, step)
         for begin in begins:
             col = max(begin, window.col)
             end = min(begin + step, window.col + window.width)
-            part = Window(window.row, col, window.height, end - col)
-            place = slice(col - window.col, end - window.col)
-            pixels[:, :, place] = self._piece(raster, part)
-        return pixels
-
-    def _piece(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
-        """Return stored pixels (bands, height, width) of a window, read at once."""
-        place = RasterWindow(window.col, window.row, window.width, window.height)
-        pixels: NDArray[Any] = raster.read(self.indexes, window=place)
+            place = RasterWindow(col, window.row, end - col, window.height)
+            out = pixels[:, :, col - window.col : end - window.col]
+            raster.read(self.indexes, window=place, out=out)
         return pixels
 
     def open(self) -> DatasetReader:

@@ -201,7 +201,7 @@ class RasterRows:
                     compress='DEFLATE',
                     blocksize=512,
                     overview_resampling=resampling,
-                    num_threads='ALL_CPUS',
+                    num_threads=max(1, (os.cpu_count() or 1) - 1),
                 )
         except (RasterioError, OSError) as error:
             self.abandon()

@@ -111,16 +111,16 @@ class Products:
         with (
             warnings.catch_warnings(),
             rasterio.Env(GDAL_CACHEMAX=FINISHING_CACHE * 2**20),
-            ThreadPoolExecutor(3) as pool,
+            ThreadPoolExecutor(2) as pool,
         ):
             give_back()
             for product, raster in self.rasters.items():
                 raster.close(PER_CENT if product == 'probabilities' else None)
             # of rows, which need not be a COG for it; the longest first
             tasks = [pool.submit(self._vectorize)] if self.options.polygons else []
+            tasks += [pool.submit(self._finish_raster, name) for name in self.rasters]
             if picture is not None:
                 tasks.append(pool.submit(self._draw, picture))
-            tasks += [pool.submit(self._finish_raster, name) for name in self.rasters]
             for task in tasks:
                 task.result()
         if self.options.style:
