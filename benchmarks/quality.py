@@ -71,6 +71,7 @@ PAPER: dict[str, Any] = {
     'map_rule': 'paint',
     'presence': 'threshold',
     'refinement': None,
+    'self_training': None,
 }
 PAPER_MODEL = {
     'qkv_bias': False,
@@ -445,6 +446,10 @@ ROWS: dict[str, Callable[[Run], Method]] = {
     'ours, presence by threshold': class_tokens(
         'ours', evaluated={'presence': 'threshold'}
     ),
+    'ours, log-sum-exp pooling': class_tokens(
+        'logsumexp', patch_pooling='logsumexp'
+    ),
+    'ours without self-training': class_tokens('untaught', self_training=None),
     'ours, linear stem': class_tokens('linear', model_options={'stem': 'patch'}),
     'ours, token head': class_tokens('token', model_options={'head': 'token'}),
     'ours without masking': class_tokens('ours_unmasked', mask_rate=0.0),

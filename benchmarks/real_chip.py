@@ -109,7 +109,7 @@ def train(folder: Path, checkpoint: Path, steps: int, seed: int) -> None:
         img_size=CHIP,
         # fields and canals are narrow here: patches of 4 px instead of 8
         model_options={'patch_size': 4, 'embed_dim': 128, 'depth': 3, 'num_heads': 4},
-        patch_pooling='mean',
+        patch_pooling='share',
         class_names=['Land', 'Water'],
         class_colors=['#d9c08c', '#1c0dff'],
         lr=1e-3,

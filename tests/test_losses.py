@@ -6,7 +6,7 @@ from torchgeo_ctm.losses import diversity_loss, gate_penalty, pool_patch_logits
 
 def test_pooling_of_constants_is_the_constant() -> None:
     logits = torch.full((2, 3, 4, 5), 1.5)
-    for pooling in ('mean', 'logsumexp'):
+    for pooling in ('mean', 'logsumexp', 'rank', 'share'):
         pooled = pool_patch_logits(logits, pooling)
         torch.testing.assert_close(pooled, torch.full((2, 3), 1.5))
 
@@ -31,6 +31,17 @@ def test_rank_pooling_by_hand() -> None:
     weights = [1, 0.996, 0.996**2]
     expected = (3 * weights[0] + 2 * weights[1] + 1 * weights[2]) / sum(weights)
     assert pool_patch_logits(logits, 'rank').item() == pytest.approx(expected)
+
+
+def test_share_pooling_by_hand() -> None:
+    logits = torch.tensor([0.0, 4.0, 1.0, 3.0, 2.0]).view(1, 1, 1, 5)
+    # twice the share is 0.8: weights 1 − 0.1/0.8, 1 − 0.3/0.8, …, none for the last
+    weights = [0.875, 0.625, 0.375, 0.125]
+    expected = sum(w * x for w, x in zip(weights, (4, 3, 2, 1), strict=True)) / 2
+    pooled = pool_patch_logits(logits, 'share', least_share=0.4)
+    assert pooled.item() == pytest.approx(expected)
+    # a share of less than one patch asks for the highest alone
+    assert pool_patch_logits(logits, 'share', least_share=1e-3).item() == 4
 
 
 def test_diversity_of_equal_and_of_disjoint_maps() -> None:

@@ -33,7 +33,8 @@ def record(module: nn.Module, image: Tensor) -> ExportedProgram:
         module: What takes ``image`` (B, bands, H, W) and returns one tensor.
         image: Two images to record it with.
     """
-    shapes = {'image': {0: Dim('batch')}}
+    # torch 2.7 refuses a number without a bound
+    shapes = {'image': {0: Dim('batch', max=2**31 - 1)}}
     program = torch.export.export(module, (image,), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
         # where on this machine the code lies

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-PatchPooling = Literal['logsumexp', 'mean', 'rank']
+PatchPooling = Literal['logsumexp', 'mean', 'rank', 'share']
 DiversityForm = Literal['present', 'reference']
 
 
@@ -15,7 +15,10 @@ RANK_DECAY = 0.996
 
 
 def pool_patch_logits(
-    patch_logits: Tensor, pooling: PatchPooling = 'logsumexp', sharpness: float = 5.0
+    patch_logits: Tensor,
+    pooling: PatchPooling = 'logsumexp',
+    sharpness: float = 5.0,
+    least_share: float = 0.1,
 ) -> Tensor:
     """Pool patch logits to image logits (METHOD, section 1).
 
@@ -24,8 +27,11 @@ def pool_patch_logits(
         pooling: 'mean', or 'logsumexp': a smooth maximum between mean and maximum
             (Pinheiro and Collobert, CVPR 2015, equation 6); 'rank': global weighted
             rank pooling, the k-th largest patch weighs 0.996^k (Kolesnikov and
-            Lampert, ECCV 2016, section 3.2).
+            Lampert, ECCV 2016, section 3.2); 'share': the highest patches alone,
+            weights falling to none at twice the share of a chip that makes a class
+            present, so that the label says what it means: about that many patches.
         sharpness: Of the smooth maximum; 0 would be the mean, infinity the maximum.
+        least_share: Share of a chip, 0…1, that makes a class present.
 
     Returns:
         Image logits (B, C).
@@ -33,13 +39,26 @@ def pool_patch_logits(
     flat = patch_logits.flatten(2)
     if pooling == 'mean':
         return flat.mean(dim=-1)
+    if pooling == 'share':
+        count = flat.shape[-1]
+        place = (
+            torch.arange(count, device=flat.device, dtype=flat.dtype) + 0.5
+        ) / count
+        # the first patch counts, however small the share is
+        weight = (1 - place / (2 * least_share)).clamp(min=0)
+        weight[0] = weight[0].clamp(min=1e-3)
+        return _ranked(flat, weight)
     if pooling == 'rank':
         rank = torch.arange(flat.shape[-1], device=flat.device, dtype=flat.dtype)
-        weight = RANK_DECAY**rank
-        ordered = flat.sort(dim=-1, descending=True).values
-        pooled: Tensor = (ordered * weight).sum(dim=-1) / weight.sum()
-        return pooled
+        return _ranked(flat, RANK_DECAY**rank)
     return ((flat * sharpness).logsumexp(dim=-1) - math.log(flat.shape[-1])) / sharpness
+
+
+def _ranked(flat: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean (B, C) of logits (B, C, N), weighted (N,) from the highest on."""
+    ordered = flat.sort(dim=-1, descending=True).values
+    pooled: Tensor = (ordered * weight).sum(dim=-1) / weight.sum()
+    return pooled
 
 
 def diversity_loss(

@@ -115,7 +115,9 @@ def _components(
     count: int, one: NDArray[np.integer], other: NDArray[np.integer]
 ) -> tuple[int, NDArray[np.int32]]:
     """Return the number of components of a graph, and the component of each node."""
-    graph = coo_array((np.ones(len(one), bool), (one, other)), (count, count))
+    # SciPy 1.11 takes no int64 here: it finds nothing, and only prints why
+    edges = one.astype(np.int32, copy=False), other.astype(np.int32, copy=False)
+    graph = coo_array((np.ones(len(one), bool), edges), (count, count))
     found, labels = connected_components(graph.tocsr(), directed=False)
     return int(found), np.asarray(labels, np.int32)
 

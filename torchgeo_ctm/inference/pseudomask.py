@@ -14,7 +14,7 @@ MapSource = Literal['attention', 'patchcam', 'fused']
 MapRule = Literal['argmax', 'paint']
 
 #: Probability below which a class is left out where probabilities weigh the maps.
-UNLIKELY = 0.05
+UNLIKELY = 0.002
 
 
 def class_maps(

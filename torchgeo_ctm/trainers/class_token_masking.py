@@ -56,6 +56,12 @@ from ..scaling import ScalingOptions, build_scaling, resolve_bands
 from ..scoring import iou_from_confusion, mean_of_known
 from .metrics import BestShift, MeanAveragePrecision
 from .optimizers import build_optimizer, cosine_schedule
+from .self_training import (
+    SelfTrainingOptions,
+    check_self_training,
+    patch_targets,
+    self_training_weight,
+)
 from .weights import CHECKPOINT_KEY, load_weights
 
 IGNORED = 255
@@ -143,6 +149,7 @@ class ClassTokenMaskingTask(BaseTask):
         presence: Literal['threshold', 'probability'] = 'threshold',
         refinement: Refinement | None = None,
         refinement_options: RefinementOptions | None = None,
+        self_training: SelfTrainingOptions | None = None,
         ensemble: Literal['dihedral'] | None = None,
         calibration: Literal['odds', 'validation'] | None = None,
         optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw',
@@ -192,13 +199,17 @@ class ClassTokenMaskingTask(BaseTask):
                 predicts, or that the batch's label (or mask) says.
             threshold: Presence threshold on probabilities.
             presence: 'threshold' lets only classes above it into a mask (paper);
-                'probability' lets every class of at least 5 % in, its map weighted by
-                its probability, for rule 'argmax' alone.
+                'probability' lets every class of at least 0.2 % in, its map weighted
+                by its probability, for rule 'argmax' alone.
             refinement: 'soft_assignment' lets the bands of each image move the
                 scores from patches to pixels, for rule 'argmax' alone; see
                 :func:`~torchgeo_ctm.inference.refine.soft_assignment`.
             refinement_options: Its ``rounds``, ``likelihood``, ``neighbours`` and
                 ``trust``, where they differ from the defaults.
+            self_training: From half of the run on, the patch head also learns from
+                what refinement makes of its own maps of the classes that the labels
+                name; {} for its defaults, see :class:`SelfTrainingOptions`. The label
+                of a class that is unknown is what the network predicts.
             ensemble: 'dihedral' lets ``predict`` average over the eight flips and
                 quarter turns of each window (nadir imagery has no up), at eight times
                 the work; windows must be square.
@@ -246,6 +257,7 @@ class ClassTokenMaskingTask(BaseTask):
                 f'refinement={hparams["refinement"]!r} refines scores, which rule '
                 f"{hparams['map_rule']!r} does not use; nearest: map_rule='argmax'"
             )
+        self._check_self_training()
         self.class_names = self._class_list('class_names', str)
         self.class_colors = self._class_list('class_colors', _tab20)
         self._check_class_values()
@@ -449,7 +461,9 @@ class ClassTokenMaskingTask(BaseTask):
         loss = self.image_loss(logits.float(), presence)
         if patch_logits is not None:
             pooled = pool_patch_logits(
-                patch_logits.float(), self.hparams['patch_pooling']
+                patch_logits.float(),
+                self.hparams['patch_pooling'],
+                least_share=self.hparams['label_min_share'],
             )
             loss = loss + self.hparams['patch_loss_weight'] * self.image_loss(
                 pooled, presence
@@ -475,9 +489,77 @@ class ClassTokenMaskingTask(BaseTask):
             loss = loss + weight * diversity_loss(
                 attention.sum(1), presence.clamp(min=0), form
             )
+        loss = loss + self._self_training_loss(logits, patch_logits, batch)
         loss = loss + self._gate_penalty()
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
+
+    def _check_self_training(self) -> None:
+        """Refuse self-training that has nothing to teach, or options it lacks.
+
+        Raises:
+            SettingError: If it has not.
+        """
+        hparams = self.hparams
+        check_self_training(hparams['self_training'])
+        if hparams['self_training'] is None:
+            return
+        if hparams['patch_loss_weight'] == 0:
+            raise SettingError(
+                'self_training teaches the patch head that patch_loss_weight=0 '
+                'removes; nearest: patch_loss_weight=1'
+            )
+        if hparams['task'] == 'multiclass':
+            raise SettingError(
+                "self_training with task='multiclass' would teach one class to every "
+                'patch; nearest: self_training=None'
+            )
+
+    def on_train_start(self) -> None:
+        """Refuse a run without an end, of which self-training cannot take a share.
+
+        Raises:
+            SettingError: If it is one.
+        """
+        if self.hparams['self_training'] is not None:
+            self._length('self_training')
+
+    def _length(self, name: str) -> int:
+        """Return the steps of this run, which option *name* takes a share of.
+
+        Raises:
+            SettingError: If it has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise SettingError(
+                f'{name} takes a share of the run, which has no end; needed: '
+                'max_epochs or max_steps'
+            )
+        return int(steps)
+
+    def _self_training_loss(
+        self, logits: Tensor, patch_logits: Tensor | None, batch: Mapping[str, Tensor]
+    ) -> Tensor | float:
+        """Return the loss of patches against their refined maps, once it begins."""
+        options = self.hparams['self_training']
+        if options is None or patch_logits is None:
+            return 0.0
+        progress = self.global_step / self._length('self_training')
+        weight = self_training_weight(options, progress)
+        if not weight:
+            return 0.0
+        presence = _filled(self.presence(batch), self.probabilities(logits.detach()))
+        targets = patch_targets(
+            patch_logits,
+            presence,
+            self.scaling(batch['image'].float()),
+            batch.get('valid'),
+            self.hparams['refinement_options'],
+        )
+        loss = F.binary_cross_entropy_with_logits(patch_logits.float(), targets)
+        self.log('self_training_loss', loss, batch_size=len(presence))
+        return weight * loss
 
     def _gate_penalty(self) -> Tensor | float:
         """Return the penalty of open gates, and log it with their share."""
@@ -794,7 +876,7 @@ class ClassTokenMaskingTask(BaseTask):
                 'optimizer': optimizer,
                 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor},
             }
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self._length("schedule='cosine'")
         cosine = cosine_schedule(optimizer, steps, self.hparams['warmup'])
         return {
             'optimizer': optimizer,
