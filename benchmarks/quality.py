@@ -43,6 +43,7 @@ from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.harder_tiles import CONDITIONS, Condition, HarderDataModule
+from benchmarks.quality_picture import PICTURED, PICTURED_ROWS, side_by_side
 
 Labels = Literal['predicted', 'true']
 Batch = dict[str, Tensor]
@@ -446,9 +447,7 @@ ROWS: dict[str, Callable[[Run], Method]] = {
     'ours, presence by threshold': class_tokens(
         'ours', evaluated={'presence': 'threshold'}
     ),
-    'ours, log-sum-exp pooling': class_tokens(
-        'logsumexp', patch_pooling='logsumexp'
-    ),
+    'ours, log-sum-exp pooling': class_tokens('logsumexp', patch_pooling='logsumexp'),
     'ours without self-training': class_tokens('untaught', self_training=None),
     'ours, linear stem': class_tokens('linear', model_options={'stem': 'patch'}),
     'ours, token head': class_tokens('token', model_options={'head': 'token'}),
@@ -532,6 +531,22 @@ def measure(method: Method, batches: Iterable[Batch]) -> dict[str, Any]:
     return {labels: count.scores() for labels, count in counts.items()}
 
 
+def masks_path(output: Path, setting: Setting, name: str, seed: int) -> Path:
+    """Return where the masks of a row's first test tiles are kept."""
+    facts = (name, setting.size, setting.condition, seed, setting.steps)
+    return output / 'masks' / f'{"_".join(map(str, facts)).replace(" ", "_")}.npy'
+
+
+def keep_masks(run: Run, name: str, method: Method) -> None:
+    """Keep the masks of the first test tiles, for a picture."""
+    batch = next(run.batches('test'))
+    with torch.inference_mode():
+        masks = method(batch, 'predicted').argmax(dim=1)[:PICTURED]
+    path = masks_path(run.folder, run.setting, name, run.seed)
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, masks.numpy().astype(np.uint8))
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows that a file holds; take away a last line that was cut short."""
     if not path.exists():
@@ -592,7 +607,9 @@ def run_rows(
                 continue
             start = time.perf_counter()
             run = Run(tiles(output, setting), setting, own, output)
-            scores = measure(ROWS[name](run), run.batches('test'))
+            method = ROWS[name](run)
+            scores = measure(method, run.batches('test'))
+            keep_masks(run, name, method)
             seconds = time.perf_counter() - start
             result = {'row': name, 'seed': own, 'setting': wanted, 'seconds': seconds}
             held.append(result | scores)
@@ -631,6 +648,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, help='in place of those of the setting')
     parser.add_argument('--json', type=Path, help='default: OUTPUT/quality.jsonl')
     parser.add_argument('--condition', choices=CONDITIONS, default='plain')
+    parser.add_argument('--picture', type=Path, help='PNG of some rows, first seed')
     options = parser.parse_args()
     setting = SMALL if options.small else FULL
     setting = setting._replace(condition=options.condition)
@@ -639,6 +657,15 @@ def main() -> None:
     target = options.json or options.output / 'quality.jsonl'
     results = run_rows(options.output, setting, options.rows, options.seeds, target)
     sys.stdout.write(table(results))
+    if options.picture is not None:
+        data = tiles(options.output, setting)
+        run = Run(data, setting, options.seeds[0], options.output)
+        batch = next(run.batches('test'))
+        kept = {
+            name: masks_path(options.output, setting, name, run.seed)
+            for name in PICTURED_ROWS
+        }
+        side_by_side(batch, kept).savefig(options.picture, dpi=70)
 
 
 if __name__ == '__main__':

@@ -2,10 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgba_array
 
-from benchmarks.quality import Counts, Setting, run_rows, table, truth
+from benchmarks.quality import (
+    Counts,
+    Run,
+    Setting,
+    masks_path,
+    run_rows,
+    table,
+    tiles,
+    truth,
+)
+from benchmarks.quality_picture import side_by_side
+from torchgeo_ctm.datasets import DFC2020
 
 TINY = Setting(32, (4, 1, 3), 1, 2)
 CHEAP = ['constant guess', 'label oracle', 'patch-8 grid oracle']
@@ -52,3 +65,16 @@ def test_ours_is_trained_once_for_both_rows(tmp_path: Path) -> None:
     results = run_rows(tmp_path, TINY, rows, [0], target)
     assert len(list(tmp_path.glob('*.ckpt'))) == 1
     assert results[0]['true'] != results[1]['true']
+
+
+def test_a_picture_shows_the_rows_that_were_made(tmp_path: Path) -> None:
+    run_rows(tmp_path, TINY, CHEAP[:1], [0], tmp_path / 'rows.jsonl')
+    kept = masks_path(tmp_path, TINY, CHEAP[0], 0)
+    batch = next(Run(tiles(tmp_path, TINY), TINY, 0, tmp_path).batches('test'))
+    figure = side_by_side(batch, {'kept': kept, 'missing': tmp_path / 'missing.npy'})
+    titles = [axis.get_title() for axis in figure.axes[:3]]
+    assert titles == ['RGB', 'truth', 'kept']
+    drawn = np.asarray(figure.axes[2].images[0].get_array())
+    palette = to_rgba_array(list(DFC2020.class_colors))
+    first = (255 * palette[np.load(kept)[0]]).round()
+    assert np.array_equal(drawn, first)

@@ -530,7 +530,7 @@ def test_attention_maps_of_one_image() -> None:
 def test_presence_by_probability() -> None:
     maps = torch.full((1, 3, 2, 2), 0.5)
     maps[0, 1] = 0.6
-    probs = torch.tensor([[0.9, 0.4, 0.01]])
+    probs = torch.tensor([[0.9, 0.4, 0.001]])
     by_threshold = tiny_task(num_classes=3)
     weighted = tiny_task(num_classes=3, presence='probability')
     shares = by_threshold._shares(maps, probs)[0, :, 0, 0]
