@@ -48,9 +48,12 @@ def _quality(repository: Path) -> str:
 def _without_links(text: str) -> str:
     """Return a report as part of a page: no title, and links to files as their names.
 
-    A link to a file beside the report leads nowhere from another page.
+    A link to a file beside the report leads nowhere from another page; pictures are
+    taken from where the report has them, and its headings go one level down.
     """
     text = re.sub(r'\A\s*# .*\n', '', text)
+    text = re.sub(r'^##', '###', text, flags=re.MULTILINE)
+    text = re.sub(r'(!\[[^\]]*\]\()(?=results/)', r'\1../../benchmarks/', text)
     return re.sub(r'(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]*\)', r'\1', text)
 
 
