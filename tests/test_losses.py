@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.losses import diversity_loss, gate_penalty, pool_patch_logits
 
 
@@ -42,6 +43,11 @@ def test_share_pooling_by_hand() -> None:
     assert pooled.item() == pytest.approx(expected)
     # a share of less than one patch asks for the highest alone
     assert pool_patch_logits(logits, 'share', least_share=1e-3).item() == 4
+
+
+def test_unknown_pooling_is_refused() -> None:
+    with pytest.raises(SettingError, match='nearest: share'):
+        pool_patch_logits(torch.zeros(1, 1, 2, 2), 'shares')  # type: ignore[arg-type]
 
 
 def test_diversity_of_equal_and_of_disjoint_maps() -> None:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from .errors import SettingError, nearest
 
 PatchPooling = Literal['logsumexp', 'mean', 'rank', 'share']
 DiversityForm = Literal['present', 'reference']
@@ -35,7 +37,16 @@ def pool_patch_logits(
 
     Returns:
         Image logits (B, C).
+
+    Raises:
+        SettingError: If *pooling* is unknown.
     """
+    poolings: tuple[str, ...] = get_args(PatchPooling)
+    if pooling not in poolings:
+        raise SettingError(
+            f'pooling={pooling!r} is unknown; needed: one of {", ".join(poolings)}'
+            + nearest(pooling, poolings)
+        )
     flat = patch_logits.flatten(2)
     if pooling == 'mean':
         return flat.mean(dim=-1)
