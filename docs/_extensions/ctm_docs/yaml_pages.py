@@ -8,6 +8,7 @@ from torchgeo_ctm.inference import refine
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.models import ClassTokenViT
 from torchgeo_ctm.trainers.class_token_masking import PruningOptions
+from torchgeo_ctm.trainers.self_training import SelfTrainingOptions
 
 from .files import title
 from .keys import Key, keys_of, keys_of_function, keys_of_options
@@ -117,6 +118,11 @@ def _options_of_the_task() -> dict[str, tuple[str, list[Key]]]:
                 keys_of_options(scaling.BandOptions),
             ),
             ('init_args.pruning', PruningOptions, keys_of_options(PruningOptions)),
+            (
+                'init_args.self_training',
+                SelfTrainingOptions,
+                keys_of_options(SelfTrainingOptions),
+            ),
             (
                 'init_args.refinement_options',
                 refine.RefinementOptions,
