@@ -102,6 +102,33 @@ def test_a_wrong_option_is_named_alone(
 
 
 @pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'self_training': {'wieght': 3}},
+            "self_training has no option 'wieght'; nearest: weight",
+        ),
+        (
+            {'patch_pooling': 'shares'},
+            (
+                "patch_pooling: 'shares' was given; needed: logsumexp, mean, rank, "
+                'share; nearest: share'
+            ),
+        ),
+    ],
+)
+def test_a_wrong_choice_of_the_model_is_named_alone(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    kind = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
+    section = {'class_path': kind, 'init_args': options}
+    config = write(tmp_path / 'c.yaml', model=section)
+    with pytest.raises(DataError) as caught:
+        read_task(config)
+    assert str(caught.value) == f'the model section of {config}: {message}'
+
+
+@pytest.mark.parametrize(
     ('kind', 'message'),
     [
         ('labels.PolygonLabel', 'has no PolygonLabel; nearest: PolygonLabels'),

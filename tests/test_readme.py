@@ -115,3 +115,11 @@ def test_it_is_short_and_uses_every_kind_of_block() -> None:
     assert sorted(section.blocks) == ['console', 'text', 'yaml']
     for block in section.blocks.values():
         assert len(block.splitlines()) <= 30
+
+
+def test_no_page_has_a_placeholder() -> None:
+    root = README.parent
+    pages = [README, *(root / 'docs').rglob('*.md')]
+    pages += (root / 'benchmarks').glob('*.md')
+    for page in pages:
+        assert not re.search(r'@[A-Z]+@', page.read_text(encoding='utf-8')), page

@@ -254,5 +254,12 @@ def test_vectorize(
     # the confidence raster beside the mask is found by its name
     assert frame['confidence'].between(33, 100).all()
     refused(run('vectorize', scene_mask, out), '--overwrite')
+    # another format shares the style that is there, but no other style
+    status, printed, _ = run('vectorize', scene_mask, out.with_suffix('.gpkg'))
+    assert (status, out.with_suffix('.gpkg').exists()) == (0, True)
+    foreign = tmp_path / 'foreign.qml'
+    foreign.write_text('<qgis/>')
+    refused(run('vectorize', scene_mask, tmp_path / 'foreign.gpkg'), 'foreign.qml')
+    assert foreign.read_text() == '<qgis/>'
     refused(run('vectorize', scene_mask, tmp_path / 'x.shp'), '.gpkg')
     refused(run('vectorize', tmp_path / 'none.tif', tmp_path / 'y.gpkg'), 'none.tif')

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -26,6 +26,8 @@ ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 EXPECTED = re.compile(
     r"Expected an? (?:<class '(?:\w+\.)*)?(.+?)(?:'>)?\. Got value: (.*)"
 )
+UNEXPECTED = re.compile(r"""Unexpected keys: \{['"](\w+)['"]""")
+CHOICES = re.compile(r'typing\.Literal\[(.*)\]')
 FOREIGN = re.compile(
     r'Import path (\S+) does not (?:implement|correspond).* (\w+)$', re.MULTILINE
 )
@@ -107,7 +109,14 @@ def _said(line: str, kind: str, key: str) -> str:
     if found := ATTRIBUTE.search(line):
         public = dir(importlib.import_module(found[1]))
         return f'{found[1]} has no {found[2]}{nearest(found[2], public)}'
+    if found := UNEXPECTED.search(line):
+        close = nearest(found[1], _keys(kind, key))
+        return f'{key} has no option {found[1]!r}{close}'
     if found := EXPECTED.search(line):
+        if choices := CHOICES.fullmatch(found[1]):
+            known = [choice.strip(' \'"') for choice in choices[1].split(',')]
+            close = nearest(found[2], known)
+            return f'{key}: {found[2]!r} was given; needed: {", ".join(known)}{close}'
         return f'{key}: {found[2]!r} was given; needed: {found[1]}'
     return f'{key}: {line}' if key else line
 
@@ -120,6 +129,15 @@ def _options(kind: str) -> list[str]:
     names = ['class_path', 'init_args', 'dict_kwargs']
     names += inspect.signature(found).parameters
     return names + list(parser.add_class_arguments(found, fail_untyped=False))
+
+
+def _keys(kind: str, key: str) -> list[str]:
+    """Return the keys of a class's option that is a dictionary of known keys."""
+    module, _, name = kind.rpartition('.')
+    found = getattr(importlib.import_module(module), name)
+    hints = get_type_hints(found.__init__)
+    kinds = get_args(hints.get(key.rpartition('.')[2])) or ()
+    return [name for kind in kinds for name in getattr(kind, '__annotations__', ())]
 
 
 def _joined(text: str) -> str:

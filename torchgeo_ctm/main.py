@@ -172,11 +172,13 @@ def vectorize(
         overwrite: Replace existing files.
     """
     from .inference import vector
-    from .inference.style import style_of
+    from .inference.style import has_style, style_of
 
     vector.check_vector_output(output, overwrite)
-    if style:
-        _check_file(Path(output).with_suffix('.qml'), overwrite, '.qml')
+    named = Path(output).with_suffix('.qml')
+    # polygons in another format share the style that is there
+    if style and not (named.exists() and has_style(mask, named)):
+        _check_file(named, overwrite, '.qml')
 
     if confidence is None:
         beside = Path(mask).with_name(
@@ -193,7 +195,7 @@ def vectorize(
     )
     _say(str(path))
     if style:
-        _say(str(style_of(mask, path.with_suffix('.qml'))))
+        _say(str(style_of(mask, named)))
 
 
 def evaluate(

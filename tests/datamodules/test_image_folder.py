@@ -127,6 +127,16 @@ def test_chips_are_those_of_evaluation(tmp_path: Path) -> None:
     assert torch.equal(tested[0]['mask'], data.chips('test')[0]['mask'])
 
 
+def test_chips_name_the_classes_of_a_task_without_names(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, size=(32, 32))
+    nameless: dict[str, Any] = {'class_names': None, 'class_colors': None}
+    task, data = tiny_task(num_classes=2, **nameless), folder(tmp_path)
+    data.trainer = Trainer(logger=False, accelerator='cpu')
+    data.trainer.strategy.connect(task)
+    data.chips('train')
+    assert task.class_names == ['land', 'water']
+
+
 @pytest.mark.parametrize(
     ('module', 'write', 'classes'),
     [

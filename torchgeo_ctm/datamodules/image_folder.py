@@ -212,7 +212,9 @@ class ImageFolderDataModule(NonGeoDataModule):
 
     def chips(self, split: Split) -> ImageFolder:
         """Open a split as evaluation sees it, in order."""
-        return self._open(split, train=False)
+        images = self._open(split, train=False)
+        self._introduce(images)
+        return images
 
     def chip_place(self, split: ImageFolder, index: int) -> tuple[str, Grid | None]:
         """Return the name of a chip of :meth:`chips`, and that it has no grid."""

@@ -29,17 +29,21 @@ def write_style(
     Raises:
         OutputError: If the file cannot be written.
     """
-    root = _root()
-    root.append(_raster_pipe(class_names, class_colors))
-    root.append(_vector_renderer(class_names, class_colors))
     temporary = temporary_path(path)
     try:
-        temporary.write_text(_text(root), encoding='utf-8')
+        temporary.write_text(_style(class_names, class_colors), encoding='utf-8')
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f'{path} cannot be written: {error}') from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _style(names: Sequence[str], colors: Sequence[str]) -> str:
+    root = _root()
+    root.append(_raster_pipe(names, colors))
+    root.append(_vector_renderer(names, colors))
+    return _text(root)
 
 
 def _root() -> ET.Element:
@@ -136,6 +140,15 @@ def _rgb(color: str) -> tuple[int, int, int]:
     """Return red, green and blue 0…255."""
     red, green, blue = (round(255 * part) for part in to_rgb(color))
     return red, green, blue
+
+
+def has_style(mask: str | Path, path: Path) -> bool:
+    """Say whether a file is already the style of a class raster, to the letter."""
+    if not path.is_file():
+        return False
+    with open_mask(mask) as raster:
+        made = _style(class_names(raster), class_colors(raster))
+    return path.read_text(encoding='utf-8', errors='replace') == made
 
 
 def style_of(mask: str | Path, path: Path) -> Path:
