@@ -67,12 +67,7 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'configured_split',
     },
-    'geopandas': {
-        'labels',
-        'datasets.dfc2020_geo',
-        'datasets.scene_images',
-        'inference.vector',
-    },
+    'geopandas': {'labels', 'datasets.fixed_grid', 'inference.vector'},
     'pyogrio': {'inference.vector'},
     'pyproj': {'inference.areas', 'inference.vector', 'labels', 'datasets'},
     'pystac': {'inference.stac'},

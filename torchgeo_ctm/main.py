@@ -177,7 +177,7 @@ def vectorize(
     vector.check_vector_output(output, overwrite)
     named = Path(output).with_suffix('.qml')
     # polygons in another format share the style that is there
-    if style and not (named.exists() and has_style(mask, named)):
+    if style and not has_style(mask, named):
         _check_file(named, overwrite, '.qml')
 
     if confidence is None:

@@ -36,7 +36,7 @@ def zone(tiles: DFC2020) -> DFC2020Geo:
 
 
 def tile_of(zone: DFC2020Geo, row: int) -> dict[str, torch.Tensor]:
-    return zone.tiles[int(zone.index['tile'].iloc[row])]
+    return zone.tiles[int(zone.index['number'].iloc[row])]
 
 
 def test_every_tile_is_in_one_zone(tiles: DFC2020) -> None:
@@ -45,7 +45,7 @@ def test_every_tile_is_in_one_zone(tiles: DFC2020) -> None:
         'EPSG:32632': 6,
         'EPSG:32633': 5,
     }
-    inside = [number for zone in zones.values() for number in zone.index['tile']]
+    inside = [number for zone in zones.values() for number in zone.index['number']]
     assert sorted(inside) == list(range(11))
     for name, zone in zones.items():
         assert zone.crs.to_string() == name
@@ -200,7 +200,7 @@ def test_only_the_other_data_set_is_brought_to_another_grid(
     transform = Affine(10, 0, box[0] - 200, 0, -10, box[3] + 500)
     other = write_elevation(tmp_path / 'elevation', 'EPSG:32632', transform)
     with pytest.raises(
-        GridError, match=r'EPSG:32632 would resample .* \(dfc & other\)'
+        GridError, match=r'EPSG:32632 would resample .* \(this & other\)'
     ):
         other & zone
     both = zone & other
@@ -228,7 +228,7 @@ def test_union_joins_the_splits_of_a_zone(tmp_path: Path) -> None:
 
 def test_zones_are_not_joined(tiles: DFC2020) -> None:
     zones = DFC2020Geo.zones(tiles)
-    with pytest.raises(GridError, match='a union is of one zone'):
+    with pytest.raises(GridError, match='needs one grid'):
         zones['EPSG:32632'] | zones['EPSG:32633']
 
 

@@ -3,25 +3,21 @@
 import math
 from typing import Any
 
-import pandas
 import shapely
-from geopandas import GeoDataFrame
 from pyproj import CRS
 from rasterio import Affine
-from torchgeo.datasets import GeoDataset
 
 from ..errors import DataError, GridError, SettingError, nearest
 from ..windows import Grid, Window
 from .dfc2020 import DFC2020
+from .fixed_grid import TOLERANCE, FixedGridDataset
 
-#: How far a query may lie off a tile's pixels, in pixels: rounding, not resampling.
-TOLERANCE = 0.01
 #: Corners are kept to a millionth of a pixel, so that widths in metres are exact: a
 #: sampler passes over a tile that a rounding error makes too narrow for its chips.
 CORNER_BITS = 20
 
 
-class DFC2020Geo(GeoDataset):
+class DFC2020Geo(FixedGridDataset):
     """The tiles of one UTM zone, indexed by place; nothing is ever resampled.
 
     A TorchGeo index has one CRS and a sample has one pixel grid, but DFC2020's tiles
@@ -108,45 +104,12 @@ class DFC2020Geo(GeoDataset):
                     f'{self.paths[0]} has {first.a:g} × {-first.e:g}: needed is one '
                     'resolution, north up; nearest: tile by tile with DFC2020'
                 )
-        ever = (pandas.Timestamp.min, pandas.Timestamp.max)
-        self.index = GeoDataFrame(
-            {'filepath': self.paths, 'tile': [*inside]},
-            index=pandas.IntervalIndex.from_tuples(
-                [ever] * len(inside), closed='both', name='datetime'
-            ),
-            geometry=[_box(grid) for grid in inside.values()],
-            crs=CRS(zone),
-        )
+        outlines = [_box(grid) for grid in inside.values()]
+        self._set_index([*inside], outlines, CRS(zone))
 
-    @property
-    def crs(self) -> CRS:
-        """The zone's CRS."""
-        crs: CRS = self.index.crs
-        return crs
-
-    @crs.setter
-    def crs(self, new_crs: CRS) -> None:
-        if CRS(new_crs) != self.crs:
-            self._refuse(f'the CRS {CRS(new_crs).to_string()}')
-
-    @property
-    def res(self) -> tuple[float, float]:
-        """Width and height of a pixel, in metres."""
-        return self._res
-
-    @res.setter
-    def res(self, new_res: float | tuple[float, float]) -> None:
-        x, y = new_res if isinstance(new_res, tuple) else (new_res, new_res)
-        if (x, y) != self.res:
-            self._refuse(f'a resolution of {x:g} × {y:g}')
-
-    def _refuse(self, asked: str) -> None:
-        """Refuse another grid."""
-        raise GridError(
-            f'{asked} would resample DFC2020, whose tiles have {self.crs.to_string()} '
-            f'and {self.res[0]:g} × {self.res[1]:g}: put it first (dfc & other) so '
-            'that the other data set is brought to its grid; a union is of one zone'
-        )
+    def _what(self) -> str:
+        """Return what the rasters are, for messages."""
+        return 'one UTM zone of DFC2020'
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
         """Return the chip at a query, from the first tile that contains it.
@@ -167,7 +130,7 @@ class DFC2020Geo(GeoDataset):
             self._refuse(f'a query at {x.step:g} × {y.step:g}')
         asked = shapely.box(x.start, y.start, x.stop, y.stop)
         near = self.index.sindex.query(asked, predicate='intersects', sort=True)
-        numbers = self.index['tile'].iloc[near]
+        numbers = self.index['number'].iloc[near]
         windows = [(n, self._place(n, x, y)) for n in numbers]
         inside = [(n, place) for n, place in windows if self._contains(n, place)]
         if not inside:

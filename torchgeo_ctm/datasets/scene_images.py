@@ -5,24 +5,20 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import pandas
 import shapely
-from geopandas import GeoDataFrame
 from pyproj import CRS
 from rasterio.transform import array_bounds
-from torchgeo.datasets import GeoDataset
 
-from ..errors import GridError, SettingError
+from ..errors import SettingError
 from ..windows import Window
+from .fixed_grid import TOLERANCE, FixedGridDataset
 from .scene import SceneWindows
 
 #: Files that stay open between samples; TorchGeo's RasterDataset keeps as many.
 OPEN = 128
-#: How far a query may lie off the pixels, in pixels: rounding, not resampling.
-TOLERANCE = 0.01
 
 
-class SceneImages(GeoDataset):
+class SceneImages(FixedGridDataset):
     """What :class:`SceneWindows` reads of scenes, by place, pixel for pixel.
 
     Not a RasterDataset, so that a network is trained on the very numbers that it is
@@ -39,52 +35,16 @@ class SceneImages(GeoDataset):
             scenes: The scenes, north up, each with the bands wanted.
         """
         self.scenes = list(scenes)
-        self.paths = self._names = [scene.scene for scene in scenes]
+        self.paths = [scene.scene for scene in scenes]
         transform = scenes[0].grid.transform
         self._res = (transform.a, -transform.e)
         self._open: dict[tuple[int, int], SceneWindows] = {}
-        ever = (pandas.Timestamp.min, pandas.Timestamp.max)
-        self.index = GeoDataFrame(
-            {'filepath': self._names, 'number': range(len(scenes))},
-            index=pandas.IntervalIndex.from_tuples(
-                [ever] * len(scenes), closed='both', name='datetime'
-            ),
-            geometry=[
-                shapely.box(*array_bounds(*scene.grid[:2], scene.grid.transform))
-                for scene in scenes
-            ],
-            crs=CRS(scenes[0].grid.crs.to_wkt()),
-        )
-
-    @property
-    def crs(self) -> CRS:
-        """The scenes' CRS."""
-        crs: CRS = self.index.crs
-        return crs
-
-    @crs.setter
-    def crs(self, new_crs: Any) -> None:
-        if CRS.from_user_input(new_crs) != self.crs:
-            self._refuse(f'the CRS {CRS.from_user_input(new_crs).to_string()}')
-
-    @property
-    def res(self) -> tuple[float, float]:
-        """Width and height of a pixel in units of the CRS."""
-        return self._res
-
-    @res.setter
-    def res(self, new_res: float | tuple[float, float]) -> None:
-        x, y = new_res if isinstance(new_res, tuple) else (new_res, new_res)
-        if (x, y) != self.res:
-            self._refuse(f'a resolution of {x:g} × {y:g}')
-
-    def _refuse(self, asked: str) -> None:
-        """Refuse another grid."""
-        raise GridError(
-            f'{asked} would resample {self._names[0]}, which has '
-            f'{self.crs.to_string()} and {self.res[0]:g} × {self.res[1]:g}: put images '
-            'first (images & other), so that the other data set is brought to their grid'
-        )
+        outlines = [
+            shapely.box(*array_bounds(*scene.grid[:2], scene.grid.transform))
+            for scene in scenes
+        ]
+        crs = CRS(scenes[0].grid.crs.to_wkt())
+        self._set_index(range(len(scenes)), outlines, crs)
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
         """Return the image of a query.

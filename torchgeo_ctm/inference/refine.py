@@ -1,6 +1,6 @@
 """From scores on the patch grid to scores of every pixel, guided by all bands."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
@@ -211,15 +211,32 @@ def check_refinement(name: str | None, options: Mapping[str, Any] | None) -> Non
             f'refinement={next(iter(REFINEMENTS))!r}'
         )
     known = RefinementOptions.__annotations__
+    check_options('refinement', options, known, share='trust')
+
+
+def check_options(
+    name: str, options: Mapping[str, Any] | None, known: Collection[str], share: str
+) -> None:
+    """Refuse options that do not exist or lie outside their range.
+
+    Args:
+        name: What they are options of.
+        options: What was given.
+        known: Names of those that exist, numbers from 0.
+        share: Name of the one that is at most 1.
+
+    Raises:
+        SettingError: If one does.
+    """
     for key, value in (options or {}).items():
         if key not in known:
             raise SettingError(
-                f'refinement option {key!r} is unknown; needed: one of '
+                f'{name} option {key!r} is unknown; needed: one of '
                 f'{", ".join(known)}' + nearest(key, known)
             )
-        highest = 1 if key == 'trust' else float('inf')
+        highest = 1 if key == share else float('inf')
         if not 0 <= value <= highest:
             raise SettingError(
-                f'refinement option {key}={value} is outside 0…{highest:g}; nearest: '
+                f'{name} option {key}={value} is outside 0…{highest:g}; nearest: '
                 f'{min(max(value, 0), highest):g}'
             )

@@ -489,7 +489,9 @@ class ClassTokenMaskingTask(BaseTask):
             loss = loss + weight * diversity_loss(
                 attention.sum(1), presence.clamp(min=0), form
             )
-        loss = loss + self._self_training_loss(logits, patch_logits, batch)
+        loss = loss + self._self_training_loss(
+            logits, patch_logits, presence, x, batch.get('valid')
+        )
         loss = loss + self._gate_penalty()
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
@@ -539,7 +541,12 @@ class ClassTokenMaskingTask(BaseTask):
         return int(steps)
 
     def _self_training_loss(
-        self, logits: Tensor, patch_logits: Tensor | None, batch: Mapping[str, Tensor]
+        self,
+        logits: Tensor,
+        patch_logits: Tensor | None,
+        presence: Tensor,
+        x: Tensor,
+        valid: Tensor | None,
     ) -> Tensor | float:
         """Return the loss of patches against their refined maps, once it begins."""
         options = self.hparams['self_training']
@@ -549,14 +556,9 @@ class ClassTokenMaskingTask(BaseTask):
         weight = self_training_weight(options, progress)
         if not weight:
             return 0.0
-        presence = _filled(self.presence(batch), self.probabilities(logits.detach()))
-        targets = patch_targets(
-            patch_logits,
-            presence,
-            self.scaling(batch['image'].float()),
-            batch.get('valid'),
-            self.hparams['refinement_options'],
-        )
+        presence = _filled(presence, self.probabilities(logits.detach()))
+        options = self.hparams['refinement_options']
+        targets = patch_targets(patch_logits, presence, x, valid, options)
         loss = F.binary_cross_entropy_with_logits(patch_logits.float(), targets)
         self.log('self_training_loss', loss, batch_size=len(presence))
         return weight * loss

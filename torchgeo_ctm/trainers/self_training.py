@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import SettingError, nearest
 from ..inference.pseudomask import posterior, present_classes
-from ..inference.refine import soft_assignment
+from ..inference.refine import check_options, soft_assignment
 
 #: Share of a run over which the weight rises, so that the loss does not jump.
 RISE = 0.1
@@ -37,18 +36,7 @@ def check_self_training(options: Mapping[str, Any] | None) -> None:
     Raises:
         SettingError: If one does.
     """
-    for key, value in (options or {}).items():
-        if key not in DEFAULTS:
-            raise SettingError(
-                f'self_training option {key!r} is unknown; needed: one of '
-                f'{", ".join(DEFAULTS)}' + nearest(key, DEFAULTS)
-            )
-        highest = 1 if key == 'start' else float('inf')
-        if not 0 <= value <= highest:
-            raise SettingError(
-                f'self_training option {key}={value} is outside 0…{highest:g}; '
-                f'nearest: {min(max(value, 0), highest):g}'
-            )
+    check_options('self_training', options, DEFAULTS, share='start')
 
 
 def self_training_weight(options: Mapping[str, Any] | None, progress: float) -> float:
