@@ -19,6 +19,7 @@ import lightning.pytorch as pl
 import numpy as np
 import rasterio
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -162,6 +163,34 @@ def hold_out(folder: Path, output: Path) -> None:
         held_out.write(truth, 1)
 
 
+def water(mask: Path, held_out: Path) -> dict[str, float]:
+    """Return how well a mask finds water, and what whole patches could reach at most.
+
+    Args:
+        mask: Mask of the whole chip.
+        held_out: Reference, negative where the chip is not scored.
+
+    Returns:
+        ``precision`` and ``recall`` of the mask; by side of a patch in pixels, as
+        ``oracle_iou_4`` and ``oracle_iou_8``, the IoU of the truth's own majority.
+    """
+    with rasterio.open(mask) as found, rasterio.open(held_out) as reference:
+        drawn, truth = found.read(1) == 1, reference.read(1)
+    known, true = truth >= 0, truth == 1
+    hits = (drawn & true).sum()
+    scores = {
+        'precision': float(hits / (drawn & known).sum()),
+        'recall': float(hits / true.sum()),
+    }
+    for patch in (4, 8):
+        cells = torch.from_numpy(true)[None, None].float()
+        majority = F.avg_pool2d(cells, patch)[0, 0].numpy() > 0.5
+        whole = majority.repeat(patch, axis=0).repeat(patch, axis=1) & known
+        iou = (whole & true).sum() / (whole | true).sum()
+        scores[f'oracle_iou_{patch}'] = float(iou)
+    return scores
+
+
 def run(folder: Path, output: Path, steps: int = 400, seed: int = 0) -> dict[str, Any]:
     """Train, predict through the command, evaluate the held-out part.
 
@@ -173,7 +202,7 @@ def run(folder: Path, output: Path, steps: int = 400, seed: int = 0) -> dict[str
 
     Returns:
         What :func:`torchgeo_ctm.scoring.evaluate` returns for the right half, and
-        ``supervised_iou`` of the U-Net there.
+        ``supervised_iou`` of the U-Net there, and ``water``, see :func:`water`.
     """
     quiet_lightning()
     output.mkdir(parents=True, exist_ok=True)
@@ -187,6 +216,7 @@ def run(folder: Path, output: Path, steps: int = 400, seed: int = 0) -> dict[str
     supervise(folder, output / 'supervised.tif', steps, seed)
     supervised = evaluate(output / 'supervised.tif', output / 'held_out.tif')
     scores['supervised_iou'] = supervised['iou']
+    scores['water'] = water(mask, output / 'held_out.tif')
     (output / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
     return scores
 
@@ -200,7 +230,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     arguments = parser.parse_args()
     scores = run(**vars(arguments))
-    shown = {key: scores[key] for key in ('iou', 'supervised_iou', 'miou')}
+    shown = {key: scores[key] for key in ('iou', 'supervised_iou', 'water')}
     sys.stdout.write(json.dumps(shown) + '\n')
 
 

@@ -122,7 +122,7 @@ def _pruning(path: Path) -> str:
 
 
 def _speed(folder: Path) -> str:
-    """Return what ``benchmarks/inference.py`` and ``loading.py`` measured."""
+    """Return what the benchmarks of speed measured."""
     said = {
         'inference.json': {
             'pipeline_efficiency': 'mapping a scene against the bare forward pass',
@@ -131,6 +131,9 @@ def _speed(folder: Path) -> str:
         },
         'loading.json': {
             'over_torchgeo': "loading windows against TorchGeo's RandomGeoSampler"
+        },
+        'training.json': {
+            'ours_over_timm': "a training step against timm's ViT-B/16 classifier"
         },
     }
     lines = ['| ratio of speeds | measured |', '|---|---|']
