@@ -65,6 +65,40 @@ def pool_patch_logits(
     return ((flat * sharpness).logsumexp(dim=-1) - math.log(flat.shape[-1])) / sharpness
 
 
+def narrowing_share(least_share: float, progress: float) -> float:
+    """Return the share that pooling by 'share' asks for while it warms up.
+
+    Which patches show a class is a guess at first, and a wrong one is taught to the
+    very patches that it picked: it stays. All patches together cannot be picked wrongly.
+
+    Args:
+        least_share: Share of a chip, 0…1, that makes a class present.
+        progress: How much of the warm-up is over, 0…1; more is as 1.
+
+    Returns:
+        From 1, (nearly) the mean over all patches, down to *least_share*.
+    """
+    return float(least_share ** min(progress, 1.0))
+
+
+def check_pooling_warmup(warmup: float, pooling: str) -> None:
+    """Refuse a warm-up that is no share of a run, or of a pooling that has none.
+
+    Raises:
+        SettingError: If it is.
+    """
+    if not 0 <= warmup <= 1:
+        raise SettingError(
+            f'patch_pooling_warmup={warmup} is outside 0…1; nearest: '
+            f'{min(max(warmup, 0), 1)}'
+        )
+    if warmup and pooling != 'share':
+        raise SettingError(
+            f"patch_pooling_warmup={warmup} is for patch_pooling='share', not "
+            f'{pooling!r}; nearest: patch_pooling_warmup=0'
+        )
+
+
 def _ranked(flat: Tensor, weight: Tensor) -> Tensor:
     """Return the mean (B, C) of logits (B, C, N), weighted (N,) from the highest on."""
     ordered = flat.sort(dim=-1, descending=True).values

@@ -63,6 +63,10 @@ def test_classes_that_cannot_be_learnt_are_named() -> None:
     assert len(said) == 2
     assert 'present in none of 2 labelled chips: Water:' in said[0]
     assert 'present in all of 2 labelled chips: Forest:' in said[1]
+    # Urban is there or not, so where it is not tells where Forest is
+    assert 'patch_activation: softmax' in said[1]
+    with pytest.warns(LabelWarning, match='Forest; Urban: nothing tells them'):
+        counts([1, 0, 1], [1, 0, 1]).warn(NAMES)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         counts([1, 0, 1], [0, 1, 0]).warn(NAMES)
@@ -81,7 +85,9 @@ def test_presence_alone_is_told_with_the_way_out() -> None:
     )
     assert 'absent, which training needs too: complete: true where' in said[0]
     alone.update(np.array([0, 0, 1]), np.array([True, True, True]))
-    with pytest.warns(LabelWarning, match='known, in some of 4 .*: Urban: nothing'):
+    with pytest.warns(
+        LabelWarning, match='known, in some of 4 .*: Urban: only the oth'
+    ):
         alone.warn(NAMES)
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.conftest import tiny_task
 from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.losses import narrowing_share, pool_patch_logits
 from torchgeo_ctm.trainers.self_training import patch_targets, self_training_weight
 
 
@@ -107,8 +108,53 @@ def test_what_cannot_be_taught_is_refused(options: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'options', [{'schedule': 'plateau', 'self_training': {}}, {'schedule': 'cosine'}]
+    'options',
+    [
+        {'schedule': 'plateau', 'self_training': {}},
+        {'schedule': 'plateau', 'patch_pooling': 'share', 'patch_pooling_warmup': 0.3},
+        {'schedule': 'cosine'},
+    ],
 )
 def test_a_run_without_an_end_is_refused(tmp_path: Path, options: Any) -> None:
     with pytest.raises(SettingError, match='max_epochs or max_steps'):
         fit(tmp_path, -1, **options)
+
+
+def test_pooling_warms_up_over_its_share_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def spy(logits: Tensor, pooling: Any, least_share: float) -> Tensor:
+        asked.append(least_share)
+        return pool_patch_logits(logits, pooling, least_share=least_share)
+
+    module = 'torchgeo_ctm.trainers.class_token_masking'
+    monkeypatch.setattr(f'{module}.pool_patch_logits', spy)
+    fit(
+        tmp_path, 4, patch_pooling='share', patch_pooling_warmup=0.5,
+        label_min_share=0.25,
+    )  # fmt: skip
+    # half of four steps: from all patches over the geometric middle
+    assert asked == pytest.approx([1.0, 0.5, 0.25, 0.25])
+
+
+def test_a_warm_pool_is_nearly_the_mean() -> None:
+    logits = torch.randn(2, 3, 8, 8)
+    warm = pool_patch_logits(logits, 'share', least_share=narrowing_share(0.1, 0.0))
+    cold = pool_patch_logits(logits, 'share', least_share=narrowing_share(0.1, 1.0))
+    mean = pool_patch_logits(logits, 'mean')
+    assert (warm - mean).abs().max() < 0.5 * (cold - mean).abs().min()
+    assert narrowing_share(0.1, 5.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'patch_pooling_warmup': 0.3}, "is for patch_pooling='share', not 'logs"),
+        ({'patch_pooling': 'share', 'patch_pooling_warmup': 3}, 'nearest: 1'),
+    ],
+)
+def test_a_warm_up_of_nothing_is_refused(options: Any, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        tiny_task(**options)

@@ -115,6 +115,11 @@ class LabelCounts:
                 'complete: true where labels name all classes of their ground, or '
                 'labels of another kind'
             )
+        elif ((self.present > 0) & ~always).any():
+            alike = (
+                "only the others' absence tells them apart, which model_options: "
+                '{patch_activation: softmax} learns from'
+            )
         for which, says, why in (
             (self.known == 0, f'known in none {chips}', 'nothing is known of them'),
             (never, f'present in none {chips}', 'there is nothing to learn them from'),

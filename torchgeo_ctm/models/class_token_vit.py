@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import SettingError
 from .blocks import ClassTokenAttention, ClassTokenBlock
 from .hard_concrete import HardConcreteGate
-from .heads import JointHead, TokenHead
+from .heads import JointHead, PatchHead, TokenHead
 from .stem import ConvStem
 
 
@@ -42,6 +42,7 @@ class ClassTokenViT(nn.Module):
         head_gates: bool = False,
         kept_heads: Sequence[int] | None = None,
         stem: Literal['patch', 'conv'] = 'patch',
+        patch_activation: Literal['sigmoid', 'softmax'] = 'sigmoid',
     ) -> None:
         """Create the network.
 
@@ -66,10 +67,14 @@ class ClassTokenViT(nn.Module):
             stem: How patches become tokens: 'patch', one linear layer (reference), or
                 'conv', overlapping convolutions (Xiao et al. 2021), which learn texture
                 from far fewer chips.
+            patch_activation: 'sigmoid': patches are asked for each class by itself;
+                'softmax': classes compete for a patch, as land cover does. A class that
+                every image holds, which has no image without it to learn from, then
+                still learns where it is not.
 
         Raises:
             SettingError: If *embed_dim*, *img_size* or, with a 'conv' stem,
-                *patch_size* cannot be divided as needed.
+                *patch_size* cannot be divided as needed, or an option is unknown.
         """
         super().__init__()
         if embed_dim % num_heads:
@@ -120,7 +125,9 @@ class ClassTokenViT(nn.Module):
         )
         head_class = JointHead if head == 'joint' else TokenHead
         self.head = head_class(embed_dim, num_classes)
-        self.patch_head = nn.Linear(embed_dim, num_classes) if patch_head else None
+        self.patch_head = (
+            PatchHead(embed_dim, num_classes, patch_activation) if patch_head else None
+        )
         self._initialise()
 
     def _initialise(self) -> None:

@@ -1,8 +1,12 @@
-"""From class tokens to logits: the paper's head, and one token alone."""
+"""From tokens to logits: the paper's head, one token alone, and patches."""
+
+from typing import Literal
 
 import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
+
+from ..errors import SettingError
 
 
 class JointHead(nn.Module):
@@ -33,3 +37,64 @@ class TokenHead(nn.Module):
         """Map class tokens (B, C, D) to logits (B, C)."""
         logits: Tensor = (tokens * self.weight).sum(dim=-1) + self.bias
         return logits
+
+
+class PatchHead(nn.Linear):
+    """From patch tokens to patch logits, whose sigmoid says what a patch shows."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        activation: Literal['sigmoid', 'softmax'] = 'sigmoid',
+    ) -> None:
+        """Create a Linear(D, C).
+
+        Args:
+            embed_dim: Width of a token.
+            num_classes: Number of classes.
+            activation: 'sigmoid', each class by itself; 'softmax': the logits returned
+                are log-odds against all other classes, so that their sigmoids sum to 1
+                over the classes, as shares of land cover do.
+
+        Raises:
+            SettingError: If *activation* is unknown, or a single class would compete.
+        """
+        if activation not in ('sigmoid', 'softmax'):
+            raise SettingError(
+                f"patch_activation={activation!r} is unknown; needed: 'sigmoid' or "
+                "'softmax'"
+            )
+        if activation == 'softmax' and num_classes < 2:
+            raise SettingError(
+                f"patch_activation='softmax' with num_classes={num_classes}; needed: 2 "
+                "classes or more; nearest: patch_activation='sigmoid'"
+            )
+        super().__init__(embed_dim, num_classes)
+        self.activation = activation
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map patch tokens (B, N, D) to logits (B, N, C)."""
+        logits = super().forward(tokens)
+        return log_odds(logits) if self.activation == 'softmax' else logits
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Return the log-odds of each class against all others, after softmax.
+
+    Args:
+        logits: Logits (..., C) of classes that exclude each other.
+
+    Returns:
+        Log-odds (..., C), float32: their sigmoid is the softmax of *logits*. Exact also
+        where one class all but has everything, where log(p / (1 - p)) is not.
+    """
+    logits = logits.float()
+    largest, place = logits.max(dim=-1, keepdim=True)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    first = classes == place
+    rest = logits.masked_fill(first, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    weights = (logits - largest).exp()
+    # what is left beside a class that is not the largest holds the largest: at least 1
+    left = (weights.sum(dim=-1, keepdim=True) - weights).clamp(min=1)
+    return logits - torch.where(first, rest, left.log() + largest)

@@ -45,8 +45,10 @@ from ..labels.shares import classes_of_values
 from ..losses import (
     DiversityForm,
     PatchPooling,
+    check_pooling_warmup,
     diversity_loss,
     gate_penalty,
+    narrowing_share,
     pool_patch_logits,
 )
 from ..models import ClassTokenViT
@@ -137,6 +139,7 @@ class ClassTokenMaskingTask(BaseTask):
         mask_rate: float | list[tuple[int, float]] = 0.5,
         patch_loss_weight: float = 1.0,
         patch_pooling: PatchPooling = 'logsumexp',
+        patch_pooling_warmup: float = 0.0,
         class_weights: Sequence[float] | None = None,
         diversity_weight: float = 0.0,
         diversity_form: DiversityForm = 'present',
@@ -187,6 +190,8 @@ class ClassTokenMaskingTask(BaseTask):
                 a schedule of (epoch, rate): each rate holds from its epoch on.
             patch_loss_weight: Weight of the patch head's loss; 0 removes the head.
             patch_pooling: How patch logits become image logits.
+            patch_pooling_warmup: Share of the run, 0…1, over which pooling by 'share'
+                narrows from all patches to *label_min_share* of them.
             class_weights: Weight of each class in the losses; None: 1.
             diversity_weight: Weight of the loss that keeps class tokens apart.
             diversity_form: 'present', or the paper's 'reference'.
@@ -258,6 +263,7 @@ class ClassTokenMaskingTask(BaseTask):
                 f"{hparams['map_rule']!r} does not use; nearest: map_rule='argmax'"
             )
         self._check_self_training()
+        check_pooling_warmup(hparams['patch_pooling_warmup'], hparams['patch_pooling'])
         self.class_names = self._class_list('class_names', str)
         self.class_colors = self._class_list('class_colors', _tab20)
         self._check_class_values()
@@ -455,7 +461,11 @@ class ClassTokenMaskingTask(BaseTask):
         return (logits + self.presence_shift).sigmoid()
 
     def _loss(
-        self, logits: Tensor, patch_logits: Tensor | None, presence: Tensor
+        self,
+        logits: Tensor,
+        patch_logits: Tensor | None,
+        presence: Tensor,
+        least_share: float,
     ) -> Tensor:
         """Return the loss of the class tokens plus that of the patch head."""
         loss = self.image_loss(logits.float(), presence)
@@ -463,7 +473,7 @@ class ClassTokenMaskingTask(BaseTask):
             pooled = pool_patch_logits(
                 patch_logits.float(),
                 self.hparams['patch_pooling'],
-                least_share=self.hparams['label_min_share'],
+                least_share=least_share,
             )
             loss = loss + self.hparams['patch_loss_weight'] * self.image_loss(
                 pooled, presence
@@ -483,7 +493,7 @@ class ClassTokenMaskingTask(BaseTask):
             logits, attention, patch_logits = self.model.forward_attention(x, drop=drop)
         else:
             logits, patch_logits = self.model.forward_logits(x, drop)
-        loss = self._loss(logits, patch_logits, presence)
+        loss = self._loss(logits, patch_logits, presence, self._current_share())
         if weight:
             form: DiversityForm = self.hparams['diversity_form']
             loss = loss + weight * diversity_loss(
@@ -518,13 +528,23 @@ class ClassTokenMaskingTask(BaseTask):
             )
 
     def on_train_start(self) -> None:
-        """Refuse a run without an end, of which self-training cannot take a share.
+        """Refuse a run without an end, of which nothing can take a share.
 
         Raises:
             SettingError: If it is one.
         """
-        if self.hparams['self_training'] is not None:
-            self._length('self_training')
+        for name in ('self_training', 'patch_pooling_warmup'):
+            if self.hparams[name] not in (None, 0):
+                self._length(name)
+
+    def _current_share(self) -> float:
+        """Return the share of patches that pooling asks for at this step."""
+        least: float = self.hparams['label_min_share']
+        warmup = self.hparams['patch_pooling_warmup']
+        if not warmup:
+            return least
+        steps = warmup * self._length('patch_pooling_warmup')
+        return narrowing_share(least, self.global_step / steps)
 
     def _length(self, name: str) -> int:
         """Return the steps of this run, which option *name* takes a share of.
@@ -775,7 +795,9 @@ class ClassTokenMaskingTask(BaseTask):
         empty = (probs <= self.hparams['threshold']).all(dim=1).float().mean()
         self.log_dict(
             {
-                f'{split}_loss': self._loss(logits, patch_logits, presence),
+                f'{split}_loss': self._loss(
+                    logits, patch_logits, presence, self.hparams['label_min_share']
+                ),
                 f'{split}_nothing_predicted': empty,
             },
             batch_size=len(probs),
