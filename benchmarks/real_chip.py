@@ -108,9 +108,19 @@ def train(folder: Path, checkpoint: Path, steps: int, seed: int) -> None:
         model='ctm_vit_tiny_patch8_224',
         num_classes=2,
         img_size=CHIP,
-        # fields and canals are narrow here: patches of 4 px instead of 8
-        model_options={'patch_size': 4, 'embed_dim': 128, 'depth': 3, 'num_heads': 4},
+        # fields and canals are narrow here: patches of 4 px instead of 8;
+        # every chip holds land: what it is, only chips without water tell
+        model_options={
+            'patch_size': 4,
+            'embed_dim': 128,
+            'depth': 3,
+            'num_heads': 4,
+            'stem': 'conv',
+            'patch_activation': 'softmax',
+        },
         patch_pooling='share',
+        patch_pooling_warmup=0.3,
+        refinement='soft_assignment',
         class_names=['Land', 'Water'],
         class_colors=['#d9c08c', '#1c0dff'],
         lr=1e-3,

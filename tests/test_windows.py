@@ -70,7 +70,16 @@ def test_windows_are_numbered_strip_by_strip() -> None:
 
 @pytest.mark.parametrize(
     ('count', 'largest', 'sizes'),
-    [(0, 8, []), (5, 8, [5]), (10, 8, [5, 5]), (17, 8, [5, 6, 6]), (8, 1, [1] * 8)],
+    [
+        (0, 8, []),
+        (5, 8, [5]),
+        (10, 8, [4, 6]),
+        (17, 8, [4, 8, 5]),
+        (10, 6, [4, 6]),
+        (10, 5, [5, 5]),
+        (50, 8, [4, 8, 8, 8, 8, 8, 6]),
+        (8, 1, [1] * 8),
+    ],
 )
 def test_batches_are_nearly_equal(count: int, largest: int, sizes: list[int]) -> None:
     parts = split_evenly(range(count), largest)

@@ -72,7 +72,7 @@ class WindowScores(nn.Module):
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """Return what the task predicts of images, offset included."""
-        return self.task.predict_step({'image': image + self.shifts}, 0)
+        return self.task.predict_images({'image': image + self.shifts})
 
 
 def export_model(

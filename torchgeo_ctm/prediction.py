@@ -74,7 +74,7 @@ def predict_scene(
         stride: Distance between windows in pixels; None: half a window.
         batch_size: Windows per batch.
         num_workers: Threads that read ahead and decode; 0 reads in turns with the
-            model, which is best for a local scene on a CPU; chosen if not given.
+            model; chosen if not given: 1 for a local scene on a CPU, else 2.
         scene_bands: Names of the scene's bands in file order, if its own descriptions
             are missing or wrong.
         nodata: Value that means no data; None: what the raster says.

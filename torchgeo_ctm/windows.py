@@ -1,5 +1,6 @@
 """Windows over a scene: where they lie, and how they are blended."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -163,7 +164,14 @@ class WindowPlan:
 
 
 def split_evenly(items: Sequence[int], largest: int) -> list[Sequence[int]]:
-    """Cut a sequence into as few parts as *largest* allows, of nearly equal length."""
+    """Cut a sequence into as few parts as *largest* allows, of nearly equal length.
+
+    Lengths are even, or multiples of four, where *largest* is, so that two or four
+    threads can share a part; only the last part may be odd.
+    """
+    unit = math.gcd(largest, 4)
+    units = -(-len(items) // unit)
     parts = -(-len(items) // largest)
-    bounds = [part * len(items) // parts for part in range(parts + 1)] if parts else []
+    bounds = [unit * (part * units // parts) for part in range(parts)] if parts else []
+    bounds.append(len(items))
     return [items[a:b] for a, b in pairwise(bounds)]

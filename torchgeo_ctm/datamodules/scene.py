@@ -82,8 +82,8 @@ class SceneDataModule(NonGeoDataModule):
                 files are the scenes (folders of files, where it has one a band).
             batch_size: Windows per batch.
             num_workers: Threads that read ahead and decode; 0 reads when the model has
-                finished, and decodes with every core; None: 0 to predict a local scene
-                on a CPU, where reading ahead takes the model's cores from it, else 2.
+                finished, and decodes with every core; None: 1 to predict a local scene
+                on a CPU, where the model needs the cores itself, else 2.
             window: Side of a window in pixels, a multiple of the model's patch; None
                 takes the chip size the model was trained with.
             stride: Distance between windows to predict, in pixels; None takes half a
@@ -269,7 +269,7 @@ class SceneDataModule(NonGeoDataModule):
             return self.threads
         local = all(Path(scene).exists() for scene in self.scenes)
         trainer: Any = self.trainer
-        return 0 if local and trainer.strategy.root_device.type == 'cpu' else 2
+        return 1 if local and trainer.strategy.root_device.type == 'cpu' else 2
 
     def _window(self, task: Any) -> int:
         """Return the side of a window in pixels, if the model's patches fit it."""

@@ -42,7 +42,8 @@ class SceneBatches:
         Args:
             scene: The scene.
             batch_size: Windows per batch, at most.
-            ahead: Read ahead in a thread of its own; 0 reads when asked.
+            ahead: Batches that are read ahead, in a thread of its own; 0 reads when
+                asked.
             part: Which of how many row bands of the scene to read.
         """
         self.scene = scene
@@ -58,7 +59,7 @@ class SceneBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
-        return ReadAhead(self._begin) if self.ahead else self._begin()
+        return ReadAhead(self._begin, self.ahead) if self.ahead else self._begin()
 
     def _begin(self) -> Iterator[Batch]:
         """Open the scene anew: two readers must never share an open file."""
@@ -186,16 +187,21 @@ class _Rows:
 
 
 class ReadAhead:
-    """Draws from an iterator in a thread, one item ahead of whoever asks.
+    """Draws from an iterator in a thread, some items ahead of whoever asks.
 
     The thread starts with the first item that is asked for: Lightning also makes
     iterators that it only looks at.
     """
 
-    def __init__(self, begin: Callable[[], Iterator[Batch]]) -> None:
-        """Take what opens the source when the first item is asked for."""
+    def __init__(self, begin: Callable[[], Iterator[Batch]], items: int = 2) -> None:
+        """Take what opens the source when the first item is asked for.
+
+        Args:
+            begin: Opens the source.
+            items: How many may wait to be asked for.
+        """
         self._begin = begin
-        self._queue: Queue[tuple[str, Any]] = Queue(maxsize=2)
+        self._queue: Queue[tuple[str, Any]] = Queue(maxsize=items)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 

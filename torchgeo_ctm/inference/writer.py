@@ -89,6 +89,8 @@ class PseudoMaskWriter(Callback):
             check_output(self.output, overwrite)
         self.runs: list[SceneRun] = []
         self._finished = 0
+        # what the model is still at: number of the scene, results, which windows
+        self._pending: tuple[int, Any, dict[str, Tensor]] | None = None
 
     def outputs(self, scenes: list[str]) -> list[Path]:
         """Return the class raster of each scene.
@@ -132,6 +134,9 @@ class PseudoMaskWriter(Callback):
             if not _journal_folder(path).is_dir():
                 # an unfinished run may have published some products already
                 check_products(path, self.options, self.overwrite)
+        task: Any = pl_module
+        loop: Any = trainer.predict_loop
+        task.predict_ahead = not loop.return_predictions
         # weights are loaded between now and then
         datamodule.before_reading = lambda: self._begin(trainer, pl_module)
 
@@ -220,10 +225,20 @@ class PseudoMaskWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Record one batch of windows, and blend it."""
-        task: Any = pl_module
+        """Take the batch before this one, now that the model is busy."""
+        self._take(pl_module)
         if trainer.world_size == 1:
-            self._finish(trainer, task, dataloader_idx)
+            self._finish(trainer, pl_module, dataloader_idx)
+        # not its pixels, which nobody needs any more
+        facts = {key: batch[key] for key in ('index', 'valid')}
+        self._pending = dataloader_idx, outputs, facts
+
+    def _take(self, task: Any) -> None:
+        """Record the batch of windows that is pending, and blend it."""
+        if self._pending is None:
+            return
+        number, outputs, batch = self._pending
+        self._pending = None
         scores = outputs['scores']
         if task.hparams['map_rule'] == 'paint':
             # one-hot: the class says as much in a fraction of the space
@@ -233,7 +248,7 @@ class PseudoMaskWriter(Callback):
             scores = (SHARE * scores).round().to(torch.uint8)
         nothing = (outputs['probs'] <= task.hparams['threshold']).all(dim=1)
         numbers = batch['index'].tolist()
-        self.runs[dataloader_idx].take(numbers, scores, batch['valid'], nothing)
+        self.runs[number].take(numbers, scores, batch['valid'], nothing)
 
     def _finish(self, trainer: pl.Trainer, task: Any, end: int) -> None:
         """Finish the scenes before *end*."""
@@ -248,6 +263,7 @@ class PseudoMaskWriter(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
         """Write the last rows; the first of many processes writes everything."""
+        self._take(pl_module)
         trainer.strategy.barrier('windows')
         if trainer.is_global_zero:
             for run in self.runs[self._finished :]:
@@ -265,6 +281,9 @@ class PseudoMaskWriter(Callback):
         exception: BaseException,
     ) -> None:
         """Leave no product half-written; keep what has been computed."""
+        self._pending = None
+        # ends what is still being computed
+        pl_module.on_predict_end()
         mistake = isinstance(exception, CTMError)
         keep = not mistake or isinstance(exception, OutputError)
         for run in self.runs[self._finished :]:

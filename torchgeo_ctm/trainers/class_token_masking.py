@@ -64,6 +64,7 @@ from .self_training import (
     patch_targets,
     self_training_weight,
 )
+from .side_by_side import SideBySide
 from .weights import CHECKPOINT_KEY, load_weights
 
 IGNORED = 255
@@ -110,7 +111,7 @@ def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> T
     return drawn.to(presence.device, non_blocking=True) & (presence == 0)
 
 
-class ClassTokenMaskingTask(BaseTask):
+class ClassTokenMaskingTask(SideBySide, BaseTask):
     """Learn class tokens from image-level labels; their attention becomes a mask.
 
     A batch holds ``image`` (B, bands, H, W) in the data set's own numbers and ``label``
@@ -612,6 +613,7 @@ class ClassTokenMaskingTask(BaseTask):
 
     def on_predict_start(self) -> None:
         """Remove closed heads, unless the pruning options say otherwise."""
+        super().on_predict_start()
         pruning = self.hparams['pruning'] or {}
         if pruning.get('remove_at_predict', True):
             self.remove_pruned_heads()
@@ -840,7 +842,7 @@ class ClassTokenMaskingTask(BaseTask):
 
     def predict_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, Tensor]:
         """Return what a scene is decided from.
 
         Returns:
@@ -850,11 +852,15 @@ class ClassTokenMaskingTask(BaseTask):
             refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between
             windows.
         """
+        return self._predict_batch(batch)
+
+    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what :meth:`predict_step` returns, all images at once."""
         predicted = self._predict(batch)
         return predicted | {'scores': self.refined(predicted['scores'], batch)}
 
     def _predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what :meth:`predict_step` returns, before any refinement."""
+        """Return what :meth:`predict_images` returns, before any refinement."""
         if self.hparams['ensemble'] is None:
             return self._scores(batch['image'], batch)
         turned = [

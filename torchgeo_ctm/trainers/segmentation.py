@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from ..errors import SettingError
 from ..inference.pseudomask import dihedral, posterior, resize
 from ..labels import presence_from_mask
 from ..scaling import build_scaling, resolve_bands
+from .side_by_side import SideBySide
 
 #: What a checkpoint has to hold beside weights and hyperparameters, in one entry:
 #: :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule` puts it there.
@@ -41,7 +41,7 @@ class SegmentationNetwork(nn.Module):
         return logits
 
 
-class SegmentationPredictor(pl.LightningModule):
+class SegmentationPredictor(SideBySide):
     """A trained TorchGeo ``SemanticSegmentationTask``, predicting as ours does.
 
     Takes images in their own numbers, for it scales them as its training data were, and
@@ -98,13 +98,17 @@ class SegmentationPredictor(pl.LightningModule):
 
     def predict_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, Tensor]:
         """Return what a scene is decided from.
 
         Returns:
             ``scores`` and ``maps``: the share of each class (B, C, H, W); ``probs``:
             its mean over the image (B, C).
         """
+        return self._predict_batch(batch)
+
+    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what :meth:`predict_step` returns, all images at once."""
         scores = self._shares(batch['image'])
         if self.hparams['map_labels'] == 'true':
             scores = posterior(scores, self.presence(batch) > 0)
