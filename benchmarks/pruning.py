@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
-from torchgeo_ctm.trainers.class_token_masking import PruningOptions
+from torchgeo_ctm.trainers.options import PruningOptions
 
 CHIP = 128
 NETWORK = {'embed_dim': 128, 'depth': 3, 'num_heads': 8}

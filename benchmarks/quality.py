@@ -257,6 +257,9 @@ def class_tokens(
             trainer.save_checkpoint(path)
         task = load_task(path)
         task.hparams.update(evaluated or {})
+        if task.hparams['calibration'] == 'validation':
+            trainer = pl.Trainer(logger=False, enable_progress_bar=False)
+            trainer.validate(task.eval(), datamodule=run.data, verbose=False)
         return masks_of(task)
 
     return build
@@ -464,6 +467,7 @@ ROWS: dict[str, Callable[[Run], Method]] = {
     'ours, presence by threshold': class_tokens(
         'ours', evaluated={'presence': 'threshold'}
     ),
+    'ours, calibrated': class_tokens('ours', evaluated={'calibration': 'validation'}),
     'ours, log-sum-exp pooling': class_tokens('logsumexp', patch_pooling='logsumexp'),
     'ours without self-training': class_tokens('untaught', self_training=None),
     'ours, linear stem': class_tokens('linear', model_options={'stem': 'patch'}),

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from torchgeo_ctm.main import COMMANDS, build_parser
+from torchgeo_ctm.commands import COMMANDS
+from torchgeo_ctm.main import build_parser
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / 'docs'

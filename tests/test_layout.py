@@ -11,7 +11,8 @@ EVERYTHING = {'*'}
 #: Which of our own modules a file, or a room, may import (DESIGN.md, CHANGES.md).
 ARROWS: dict[str, set[str]] = {
     '__init__': EVERYTHING,
-    'main': EVERYTHING,
+    'main': {'commands', 'errors', '__init__'},
+    'commands': EVERYTHING,
     'demo': EVERYTHING,
     'prediction': EVERYTHING,
     'configuration': {'configuration_faults', 'trainers', 'scaling', 'errors'},

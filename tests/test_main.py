@@ -17,7 +17,8 @@ import torch
 
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm import __version__
-from torchgeo_ctm.main import COMMANDS, main
+from torchgeo_ctm.commands import COMMANDS
+from torchgeo_ctm.main import main
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 Run = Callable[..., tuple[int, str, str]]

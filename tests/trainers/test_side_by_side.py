@@ -140,11 +140,13 @@ def test_a_task_predicts_the_same(threads: int, ahead: bool) -> None:
     task = tiny_task(refinement='soft_assignment').eval()
     image = torch.rand(5, 13, 32, 32) * 3000
     alone = task.predict_step({'image': image}, 0)
+    before = set(threading.enumerate())
     task.on_predict_start()
     task.predict_ahead = ahead
     together = task.predict_step({'image': image}, 0)
-    running = [t for t in threading.enumerate() if t.name.startswith('images')]
-    assert len(running) == threads
+    # a thread that is done with its images may take those of another
+    running = set(threading.enumerate()) - before
+    assert 0 < len(running) <= threads
     assert isinstance(together, dict) == (not ahead)
     assert together.keys() == alone.keys()
     for key, value in together.items():

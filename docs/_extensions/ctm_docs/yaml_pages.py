@@ -7,7 +7,7 @@ from torchgeo_ctm import datamodules, labels, scaling, trainers
 from torchgeo_ctm.inference import refine
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.trainers.class_token_masking import PruningOptions
+from torchgeo_ctm.trainers.options import PruningOptions
 from torchgeo_ctm.trainers.self_training import SelfTrainingOptions
 
 from .files import title
