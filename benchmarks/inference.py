@@ -95,7 +95,7 @@ def bare_seconds(task: ClassTokenMaskingTask, batch: int, windows: int) -> float
 def pipeline(
     folder: Path,
     side: int,
-    batches: tuple[int, ...] = (4, 8, 16),
+    batches: tuple[int, ...] = (4, 8, 10, 16),
     rounds: int = 4,
     **products: Any,
 ) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def pipeline(
             before = bare_seconds(task, best, windows)
             start = time.perf_counter()
             predict_scene(
-                scene, checkpoint, folder / 'mask.tif', stride=CHIP, batch_size=best,
-                accelerator='cpu', overwrite=True, progress=False, **products,
+                scene, checkpoint, folder / 'mask.tif', stride=CHIP, accelerator='cpu',
+                overwrite=True, progress=False, **products,
             )  # fmt: skip
             seconds = time.perf_counter() - start
             after = bare_seconds(task, best, windows)
@@ -135,7 +135,7 @@ def pipeline(
         'pipeline_efficiency_rounds': ratios,
         'pipeline_seconds': statistics.median(taken),
         'bare_seconds': statistics.median(bare),
-        'batch_size': best,
+        'bare_batch_size': best,
         'windows': windows,
     }
 
@@ -164,7 +164,7 @@ def peak_rss(folder: Path, side: int) -> float:
     return float(done.stdout.splitlines()[-1]) * 1024 / 1e6
 
 
-def computed_twice(folder: Path, side: int, batch: int = 8) -> float:
+def computed_twice(folder: Path, side: int, batch: int = 10) -> float:
     """Kill a prediction half-way, start it again; return the share computed twice."""
     checkpoint = make_checkpoint(folder / 'tiny.ckpt', 'ctm_vit_tiny_patch16_224')
     scene = make_scene(folder / f'scene_{side}.tif', side)

@@ -47,7 +47,7 @@ def predict(
     output: str,
     window: int | None = None,
     stride: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = 10,
     num_workers: int | None = None,
     scene_bands: list[str] | None = None,
     nodata: float | None = None,
@@ -102,11 +102,11 @@ def predict(
     from .inference.geotiff import check_output
 
     check_output(output, overwrite)
-    from .inference.memory import block_cache, share_one_heap
+    from .inference.memory import block_cache, keep_heap_small
 
     # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
     os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
-    share_one_heap()
+    keep_heap_small()
     from .prediction import predict_scene
 
     mask = predict_scene(

@@ -45,7 +45,7 @@ def predict_scene(
     *,
     window: int | None = None,
     stride: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = 10,
     num_workers: int | None = None,
     scene_bands: Sequence[str] | None = None,
     nodata: float | None = None,

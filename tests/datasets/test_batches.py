@@ -1,5 +1,6 @@
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm.datasets import SceneBatches, SceneWindows
+from torchgeo_ctm.datasets.batches import Batch, ReadAhead
 from torchgeo_ctm.errors import SceneError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
@@ -25,6 +27,7 @@ def test_batches_hold_what_samples_hold(
     numbers = torch.cat([batch['index'] for batch in batches]).tolist()
     occupied = [i for i in range(len(scene)) if scene[i]['valid'].any()]
     assert numbers == occupied
+    assert len(batches) <= len(SceneBatches(scene, 3))
     for batch in batches:
         assert len(batch['index']) <= 3
         strips = {scene.plan.strip_of(number) for number in batch['index'].tolist()}
@@ -44,6 +47,8 @@ def test_parts_share_the_scene(write_scene: WriteScene, parts: int) -> None:
         for batch in SceneBatches(scene, 4, part=(part, parts))
     ]
     assert shared == whole
+    # Lightning refuses a process whose loader is empty
+    assert all(len(SceneBatches(scene, 4, part=(i, parts))) for i in range(parts))
 
 
 def test_finished_windows_are_skipped_and_batches_stay_the_same(
@@ -69,6 +74,27 @@ def test_two_iterators_do_not_share_a_file(write_scene: WriteScene) -> None:
     for first, second, image in zip(batches, looked_at, expected, strict=True):
         assert torch.equal(first['image'], image)
         assert torch.equal(second['image'], image)
+
+
+@pytest.mark.parametrize('items', [1, 2, 3])
+def test_nothing_is_made_that_has_no_room(items: int) -> None:
+    made = []
+
+    def source() -> Iterator[Batch]:
+        for number in range(10):
+            made.append(number)
+            yield {'index': torch.tensor([number])}
+
+    ahead = ReadAhead(source, items)
+    for asked in range(1, 4):
+        assert int(next(ahead)['index']) == asked - 1
+        for _ in range(50):
+            if len(made) == asked + items:
+                break
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert len(made) == asked + items
+    assert [int(batch['index']) for batch in ahead] == list(range(3, 10))
 
 
 def test_errors_reach_whoever_asks(write_scene: WriteScene) -> None:

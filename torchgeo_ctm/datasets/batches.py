@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from queue import Empty, Full, Queue
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,15 @@ class SceneBatches:
         #: A small picture that is taken of the rows that are read anyway, or None.
         self.thumbnail: Thumbnail | None = None
 
+    def __len__(self) -> int:
+        """Return how many batches there are, at most: empty windows make none.
+
+        Of a loader without a length Lightning draws a batch ahead of its own.
+        """
+        in_strip = -(-len(self.scene.plan.cols) // self.batch_size)
+        # Lightning refuses a process that has none
+        return max(1, len(self.strips) * in_strip)
+
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
         return ReadAhead(self._begin, self.ahead) if self.ahead else self._begin()
@@ -94,15 +103,22 @@ class SceneBatches:
         self, numbers: Any, pixels: NDArray[Any], valid: NDArray[np.bool_]
     ) -> Batch:
         """Make a batch of a strip's windows."""
+        side = self.scene.window
+        images = np.empty((len(numbers), len(pixels), side, side), np.float32)
         samples = []
-        for number in numbers:
+        for number, image in zip(numbers, images, strict=True):
             window = self.scene.plan[number]
             place = _columns(window)
             samples.append(
-                self.scene.sample(window, pixels[:, :, place], valid[:, place])
+                self.scene.sample(window, pixels[:, :, place], valid[:, place], image)
             )
-        batch = {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
-        return batch | {'index': torch.tensor(list(numbers))}
+        stacked = {
+            key: torch.stack([sample[key] for sample in samples])
+            for key in samples[0]
+            if key != 'image'
+        }
+        numbered = {'index': torch.tensor(list(numbers))}
+        return {'image': torch.from_numpy(images)} | stacked | numbered
 
 
 class Thumbnail:
@@ -193,15 +209,17 @@ class ReadAhead:
     iterators that it only looks at.
     """
 
-    def __init__(self, begin: Callable[[], Iterator[Batch]], items: int = 2) -> None:
+    def __init__(self, begin: Callable[[], Iterator[Batch]], items: int = 3) -> None:
         """Take what opens the source when the first item is asked for.
 
         Args:
             begin: Opens the source.
-            items: How many may wait to be asked for.
+            items: How many may be ready, or in the making, before they are asked for.
         """
         self._begin = begin
-        self._queue: Queue[tuple[str, Any]] = Queue(maxsize=items)
+        self._queue: Queue[tuple[str, Any]] = Queue()
+        # taken before an item is made: one that waits for room is memory, too
+        self._room = threading.Semaphore(items)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -209,7 +227,9 @@ class ReadAhead:
         """Open the source here, for warnings are no thread's own, and read there."""
         # the thread must not know this object, or nobody could ever let go of it
         self._thread = threading.Thread(
-            target=_fill, args=(self._begin(), self._queue, self._stop), daemon=True
+            target=_fill,
+            args=(self._begin(), self._queue, self._room, self._stop),
+            daemon=True,
         )
         self._thread.start()
 
@@ -230,6 +250,7 @@ class ReadAhead:
                 continue
             break
         if kind == 'item':
+            self._room.release()
             batch: Batch = content
             return batch
         self.close()
@@ -247,26 +268,20 @@ class ReadAhead:
 
 
 def _fill(
-    source: Iterator[Batch], queue: Queue[tuple[str, Any]], stop: threading.Event
+    source: Iterator[Batch],
+    queue: Queue[tuple[str, Any]],
+    room: threading.Semaphore,
+    stop: threading.Event,
 ) -> None:
     """Put items, the end or an error into the queue until nobody listens."""
     try:
-        for item in source:
-            if not _put(queue, stop, ('item', item)):
+        while not stop.is_set():
+            if not room.acquire(timeout=PATIENCE):
+                continue
+            try:
+                queue.put(('item', next(source)))
+            except StopIteration:
+                queue.put(('end', None))
                 return
-        _put(queue, stop, ('end', None))
     except BaseException as error:  # noqa: BLE001  raised again where it is asked for
-        _put(queue, stop, ('error', error))
-
-
-def _put(
-    queue: Queue[tuple[str, Any]], stop: threading.Event, entry: tuple[str, Any]
-) -> bool:
-    """Wait for room; false if nobody listens any more."""
-    while not stop.is_set():
-        try:
-            queue.put(entry, timeout=PATIENCE)
-        except Full:
-            continue
-        return True
-    return False
+        queue.put(('error', error))

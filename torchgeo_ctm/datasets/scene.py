@@ -231,18 +231,35 @@ class SceneWindows(NonGeoDataset):
         return self.sample(window, pixels, valid)
 
     def sample(
-        self, window: Window, pixels: NDArray[Any], valid: NDArray[np.bool_]
+        self,
+        window: Window,
+        pixels: NDArray[Any],
+        valid: NDArray[np.bool_],
+        image: NDArray[np.float32] | None = None,
     ) -> dict[str, Tensor]:
-        """Make a sample of a window's stored pixels (bands, height, width)."""
-        image = pixels.astype(np.float32)
+        """Make a sample of a window's stored pixels (bands, height, width).
+
+        Args:
+            window: The window.
+            pixels: Its stored pixels.
+            valid: Which of them are (height, width).
+            image: Where the sample's image goes, (bands, window, window), so that a
+                batch need not be copied together; None: into an array of its own.
+        """
+        if image is None:
+            shape = (len(pixels), self.window, self.window)
+            image = np.empty(shape, np.float32)
+        tall, wide = valid.shape
+        inside = image[:, :tall, :wide]
+        inside[...] = pixels
         if self.shift:
-            image += self.shifts
+            inside += self.shifts
         if not valid.all():
-            image[:, ~valid] = _fill(image, valid)[:, None]
-        pad = [(0, self.window - size) for size in image.shape[1:]]
+            inside[:, ~valid] = _fill(inside, valid)[:, None]
+        pad = [(0, self.window - size) for size in valid.shape]
         if any(after for _, after in pad):
             # 'symmetric' repeats as often as needed, for scenes of a few pixels too
-            image = np.pad(image, [(0, 0), *pad], mode='symmetric')
+            image[...] = np.pad(inside, [(0, 0), *pad], mode='symmetric')
             valid = np.pad(valid, pad)
         sample = {
             'image': torch.from_numpy(image),

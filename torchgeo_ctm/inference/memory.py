@@ -19,8 +19,11 @@ FINISHING_CACHE = 24
 #: Numbers that a segmentation network holds of a pixel: a U-Net's, mostly its decoder's.
 PIXELWISE = 100
 
-#: ``M_ARENA_MAX`` of glibc's ``mallopt``.
-ARENA_MAX = -8
+#: ``M_ARENA_MAX`` and ``M_MMAP_THRESHOLD`` of glibc's ``mallopt``.
+ARENA_MAX, MMAP_THRESHOLD = -8, -3
+#: Bytes of arrays that lie outside the heap: batches, but not what a network holds,
+#: which would be slower.
+LARGE = 1 << 24
 
 
 def block_cache(scene: str) -> int:
@@ -30,19 +33,22 @@ def block_cache(scene: str) -> int:
     once more. JPEG 2000 takes as long as a small model: a row of its tiles is kept,
     168 MB for the bands of a Sentinel-2 product.
     """
-    return 64 if scene.lower().endswith(('.tif', '.tiff')) else 192
+    return 48 if scene.lower().endswith(('.tif', '.tiff')) else 192
 
 
-def share_one_heap() -> None:
-    """Let all threads allocate from one heap, for the rest of the process.
+def keep_heap_small() -> None:
+    """Have glibc give memory back that is free, for the rest of the process.
 
-    glibc gives each thread a heap of its own, and blocks that GDAL frees in one are of
-    no use in another: 250 MB at the end of a scene. Other systems have no such heaps.
+    It gives each thread a heap of its own, and blocks that GDAL frees in one are of no
+    use in another: 250 MB at the end of a scene. And once it has seen large arrays
+    freed, it keeps new ones in the heap, between small ones: 100 MB. Other systems have
+    no such heaps.
     """
     if sys.platform == 'linux':
         set_option = getattr(ctypes.CDLL(None), 'mallopt', None)
         if set_option is not None:
             set_option(ARENA_MAX, 1)
+            set_option(MMAP_THRESHOLD, LARGE)
 
 
 def give_back() -> None:
