@@ -91,7 +91,7 @@ def export_model(
 
     The file takes ``image`` (N, bands, size, size) float32 in the data set's own
     numbers, and returns ``scores`` (N, C, size, size) float32: the shares of the present
-    classes, as :meth:`ClassTokenMaskingTask.predict_step` returns them, resized to
+    classes, as :meth:`ClassTokenMaskingTask.predict_images` returns them, resized to
     pixels. N is free, the size is fixed. The largest score is the class that a scene of
     this one window gets, before any refinement. Heads that pruning has closed are taken
     out.

@@ -129,7 +129,7 @@ def test_pooling_warms_up_over_its_share_of_the_run(
         asked.append(least_share)
         return pool_patch_logits(logits, pooling, least_share=least_share)
 
-    module = 'torchgeo_ctm.trainers.class_token_masking'
+    module = 'torchgeo_ctm.trainers.evaluation'
     monkeypatch.setattr(f'{module}.pool_patch_logits', spy)
     fit(
         tmp_path, 4, patch_pooling='share', patch_pooling_warmup=0.5,

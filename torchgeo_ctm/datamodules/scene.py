@@ -186,7 +186,8 @@ class SceneDataModule(NonGeoDataModule):
         decoders = ahead or os.cpu_count() or 1
         self.predict_datasets = self._open(self.scenes, task, window, stride, decoders)
         self.batches = [
-            SceneBatches(scene, self.batch_size, ahead, self._part())
+            # however many threads decode, batches that wait are only memory
+            SceneBatches(scene, self.batch_size, min(ahead, 2), self._part())
             for scene in self.predict_datasets
         ]
 

@@ -236,9 +236,7 @@ class ClassMaps(SideBySide, BaseTask):
             finer = refine(scores, image, batch.get('valid'), **options)
         return finer
 
-    def predict_step(
-        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> Mapping[str, Tensor]:
+    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what a scene is decided from.
 
         Returns:
@@ -248,10 +246,6 @@ class ClassMaps(SideBySide, BaseTask):
             refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between
             windows.
         """
-        return self._predict_batch(batch)
-
-    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what :meth:`predict_step` returns, all images at once."""
         predicted = self._predict(batch)
         return predicted | {'scores': self.refined(predicted['scores'], batch)}
 

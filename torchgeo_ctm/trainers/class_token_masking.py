@@ -22,13 +22,12 @@ from ..losses import (
     diversity_loss,
     gate_penalty,
     narrowing_share,
-    pool_patch_logits,
 )
 from ..models import ClassTokenViT
 from ..models.parameter_groups import parameter_groups
 from ..models.registry import BUILDERS
 from ..scaling import ScalingOptions, build_scaling, resolve_bands
-from .class_maps import UNKNOWN, filled
+from .class_maps import filled
 from .evaluation import EvaluatedClassMaps
 from .optimizers import build_optimizer, cosine_schedule
 from .options import PruningOptions, check_options, class_list, mask_schedule, tab20
@@ -63,8 +62,6 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
     ``mask`` (B, H, W) and no ``label``, the label is derived by area share; the loss
     never sees the mask, which otherwise serves scoring only.
     """
-
-    class_weights: Tensor
 
     def __init__(
         self,
@@ -200,22 +197,6 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
             shift += math.log1p(-self.mask_schedule[-1][1])
         self.register_buffer('presence_shift', shift)
 
-    def configure_losses(self) -> None:
-        """Check the weights of the classes.
-
-        Raises:
-            SettingError: If their number is wrong.
-        """
-        weights = self.hparams['class_weights']
-        count: int = self.hparams['num_classes']
-        if weights is not None and len(weights) != count:
-            raise SettingError(
-                f'class_weights has {len(weights)} entries, num_classes={count} needs '
-                f'{count}'
-            )
-        values = torch.ones(count) if weights is None else torch.tensor(weights)
-        self.register_buffer('class_weights', values.float(), persistent=False)
-
     def _build_model(self) -> ClassTokenViT:
         """Build the registered network and load starting weights."""
         name: str = self.hparams['model']
@@ -260,40 +241,6 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         """The masking rate of the current epoch."""
         started = [r for epoch, r in self.mask_schedule if epoch <= self.current_epoch]
         return started[-1] if started else 0.0
-
-    def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
-        """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C).
-
-        BCE is the mean over what is known.
-        """
-        if self.hparams['task'] == 'multiclass':
-            target = presence.argmax(dim=1)
-            return F.cross_entropy(logits, target, self.class_weights)
-        known = (presence != UNKNOWN).to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(
-            logits, presence * known, self.class_weights * known, reduction='sum'
-        )
-        return loss / known.sum().clamp(min=1)
-
-    def label_loss(
-        self,
-        logits: Tensor,
-        patch_logits: Tensor | None,
-        presence: Tensor,
-        least_share: float,
-    ) -> Tensor:
-        """Return the loss of the class tokens plus that of the patch head."""
-        loss = self.image_loss(logits.float(), presence)
-        if patch_logits is not None:
-            pooled = pool_patch_logits(
-                patch_logits.float(),
-                self.hparams['patch_pooling'],
-                least_share=least_share,
-            )
-            loss = loss + self.hparams['patch_loss_weight'] * self.image_loss(
-                pooled, presence
-            )
-        return loss
 
     def training_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0

@@ -1,8 +1,10 @@
-"""Image labels and masks against the truth, on the validation and test splits."""
+"""Image labels and masks against the truth: the loss, and the splits' scores."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -12,27 +14,36 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from ..errors import SettingError
 from ..inference.figures import map_figure
 from ..inference.pseudomask import class_maps
+from ..losses import pool_patch_logits
 from ..scoring import iou_from_confusion, mean_of_known
 from .class_maps import IGNORED, UNKNOWN, ClassMaps, filled
 from .metrics import BestShift, MeanAveragePrecision
 
 
 class EvaluatedClassMaps(ClassMaps):
-    """The part of the task that scores, and calibrates presence on what it scored."""
+    """The part of the task that knows the truth: losses, scores, calibration."""
 
     class_colors: list[str]
+    class_weights: Tensor
 
-    def label_loss(
-        self,
-        logits: Tensor,
-        patch_logits: Tensor | None,
-        presence: Tensor,
-        least_share: float,
-    ) -> Tensor:
-        """Return the loss of image-level labels, which the splits log."""
-        raise NotImplementedError
+    def configure_losses(self) -> None:
+        """Check the weights of the classes.
+
+        Raises:
+            SettingError: If their number is wrong.
+        """
+        weights = self.hparams['class_weights']
+        count: int = self.hparams['num_classes']
+        if weights is not None and len(weights) != count:
+            raise SettingError(
+                f'class_weights has {len(weights)} entries, num_classes={count} needs '
+                f'{count}'
+            )
+        values = torch.ones(count) if weights is None else torch.tensor(weights)
+        self.register_buffer('class_weights', values.float(), persistent=False)
 
     def configure_metrics(self) -> None:
         """Create the metrics of each split.
@@ -68,6 +79,40 @@ class EvaluatedClassMaps(ClassMaps):
                 self.confusions[f'{split}_{labels}'] = MulticlassConfusionMatrix(
                     count, ignore_index=IGNORED
                 )
+
+    def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
+        """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C).
+
+        BCE is the mean over what is known.
+        """
+        if self.hparams['task'] == 'multiclass':
+            target = presence.argmax(dim=1)
+            return F.cross_entropy(logits, target, self.class_weights)
+        known = (presence != UNKNOWN).to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(
+            logits, presence * known, self.class_weights * known, reduction='sum'
+        )
+        return loss / known.sum().clamp(min=1)
+
+    def label_loss(
+        self,
+        logits: Tensor,
+        patch_logits: Tensor | None,
+        presence: Tensor,
+        least_share: float,
+    ) -> Tensor:
+        """Return the loss of the class tokens plus that of the patch head."""
+        loss = self.image_loss(logits.float(), presence)
+        if patch_logits is not None:
+            pooled = pool_patch_logits(
+                patch_logits.float(),
+                self.hparams['patch_pooling'],
+                least_share=least_share,
+            )
+            loss = loss + self.hparams['patch_loss_weight'] * self.image_loss(
+                pooled, presence
+            )
+        return loss
 
     def validation_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0

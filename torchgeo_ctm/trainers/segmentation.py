@@ -96,19 +96,13 @@ class SegmentationPredictor(SideBySide):
         logits: Tensor = self.model(self.scaling(x.float()))
         return logits
 
-    def predict_step(
-        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> Mapping[str, Tensor]:
+    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what a scene is decided from.
 
         Returns:
             ``scores`` and ``maps``: the share of each class (B, C, H, W); ``probs``:
             its mean over the image (B, C).
         """
-        return self._predict_batch(batch)
-
-    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what :meth:`predict_step` returns, all images at once."""
         scores = self._shares(batch['image'])
         if self.hparams['map_labels'] == 'true':
             scores = posterior(scores, self.presence(batch) > 0)

@@ -144,7 +144,9 @@ class SideBySide(pl.LightningModule):
             self._lanes.close()
             self._lanes = None
 
-    def _predict_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    def predict_step(
+        self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> Mapping[str, Tensor]:
         """Return what :meth:`predict_images` returns, or will have returned."""
         if self._lanes is None:
             return self.predict_images(batch)
