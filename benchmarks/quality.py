@@ -32,9 +32,9 @@ from torchgeo.trainers import ClassificationTask, SemanticSegmentationTask
 
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.datasets import DFC2020, SyntheticLandCover
-from torchgeo_ctm.inference.pseudomask import posterior, present_classes, resize
-from torchgeo_ctm.inference.refine import soft_assignment
 from torchgeo_ctm.labels import class_shares
+from torchgeo_ctm.maps.class_maps import posterior, present_classes, resize
+from torchgeo_ctm.maps.refine import soft_assignment
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import summarise

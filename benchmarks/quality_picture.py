@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchgeo_ctm.datasets import DFC2020
-from torchgeo_ctm.inference.figures import add_legend, draw_mask, rgb_indices, stretch
+from torchgeo_ctm.plots import add_legend, draw_mask, rgb_indices, stretch
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 #: Test tiles that are drawn, the first ones.

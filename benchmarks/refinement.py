@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from torchgeo_ctm.inference.pseudomask import posterior
-from torchgeo_ctm.inference.refine import soft_assignment
+from torchgeo_ctm.maps.class_maps import posterior
+from torchgeo_ctm.maps.refine import soft_assignment
 
 BANDS, CLASSES, PATCH, PIXELS = 13, 8, 8, 1 << 20
 

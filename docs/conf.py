@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from torchgeo_ctm import __version__
+from torchgeo_ctm.version import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / '_extensions'))
 

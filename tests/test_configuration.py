@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.labels.label_files import (
+from tests.fakes.label_files import (
     SCENE,
     write_class_raster,
     write_squares,

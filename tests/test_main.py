@@ -16,10 +16,10 @@ import rasterio
 import torch
 
 from tests.conftest import WriteScene, scene_pixels
-from torchgeo_ctm import __version__
 from torchgeo_ctm.commands import COMMANDS
 from torchgeo_ctm.main import main
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.version import __version__
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,14 +8,14 @@ The public names below are imported when they are first used, so that
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .datamodules import DFC2020DataModule, SceneDataModule, SyntheticDataModule
     from .datasets import DFC2020, SceneWindows, SyntheticLandCover
     from .models import ClassTokenViT
     from .prediction import predict_scene
     from .trainers import ClassTokenMaskingTask
-
-__version__ = '0.1.0'
 
 __all__ = [
     'DFC2020',

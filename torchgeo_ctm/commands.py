@@ -291,7 +291,7 @@ def stats(
             _check_file(Path(path), overwrite, suffix)
             _check_other(Path(path), config)
     _check_given(config=config)
-    from . import statistics
+    from .reports import statistics
 
     measured = statistics.measure(config, limit=limit, nodata=nodata)
     for line in statistics.report(measured):
@@ -325,7 +325,7 @@ def describe(
     if output is not None:
         _check_file(Path(output), overwrite, '.png')
     _check_given(config=config)
-    from . import description
+    from .reports import describe as description
 
     described = description.describe(config, split=split, limit=limit, nodata=nodata)
     for line in description.report(described):

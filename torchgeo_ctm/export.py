@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import __version__
 from .errors import ExportWarning, OutputError, SettingError
 from .export_formats import ALLOWED, LIBRARIES, OPSETS, record, to_onnx, to_pt2, write
 from .inference.geotiff import check_file, check_not_input
-from .inference.pseudomask import resize
+from .maps.class_maps import resize
 from .scaling import SENTINEL2_BANDS, BandScaling, band_key, is_reflectance
 from .trainers import ClassTokenMaskingTask, load_task
+from .version import __version__
 
 #: How many random windows are drawn, and how many of them are compared.
 DRAWN, COMPARED = 24, 8

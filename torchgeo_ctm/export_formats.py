@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from . import __version__
 from .errors import OutputError
 from .inference.geotiff import temporary_path
+from .version import __version__
 
 #: What the extra ``onnx`` brings: writes, is asked by PyTorch's exporter, reads back.
 LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')

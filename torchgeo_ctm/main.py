@@ -12,9 +12,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
-from . import __version__
 from .commands import COMMANDS
 from .errors import CTMError, CTMWarning, nearest
+from .version import __version__
 
 
 class OneLineParser(ArgumentParser):

@@ -21,9 +21,9 @@ from .errors import DataError, SettingError, nearest
 from .inference.chip_writer import ChipMaskWriter
 from .inference.geotiff import check_not_input
 from .inference.products import product_paths
-from .inference.pseudomask import MapRule, MapSource
 from .inference.scene_mask import SceneMask
 from .inference.writer import PseudoMaskWriter
+from .maps.class_maps import MapRule, MapSource
 from .scoring import confusion_matrix, summarise
 from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
 

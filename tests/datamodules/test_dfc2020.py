@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.datasets.fake_dfc2020 import write_contest, write_dfc2020
+from tests.fakes.dfc2020 import write_contest, write_dfc2020
 from torchgeo_ctm.datamodules import (
     ChipDataModule,
     DFC2020DataModule,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests import command
 from tests.conftest import tiny_task
-from tests.datasets.fake_image_folders import (
+from tests.fakes.image_folders import (
     paint,
     write_ade20k,
     write_coco,

@@ -8,14 +8,7 @@ import torch
 from torchgeo.trainers import SemanticSegmentationTask
 
 from tests.conftest import scene_pixels
-from tests.datasets.fake_masks import (
-    CLASSES,
-    COLORS,
-    coded,
-    place,
-    write_image,
-    write_mask,
-)
+from tests.fakes.masks import CLASSES, COLORS, coded, place, write_image, write_mask
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
 from torchgeo_ctm.errors import CTMError, LabelError, SceneError, SettingError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling

@@ -9,8 +9,8 @@ import rasterio
 import torch
 
 from tests.conftest import WriteScene, scene_pixels, tiny_task
-from tests.datasets.labelled_scenes import RuleLabels
-from tests.labels.label_files import write_squares
+from tests.fakes.label_files import write_squares
+from tests.fakes.labeled_scenes import RuleLabels
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
 from torchgeo_ctm.labels import PolygonLabels

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torchgeo.datasets import DatasetNotFoundError
 
-from tests.datasets.fake_image_folders import write_ade20k
-from tests.datasets.serve import pack, served
+from tests.fakes.image_folders import write_ade20k
+from tests.fakes.serve import pack, served
 from torchgeo_ctm.datasets import ADE20K, ade20k
 from torchgeo_ctm.errors import DataError
 

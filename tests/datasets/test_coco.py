@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from torchgeo.datasets import DatasetNotFoundError
 
-from tests.datasets.fake_image_folders import every, write_coco
-from tests.datasets.serve import pack, served
+from tests.fakes.image_folders import every, write_coco
+from tests.fakes.serve import pack, served
 from torchgeo_ctm.datasets import COCO, coco
 from torchgeo_ctm.errors import DataError, SettingError
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torchgeo.datasets import DatasetNotFoundError
 
-from tests.datasets.fake_dfc2020 import Georeference, write_contest, write_dfc2020
+from tests.fakes.dfc2020 import Georeference, write_contest, write_dfc2020
 from torchgeo_ctm.datasets import DFC2020
 from torchgeo_ctm.errors import (
     BandError,

@@ -16,7 +16,7 @@ from torchgeo.samplers import (
     RandomGeoSampler,
 )
 
-from tests.datasets.fake_dfc2020 import Georeference, write_contest, write_dfc2020
+from tests.fakes.dfc2020 import Georeference, write_contest, write_dfc2020
 from torchgeo_ctm.datasets import DFC2020, DFC2020Geo
 from torchgeo_ctm.errors import DataError, GridError, SettingError
 

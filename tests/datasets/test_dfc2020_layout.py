@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.datasets.fake_dfc2020 import write_contest, write_dfc2020
+from tests.fakes.dfc2020 import write_contest, write_dfc2020
 from torchgeo_ctm.datasets import DFC2020
 from torchgeo_ctm.datasets.dfc2020_layout import (
     PROTOCOLS,

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from torchgeo.datasets import DatasetNotFoundError
 
-from tests.datasets.fake_image_folders import every, write_endotect
-from tests.datasets.serve import pack, served
+from tests.fakes.image_folders import every, write_endotect
+from tests.fakes.serve import pack, served
 from torchgeo_ctm.datasets import EndoTect, endotect
 from torchgeo_ctm.datasets.image_splits import SPLITS
 

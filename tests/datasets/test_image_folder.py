@@ -7,13 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.datasets.fake_image_folders import (
-    blocks,
-    every,
-    paint,
-    save,
-    write_image_folder,
-)
+from tests.fakes.image_folders import blocks, every, paint, save, write_image_folder
 from torchgeo_ctm.datasets import ImageFolder
 from torchgeo_ctm.datasets.image_splits import SPLITS, drawn_split
 from torchgeo_ctm.datasets.mask_classes import pascal_colors

@@ -5,7 +5,7 @@ import pytest
 import torch
 from affine import Affine
 
-from tests.datasets.fake_masks import coded, place, write_image, write_mask
+from tests.fakes.masks import coded, place, write_image, write_mask
 from torchgeo_ctm.datasets import SceneWindows
 from torchgeo_ctm.datasets.ground_chips import GroundSampler, query_of, side_by_side
 from torchgeo_ctm.datasets.ground_pieces import Piece, split_ground

@@ -5,14 +5,7 @@ import pytest
 import torch
 from torchgeo.datasets import DatasetNotFoundError, IntersectionDataset, RasterDataset
 
-from tests.datasets.fake_masks import (
-    CLASSES,
-    COLORS,
-    coded,
-    place,
-    write_image,
-    write_mask,
-)
+from tests.fakes.masks import CLASSES, COLORS, coded, place, write_image, write_mask
 from torchgeo_ctm.datasets import PseudoMasks
 from torchgeo_ctm.datasets.pseudo_masks import legend
 from torchgeo_ctm.errors import DataError, LabelError, SettingError

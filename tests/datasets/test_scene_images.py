@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.datasets.fake_masks import coded, place, write_image
+from tests.fakes.masks import coded, place, write_image
 from torchgeo_ctm.datasets import SceneImages, SceneWindows
 from torchgeo_ctm.datasets.scene_images import OPEN
 from torchgeo_ctm.errors import GridError, SettingError

@@ -8,8 +8,8 @@ from torchgeo.datasets import DatasetNotFoundError
 from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from tests.datasets.fake_image_folders import every, write_voc2012
-from tests.datasets.serve import pack, served
+from tests.fakes.image_folders import every, write_voc2012
+from tests.fakes.serve import pack, served
 from torchgeo_ctm.datasets import VOC2012
 from torchgeo_ctm.errors import DataError, SettingError
 

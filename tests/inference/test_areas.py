@@ -8,10 +8,9 @@ import rasterio
 import shapely
 from affine import Affine
 
+from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.errors import GridError
 from torchgeo_ctm.inference.areas import PixelAreas, class_areas
-
-from .class_rasters import NAMES, UTM, random_classes, write_classes
 
 GRIDS = {
     'utm': ('EPSG:32630', UTM),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.fakes.class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.errors import GridError, SceneError
 from torchgeo_ctm.inference.masks import (
     class_colors,
@@ -13,8 +14,6 @@ from torchgeo_ctm.inference.masks import (
     open_raster,
     strips,
 )
-
-from .class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
 
 
 def test_names_and_colours_are_read_back(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchgeo_ctm.inference.mosaic import RowMosaic
-from torchgeo_ctm.inference.pseudomask import resize
+from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.windows import WindowPlan, split_evenly
 
 

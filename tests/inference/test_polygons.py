@@ -9,11 +9,10 @@ import shapely
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
+from tests.fakes.class_rasters import random_classes, write_classes
 from torchgeo_ctm.inference import polygons as module
 from torchgeo_ctm.inference.masks import open_mask
 from torchgeo_ctm.inference.polygons import polygons, sieved
-
-from .class_rasters import random_classes, write_classes
 
 
 def gdal_polygons(path: Path) -> NDArray[Any]:

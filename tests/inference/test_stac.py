@@ -17,10 +17,9 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
 from referencing import Registry, Resource
 
+from tests.fakes.class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.errors import GridError, OutputError
 from torchgeo_ctm.inference.stac import write_item
-
-from .class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
 
 NOTHING: Mapping[str, Any] = {}
 

@@ -3,10 +3,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.fakes.class_rasters import COLORS, NAMES
 from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.inference.style import write_style
-
-from .class_rasters import COLORS, NAMES
 
 
 def test_one_style_serves_raster_and_polygons(tmp_path: Path) -> None:

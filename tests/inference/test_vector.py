@@ -10,12 +10,11 @@ import rasterio
 import rasterio.features
 from affine import Affine
 
+from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.errors import GridError, OutputError, SceneError, SettingError
 from torchgeo_ctm.inference import polygons, vector
 from torchgeo_ctm.inference.areas import class_areas
 from torchgeo_ctm.inference.vector import check_vector_output, vectorize
-
-from .class_rasters import NAMES, UTM, random_classes, write_classes
 
 SUFFIXES = ('.gpkg', '.fgb', '.parquet')
 COLUMNS = ['class', 'name', 'area_ha', 'confidence', 'geometry']

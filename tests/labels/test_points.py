@@ -6,11 +6,7 @@ import pytest
 import shapely
 from affine import Affine
 
-from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
-from torchgeo_ctm.labels import PointLabels, check_overlap
-from torchgeo_ctm.windows import Grid
-
-from .label_files import (
+from tests.fakes.label_files import (
     SCENE,
     UTM32,
     UTM33,
@@ -21,6 +17,9 @@ from .label_files import (
     write_points,
     write_table,
 )
+from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.labels import PointLabels, check_overlap
+from torchgeo_ctm.windows import Grid
 
 CLASSES = ('Forest', 'Urban', 'Water')
 

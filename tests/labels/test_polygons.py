@@ -12,17 +12,7 @@ import shapely
 from affine import Affine
 from torch.utils.data import DataLoader, Dataset
 
-from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
-from torchgeo_ctm.labels import PolygonLabels, check_overlap, check_sizes
-from torchgeo_ctm.labels.clipped_areas import (
-    clipped_areas,
-    disjoint,
-    polygon_parts,
-    subdivided,
-)
-from torchgeo_ctm.windows import Grid
-
-from .label_files import (
+from tests.fakes.label_files import (
     SCENE,
     UTM32,
     UTM33,
@@ -32,6 +22,15 @@ from .label_files import (
     write_features,
     write_squares,
 )
+from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.labels import PolygonLabels, check_overlap, check_sizes
+from torchgeo_ctm.labels.clipped_areas import (
+    clipped_areas,
+    disjoint,
+    polygon_parts,
+    subdivided,
+)
+from torchgeo_ctm.windows import Grid
 
 CLASSES = ('Forest', 'Water')
 

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torchgeo.datamodules import SEN12MSDataModule
 
+from tests.fakes.label_files import (
+    SCENE,
+    TRANSFORM,
+    UTM32,
+    UTM33,
+    named,
+    window,
+    write_class_raster,
+)
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
 from torchgeo_ctm.labels import (
     IGBP,
@@ -21,16 +30,6 @@ from torchgeo_ctm.labels import (
     raster_files,
 )
 from torchgeo_ctm.windows import Grid
-
-from .label_files import (
-    SCENE,
-    TRANSFORM,
-    UTM32,
-    UTM33,
-    named,
-    window,
-    write_class_raster,
-)
 
 MAP = {1: 'Forest', 2: 'Water'}
 CLASSES = ('Forest', 'Water')

@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.fakes.label_files import SCENE, named, window, write_table
 from torchgeo_ctm.errors import LabelError, LabelWarning
 from torchgeo_ctm.labels import TableLabels, check_overlap
-
-from .label_files import SCENE, named, window, write_table
 
 CLASSES = ('Forest', 'Water')
 GRID = window(0, 0)

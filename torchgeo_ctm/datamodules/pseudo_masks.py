@@ -16,8 +16,6 @@ from ..datasets.ground_chips import GroundSampler, side_by_side
 from ..datasets.ground_pieces import split_ground
 from ..datasets.paired import PairedDatasets, pair
 from ..datasets.pseudo_masks import IGNORED, PseudoMasks, legend
-from ..datasets.scene import SceneWindows
-from ..datasets.sources import RASTER_SUFFIXES, find_source
 from ..errors import SceneError, SettingError
 from ..scaling import (
     SENTINEL2_BANDS,
@@ -26,6 +24,8 @@ from ..scaling import (
     band_key,
     build_scaling,
 )
+from ..scenes.scene import SceneWindows
+from ..scenes.sources import RASTER_SUFFIXES, find_source
 
 #: Encoders of segmentation networks halve the size five times.
 STEP = 32

@@ -10,10 +10,6 @@ from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows, Thumbnail
-from ..datasets.labelled_batches import EvaluationBatches, TrainingBatches
-from ..datasets.labelled_windows import LabelledScene, LabelledWindows
-from ..datasets.scene_splits import SceneSplits
-from ..datasets.split import Split
 from ..errors import LabelError, SettingError
 from ..labels import (
     LabelSource,
@@ -24,7 +20,11 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
+from ..samplers.blocks import Split
+from ..samplers.labeled_scene import LabelledScene, LabelledWindows
+from ..samplers.splits import SceneSplits
 from ..windows import Grid
+from .loaders import EvaluationBatches, TrainingBatches
 
 #: What tells labels. Ours by name too: a configuration may name any class with exactly
 #: the signatures of the protocol, and these promise more than it asks for.
@@ -41,9 +41,9 @@ class SceneDataModule(NonGeoDataModule):
     each by bands of rows. With *labels*, the same scenes also serve ``fit``,
     ``validate`` and ``test``: their ground is cut into blocks for training, validation
     and test, so that no two splits share ground
-    (:class:`~torchgeo_ctm.datasets.scene_splits.SceneSplits`). Training draws windows
+    (:class:`~torchgeo_ctm.samplers.splits.SceneSplits`). Training draws windows
     at random, other ones in every epoch
-    (:class:`~torchgeo_ctm.datasets.window_draws.WindowDraws`); validation and test
+    (:class:`~torchgeo_ctm.samplers.neighborhoods.WindowDraws`); validation and test
     take those that lie side by side. Windows without a label, or of which more than
     half is empty, are left out and counted.
 

@@ -1,15 +1,15 @@
 """Data sets: one file each."""
 
+from ..scenes.batches import SceneBatches, Thumbnail
+from ..scenes.scene import SceneWindows
 from .ade20k import ADE20K
-from .batches import SceneBatches, Thumbnail
 from .coco import COCO
 from .dfc2020 import DFC2020
 from .dfc2020_geo import DFC2020Geo
 from .endotect import EndoTect
 from .image_folder import ImageFolder
-from .labelled import LabelledDataset, LabelledSampler
+from .labeled import LabelledDataset, LabelledSampler
 from .pseudo_masks import PseudoMasks
-from .scene import SceneWindows
 from .scene_images import SceneImages
 from .synthetic import SyntheticLandCover, write_scene
 from .voc2012 import VOC2012

@@ -11,8 +11,8 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import NodataWarning, SceneError
+from ..scenes.scene import open_scene
 from ..windows import Grid, Window
-from .scene import open_scene
 
 
 def stated_grid(path: Path) -> Grid | None:

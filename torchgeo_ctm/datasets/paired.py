@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import IntersectionDataset
 
 from ..errors import DataError, GridError, LabelWarning
+from ..scenes.scene import SceneWindows
 from ..windows import Grid
 from .pseudo_masks import MaskFacts, PseudoMasks
-from .scene import SceneWindows
 from .scene_images import SceneImages
 
 #: How far pixels may lie off each other, in pixels, and still be the same.

@@ -10,9 +10,9 @@ from pyproj import CRS
 from rasterio.transform import array_bounds
 
 from ..errors import SettingError
+from ..scenes.scene import SceneWindows
 from ..windows import Window
 from .fixed_grid import TOLERANCE, FixedGridDataset
-from .scene import SceneWindows
 
 #: Files that stay open between samples; TorchGeo's RasterDataset keeps as many.
 OPEN = 128

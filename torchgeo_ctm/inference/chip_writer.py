@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 from torch import Tensor
 
-from .. import __version__
 from ..errors import OutputError
+from ..maps.class_maps import resize
+from ..maps.refine import refinement_tag
+from ..version import __version__
 from ..windows import Grid
 from .arrays import ArrayRows
 from .geotiff import RasterRows, product_path
-from .pseudomask import resize
-from .refine import refinement_tag
 
 
 class ChipMaskWriter(BasePredictionWriter):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .figures import add_legend, draw_mask, rgb_indices, stretch
+from ..plots import add_legend, draw_mask, rgb_indices, stretch
 
 COLUMNS = 5
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..maps.refine import COMPONENTS
 from .mosaic import CHUNK
-from .refine import COMPONENTS
 
 GIGABYTE = 1e9
 #: Python, PyTorch, GDAL and Lightning themselves, in bytes; measured.

@@ -12,8 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from ..errors import OutputError
+from ..plots import quick_look
 from ..windows import Grid
-from .figures import quick_look
 from .geotiff import RasterRows, check_file, check_output, product_path, temporary_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE, give_back

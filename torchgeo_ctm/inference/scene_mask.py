@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rasterio.io import DatasetReader
 
+from ..plots import mask_figure
 from .areas import class_areas
-from .figures import mask_figure
 from .masks import class_colors, class_names, open_mask
 
 

@@ -22,8 +22,8 @@ from .areas import PixelAreas
 from .geotiff import check_file, check_not_input, temporary_path
 from .masks import class_names, open_confidence, open_mask
 from .memory import give_back
-from .patches import Patches, find_patches
 from .polygons import polygons, sieved
+from .regions import Patches, find_patches
 
 #: GDAL's driver by suffix; only GeoPackage can be written piece by piece.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}

@@ -14,16 +14,16 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import __version__
 from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
+from ..maps.refine import refinement_tag
+from ..plots import rgb_indices
 from ..reflectance import reflectance_complaint
 from ..scaling import is_reflectance
-from .figures import rgb_indices
+from ..version import __version__
 from .geotiff import check_not_input, check_output
 from .journal import ScoreJournal
 from .memory import estimate
 from .products import ProductOptions, Products, check_products
-from .refine import refinement_tag
 from .scene_run import SHARE, SceneRun, say_what_was_found
 
 #: Longest side of the quick look's scene, in pixels.

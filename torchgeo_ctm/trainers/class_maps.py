@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torchgeo.trainers import BaseTask
 
 from ..errors import SettingError, nearest
-from ..inference.figures import attention_figure
-from ..inference.pseudomask import (
+from ..labels import class_shares, presence_from_mask
+from ..labels.shares import classes_of_values
+from ..maps.class_maps import (
     RULES,
     UNLIKELY,
     MapRule,
@@ -20,10 +21,9 @@ from ..inference.pseudomask import (
     posterior,
     present_classes,
 )
-from ..inference.refine import REFINEMENTS
-from ..labels import class_shares, presence_from_mask
-from ..labels.shares import classes_of_values
+from ..maps.refine import REFINEMENTS
 from ..models import ClassTokenViT
+from ..plots import attention_figure
 from ..scaling import BandScaling
 from .side_by_side import SideBySide
 

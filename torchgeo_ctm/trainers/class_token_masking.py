@@ -12,10 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models._api import WeightsEnum
 
-from .. import __version__
 from ..errors import SettingError, nearest
-from ..inference.pseudomask import MapRule, MapSource
-from ..inference.refine import Refinement, RefinementOptions
 from ..losses import (
     DiversityForm,
     PatchPooling,
@@ -23,10 +20,13 @@ from ..losses import (
     gate_penalty,
     narrowing_share,
 )
+from ..maps.class_maps import MapRule, MapSource
+from ..maps.refine import Refinement, RefinementOptions
 from ..models import ClassTokenViT
 from ..models.parameter_groups import parameter_groups
 from ..models.registry import BUILDERS
 from ..scaling import ScalingOptions, build_scaling, resolve_bands
+from ..version import __version__
 from .class_maps import filled
 from .evaluation import EvaluatedClassMaps
 from .optimizers import build_optimizer, cosine_schedule
@@ -149,7 +149,7 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
                 by its probability, for rule 'argmax' alone.
             refinement: 'soft_assignment' lets the bands of each image move the
                 scores from patches to pixels, for rule 'argmax' alone; see
-                :func:`~torchgeo_ctm.inference.refine.soft_assignment`.
+                :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
             refinement_options: Its ``rounds``, ``likelihood``, ``neighbours`` and
                 ``trust``, where they differ from the defaults.
             self_training: From half of the run on, the patch head also learns from

@@ -15,9 +15,9 @@ from torchmetrics.classification import (
 )
 
 from ..errors import SettingError
-from ..inference.figures import map_figure
-from ..inference.pseudomask import class_maps
 from ..losses import pool_patch_logits
+from ..maps.class_maps import class_maps
+from ..plots import map_figure
 from ..scoring import iou_from_confusion, mean_of_known
 from .class_maps import IGNORED, UNKNOWN, ClassMaps, filled
 from .metrics import BestShift, MeanAveragePrecision

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from ..errors import SettingError
-from ..inference.refine import check_refinement
 from ..losses import check_pooling_warmup
+from ..maps.refine import check_refinement
 from .self_training import check_self_training
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchgeo.trainers import SemanticSegmentationTask
 
 from ..errors import SettingError
-from ..inference.pseudomask import dihedral, posterior, resize
 from ..labels import presence_from_mask
+from ..maps.class_maps import dihedral, posterior, resize
 from ..scaling import build_scaling, resolve_bands
 from .side_by_side import SideBySide
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inference.pseudomask import posterior, present_classes
-from ..inference.refine import check_options, soft_assignment
+from ..maps.class_maps import posterior, present_classes
+from ..maps.refine import check_options, soft_assignment
 
 #: Share of a run over which the weight rises, so that the loss does not jump.
 RISE = 0.1
@@ -65,7 +65,7 @@ def patch_targets(
         presence: Probability of each class, 1 or 0 where it is known, (B, C).
         image: Images (B, bands, H, W), in any units.
         valid: Pixels that hold data (B, H, W) bool; None: all.
-        options: Of :func:`~torchgeo_ctm.inference.refine.soft_assignment`.
+        options: Of :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
 
     Returns:
         Shares (B, C, h, w), float32, that sum to 1 over the classes, without gradient.

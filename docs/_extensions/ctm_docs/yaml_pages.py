@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 
 from torchgeo_ctm import datamodules, labels, scaling, trainers
-from torchgeo_ctm.inference import refine
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
+from torchgeo_ctm.maps import refine
 from torchgeo_ctm.models import ClassTokenViT
 from torchgeo_ctm.trainers.options import PruningOptions
 from torchgeo_ctm.trainers.self_training import SelfTrainingOptions

@@ -1,0 +1,184 @@
+"""Every configuration through the real ``torchgeo`` command, on small real files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+from tests.commands import succeeded, torchgeo
+from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.fakes.dfc2020 import write_contest, write_dfc2020
+from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+SMALL_MODEL = [
+    '--model.init_args.model_options={embed_dim: 16, depth: 2, num_heads: 2}'
+]
+
+
+def predict(scene: Path, checkpoint: Path, folder: Path, *more: str) -> None:
+    """Map a scene into ``mask.tif`` through the configuration for scenes."""
+    arguments: list[object] = ['--config', CONFIGS / 'scene.yaml']
+    arguments += ['--ckpt_path', checkpoint]
+    arguments += [f'--data.init_args.scene={scene}', '--trainer.accelerator=cpu']
+    succeeded(torchgeo('predict', *arguments, *more, cwd=folder))
+
+
+def fit_arguments(name: str, root: Path) -> list[str]:
+    """What a test adds to a configuration: less of everything."""
+    tiles = [
+        '--data.init_args.img_size=64',
+        '--data.init_args.batch_size=1',
+        '--data.init_args.num_workers=0',
+        '--model.init_args.img_size=64',
+        '--trainer.precision=32-true',
+    ]
+    data = {
+        'synthetic': [
+            '--data.dict_kwargs.num_tiles=[4,2,2]',
+            '--data.dict_kwargs.size=32',
+            '--data.init_args.img_size=32',
+            '--data.init_args.batch_size=2',
+            '--model.init_args.img_size=32',
+        ],
+        'paper_dfc2020': [
+            *tiles,
+            (
+                '--model.init_args.model_options={embed_dim: 16, depth: 2, '
+                'num_heads: 2, qkv_bias: false, norm_eps: 1.0e-5, final_norm: false}'
+            ),
+        ],
+        'dfc2020': tiles,
+        'dfc2020_s1s2': tiles,
+    }[name]
+    return [
+        '--config',
+        str(CONFIGS / f'{name}.yaml'),
+        f'--data.dict_kwargs.root={root}',
+        '--trainer.accelerator=cpu',
+        '--trainer.max_epochs=1',
+        *SMALL_MODEL,
+        *data,
+    ]
+
+
+def test_every_configuration_is_driven() -> None:
+    driven = {'synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020', 'scene'}
+    # tests/datamodules/test_image_folder.py
+    driven |= {'ade20k', 'voc2012', 'coco', 'endotect'}
+    # by tests/test_torchgeo_data.py
+    driven |= {'bigearthnet', 'landcoverai', 'sen12ms', 'l8biome'}
+    # by tests/test_training_from_scenes.py
+    driven |= {'scene_training'}
+    # by tests/test_segmentation_stage.py
+    driven |= {'segmentation'}
+    assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name', ['synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020']
+)
+def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) -> None:
+    root = tmp_path / 'data'
+    if name == 'paper_dfc2020':
+        write_contest(root, validation=2, test=2, block=16)
+    elif name != 'synthetic':
+        write_dfc2020(root)
+    arguments = fit_arguments(name, root)
+    succeeded(torchgeo('fit', *arguments, cwd=tmp_path))
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    assert list(tmp_path.glob('output/**/events.out.tfevents.*'))
+    printed = succeeded(
+        torchgeo('test', *arguments, '--ckpt_path', checkpoint, cwd=tmp_path)
+    )
+    for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
+        assert metric in printed
+    scene = write_scene()
+    if name == 'dfc2020_s1s2':
+        decibels = scene_pixels(70, 90, 15).astype(np.float32)
+        decibels[13:] = decibels[13:] / 100 - 40
+        bands = (*SENTINEL2_BANDS, 'VV', 'VH')
+        scene = write_scene(pixels=decibels, descriptions=bands)
+    predict(scene, checkpoint, tmp_path)
+    # the same objects, so the same bytes as the other door
+    ours = predict_scene(
+        scene, checkpoint, tmp_path / 'ours.tif', progress=False, accelerator='cpu'
+    ).paths
+    theirs = tmp_path / 'mask.tif'
+    assert ours[0].read_bytes() == theirs.read_bytes()
+    assert ours[1].read_bytes() == (tmp_path / 'mask_confidence.tif').read_bytes()
+    with rasterio.open(theirs) as mask, rasterio.open(scene) as raster:
+        assert (mask.crs, mask.transform) == (raster.crs, raster.transform)
+        assert mask.tags()['CLASS_NAMES'].startswith('["Forest", "Shrubland"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rule', ['argmax', 'paint'])
+def test_two_processes_map_one_scene(
+    tmp_path: Path, write_scene: WriteScene, rule: str
+) -> None:
+    """By bands of rows; the first assembles the bytes of one process."""
+    checkpoint = save_task(decisive(tiny_task(map_rule=rule)), tmp_path / 'tiny.ckpt')
+    pixels = scene_pixels(150, 120)
+    pixels[:, 40:70] = 0
+    scene = write_scene(pixels=pixels, nodata=0)
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        strategy = 'ddp' if processes > 1 else 'auto'
+        predict(
+            scene,
+            checkpoint,
+            folder,
+            f'--trainer.devices={processes}',
+            f'--trainer.strategy={strategy}',
+        )
+    for name in ('mask.tif', 'mask_confidence.tif', 'mask.qml'):
+        one, two = (tmp_path / n / name for n in '12')
+        assert one.read_bytes() == two.read_bytes()
+    assert not [path for path in (tmp_path / '2').iterdir() if path.name[0] == '.']
+
+
+@pytest.mark.slow
+def test_two_processes_train_alike(tmp_path: Path) -> None:
+    """Plain ddp: no parameter without a gradient, metrics gathered once."""
+    arguments = fit_arguments('synthetic', tmp_path / 'data')
+    succeeded(
+        torchgeo(
+            'fit',
+            *arguments,
+            # one step an epoch here, and ddp complains at the second
+            '--trainer.max_epochs=3',
+            '--trainer.devices=2',
+            '--trainer.strategy=ddp',
+            cwd=tmp_path,
+        )
+    )
+    assert list(tmp_path.glob('output/**/last.ckpt'))
+
+
+@pytest.mark.slow
+def test_a_data_folder_without_tiles_says_so(tmp_path: Path) -> None:
+    (tmp_path / 'data' / 'dfc2020_s1s2').mkdir(parents=True)
+    for split in ('train', 'val', 'test'):
+        path = tmp_path / 'data' / 'dfc2020_s1s2' / f'dfc-{split}-new.csv'
+        path.write_text('ROIs0000_validation_dfc_0_p0.tif\n')
+    arguments = fit_arguments('dfc2020', tmp_path / 'data')
+    done = torchgeo('fit', *arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert 'needed are GeoTIFF tiles in' in last
+
+
+def test_configurations_name_every_class_once() -> None:
+    for name in ('synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020'):
+        config: Any = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
+        model = config['model']['init_args']
+        assert len(set(model['class_names'])) == model['num_classes']
+        assert len(set(model['class_colors'])) == model['num_classes']

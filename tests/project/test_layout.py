@@ -1,0 +1,175 @@
+"""Every file imports only what the house plan allows it to import."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / 'torchgeo_ctm'
+
+EVERYTHING = {'*'}
+#: Which of our own modules a file, or a room, may import (CONTRIBUTING.md).
+ARROWS: dict[str, set[str]] = {
+    # floor 0: facts
+    'version': set(),
+    'errors': set(),
+    # floor 1: grids, tensors, numbers
+    'windows': {'errors'},
+    'scaling': {'errors'},
+    'losses': {'errors'},
+    'maps': {'errors'},
+    # floor 2
+    'labels': {'windows', 'errors'},
+    'scenes': {'windows', 'scaling', 'errors'},
+    'models': {'scaling', 'errors'},
+    'reflectance': {'scaling', 'errors'},
+    'scoring': {'windows', 'errors'},
+    'plots': {'scaling', 'errors'},
+    # floor 3
+    'samplers': {'scenes', 'labels', 'windows', 'errors'},
+    'datasets': {'scenes', 'labels', 'windows', 'scaling', 'errors'},
+    # floor 4
+    'datamodules': {
+        'datasets',
+        'samplers',
+        'scenes',
+        'labels',
+        'windows',
+        'scaling',
+        'errors',
+    },
+    'trainers': {
+        'models',
+        'maps',
+        'losses',
+        'labels',
+        'scaling',
+        'scoring',
+        'plots',
+        'errors',
+        'version',
+    },
+    'inference': {
+        'maps',
+        'plots',
+        'windows',
+        'scaling',
+        'reflectance',
+        'errors',
+        'version',
+    },
+    # floor 5: what joins the rooms
+    'configuration_faults': {'errors'},
+    'configuration': {'configuration_faults', 'trainers', 'scaling', 'errors'},
+    'value_counts': set(),
+    'export_formats': {'inference', 'errors', 'version'},
+    'export': {
+        'export_formats',
+        'trainers',
+        'inference',
+        'maps',
+        'scaling',
+        'errors',
+        'version',
+    },
+    'prediction': EVERYTHING,
+    'reports': EVERYTHING,
+    'demo': EVERYTHING,
+    'commands': EVERYTHING,
+    'main': {'commands', 'errors', 'version'},
+    '__init__': EVERYTHING,
+}
+#: Who may import a library that has one door.
+DOORS: dict[str, set[str]] = {
+    'timm': {'models'},
+    'rasterio': {'scenes', 'samplers', 'datasets', 'inference', 'scoring', 'labels'},
+    'lightning': {
+        'datamodules',
+        'trainers',
+        'inference.writer',
+        'inference.chip_writer',
+        'demo',
+        'prediction',
+        'configuration',
+        'reports.chips',
+    },
+    'geopandas': {'labels', 'datasets.fixed_grid', 'inference.vector'},
+    'pyogrio': {'inference.vector'},
+    'pyproj': {
+        'inference.areas',
+        'inference.vector',
+        'labels',
+        'scenes',
+        'samplers',
+        'datasets',
+    },
+    'pystac': {'inference.stac'},
+    'onnx': {'export_formats'},
+    'onnxruntime': {'export_formats'},
+    'shapely': {
+        'labels',
+        'scenes',
+        'samplers',
+        'datasets',
+        'inference.polygons',
+        'inference.seams',
+        'inference.stac',
+        'inference.vector',
+    },
+}
+
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix('').parts
+    return '.'.join(part for part in parts if part != '__init__') or '__init__'
+
+
+def _imports(path: Path) -> set[tuple[bool, str]]:
+    """Return (ours, dotted name) for every import in a file."""
+    package = path.relative_to(PACKAGE).parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = list(package[: len(package) - node.level + 1])
+            if node.module:
+                found.add((True, '.'.join([*base, node.module])))
+            else:
+                names = [alias.name for alias in node.names]
+                known = [
+                    n
+                    if (PACKAGE / n).exists() or (PACKAGE / f'{n}.py').exists()
+                    else '__init__'
+                    for n in names
+                ]
+                found |= {(True, '.'.join([*base, name])) for name in known}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((False, str(node.module)))
+        elif isinstance(node, ast.Import):
+            found |= {(False, alias.name) for alias in node.names}
+    return found
+
+
+def _within(name: str, allowed: set[str]) -> bool:
+    return any(name == place or name.startswith(f'{place}.') for place in allowed)
+
+
+@pytest.mark.parametrize('path', FILES, ids=_name)
+def test_arrows(path: Path) -> None:
+    name = _name(path)
+    room = name.split('.')[0]
+    allowed = ARROWS[room] | {room}
+    if '*' in allowed:
+        return
+    for ours, imported in _imports(path):
+        assert not ours or _within(imported, allowed), f'{name} imports {imported}'
+
+
+@pytest.mark.parametrize('path', FILES, ids=_name)
+def test_doors(path: Path) -> None:
+    name = _name(path)
+    for ours, imported in _imports(path):
+        library = imported.split('.')[0]
+        if not ours and library in DOORS:
+            assert _within(name, DOORS[library]), f'{name} imports {library}'

@@ -1,0 +1,296 @@
+"""``torchgeo-ctm stats``: NumPy's numbers, and a configuration that trains."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchgeo.main
+import yaml
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchgeo.datamodules import NonGeoDataModule
+
+from tests.commands import succeeded
+from tests.commands import torchgeo as command
+from tests.fakes.dfc2020 import write_dfc2020
+from tests.fakes.torchgeo_configs import small_config
+from tests.integration.test_torchgeo_data import GDAL_OPTIONS
+from tests.test_main import Run, refused, run
+from torchgeo_ctm.datamodules import DFC2020DataModule
+from torchgeo_ctm.reports.statistics import PERCENTILES, BandStatistics, measure
+from torchgeo_ctm.trainers import load_task
+
+__all__ = ['run']
+
+
+class Holes(Dataset[dict[str, Tensor]]):
+    """Chips (2, 32, 32) with NaN, a ``valid`` of its own, and fill."""
+
+    def __init__(self, split: str = 'train', chips: int = 7, **_: Any) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.image = torch.randn((chips, 2, 32, 32), generator=generator) * 50 + 200
+        self.image[0, 0, :4] = torch.nan
+        self.image[1, :, 5:9] = -9999
+        self.valid = torch.rand((chips, 32, 32), generator=generator) > 0.2
+        self.label = torch.zeros(chips, 3)
+        self.label[:, 0] = 1
+        self.label[0, 1] = 1
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {
+            'image': self.image[index],
+            'valid': self.valid[index],
+            'label': self.label[index],
+        }
+
+
+class HolesDataModule(NonGeoDataModule):
+    """Divides by 10, as TorchGeo's data modules may."""
+
+    mean = torch.tensor(0.0)
+    std = torch.tensor(10.0)
+
+    def __init__(
+        self, batch_size: int = 2, num_workers: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(Holes, batch_size, num_workers, **kwargs)  # type: ignore[arg-type]
+
+
+def holes_config(path: Path, chips: int = 7, **init_args: Any) -> Path:
+    model = {
+        'in_channels': 2,
+        'num_classes': 3,
+        'bands': ['VV', 'VH'],
+        'class_names': ['Forest', 'Water', 'Urban'],
+        'scaling': {'offset': -5, 'clip': [8, 25]},
+        'img_size': 32,
+        'model_options': {'embed_dim': 16, 'depth': 1, 'num_heads': 2},
+    }
+    content = {
+        'model': {
+            'class_path': 'torchgeo_ctm.trainers.ClassTokenMaskingTask',
+            'init_args': model,
+        },
+        'data': {
+            'class_path': 'tests.reports.test_statistics.HolesDataModule',
+            'init_args': init_args,
+            'dict_kwargs': {'chips': chips},
+        },
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def valid_pixels() -> list[np.ndarray]:
+    """What is to be measured, said once more."""
+    chips = Holes()
+    valid = chips.valid & ~(chips.image == -9999).all(dim=1)
+    bands = []
+    for band in range(2):
+        values = chips.image[:, band][valid].numpy() / np.float32(10)
+        values = values[~np.isnan(values)] - np.float32(5)
+        bands.append(np.clip(values, 8, 25))
+    return bands
+
+
+def test_it_is_numpy_on_all_pixels() -> None:
+    drawn = np.random.default_rng(0).normal([[5], [-3000]], [[1], [800]], (2, 9000))
+    values = drawn.astype(np.float32)
+    statistics = BandStatistics(2)
+    for part in np.array_split(values, 13, axis=1):
+        statistics.update(part)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(statistics.mean, exact.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(statistics.std, exact.std(axis=1), rtol=1e-12)
+    for band in range(2):
+        np.testing.assert_allclose(
+            statistics.percentiles(band),
+            np.percentile(exact[band], PERCENTILES),
+            rtol=1e-12,
+        )
+
+
+@pytest.mark.parametrize('cut', [0, 1, 400, 1000])
+def test_halves_make_a_whole(cut: int) -> None:
+    values = np.random.default_rng(1).normal(10, 3, (3, 1000)).astype(np.float32)
+    values[1, ::7] = np.nan
+    values[2] = 4
+    whole, first, second = (BandStatistics(3) for _ in range(3))
+    whole.update(values)
+    first.update(values[:, :cut])
+    second.update(values[:, cut:])
+    first.merge(second)
+    np.testing.assert_array_equal(first.count, whole.count)
+    np.testing.assert_allclose(first.mean, whole.mean, rtol=1e-13)
+    np.testing.assert_allclose(first.std, whole.std, rtol=1e-12)
+    assert whole.std[2] == 0
+    for band in range(3):
+        assert first.percentiles(band) == whole.percentiles(band)
+
+
+@pytest.mark.parametrize(('batch_size', 'num_workers'), [(2, 0), (7, 0), (3, 2)])
+def test_batches_and_workers_change_nothing(
+    tmp_path: Path, batch_size: int, num_workers: int
+) -> None:
+    config = holes_config(
+        tmp_path / 'c.yaml', batch_size=batch_size, num_workers=num_workers
+    )
+    with pytest.warns(UserWarning, match='Urban'):
+        measured = measure(config, nodata=-9999, progress=False)
+    one = holes_config(tmp_path / 'one.yaml', batch_size=1)
+    with pytest.warns(UserWarning, match='Urban'):
+        alone = measure(one, nodata=-9999, progress=False)
+    for band, values in enumerate(valid_pixels()):
+        assert measured.bands.count[band] == values.size
+        assert measured.bands.mean[band] == alone.bands.mean[band]
+        assert measured.bands.std[band] == alone.bands.std[band]
+        exact = values.astype(np.float64)
+        assert measured.bands.mean[band] == pytest.approx(exact.mean(), rel=1e-6)
+        assert measured.bands.std[band] == pytest.approx(exact.std(), rel=1e-6)
+        assert measured.bands.percentiles(band) == pytest.approx(
+            np.percentile(exact, PERCENTILES).tolist(), rel=1e-6
+        )
+
+
+def test_the_command_warns_counts_and_writes(run: Run, tmp_path: Path) -> None:
+    config = holes_config(tmp_path / 'c.yaml')
+    out, numbers = tmp_path / 'stats.yaml', tmp_path / 'stats.json'
+    arguments = ('stats', '--config', config, '--output', out, '--json', numbers,
+                 '--nodata', '-9999')  # fmt: skip
+    status, printed, err = run(*arguments)
+    assert status == 0, err
+    assert 'present in none of 7 labelled chips: Urban' in err
+    assert 'present in all of 7 labelled chips: Forest' in err
+    assert '7 of 7 training chips' in printed
+    content = json.loads(numbers.read_text())
+    means = [values.astype(np.float64).mean() for values in valid_pixels()]
+    assert content['bands']['VH']['mean'] == pytest.approx(means[1], rel=1e-6)
+    assert content['percentiles_relative_error'] == 0
+    assert content['classes']['Water']['chips'] == 1
+    scaling = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
+    assert scaling['offset'] == -5
+    assert scaling['clip'] == [8, 25]
+    assert scaling['mean'] == pytest.approx(means, rel=1e-5)
+    assert not list(tmp_path.glob('.*.part'))
+    refused(run(*arguments), 'exists', '--overwrite')
+    assert run(*arguments, '--overwrite')[0] == 0
+
+
+def test_a_limit_is_spread_over_the_split(run: Run, tmp_path: Path) -> None:
+    config = holes_config(tmp_path / 'c.yaml', chips=100)
+    with pytest.warns(UserWarning):
+        measured = measure(config, limit=4, progress=False)
+    assert (measured.labels.chips, measured.total) == (4, 100)
+    images = Holes(chips=100)
+    chosen = [0, 25, 50, 75]
+    pixels = images.image[chosen, 1][images.valid[chosen]]
+    assert measured.bands.count[1] == pixels.numel()
+    refused(run('stats', '--config', config, '--limit', 0), 'limit=0', 'nearest: 1')
+
+
+def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
+    config = holes_config(tmp_path / 'c.yaml')
+    refused(
+        run('stats', '--config', tmp_path / 'none.yaml'), 'none.yaml does not exist'
+    )
+    refused(run('stats'), '--config')
+    before = config.read_text()
+    refused(
+        run('stats', '--config', config, '--output', config, '--overwrite'),
+        'is the input itself',
+    )
+    refused(run('stats', '--config', config, '--output', tmp_path / 's.txt'), 's.yaml')
+    assert config.read_text() == before
+    content = yaml.safe_load(before)
+    for section in ('model', 'data'):
+        part = {key: value for key, value in content.items() if key != section}
+        config.write_text(yaml.safe_dump(part))
+        refused(run('stats', '--config', config), f'no {section} section')
+    content['model']['init_args']['in_channels'] = 3
+    content['model']['init_args']['bands'] = ['VV', 'VH', 'HH']
+    config.write_text(yaml.safe_dump(content))
+    refused(run('stats', '--config', config), '2 bands, 3 are needed')
+    content['model']['class_path'] = 'torchgeo.trainers.ClassificationTask'
+    config.write_text(yaml.safe_dump(content))
+    refused(run('stats', '--config', config), 'model section', 'ClassificationTask')
+    other = small_config('landcoverai', tmp_path)
+    content = yaml.safe_load(other.read_text())
+    content['data']['dict_kwargs']['root'] = str(tmp_path / 'nowhere')
+    other.write_text(yaml.safe_dump(content))
+    refused(run('stats', '--config', other), 'train split', 'not found')
+
+
+def test_training_chips_are_not_augmented(tmp_path: Path) -> None:
+    """DFC2020 crops at random to train; what is measured are the centres."""
+    write_dfc2020(tmp_path / 'dfc')
+    config = tmp_path / 'dfc.yaml'
+    model = {'img_size': 64, 'model_options': {'embed_dim': 16, 'num_heads': 2}}
+    content = {
+        'model': {
+            'class_path': 'torchgeo_ctm.trainers.ClassTokenMaskingTask',
+            'init_args': model,
+        },
+        'data': {
+            'class_path': 'torchgeo_ctm.datamodules.DFC2020DataModule',
+            'init_args': {'img_size': 64, 'batch_size': 1},
+            'dict_kwargs': {'root': str(tmp_path / 'dfc')},
+        },
+    }
+    config.write_text(yaml.safe_dump(content))
+    with pytest.warns(UserWarning):
+        measured = measure(config, progress=False)
+    with pytest.warns(UserWarning):
+        chips = DFC2020DataModule(img_size=64, root=str(tmp_path / 'dfc')).chips(
+            'train'
+        )
+    images = np.stack([chips[index]['image'].numpy() for index in range(len(chips))])
+    exact = images.transpose(1, 0, 2, 3).reshape(13, -1).astype(np.float64)
+    np.testing.assert_allclose(measured.bands.mean, exact.mean(axis=1), rtol=1e-12)
+    for band in range(13):
+        assert measured.bands.percentiles(band) == pytest.approx(
+            np.percentile(exact[band], PERCENTILES).tolist()
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['bigearthnet', 'l8biome'])
+def test_the_configuration_trains(
+    name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the one it was measured with: null, and numbers, give way to it."""
+    for option in GDAL_OPTIONS:
+        monkeypatch.setenv(option, os.environ.get(option, ''))
+    monkeypatch.chdir(tmp_path)
+    config, out = small_config(name, tmp_path), tmp_path / 'stats.yaml'
+    assert run('stats', '--config', config, '--output', out, '--nodata', 0)[0] == 0
+    torchgeo.main.main(['fit', '--config', str(config), '--config', str(out)])
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    task = load_task(checkpoint)
+    wanted = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
+    assert task.hparams['scaling']['mean'] == wanted['mean']
+    assert task.hparams['scaling']['clip'] is None
+    model = yaml.safe_load(config.read_text())['model']['init_args']
+    assert task.class_names == model['class_names']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        chips = measure(config, nodata=0, progress=False)
+    mean = torch.tensor(chips.bands.mean).float().view(-1, 1, 1)
+    assert task.scaling(mean[None]).abs().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_a_real_process_trains_with_it(run: Run, tmp_path: Path) -> None:
+    config, out = small_config('landcoverai', tmp_path), tmp_path / 'stats.yaml'
+    assert run('stats', '--config', config, '--output', out)[0] == 0
+    succeeded(command('fit', '--config', config, '--config', out, cwd=tmp_path))
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    wanted = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
+    assert load_task(checkpoint).hparams['scaling']['std'] == wanted['std']

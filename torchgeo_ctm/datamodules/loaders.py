@@ -1,0 +1,256 @@
+"""Batches of labelled windows, read by threads ahead of the model."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from copy import copy
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import SceneError
+from ..samplers.labeled_scene import LabelledWindows, labelled
+from ..samplers.neighborhoods import Draw, Reading, WindowDraws
+from ..scenes.batches import Batch, ReadAhead
+from ..scenes.scene import SceneWindows
+from ..windows import Window
+
+T = TypeVar('T')
+R = TypeVar('R')
+
+logger = logging.getLogger(__name__)
+
+#: How often windows are drawn anew where none of a neighbourhood holds data.
+REDRAWS = 100
+
+
+class TrainingBatches:
+    """The batches of an epoch, other windows in each.
+
+    A batch holds ``image``, ``valid``, ``window`` and, where the scenes have
+    references, ``mask``, as :class:`SceneWindows` makes them; ``label`` float32
+    (B, C), ``label_known`` bool (B, C) and ``scene`` int64 (B,). Images are turned
+    over, rows and columns each with probability 1/2, together with all that lies on
+    their pixels: nadir imagery has no up.
+    """
+
+    def __init__(
+        self,
+        draws: WindowDraws,
+        batch_size: int,
+        length: int,
+        threads: int = 1,
+        part: tuple[int, int] = (0, 1),
+        epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Create the batches.
+
+        Args:
+            draws: Which windows to show.
+            batch_size: Windows per batch.
+            length: Windows an epoch, of all processes together; rounded up to whole
+                batches of each.
+            threads: Threads that read ahead; 0 reads when asked.
+            part: Which of how many processes this is.
+            epoch: Tells the number of the epoch that begins.
+        """
+        self.draws = draws
+        self.batch_size = batch_size
+        self.threads = threads
+        self.part = part
+        self.epoch = epoch
+        self._batches = max(1, -(-length // (batch_size * part[1])))
+        self._reader = _Reader([scene.scene for scene in draws.scenes])
+        self._drawing = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return the number of batches that this process shows."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the epoch's batches in order."""
+        begin = partial(self._begin, self.epoch())
+        return ReadAhead(begin) if self.threads else begin()
+
+    def _begin(self, epoch: int) -> Iterator[Batch]:
+        before = self.draws.unlabelled
+        with closing(self._samples(epoch)) as samples:
+            for _ in range(len(self)):
+                yield _stack(samples, self.batch_size)
+        logger.info(
+            'epoch %d: %d windows; %d places had no label and were drawn again',
+            epoch,
+            len(self) * self.batch_size,
+            self.draws.unlabelled - before,
+        )
+
+    def _samples(self, epoch: int) -> Generator[dict[str, Tensor], None, None]:
+        """Yield this process's windows in order."""
+        chunks = self._chunks(epoch)
+        for chunk, results in _ahead(self._reader.draws, chunks, self.threads):
+            found = [sample for result in results for sample in result]
+            again = 0
+            while not found:
+                again += 1
+                if again > REDRAWS:
+                    raise SceneError(
+                        f'no window with data was found in {REDRAWS} draws: the '
+                        "scenes' overviews do not tell where they hold data"
+                    )
+                for reading in self.draws.readings(epoch, chunk, again):
+                    found += self._reader.draws(reading)
+            # where some held no data, others are shown once more
+            found.sort(key=lambda pair: pair[0])
+            for turn in range(self.draws.chunk):
+                yield found[turn % len(found)][1]
+
+    def _chunks(self, epoch: int) -> Iterator[tuple[int, list[Reading]]]:
+        """Yield what this process reads: every n-th chunk."""
+        chunks = -(-len(self) * self.batch_size // self.draws.chunk)
+        for turn in range(chunks):
+            chunk = self.part[0] + turn * self.part[1]
+            # an iterator that was given up may still be drawing
+            with self._drawing:
+                readings = self.draws.readings(epoch, chunk)
+            yield chunk, readings
+
+
+class EvaluationBatches:
+    """The windows of a split in batches, in order, the same in every epoch."""
+
+    def __init__(
+        self,
+        windows: LabelledWindows,
+        batch_size: int,
+        threads: int = 1,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Create the batches.
+
+        Args:
+            windows: The windows.
+            batch_size: Windows per batch, at most.
+            threads: Threads that read ahead; 0 reads when asked.
+            part: Which of how many processes this is: each takes a stretch.
+        """
+        first, last = (len(windows) * (part[0] + i) // part[1] for i in (0, 1))
+        # processes wait for each other's metrics: none may be without a window
+        first = min(first, len(windows) - 1)
+        last = max(last, first + 1)
+        starts = range(first, last, batch_size)
+        self._batches = [range(s, min(s + batch_size, last)) for s in starts]
+        self.windows = windows
+        self.threads = threads
+        self._reader = _Reader([scene.scene for scene in windows.scenes])
+
+    def __len__(self) -> int:
+        """Return the number of batches that this process shows."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the batches in order."""
+        return ReadAhead(self._begin) if self.threads else self._begin()
+
+    def _begin(self) -> Iterator[Batch]:
+        chunks = (
+            (number, [self.windows.windows[index] for index in indexes])
+            for number, indexes in enumerate(self._batches)
+        )
+        for _, samples in _ahead(self._reader.window, chunks, self.threads):
+            yield _stack(iter(samples), len(samples))
+
+
+class _Reader:
+    """Reads windows; every thread opens the scenes for itself, and once."""
+
+    def __init__(self, scenes: Sequence[SceneWindows]) -> None:
+        self._scenes = list(scenes)
+        self._opened = threading.local()
+
+    def _scene(self, number: int) -> SceneWindows:
+        """Return this thread's own scene: two must never share an open file."""
+        opened: dict[Any, SceneWindows] = self._opened.__dict__
+        if number not in opened:
+            opened[number] = copy(self._scenes[number])
+        return opened[number]
+
+    def window(self, place: tuple[int, Window, Any]) -> dict[str, Tensor]:
+        """Read one window."""
+        number, window, label = place
+        scene = self._scene(number)
+        return labelled(scene.sample(window, *scene.read(window)), number, label)
+
+    def draws(self, reading: Reading) -> list[tuple[int, dict[str, Tensor]]]:
+        """Read the windows of a neighbourhood that hold data, each with its index."""
+        scene = self._scene(reading.scene)
+        pixels, valid = scene.read(reading.area)
+        samples = []
+        for draw in reading.draws:
+            top, left = (
+                draw.window.row - reading.area.row,
+                draw.window.col - reading.area.col,
+            )
+            rows = slice(top, top + draw.window.height)
+            cols = slice(left, left + draw.window.width)
+            if valid[rows, cols].any():
+                sample = scene.sample(
+                    draw.window, pixels[:, rows, cols], valid[rows, cols]
+                )
+                sample = labelled(_turn(sample, draw), reading.scene, draw.label)
+                samples.append((draw.number, sample))
+        return samples
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open files behind."""
+        return {'_scenes': self._scenes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open anew."""
+        self.__init__(state['_scenes'])  # type: ignore[misc]
+
+
+def _turn(sample: dict[str, Tensor], draw: Draw) -> dict[str, Tensor]:
+    """Turn over everything that lies on the image's pixels."""
+    axes = [axis for axis, turn in zip((-2, -1), draw.flips, strict=True) if turn]
+    if not axes:
+        return sample
+    on_pixels = {key for key in ('image', 'valid', 'mask') if key in sample}
+    return sample | {key: torch.flip(sample[key], axes) for key in on_pixels}
+
+
+def _stack(samples: Iterator[dict[str, Tensor]], count: int) -> Batch:
+    """Make a batch of the next samples."""
+    taken = [next(samples) for _ in range(count)]
+    return {key: torch.stack([s[key] for s in taken]) for key in taken[0]}
+
+
+def _ahead(
+    read: Callable[[T], R], chunks: Iterator[tuple[int, list[T]]], threads: int
+) -> Iterator[tuple[int, list[R]]]:
+    """Read chunk after chunk in threads, one chunk ahead of whoever asks."""
+    if not threads:
+        for number, chunk in chunks:
+            yield number, [read(item) for item in chunk]
+        return
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[tuple[int, list[Future[R]]]] = deque()
+    try:
+        for number, chunk in chunks:
+            waiting.append((number, [pool.submit(read, item) for item in chunk]))
+            if len(waiting) > 1:
+                yield _done(waiting)
+        while waiting:
+            yield _done(waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _done(waiting: deque[tuple[int, list[Future[R]]]]) -> tuple[int, list[R]]:
+    """Wait for the oldest chunk."""
+    number, futures = waiting.popleft()
+    return number, [future.result() for future in futures]

@@ -1,0 +1,1 @@
+"""Tensors only: from class scores to class maps and masks."""

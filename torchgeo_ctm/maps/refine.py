@@ -1,0 +1,242 @@
+"""From scores on the patch grid to scores of every pixel, guided by all bands."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import SettingError, nearest
+from .class_maps import resize
+
+Refinement = Literal['soft_assignment']
+
+#: Leading components of the bands that are looked at: Sentinel-2 has no more bands.
+COMPONENTS = 13
+#: Part of the bands' variance below which a component is noise, not a colour.
+NOISE = 1e-3
+#: A band that varies less than this, relative to its largest value, is flat.
+FLAT = 1e-5
+#: Least log-prior: a class that the network all but rules out can still come back.
+FLOOR = 1e-6
+#: Covariances of classes with fewer pixels than this are mostly the whole image's.
+FEW = 20.0
+#: How far every covariance is drawn towards that of unit noise.
+SHRINKAGE = 0.1
+#: Side in pixels of the mean, taken twice, that neighbours are asked through.
+NEIGHBOURHOOD = 5
+#: Rounds, the last ones, in which neighbours are asked: earlier, errors would spread.
+ASKING = 2
+
+
+class RefinementOptions(TypedDict, total=False):
+    """What a configuration may say about refinement; see :func:`soft_assignment`."""
+
+    rounds: int
+    likelihood: float
+    neighbours: float
+    trust: float
+
+
+class _Pixels(NamedTuple):
+    """Whitened bands (B, D, N), their products (B, P, N), which count (B, 1, N)."""
+
+    values: Tensor
+    products: Tensor
+    valid: Tensor
+
+
+def soft_assignment(
+    scores: Tensor,
+    image: Tensor,
+    valid: Tensor | None = None,
+    *,
+    rounds: int = 3,
+    likelihood: float = 0.7,
+    neighbours: float = 5.0,
+    trust: float = 0.6,
+) -> Tensor:
+    """Refine scores by what the classes look like in this very image.
+
+    Each round describes every present class by mean and covariance of the bands, over
+    pixels weighted by their scores, and assigns the pixels anew: prior x likelihood,
+    the prior being the given scores. It is expectation maximisation of a Gaussian
+    mixture whose prior varies in space. Images do not affect each other; the order of
+    the bands, their units and offsets do not matter; where an image is flat, its
+    scores stay what they were, and so do those of invalid pixels.
+
+    Args:
+        scores: Share of each present class (B, C, h, w), 0 for absent ones, on any
+            grid; see :func:`~torchgeo_ctm.maps.class_maps.posterior`.
+        image: Images (B, bands, H, W), in any units.
+        valid: Pixels that hold data (B, H, W) bool; None: all.
+        rounds: How often classes are described and pixels assigned.
+        likelihood: Exponent of the likelihood; 0 leaves the scores as they are.
+        neighbours: How much a pixel follows what the surrounding 9 px have learnt.
+        trust: Share 0…1 of the assignment in the result, the rest is the prior.
+            Assignments are far surer than they are right: 1 would spoil confidences.
+
+    Returns:
+        Shares (B, C, H, W), float32, which sum to 1 over the present classes and are
+        exactly 0 for the others; comparable between windows as the given ones are.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    prior = resize(scores.float(), size)
+    prior = prior / prior.sum(dim=1, keepdim=True).clamp(min=FLOOR)
+    present = (scores > 0).any(dim=-1).any(dim=-1)[:, :, None, None]
+    log_prior = prior.clamp(min=FLOOR).log().masked_fill(~present, -torch.inf)
+    pixels = _pixels(image, valid)
+    counts = pixels.valid.view(-1, 1, *size)
+    shares = prior
+    for number in range(rounds):
+        evidence = likelihood * _log_likelihood(shares.flatten(2), pixels)
+        evidence = evidence.view_as(prior)
+        if neighbours and number >= rounds - ASKING:
+            evidence = evidence + neighbours * _around(shares - prior)
+        # what is said of an invalid pixel is left out
+        shares = (log_prior + evidence * counts).softmax(dim=1)
+    return trust * shares + (1 - trust) * prior
+
+
+def _around(change: Tensor) -> Tensor:
+    """Return the weighted mean of the pixels around each, (B, C, H, W)."""
+    for _ in range(2):
+        change = F.avg_pool2d(
+            change, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False
+        )
+    return change
+
+
+def _pixels(image: Tensor, valid: Tensor | None) -> _Pixels:
+    """Standardise and whiten the bands of each image over its valid pixels."""
+    x = image.float().flatten(2)
+    if valid is None:
+        valid = torch.ones_like(x[:, 0], dtype=torch.bool)
+    keep = valid.flatten(1)[:, None].to(x.device)
+    # not a product: invalid pixels may hold anything, also NaN
+    x = x.masked_fill(~keep, 0)
+    counts = keep.float()
+    number = counts.sum(dim=-1, keepdim=True).clamp(min=1)
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    x = (x - x.sum(dim=-1, keepdim=True) / number) * counts
+    deviation = (x.square().sum(dim=-1, keepdim=True) / number).sqrt()
+    varies = deviation > FLAT * largest
+    x = torch.where(varies, x / deviation.where(varies, 1), 0)
+    values = _whiten(x, number)
+    first, second = torch.triu_indices(*2 * values.shape[1:2], device=x.device)
+    return _Pixels(values, values[:, first] * values[:, second], counts)
+
+
+def _whiten(x: Tensor, number: Tensor) -> Tensor:
+    """Return the leading components (B, D, N) of x, at most unit variance each."""
+    variance, direction = torch.linalg.eigh(x @ x.transpose(1, 2) / number)
+    variance = variance.flip(-1)[:, :COMPONENTS].clamp(min=NOISE * x.shape[1])
+    direction = direction.flip(-1)[..., :COMPONENTS] * variance.rsqrt()[:, None]
+    values: Tensor = direction.transpose(1, 2) @ x
+    return values
+
+
+def _log_likelihood(shares: Tensor, pixels: _Pixels) -> Tensor:
+    """Describe classes by weighted pixels; return each pixel's fit to each class.
+
+    Both moments and fits are matrix products with the pixels' own products, which do
+    not change from round to round.
+
+    Args:
+        shares: Weights (B, C, N).
+        pixels: What was seen of them.
+
+    Returns:
+        Log-likelihoods (B, C, N), up to one constant per image.
+    """
+    weights = shares * pixels.valid
+    tiny = torch.finfo(torch.float32).tiny
+    mass = weights.sum(dim=-1, keepdim=True).clamp(min=tiny)
+    mean = weights @ pixels.values.transpose(1, 2) / mass
+    spread = weights @ pixels.products.transpose(1, 2) / mass
+    size = mean.shape[-1]
+    first, second = torch.triu_indices(size, size, device=mean.device)
+    own = _symmetric(spread, size) - mean[..., None] * mean[..., None, :]
+    total = pixels.products.sum(dim=-1) / pixels.valid.sum(-1).clamp(min=1)
+    known = (mass / (mass + FEW))[..., None]
+    covariance = known * own + (1 - known) * _symmetric(total, size)[:, None]
+    noise = torch.eye(size, device=mean.device)
+    factor = torch.linalg.cholesky(covariance.lerp(noise, SHRINKAGE))
+    inverse = torch.cholesky_inverse(factor)
+    slope = (inverse @ mean[..., None])[..., 0]
+    volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+    constant = (mean * slope).sum(dim=-1) / 2 + volume
+    # a product of two different bands stands for two entries of the matrix
+    bend = inverse[..., first, second] * torch.where(first == second, 0.5, 1.0)
+    fit: Tensor = slope @ pixels.values - bend @ pixels.products
+    return fit.sub_(constant[..., None])
+
+
+def _symmetric(upper: Tensor, size: int) -> Tensor:
+    """Return matrices (..., size, size) from their upper triangles (..., P)."""
+    first, second = torch.triu_indices(size, size, device=upper.device)
+    matrix: Tensor = upper.new_zeros(*upper.shape[:-1], size, size)
+    matrix[..., first, second] = upper
+    matrix[..., second, first] = upper
+    return matrix
+
+
+#: Refinements by name.
+REFINEMENTS = {'soft_assignment': soft_assignment}
+
+
+def refinement_tag(hparams: Mapping[str, Any]) -> str:
+    """Return how a task refines, for tags: all that its scores depend on."""
+    options = hparams['refinement_options'] or {}
+    settings = [f'{key}={options[key]:g}' for key in sorted(options)]
+    return ' '.join([str(hparams['refinement']), *settings])
+
+
+def check_refinement(name: str | None, options: Mapping[str, Any] | None) -> None:
+    """Refuse a refinement, or an option, that does not exist.
+
+    Raises:
+        SettingError: If there is none of that name, or an option is unknown, outside
+            its range, or given without a refinement.
+    """
+    if name is not None and name not in REFINEMENTS:
+        raise SettingError(
+            f'refinement={name!r} is unknown; needed: one of {", ".join(REFINEMENTS)}'
+            + nearest(name, REFINEMENTS)
+        )
+    if name is None and options:
+        raise SettingError(
+            f'refinement_options={dict(options)} without a refinement; nearest: '
+            f'refinement={next(iter(REFINEMENTS))!r}'
+        )
+    known = RefinementOptions.__annotations__
+    check_options('refinement', options, known, share='trust')
+
+
+def check_options(
+    name: str, options: Mapping[str, Any] | None, known: Collection[str], share: str
+) -> None:
+    """Refuse options that do not exist or lie outside their range.
+
+    Args:
+        name: What they are options of.
+        options: What was given.
+        known: Names of those that exist, numbers from 0.
+        share: Name of the one that is at most 1.
+
+    Raises:
+        SettingError: If one does.
+    """
+    for key, value in (options or {}).items():
+        if key not in known:
+            raise SettingError(
+                f'{name} option {key!r} is unknown; needed: one of '
+                f'{", ".join(known)}' + nearest(key, known)
+            )
+        highest = 1 if key == share else float('inf')
+        if not 0 <= value <= highest:
+            raise SettingError(
+                f'{name} option {key}={value} is outside 0…{highest:g}; nearest: '
+                f'{min(max(value, 0), highest):g}'
+            )

@@ -1,0 +1,244 @@
+"""Pictures: class maps of a chip, and the quick look of a scene."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap, to_rgba_array
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .scaling import band_key
+
+#: Width and height of the quick look in inches.
+QUICK_LOOK = (12.0, 6.4)
+#: Height of a row of its legend, width of a key with its margins, and of a letter, in
+#: inches at a size of 10 points.
+LEGEND_ROW, LEGEND_KEY, LETTER = 0.22, 0.55, 0.085
+
+
+def rgb_indices(bands: Sequence[str]) -> list[int]:
+    """Return the positions of red, green and blue (B04, B03, B02) among *bands*.
+
+    Without those names: the first three bands, or the first one three times.
+    """
+    keys = [band_key(band) for band in bands]
+    if {'b2', 'b3', 'b4'} <= set(keys):
+        return [keys.index('b4'), keys.index('b3'), keys.index('b2')]
+    return [0, 1, 2] if len(keys) >= 3 else [0, 0, 0]
+
+
+def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch an image (3, H, W) to (H, W, 3) in 0…1 between its 2nd and 98th per cent.
+
+    The three bands share one stretch, so that hues stay.
+    """
+    known = rgb[~np.isnan(rgb)]
+    if not known.size:
+        return np.zeros((*rgb.shape[1:], 3), np.float32)
+    low, high = np.percentile(known, [2, 98], overwrite_input=True)
+    scaled = (rgb - low) / max(float(high - low), 1e-6)
+    clipped: NDArray[np.float32] = np.clip(np.nan_to_num(scaled), 0, 1)
+    return clipped.transpose(1, 2, 0).astype(np.float32)
+
+
+def map_figure(
+    image: Tensor,
+    maps: Tensor,
+    mask: Tensor,
+    truth: Tensor | None,
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+    bands: Sequence[str],
+) -> Figure:
+    """Draw RGB, truth, mask and the attention maps of at most 13 classes.
+
+    Of more, those that cover most of the mask and of the truth.
+
+    Args:
+        image: Image (bands, H, W) in the data set's own numbers.
+        maps: Class maps (C, h, w).
+        mask: Pseudo-mask (H, W).
+        truth: True mask (H, W), 255 ignored, or None.
+        class_names: One name per class.
+        class_colors: One colour per class.
+        bands: Names of the bands.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    maps = torch.nn.functional.interpolate(
+        maps[None].float(), size=size, mode='bilinear', align_corners=False
+    )[0]
+    columns = 4
+    shown_classes = _most_common(mask, truth, len(class_names))
+    panels = 3 + len(shown_classes)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis('off')
+    rgb = image[rgb_indices(bands)].float().cpu().numpy()
+    axes[0].imshow(stretch(rgb))
+    axes[0].set_title('RGB')
+    palette = ListedColormap(list(class_colors))
+    for axis, title, classes in ((axes[1], 'truth', truth), (axes[2], 'mask', mask)):
+        if classes is None:
+            continue
+        values = classes.reshape(size).cpu().numpy()
+        shown = np.ma.masked_where(values >= len(class_names), values)
+        limits = {'vmin': -0.5, 'vmax': len(class_names) - 0.5}
+        axis.imshow(shown, cmap=palette, interpolation='nearest', **limits)
+        axis.set_title(title)
+    for axis, index in zip(axes[3:], shown_classes, strict=False):
+        axis.imshow(maps[index].cpu().numpy(), cmap='magma')
+        axis.set_title(class_names[index])
+    return figure
+
+
+def _most_common(mask: Tensor, truth: Tensor | None, count: int) -> list[int]:
+    """Return up to 13 of *count* classes, those that cover most, in their order."""
+    drawn = mask if truth is None else torch.cat([mask.flatten(), truth.flatten()])
+    covered = torch.bincount(drawn[(drawn >= 0) & (drawn < count)], minlength=count)
+    return sorted(covered.argsort(descending=True, stable=True)[:13].tolist())
+
+
+def attention_figure(
+    image: Tensor,
+    attention: Tensor,
+    class_names: Sequence[str],
+    columns: Sequence[str],
+    bands: Sequence[str],
+) -> Figure:
+    """Draw attention over the RGB: a row a class, a column a block or a head.
+
+    Each map is stretched from its own minimum to its own maximum, so that weak blocks
+    can be read too; where it is low, the RGB shows through.
+
+    Args:
+        image: Image (bands, H, W) in the data set's own numbers.
+        attention: Maps (K, C, h, w), of K blocks or heads.
+        class_names: One name per class.
+        columns: One title per column, K of them.
+        bands: Names of the bands.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    maps = torch.nn.functional.interpolate(
+        attention.float(), size=size, mode='bilinear', align_corners=False
+    )
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    maps = ((maps - low) / (high - low).clamp(min=1e-12)).cpu()
+    rgb = stretch(image[rgb_indices(bands)].float().cpu().numpy())
+    rows = len(class_names)
+    figure = Figure(
+        figsize=(1.7 * (len(columns) + 1) + 0.6, 1.75 * rows + 0.3),
+        layout='constrained',
+    )
+    axes = figure.subplots(rows, len(columns) + 1, squeeze=False)
+    for row, name in enumerate(class_names):
+        for axis in axes[row]:
+            axis.set(xticks=[], yticks=[])
+            axis.imshow(rgb)
+        axes[row, 0].set_ylabel(name)
+        for column, axis in enumerate(axes[row, 1:]):
+            strength = maps[column, row].numpy()
+            axis.imshow(strength, cmap='magma', alpha=0.15 + 0.7 * strength)
+    for axis, title in zip(axes[0], ['RGB', *columns], strict=True):
+        axis.set_title(title)
+    return figure
+
+
+def quick_look(
+    rgb: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+) -> Figure:
+    """Draw a scene beside its mask, with a legend of the classes that occur.
+
+    Args:
+        rgb: Red, green and blue (3, H, W), NaN where there is no data.
+        mask: Classes (h, w) 0…C−1, 255 where there is no data.
+        class_names: One name per class.
+        class_colors: One colour per class.
+    """
+    occurring = _occurring(mask, class_names)
+    columns = _legend_columns([class_names[c] for c in occurring], QUICK_LOOK[0])
+    # places are known: a layout engine would draw everything twice
+    legend = LEGEND_ROW * -(-len(occurring) // columns) / QUICK_LOOK[1] + 0.02
+    figure = Figure(figsize=QUICK_LOOK)
+    # whatever a user's own settings say
+    figure.set_layout_engine('none')
+    left = figure.add_axes((0.01, legend, 0.48, 0.94 - legend))
+    right = figure.add_axes((0.51, legend, 0.48, 0.94 - legend))
+    scene = np.dstack([stretch(rgb), ~np.isnan(rgb).any(axis=0)])
+    left.imshow(np.rint(255 * scene).astype(np.uint8))
+    left.set_title('Scene', y=1)
+    left.axis('off')
+    draw_mask(right, mask, class_names, class_colors)
+    right.set_title('Pseudo-mask', y=1)
+    figure.legend(
+        handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
+        loc='lower center',
+        ncols=columns,
+        frameon=False,
+    )
+    return figure
+
+
+def _occurring(mask: NDArray[np.uint8], class_names: Sequence[str]) -> list[int]:
+    """Return the classes that occur in a mask."""
+    return [c for c in np.unique(mask).tolist() if c < len(class_names)]
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """Return how many columns of a legend fit into a width in inches, at most 8."""
+    longest = max(map(len, names), default=1)
+    return max(1, min(8, len(names), int(width / (LEGEND_KEY + LETTER * longest))))
+
+
+def mask_figure(
+    mask: NDArray[np.uint8], class_names: Sequence[str], class_colors: Sequence[str]
+) -> Figure:
+    """Draw a mask (h, w) in its colours, with a legend of the classes that occur.
+
+    Args:
+        mask: Classes 0…C−1, 255 where there is no data.
+        class_names: One name per class.
+        class_colors: One colour per class.
+    """
+    figure = Figure(figsize=(7, 7), layout='constrained')
+    axis = figure.subplots()
+    draw_mask(axis, mask, class_names, class_colors)
+    add_legend(figure, mask, class_names, class_colors)
+    return figure
+
+
+def draw_mask(
+    axis: Any,
+    mask: NDArray[np.uint8],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+) -> None:
+    """Draw a mask (h, w), nodata left blank."""
+    palette = np.zeros((256, 4), np.uint8)
+    palette[: len(class_names)] = np.rint(255 * to_rgba_array(list(class_colors)))
+    axis.imshow(palette[mask], interpolation='nearest')
+    axis.axis('off')
+
+
+def add_legend(
+    figure: Figure,
+    mask: NDArray[np.uint8],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+) -> None:
+    """Add a legend of the classes that occur."""
+    occurring = _occurring(mask, class_names)
+    figure.legend(
+        handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
+        loc='outside lower center',
+        ncols=min(8, max(1, len(occurring))),
+        frameon=False,
+    )

@@ -1,0 +1,1 @@
+"""What the commands describe and stats report."""

@@ -1,0 +1,186 @@
+"""The chips of a split that a configuration names, as the model sees them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchgeo.datasets import DatasetNotFoundError
+from tqdm import tqdm
+
+from ..configuration import read_data, read_task
+from ..datamodules import ChipDataModule
+from ..datamodules.chips import Split
+from ..errors import CTMError, DataError, SettingError
+
+
+class Chip(NamedTuple):
+    """One chip as the model sees it in evaluation."""
+
+    #: Its number in the split.
+    number: int
+    #: (bands, H, W) float32, as the data module hands it to the model.
+    image: NDArray[np.float32]
+    #: (H, W), False where there is no data.
+    valid: NDArray[np.bool_]
+    #: Image-level label (C,), 1 where the class is present; None: the data has none.
+    label: NDArray[np.float32] | None
+    #: Where presence or absence is known, (C,).
+    known: NDArray[np.bool_] | None
+    #: Classes (H, W), 255 ignored; None: the data has none.
+    mask: NDArray[np.int64] | None
+    #: CRS, as text; None: unknown, or not asked for.
+    crs: str | None
+
+
+class ConfiguredSplit:
+    """The chips of one split of a configuration, in order, without augmentation."""
+
+    def __init__(
+        self,
+        config: str | Path,
+        split: Split = 'train',
+        limit: int | None = None,
+        nodata: float | None = None,
+    ) -> None:
+        """Open the split; nothing is read yet.
+
+        Args:
+            config: Configuration of ``torchgeo`` with ``model`` and ``data`` sections.
+            split: 'train', 'val' or 'test'.
+            limit: Take as many chips, evenly spread over the split; None: all.
+            nodata: Value of the data set that means no data, where all bands have it.
+
+        Raises:
+            CTMError: If the configuration, or the data, cannot be used.
+        """
+        if limit is not None and limit < 1:
+            raise SettingError(f'limit={limit} is too small; nearest: 1')
+        self.config = config
+        self.split = split
+        self.nodata = nodata
+        self.task = read_task(config)
+        self.data = ChipDataModule(read_data(config), split)
+        self._trainer = pl.Trainer(
+            accelerator='cpu',
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        # data modules of scenes ask the model for bands and window
+        self._trainer.strategy.connect(self.task)
+        self.queries = self._open(self.data)
+        self.total = len(self.queries)
+        if not self.total:
+            raise DataError(f'the {split} split of {config} has no chip')
+        count = min(self.total, limit or self.total)
+        self.chosen = [index * self.total // count for index in range(count)]
+
+    def __len__(self) -> int:
+        """Return how many chips were chosen."""
+        return len(self.chosen)
+
+    def _open(self, data: ChipDataModule) -> list[Any]:
+        """Open a split and return what to ask it for, chip by chip."""
+        data.trainer = self._trainer
+        try:
+            data.prepare_data()
+            data.setup('predict')
+            return data.queries()
+        except CTMError:
+            raise
+        except (
+            AssertionError,
+            DatasetNotFoundError,
+            OSError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f'the {data.split} split of {self.config} cannot be opened: {reason}'
+            ) from error
+
+    def count(self, split: Split) -> int:
+        """Return the number of chips of a split.
+
+        Raises:
+            CTMError: If it cannot be opened.
+        """
+        if split == self.split:
+            return self.total
+        # the same data module: it reads labels and tells of them once
+        return len(self._open(ChipDataModule(self.data.data, split)))
+
+    def chips(self, progress: bool = True, places: bool = False) -> Iterator[Chip]:
+        """Yield the chosen chips in order, read with the data module's own workers.
+
+        Args:
+            progress: Show a progress bar.
+            places: Tell the CRS of each, which may open its file once more.
+        """
+        loader = self.data.loader([self.queries[index] for index in self.chosen])
+        numbers = iter(self.chosen)
+        title = f'{self.split} split'
+        with tqdm(
+            total=len(self), desc=title, unit='chip', disable=not progress
+        ) as bar:
+            for batch in loader:
+                for chip in self._chips_of(dict(batch), numbers, places):
+                    yield chip
+                    bar.update()
+
+    def _chips_of(
+        self, batch: dict[str, Any], numbers: Iterator[int], places: bool
+    ) -> Iterator[Chip]:
+        """Take a batch apart."""
+        valid = _valid(batch, self.nodata)
+        batch = self.data.on_after_batch_transfer(batch, 0)
+        images = batch['image'].float().numpy()
+        masks = labels = known = None
+        with torch.no_grad():
+            if 'mask' in batch:
+                masks = self.task.reference_mask(batch['mask']).numpy()
+            if 'mask' in batch or 'label' in batch:
+                labels = self.task.presence(batch).numpy()
+                given: Tensor | None = batch.get('label_known')
+                known = np.ones_like(labels, bool) if given is None else given.numpy()
+        for position, image in enumerate(images):
+            index = next(numbers)
+            yield Chip(
+                index,
+                image,
+                valid[position],
+                None if labels is None else labels[position],
+                None if known is None else known[position] > 0,
+                None if masks is None else masks[position],
+                self._crs(batch, position, index) if places else None,
+            )
+
+    def _crs(self, batch: dict[str, Any], position: int, index: int) -> str | None:
+        """Return the CRS of a chip: the batch's, or what the data module knows."""
+        crs = batch['crs'][position] if 'crs' in batch else None
+        if crs is None:
+            grid = self.data.place(index)[1]
+            crs = grid.crs if grid is not None else None
+        return crs.to_string() if crs is not None else None
+
+
+def _valid(batch: dict[str, Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Return where a batch has data, (B, H, W)."""
+    if 'image' not in batch:
+        raise DataError(f"batch has {sorted(batch)}; needed: 'image'")
+    image: Tensor = batch['image']
+    valid = image.isfinite().any(dim=1)
+    if 'valid' in batch:
+        valid &= batch['valid'].reshape(valid.shape).bool()
+    if nodata is not None:
+        valid &= (image != nodata).any(dim=1)
+    result: NDArray[np.bool_] = valid.numpy()
+    return result

@@ -1,0 +1,156 @@
+"""What a configuration's data are: bands, places, chips and labels, and a picture."""
+
+from collections import Counter
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..datamodules.chips import ChipDataModule, Split
+from ..errors import CTMError
+from ..inference.label_figure import LabelledChip, label_figure
+from ..prediction import quiet_lightning
+from ..trainers import ClassTokenMaskingTask
+from .chips import Chip, ConfiguredSplit
+from .counts import LabelCounts
+
+#: Chips in the picture.
+EXAMPLES = 10
+#: Scenes that are named.
+NAMED = 5
+
+
+class Description(NamedTuple):
+    """What was found in the data of a configuration."""
+
+    task: ClassTokenMaskingTask
+    data_set: str
+    #: Number of chips of each split, or why it has none.
+    splits: dict[str, int | str]
+    #: The split that was read, and how many of its chips.
+    split: Split
+    read: int
+    #: How many chips have each CRS, and each size (bands, height, width).
+    crs: Counter[str | None]
+    sizes: Counter[tuple[int, ...]]
+    #: Chips without a valid pixel.
+    without_data: int
+    labels: LabelCounts
+    examples: list[Chip]
+
+
+def describe(
+    config: str | Path,
+    *,
+    split: Split = 'train',
+    limit: int | None = None,
+    nodata: float | None = None,
+    progress: bool = True,
+) -> Description:
+    """Read the chips of a split and say what they are.
+
+    Args:
+        config: Configuration of ``torchgeo``.
+        split: 'train', 'val' or 'test'.
+        limit: Read as many chips, evenly spread over the split; None: all.
+        nodata: Value of the data set that means no data, where all bands have it.
+        progress: Show a progress bar.
+
+    Raises:
+        CTMError: If the configuration, or the data, cannot be used.
+    """
+    quiet_lightning()
+    chips = ConfiguredSplit(config, split, limit, nodata)
+    labels = LabelCounts(len(chips.task.class_names))
+    crs: Counter[str | None] = Counter()
+    sizes: Counter[tuple[int, ...]] = Counter()
+    without_data = 0
+    count = min(EXAMPLES, len(chips))
+    wanted = {chips.chosen[place * len(chips) // count] for place in range(count)}
+    examples = []
+    for chip in chips.chips(progress, places=True):
+        labels.update(chip.label, chip.known, chip.mask)
+        crs[chip.crs] += 1
+        sizes[chip.image.shape] += 1
+        without_data += not chip.valid.any()
+        if chip.number in wanted:
+            examples.append(chip)
+    labels.warn(chips.task.class_names)
+    return Description(
+        chips.task,
+        _data_set(chips.data),
+        _splits(chips),
+        split,
+        len(chips),
+        crs,
+        sizes,
+        without_data,
+        labels,
+        examples,
+    )
+
+
+def _data_set(data: ChipDataModule) -> str:
+    """Return what the chips are cut from: scenes by name, or the data set's name."""
+    scenes = getattr(data.data, 'scenes', None)
+    if not scenes:
+        return data.dataset_name
+    more = [f'and {len(scenes) - NAMED} more'] if len(scenes) > NAMED else []
+    names = [PurePath(str(scene)).name for scene in scenes[:NAMED]]
+    return f'{_counted(len(scenes), "scene")}: {", ".join([*names, *more])}'
+
+
+def _counted(count: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f'{count} {thing}{"s" * (count != 1)}'
+
+
+def _splits(chips: ConfiguredSplit) -> dict[str, int | str]:
+    """Return the number of chips of every split, or why it cannot be opened."""
+    found: dict[str, int | str] = {}
+    splits: tuple[Split, ...] = ('train', 'val', 'test')
+    for split in splits:
+        try:
+            found[split] = chips.count(split)
+        except CTMError as error:
+            found[split] = f'none: {error}'
+    return found
+
+
+def report(described: Description) -> list[str]:
+    """Return a description as lines to read."""
+    task = described.task
+    lines = [
+        ('data set', described.data_set),
+        ('bands', f'{len(task.bands)}: {", ".join(task.bands)}'),
+        *((f'{split} chips', str(count)) for split, count in described.splits.items()),
+        ('read', f'{described.read} chips of the {described.split} split'),
+    ]
+    for size, count in described.sizes.most_common():
+        shape = ' × '.join(map(str, size[1:]))
+        lines.append(('size', f'{size[0]} bands, {shape} px: {count} chips'))
+    for crs, count in described.crs.most_common():
+        lines.append(('CRS', f'{crs or "unknown"}: {count} chips'))
+    lines.append(('no data', f'{described.without_data} chips'))
+    width = max(len(name) for name, _ in lines)
+    words = [f'{name:<{width}}  {value}' for name, value in lines]
+    if not described.labels.labelled:
+        return [*words, 'no labels']
+    return words + described.labels.report(task.class_names)
+
+
+def picture(described: Description) -> Figure:
+    """Draw the example chips with their labels."""
+    chips = [
+        LabelledChip(
+            f'{described.split} {chip.number}',
+            np.where(chip.valid, chip.image, np.float32(np.nan)),
+            chip.label,
+            chip.known,
+            chip.mask,
+        )
+        for chip in described.examples
+    ]
+    task = described.task
+    return label_figure(chips, task.class_names, task.class_colors, task.bands)

@@ -1,0 +1,1 @@
+"""Which ground is trained on, and which windows are drawn from it."""

@@ -1,0 +1,191 @@
+"""Windows to train on, drawn at random: other ones in every epoch."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import LabelError
+from ..labels import ImageLabel
+from ..scenes.scene import SceneWindows
+from ..windows import Window
+from .labeled_scene import Integers, LabelledScene
+
+#: How often a place is drawn anew before it is said that there is none.
+TRIES = 2000
+
+
+class Draw(NamedTuple):
+    """One window of an epoch."""
+
+    #: Place in the epoch's order.
+    number: int
+    window: Window
+    label: ImageLabel
+    #: Whether to turn it over: rows, columns.
+    flips: tuple[bool, bool]
+
+
+class Reading(NamedTuple):
+    """Windows near each other, which are read at once."""
+
+    scene: int
+    #: The stretch of the scene that holds all of them.
+    area: Window
+    draws: tuple[Draw, ...]
+
+
+class WindowDraws:
+    """Which windows each epoch shows: a fair sample of all that may be shown.
+
+    Every window that belongs to the split, holds data and has a label is as likely as
+    any other. Windows come in groups of *group* out of one neighbourhood, so that
+    pixels are decoded once for several: the first is drawn from everywhere, the others
+    from the same neighbourhood; each alone is still a fair draw. Windows of
+    :data:`MIXED` neighbourhoods are shuffled together.
+
+    Draw *i* of an epoch depends on seed, epoch and *i* alone.
+    """
+
+    #: Neighbourhoods whose windows are shuffled together.
+    MIXED = 8
+
+    def __init__(
+        self,
+        scenes: Sequence[LabelledScene],
+        allowed: Callable[[int, Window], bool],
+        seed: int,
+        group: int,
+    ) -> None:
+        """Prepare drawing.
+
+        Args:
+            scenes: The scenes.
+            allowed: Whether a window of a scene (by its number) belongs to the split.
+            seed: Seed of all draws.
+            group: Windows drawn from one neighbourhood, at least 1.
+
+        Raises:
+            LabelError: If no scene has a place with labels.
+        """
+        self.scenes = list(scenes)
+        self.allowed = allowed
+        self.seed = seed
+        self.group = group
+        self.cells = [_cell(scene.scene) for scene in scenes]
+        places = [np.argwhere(scene.starts) * scene.step for scene in scenes]
+        owners = [np.full(len(p), number) for number, p in enumerate(places)]
+        #: Corners of all cells in which windows start, and the scene of each.
+        self._places, self._owners = np.concatenate(places), np.concatenate(owners)
+        #: Places that were drawn and had no label, since this object was made.
+        self.unlabelled = 0
+        if not len(self._places):
+            raise LabelError(
+                f'none of {len(self.scenes)} scenes overlaps a place with labels; '
+                'needed: labels and scenes of the same ground'
+            )
+
+    @property
+    def chunk(self) -> int:
+        """Number of windows that are shuffled together."""
+        return self.group * self.MIXED
+
+    def readings(self, epoch: int, chunk: int, again: int = 0) -> list[Reading]:
+        """Return the windows *chunk* × :attr:`chunk` … of an epoch, by neighbourhood.
+
+        Args:
+            epoch: Number of the epoch.
+            chunk: Which of the epoch's chunks.
+            again: Draws other places with the same indexes.
+
+        Raises:
+            LabelError: If no window that may be shown is found.
+        """
+        rng = np.random.default_rng((self.seed, epoch, chunk, again))
+        order = chunk * self.chunk + rng.permutation(self.chunk)
+        return [
+            self._reading(rng, indexes) for indexes in order.reshape(-1, self.group)
+        ]
+
+    def _reading(self, rng: np.random.Generator, indexes: Integers) -> Reading:
+        """Draw a neighbourhood and windows in it."""
+        for _ in range(TRIES):
+            place = int(rng.integers(len(self._places)))
+            number = int(self._owners[place])
+            shift = rng.integers(self.scenes[number].step, size=2)
+            found = self._try(number, *(self._places[place] + shift))
+            if found is not None:
+                break
+        else:
+            raise LabelError(
+                f'no window with a label was found in {TRIES} draws; needed: labels '
+                'that speak of windows of the training ground'
+            )
+        windows = [found, *self._neighbours(rng, number, found, len(indexes) - 1)]
+        draws = [
+            Draw(int(index), window, label, (bool(down), bool(across)))
+            for index, (window, label), (down, across) in zip(
+                indexes, windows, rng.integers(0, 2, (len(indexes), 2)), strict=True
+            )
+        ]
+        return Reading(number, _hull([draw.window for draw in draws]), tuple(draws))
+
+    def _neighbours(
+        self,
+        rng: np.random.Generator,
+        number: int,
+        found: tuple[Window, ImageLabel],
+        count: int,
+    ) -> list[tuple[Window, ImageLabel]]:
+        """Draw more windows that start in the same cell as one that was found."""
+        cell = np.array(self.cells[number])
+        corner = np.array(found[0][:2]) // cell * cell
+        end = np.minimum(corner + cell, self.scenes[number].places)
+        more: list[tuple[Window, ImageLabel]] = []
+        for _ in range(TRIES):
+            if len(more) == count:
+                return more
+            another = self._try(number, *rng.integers(corner, end))
+            if another is not None:
+                more.append(another)
+        # where hardly any window may be shown, the first one is as fair a draw
+        return more + [found] * (count - len(more))
+
+    def _try(self, number: int, row: int, col: int) -> tuple[Window, ImageLabel] | None:
+        """Return a window and its label, None if it may not be shown."""
+        scene = self.scenes[number]
+        if not scene.may_start(row, col):
+            return None
+        window = scene.window(row, col)
+        if not scene.holds_data(window) or not self.allowed(number, window):
+            return None
+        label = scene.label(window)
+        if label is None:
+            self.unlabelled += 1
+            return None
+        return window, label
+
+
+def _hull(windows: Sequence[Window]) -> Window:
+    """Return the smallest window around several."""
+    top, left = min(w.row for w in windows), min(w.col for w in windows)
+    return Window(
+        top,
+        left,
+        max(w.row + w.height for w in windows) - top,
+        max(w.col + w.width for w in windows) - left,
+    )
+
+
+def _cell(scene: SceneWindows) -> tuple[int, int]:
+    """Return height and width of the cells in which neighbours start.
+
+    About two windows, in whole blocks of the file where these are of such a size:
+    windows that start in a block then touch it and the next, no others.
+    """
+    aim = 2 * scene.window
+    tall, wide = (
+        block * max(1, round(aim / block)) if block <= 2 * aim else aim
+        for block in scene.block
+    )
+    return tall, wide

@@ -1,0 +1,250 @@
+"""Which windows of which scenes are for training, validation and test."""
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import LabelError, LabelWarning, SettingError
+from ..labels import ImageLabel
+from ..windows import Window
+from .blocks import (
+    SPLITS,
+    Block,
+    GroundBlocks,
+    Owners,
+    Split,
+    assign_blocks,
+    check_shares,
+    cover,
+    split_of,
+)
+from .labeled_scene import LabelledScene, LabelledWindows
+from .neighborhoods import WindowDraws
+
+#: Block sizes that an error may propose, as multiples of the window.
+PROPOSED = (1.5, 2, 2.5, 3, 4, 6, 8)
+
+
+class Known(NamedTuple):
+    """A window that holds data and has a label."""
+
+    scene: int
+    window: Window
+    label: ImageLabel
+
+
+class SceneSplits:
+    """Scenes with labels, cut into ground for training, validation and test.
+
+    The ground is cut into blocks (:mod:`~torchgeo_ctm.samplers.blocks`), and each block
+    belongs to one split. A window belongs to a split if all blocks that it touches do,
+    so windows of two splits never share ground, on whatever scenes they lie. The
+    shares are met over the windows with labels that lie side by side in a scene.
+
+    The same scenes, labels, window, block size and seed give the same splits.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[LabelledScene],
+        block_size: int | None = None,
+        shares: Sequence[float] = (0.6, 0.2, 0.2),
+        seed: int = 0,
+        fixed: Mapping[int, Split] | None = None,
+    ) -> None:
+        """Cut the ground.
+
+        Args:
+            scenes: The scenes.
+            block_size: Side of a block in pixels (of the coarsest scene), at least one
+                window; None: four windows.
+            shares: Shares of train, val and test, which sum to 1.
+            seed: Seed of the split and of the draws.
+            fixed: Scenes, by number, that serve one split alone; the other scenes do
+                not show their ground for another one.
+
+        Raises:
+            SettingError: If a number is out of range, or a split gets no window.
+            LabelError: If no window has a label.
+        """
+        self.scenes = list(scenes)
+        self.seed = seed
+        self.fixed = dict(fixed or {})
+        self.window = scenes[0].scene.window
+        self.shares = self._shares(shares)
+        size = 4 * self.window if block_size is None else block_size
+        if size < self.window:
+            raise SettingError(
+                f'block_size={size} px is smaller than a window of {self.window} px; '
+                f'nearest: {2 * self.window}'
+            )
+        self._known = self._look()
+        self.blocks, self.owners = self._cut(size)
+        self._by_split = self._sort(self.blocks, self.owners)
+        self._check(size)
+
+    def _shares(self, shares: Sequence[float]) -> list[float]:
+        """Return the shares of the ground that no scene is fixed for."""
+        check_shares(shares)
+        if self.fixed and set(self.fixed) == set(range(len(self.scenes))):
+            raise SettingError(
+                'val_scene and test_scene hold every scene; needed: one to train on'
+            )
+        taken = {SPLITS.index(split) for split in self.fixed.values()}
+        left = [0 if i in taken else float(share) for i, share in enumerate(shares)]
+        return [share / sum(left) for share in left]
+
+    def _look(self) -> list[Known]:
+        """Return the windows side by side that have labels; count those left out."""
+        known, counts = [], Counter[str]()
+        for number, scene in enumerate(self.scenes):
+            for window in scene.tiling():
+                counts['all'] += 1
+                if not scene.holds_data(window):
+                    counts['empty'] += 1
+                    continue
+                label = scene.label(window)
+                if label is None:
+                    counts['unlabelled'] += 1
+                    continue
+                known.append(Known(number, window, label))
+        if not known:
+            raise LabelError(
+                f'none of {counts["all"]} windows of {len(self.scenes)} scenes has a '
+                f'label ({counts["empty"]} hold hardly any data); needed: labels of '
+                'the same ground'
+            )
+        if counts['unlabelled']:
+            warnings.warn(
+                f'{counts["unlabelled"]} of {counts["all"]} windows side by side have '
+                f'no label, {counts["empty"]} hardly any data: both are left out',
+                LabelWarning,
+                stacklevel=4,
+            )
+        return known
+
+    def _cut(self, size: int) -> tuple[GroundBlocks, Owners]:
+        """Lay blocks of *size* px and give each to a split."""
+        blocks = GroundBlocks([scene.grid for scene in self.scenes], size)
+        owners: dict[Block, Split | None] = {}
+        tiles: Counter[Block] = Counter()
+        for number, scene in enumerate(self.scenes):
+            split = self.fixed.get(number)
+            for touched in blocks.touched(number, cover(scene.grid, self.window)):
+                for block in touched:
+                    if split is None:
+                        tiles[block] += 1
+                    elif owners.setdefault(block, split) != split:
+                        owners[block] = None
+        inside = self._inside(blocks)
+        # blocks with labels are dealt first, so that each split gets its share of them
+        for with_labels in (True, False):
+            weights = {
+                block: float(inside[block] or tiles[block])
+                for block in tiles
+                if block not in owners and (block in inside) is with_labels
+            }
+            owners |= assign_blocks(weights, self.shares, self.seed)
+        return blocks, owners
+
+    def _inside(self, blocks: GroundBlocks) -> Counter[Block]:
+        """Count the windows with labels that lie in one block alone."""
+        return Counter(
+            next(iter(touched))
+            for known, touched in self._touched(blocks)
+            if len(touched) == 1 and known.scene not in self.fixed
+        )
+
+    def _touched(self, blocks: GroundBlocks) -> list[tuple[Known, frozenset[Block]]]:
+        """Return the windows with labels, each with the blocks that it touches."""
+        of_scene: defaultdict[int, list[Known]] = defaultdict(list)
+        for known in self._known:
+            of_scene[known.scene].append(known)
+        return [
+            pair
+            for number, windows in of_scene.items()
+            for pair in zip(
+                windows,
+                blocks.touched(number, [known.window for known in windows]),
+                strict=True,
+            )
+        ]
+
+    def _sort(self, blocks: GroundBlocks, owners: Owners) -> dict[Split, list[Known]]:
+        """Return the windows with labels of each split."""
+        sorted_: dict[Split, list[Known]] = {split: [] for split in SPLITS}
+        for known, touched in self._touched(blocks):
+            split = split_of(touched, owners)
+            if split is not None and self._serves(known.scene, split):
+                sorted_[split].append(known)
+        return sorted_
+
+    def _serves(self, scene: int, split: Split) -> bool:
+        """Tell whether windows of a scene may be in a split."""
+        if scene in self.fixed:
+            return self.fixed[scene] == split
+        return split not in self.fixed.values()
+
+    def _wanted(self) -> list[Split]:
+        """Return the splits that must have windows."""
+        dealt = [s for s, share in zip(SPLITS, self.shares, strict=True) if share > 0]
+        return dealt + [split for split in SPLITS if split in self.fixed.values()]
+
+    def _check(self, size: int) -> None:
+        """Refuse splits without windows, and say which block size would do."""
+        empty = [split for split in self._wanted() if not self._by_split[split]]
+        if not empty:
+            return
+        usable = len(self._inside(self.blocks))
+        raise SettingError(
+            f'block_size={size} px leaves no labelled window to {", ".join(empty)}: '
+            f'{usable} blocks hold labelled windows; needed: {len(self._wanted())} or '
+            f'more{self._proposal(size)}'
+        )
+
+    def _proposal(self, size: int) -> str:
+        """Return the nearest block size that leaves no split empty."""
+        others = {round(factor * self.window) for factor in PROPOSED} - {size}
+        for other in sorted(others, key=lambda side: abs(side - size)):
+            sorted_ = self._sort(*self._cut(other))
+            if all(sorted_[split] for split in self._wanted()):
+                return f'; nearest: block_size={other}'
+        return (
+            '; no block size does it: give more labels, or whole scenes as val_scene '
+            'and test_scene'
+        )
+
+    def allowed(self, split: Split, scene: int, window: Window) -> bool:
+        """Tell whether a window of a scene belongs to a split."""
+        if not self._serves(scene, split):
+            return False
+        [touched] = self.blocks.touched(scene, [window])
+        return split_of(touched, self.owners) == split
+
+    def windows(self, split: Split) -> LabelledWindows:
+        """Return the windows of a split side by side, those with labels."""
+        return LabelledWindows(
+            self.scenes,
+            [
+                (known.scene, known.window, known.label)
+                for known in self._by_split[split]
+            ],
+        )
+
+    def draws(self, group: int = 8) -> WindowDraws:
+        """Return what draws windows to train on.
+
+        Args:
+            group: Windows drawn from one neighbourhood.
+        """
+        scenes = [
+            scene for n, scene in enumerate(self.scenes) if self._serves(n, 'train')
+        ]
+        numbers = [n for n in range(len(self.scenes)) if self._serves(n, 'train')]
+        return WindowDraws(
+            scenes,
+            lambda number, window: self.allowed('train', numbers[number], window),
+            self.seed,
+            group,
+        )

@@ -1,0 +1,1 @@
+"""A raster scene as input: files, bands, windows."""
