@@ -14,8 +14,8 @@ from torch import Tensor
 
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.datasets import DFC2020, SyntheticLandCover
+from torchgeo_ctm.grids import Window
 from torchgeo_ctm.labels import presence_from_mask
-from torchgeo_ctm.windows import Window
 
 Condition = Literal['plain', 'wrong labels', 'unbalanced', 'together', 'clouds']
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)

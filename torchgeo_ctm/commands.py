@@ -20,6 +20,8 @@ from .errors import (
     SceneError,
     nearest_file,
 )
+from .files import atomic_path, check_file, check_not_input, write_text
+from .split import Split
 
 
 def demo(output: str = 'demo', /, *, compare: bool = False, seed: int = 0) -> None:
@@ -217,7 +219,7 @@ def pseudomasks(
     config: str,
     checkpoint: str,
     output: str,
-    split: Literal['train', 'val', 'test'] = 'val',
+    split: Split = 'val',
     labels: Literal['predicted', 'true'] = 'predicted',
     source: Literal['attention', 'patchcam', 'fused'] | None = None,
     rule: Literal['paint', 'argmax'] | None = None,
@@ -289,7 +291,7 @@ def stats(
     for path, suffix in ((output, '.yaml'), (json, '.json')):
         if path is not None:
             _check_file(Path(path), overwrite, suffix)
-            _check_other(Path(path), config)
+            check_not_input(Path(path), config)
     _check_given(config=config)
     from .reports import statistics
 
@@ -307,7 +309,7 @@ def describe(
     *,
     config: str,
     output: str | None = None,
-    split: Literal['train', 'val', 'test'] = 'train',
+    split: Split = 'train',
     limit: int | None = None,
     nodata: float | None = None,
     overwrite: bool = False,
@@ -331,10 +333,8 @@ def describe(
     for line in description.report(described):
         _say(line)
     if output is not None:
-        path = Path(output)
-        temporary = path.with_name(f'.{path.name}.part')
-        description.picture(described).savefig(temporary, format='png', dpi=120)
-        temporary.replace(path)
+        with atomic_path(output) as temporary:
+            description.picture(described).savefig(temporary, format='png', dpi=120)
         _say(output)
 
 
@@ -450,27 +450,12 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     if path.suffix.lower() != suffix:
         nearest_name = path.with_suffix(suffix).name
         raise OutputError(f'{path} is not a {suffix} name; nearest: {nearest_name}')
-    if path.is_dir():
-        raise OutputError(f'{path} is a folder; needed: the name of a file')
-    if path.parent.exists() and not path.parent.is_dir():
-        raise OutputError(f'{path.parent} is a file; needed: a folder to write into')
-    if not path.parent.is_dir():
-        raise OutputError(f'folder {path.parent} does not exist; create it first')
-    if path.exists() and not overwrite:
-        raise OutputError(f'{path} exists; add --overwrite to replace it')
-
-
-def _check_other(path: Path, given: str) -> None:
-    """Refuse to write over a file that was given to read."""
-    if path.resolve() == Path(given).resolve():
-        raise OutputError(f'{path} is the input itself; give another name')
+    check_file(path, overwrite)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON under a temporary name, then rename it."""
-    temporary = path.with_name(f'.{path.name}.part')
-    temporary.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2) + '\n')
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,7 @@
-"""What can go wrong, one class per cause that a caller may want to catch.
+"""Errors and warnings, one class per cause that a caller may want to catch.
 
-Every message is one line: what was given, what is needed, the nearest valid value.
+Every message is one line: what went wrong with which input, what was expected, and
+what to do about it.
 """
 
 from collections.abc import Iterable
@@ -84,11 +85,16 @@ class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
 
 
-def nearest(given: str, valid: Iterable[str]) -> str:
-    """Return ``'; nearest: X'`` for the valid name closest to *given*, or ``''``.
+def closest(given: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that a misspelled one most likely stands for.
 
-    Names that look alike come first; else the only one that holds *given*, or that
-    *given* holds, whatever their case.
+    Args:
+        given: A name that is not valid.
+        valid: The valid names.
+
+    Returns:
+        The name that looks most alike; else the only one that contains *given* or is
+        contained in it, ignoring case; else None.
     """
     names = list(valid)
     close = get_close_matches(given, names, n=1, cutoff=0.55)
@@ -96,27 +102,50 @@ def nearest(given: str, valid: Iterable[str]) -> str:
         short = given.casefold().strip()
         pairs = [(name, name.casefold()) for name in names]
         close = [
-            name for name, key in pairs if _holds(short, key) or _holds(key, short)
+            name
+            for name, key in pairs
+            if _contains(key, short) or _contains(short, key)
         ]
-    return f'; nearest: {close[0]}' if len(close) == 1 else ''
+    return close[0] if len(close) == 1 else None
 
 
-def nearest_file(path: str | Path, suffixes: Iterable[str]) -> str:
-    """Return ``'; nearest: FOLDER/X'`` for the file there closest to a name, or ``''``.
+def did_you_mean(given: str, valid: Iterable[str]) -> str:
+    """Return ``" Did you mean 'X'?"`` for the closest valid name, or ``''``."""
+    name = closest(given, valid)
+    return '' if name is None else f' Did you mean {name!r}?'
+
+
+def similar_file(path: str | Path, suffixes: Iterable[str]) -> str:
+    """Return ``" Did you mean 'FOLDER/X'?"`` for the closest file, or ``''``.
 
     Args:
-        path: A file that is not there.
-        suffixes: Endings of the files that may be meant.
+        path: A file that does not exist.
+        suffixes: Suffixes of the files that may be meant.
     """
     path, kinds = Path(path), tuple(suffixes)
     if not path.parent.is_dir():
         return ''
-    there = sorted(found for found in path.parent.iterdir() if found.suffix in kinds)
-    stems = {found.stem: found for found in there}
-    close = nearest(path.stem, stems)
-    return f'; nearest: {stems[close[11:]]}' if close else ''
+    files = sorted(found for found in path.parent.iterdir() if found.suffix in kinds)
+    stems = {found.stem: found for found in files}
+    stem = closest(path.stem, stems)
+    return '' if stem is None else f' Did you mean {str(stems[stem])!r}?'
 
 
-def _holds(part: str, whole: str) -> bool:
-    """Tell whether a text of three letters or more stands in another."""
+def nearest(given: str, valid: Iterable[str]) -> str:
+    """Return ``'; nearest: X'`` for the closest valid name, or ``''``."""
+    name = closest(given, valid)
+    return '' if name is None else f'; nearest: {name}'
+
+
+def nearest_file(path: str | Path, suffixes: Iterable[str]) -> str:
+    """Return ``'; nearest: FOLDER/X'`` for the closest file, or ``''``."""
+    return (
+        similar_file(path, suffixes)
+        .replace(' Did you mean ', '; nearest: ')[:-1]
+        .replace("'", '')
+    )
+
+
+def _contains(whole: str, part: str) -> bool:
+    """Return whether a text of three letters or more is part of another."""
     return len(part) > 2 and part in whole

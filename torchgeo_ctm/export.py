@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import ExportWarning, OutputError, SettingError
 from .export_formats import ALLOWED, LIBRARIES, OPSETS, record, to_onnx, to_pt2, write
-from .inference.geotiff import check_file, check_not_input
+from .files import check_file, check_not_input
 from .maps.class_maps import resize
 from .scaling import SENTINEL2_BANDS, BandScaling, band_key, is_reflectance
 from .trainers import ClassTokenMaskingTask, load_task

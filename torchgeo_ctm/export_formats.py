@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from .errors import OutputError
-from .inference.geotiff import temporary_path
+from .files import temporary_path
 from .version import __version__
 
 #: What the extra ``onnx`` brings: writes, is asked by PyTorch's exporter, reads back.
@@ -159,7 +159,7 @@ def write(files: Mapping[Path, bytes], module: Run, windows: Tensor) -> float:
         for path in files:
             temporary[path].replace(path)
     except OSError as error:
-        raise OutputError(f'{path} cannot be written: {error}') from error
+        raise OutputError(f'Cannot write {path}: {error}') from error
     finally:
         for rest in temporary.values():
             rest.unlink(missing_ok=True)

@@ -16,15 +16,15 @@ from torchgeo.datasets import DatasetNotFoundError
 
 from .configuration import read_data
 from .datamodules import ChipDataModule, SceneDataModule
-from .datamodules.chips import Split
 from .errors import DataError, SettingError, nearest
+from .files import check_not_input
 from .inference.chip_writer import ChipMaskWriter
-from .inference.geotiff import check_not_input
 from .inference.products import product_paths
 from .inference.scene_mask import SceneMask
 from .inference.writer import PseudoMaskWriter
 from .maps.class_maps import MapRule, MapSource
 from .scoring import confusion_matrix, summarise
+from .split import Split
 from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')

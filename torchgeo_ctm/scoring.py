@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 
 from .errors import SceneError
-from .windows import Grid, check_same_grid
+from .grids import IGNORED, check_same_grid
+from .rasters import grid_of, open_raster
 
-IGNORED = 255
 #: Description of the band by which predict's confidence raster is known.
 CONFIDENCE = 'confidence, per cent'
 
@@ -108,11 +106,7 @@ def _open(path: str | Path) -> DatasetReader:
     """Open a single-band raster, or say in one line why not."""
     if not Path(path).exists():
         raise SceneError(f'{path} does not exist; needed: a raster of classes')
-    try:
-        raster: DatasetReader = rasterio.open(path)
-    except RasterioIOError as error:
-        reason = str(error).splitlines()[0]
-        raise SceneError(f'{path} cannot be opened as a raster: {reason}') from error
+    raster = open_raster(path)
     if raster.count != 1 or np.dtype(raster.dtypes[0]).kind not in 'iu':
         count, dtype = raster.count, raster.dtypes[0]
         raster.close()
@@ -128,11 +122,7 @@ def _open(path: str | Path) -> DatasetReader:
 
 def _check_grid(mask: DatasetReader, reference: DatasetReader) -> None:
     """Refuse rasters on different grids, naming the first difference."""
-    ours, theirs = (
-        Grid(raster.height, raster.width, raster.crs, raster.transform)
-        for raster in (mask, reference)
-    )
-    check_same_grid(mask.name, ours, reference.name, theirs)
+    check_same_grid(mask.name, grid_of(mask), reference.name, grid_of(reference))
 
 
 def class_names(raster: DatasetReader) -> list[str]:

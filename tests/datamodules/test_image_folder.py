@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from tests import command
+from tests import commands as command
 from tests.conftest import tiny_task
 from tests.fakes.image_folders import (
     paint,

@@ -13,9 +13,9 @@ from tests.fakes.label_files import write_squares
 from tests.fakes.labeled_scenes import RuleLabels
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
-from torchgeo_ctm.windows import Grid
 
 CLASSES = ('Forest', 'Water', 'Urban/Built-up')
 

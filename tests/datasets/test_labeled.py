@@ -15,7 +15,7 @@ from tests.conftest import WriteScene, scene_pixels
 from tests.fakes.labeled_scenes import RuleLabels
 from torchgeo_ctm.datasets import LabelledDataset, LabelledSampler
 from torchgeo_ctm.errors import LabelError, LabelWarning
-from torchgeo_ctm.windows import Grid
+from torchgeo_ctm.grids import Grid
 
 CLASSES = ('west', 'east')
 

@@ -15,7 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from torchgeo_ctm.windows import Grid
+from torchgeo_ctm.grids import Grid
 
 #: A corner and pixels of 10 m; zones 32 and 33 meet at 12° E.
 TRANSFORM = Affine(10, 0, 700_000, 0, -10, 5_300_000)

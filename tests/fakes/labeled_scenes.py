@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.crs import CRS
 
+from torchgeo_ctm.grids import Grid, Window
 from torchgeo_ctm.labels import ImageLabel
-from torchgeo_ctm.windows import Grid, Window
 
 Rule = Callable[[Grid], list[int] | None]
 

@@ -9,9 +9,9 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.inference.geotiff import RasterRows, product_path
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
-from torchgeo_ctm.windows import Grid
 
 CLASSES = ('Forest', 'Water', 'Urban/Built-up')
 COLORS = ('#009900', '#1c0dff', '#a5a5a5')

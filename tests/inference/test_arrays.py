@@ -41,5 +41,5 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match='cannot be written'):
+    with pytest.raises(OutputError, match='Cannot write'):
         ArrayRows(tmp_path / 'none' / 'a.npy')

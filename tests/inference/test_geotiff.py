@@ -7,13 +7,8 @@ from affine import Affine
 from rio_cogeo.cogeo import cog_validate
 
 from torchgeo_ctm.errors import OutputError
-from torchgeo_ctm.inference.geotiff import (
-    NODATA,
-    RasterRows,
-    check_output,
-    product_path,
-)
-from torchgeo_ctm.windows import Grid
+from torchgeo_ctm.grids import IGNORED, Grid
+from torchgeo_ctm.inference.geotiff import RasterRows, check_output, product_path
 
 GRID = Grid(700, 600, 'EPSG:32630', Affine(10, 0, 500_000, 0, -10, 4_200_000))
 CLASSES = (['Forest', 'Urban & <Built-up>'], ['#009900', '#a5a5a5'])
@@ -23,7 +18,7 @@ def write(
     path: Path, grid: Grid = GRID
 ) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     values = np.random.default_rng(0).integers(0, 2, grid[:2]).astype(np.uint8)
-    values[:5] = NODATA
+    values[:5] = IGNORED
     product = RasterRows(path, grid, ['land cover class'], {'STRIDE': '7'}, CLASSES)
     for row in range(0, grid.height, 100):
         product.write(row, values[row : row + 100])
@@ -41,7 +36,7 @@ def test_a_finished_raster_has_every_fact(tmp_path: Path) -> None:
         np.testing.assert_array_equal(raster.read(1), values)
         assert raster.crs == 'EPSG:32630'
         assert raster.transform == GRID.transform
-        assert raster.nodata == NODATA
+        assert raster.nodata == IGNORED
         assert raster.dtypes == ('uint8',)
         assert raster.descriptions == ('land cover class',)
         assert raster.tags(ns='IMAGE_STRUCTURE')['LAYOUT'] == 'COG'
@@ -51,7 +46,7 @@ def test_a_finished_raster_has_every_fact(tmp_path: Path) -> None:
         palette = raster.colormap(1)
         assert palette[0] == (0, 0x99, 0, 255)
         assert palette[1] == (0xA5, 0xA5, 0xA5, 255)
-        assert palette[NODATA][3] == 0
+        assert palette[IGNORED][3] == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         'mask.tif',
         'mask.tif.aux.xml',
@@ -119,9 +114,9 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / 'folder.tif').mkdir()
     for name, message in (
         ('mask.jpg', r'nearest: mask\.tif'),
-        ('nowhere/mask.tif', 'does not exist; create it'),
-        ('there.tif/mask.tif', 'there.tif is a file; needed: a folder'),
-        ('there.tif', 'add --overwrite'),
+        ('nowhere/mask.tif', 'does not exist. Create it'),
+        ('there.tif/mask.tif', 'there.tif is a file, expected a folder'),
+        ('there.tif', 'Pass --overwrite'),
         ('folder.tif', 'is a folder'),
     ):
         with pytest.raises(OutputError, match=message):
@@ -130,7 +125,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match='cannot be written'):
+    with pytest.raises(OutputError, match='Cannot write'):
         RasterRows(tmp_path / 'gone' / 'mask.tif', GRID, ['x'], {}, CLASSES)
     assert list(tmp_path.iterdir()) == []
 

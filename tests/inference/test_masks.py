@@ -49,7 +49,7 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
         pass
     for name, message in (
         ('gone.tif', 'does not exist'),
-        ('text.tif', 'cannot be opened'),
+        ('text.tif', 'Cannot open'),
         ('two.tif', '2 bands; needed: 1'),
         ('float.tif', 'float32; needed: classes as uint8'),
         ('share.tif', 'holds confidence'),

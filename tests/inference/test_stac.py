@@ -170,7 +170,7 @@ def test_what_cannot_be_an_item(
     with pytest.raises(GridError, match='local CRS'):
         write_item(path, mask, {}, NAMES, COLORS, NOTHING)
     mask = write_classes(tmp_path / 'a.tif', random_classes(40, 50))
-    with pytest.raises(OutputError, match='cannot be written'):
+    with pytest.raises(OutputError, match='Cannot write'):
         write_item(tmp_path / 'gone' / 'a.json', mask, {}, NAMES, COLORS, NOTHING)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(OutputError, match=r'torchgeo-ctm\[stac\]'):

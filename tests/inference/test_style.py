@@ -45,6 +45,6 @@ def test_colours_may_have_names(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match='cannot be written'):
+    with pytest.raises(OutputError, match='Cannot write'):
         write_style(tmp_path / 'gone' / 'a.qml', NAMES, COLORS)
     assert list(tmp_path.iterdir()) == []

@@ -179,8 +179,8 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     for name, message in (
         ('a.gpk', r'nearest: \.gpkg'),
         ('a.shp', r'nearest: \.gpkg'),
-        ('nowhere/a.gpkg', 'does not exist; create it'),
-        ('there.gpkg', 'add --overwrite'),
+        ('nowhere/a.gpkg', 'does not exist. Create it'),
+        ('there.gpkg', 'Pass --overwrite'),
         ('folder.fgb', 'is a folder'),
     ):
         with pytest.raises(OutputError, match=message):

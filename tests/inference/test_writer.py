@@ -16,7 +16,7 @@ from torchgeo.datasets import RasterDataset
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
-from torchgeo_ctm.inference.geotiff import NODATA
+from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
@@ -59,7 +59,7 @@ class TestProducts:
                 assert ours.crs == theirs.crs
                 assert ours.transform == theirs.transform
                 assert ours.shape == theirs.shape
-                assert ours.nodata == NODATA
+                assert ours.nodata == IGNORED
         assert set(np.unique(read(paths[0]))) <= {0, 1, 2}
         confidence = read(paths[1])
         assert confidence.min() >= 33
@@ -81,14 +81,14 @@ class TestProducts:
         scene = write_scene(pixels=pixels, nodata=0)
         paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET).paths
         for path in paths[:2]:
-            np.testing.assert_array_equal(read(path) == NODATA, pixels[0] == 0)
+            np.testing.assert_array_equal(read(path) == IGNORED, pixels[0] == 0)
 
     def test_all_nodata(
         self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
     ) -> None:
         scene = write_scene(pixels=np.zeros((13, 40, 50), np.uint16), nodata=0)
         paths = predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET).paths
-        assert (read(paths[0]) == NODATA).all()
+        assert (read(paths[0]) == IGNORED).all()
 
     @pytest.mark.parametrize('size', [(1, 1), (31, 33), (32, 32), (33, 96), (1, 200)])
     def test_any_size(
@@ -203,7 +203,7 @@ class TestProducts:
         assert {row for row, *_ in seen} == {16, 32, 48, 64}
         assert len(seen) == len({tuple(place) for place in seen})
         mask = read(tmp_path / 'm.tif')
-        assert (mask[:40] == NODATA).all()
+        assert (mask[:40] == IGNORED).all()
         assert (mask[40:] < 3).all()
 
     @pytest.mark.parametrize(
@@ -427,6 +427,6 @@ def test_products_are_not_replaced_unasked(
     write_scene: WriteScene, checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / 'm_confidence.tif').touch()
-    with pytest.raises(OutputError, match='add --overwrite'):
+    with pytest.raises(OutputError, match='Pass --overwrite'):
         predict_scene(write_scene(), checkpoint, tmp_path / 'm.tif', **QUIET)
     assert not (tmp_path / 'm.tif').exists()

@@ -20,7 +20,7 @@ from tests.conftest import (
     tiny_task,
 )
 from tests.test_main import Run, refused, run
-from torchgeo_ctm.inference.geotiff import NODATA
+from torchgeo_ctm.grids import IGNORED
 
 __all__ = ['run']
 
@@ -74,7 +74,7 @@ def test_nan_and_infinities_inside(
     pixels[2, 31, 40] = -np.inf
     assert predict(write_scene(pixels=pixels))[0] == 0
     empty = ~np.isfinite(pixels).all(axis=0)
-    np.testing.assert_array_equal(mask(tmp_path) == NODATA, empty)
+    np.testing.assert_array_equal(mask(tmp_path) == IGNORED, empty)
 
 
 def test_nan_as_nodata_and_nodata_given(
@@ -86,7 +86,7 @@ def test_nan_as_nodata_and_nodata_given(
     scene = write_scene(pixels=pixels, nodata=np.nan)
     status, _, err = predict(scene, '--nodata', -9999)
     assert status == 0, err
-    assert (mask(tmp_path)[:30] == NODATA).all()
+    assert (mask(tmp_path)[:30] == IGNORED).all()
     assert (mask(tmp_path)[30:] < 3).all()
 
 
@@ -97,7 +97,7 @@ def test_class_zero_is_not_nodata(
     pixels[:, :, :30] = 0
     assert predict(write_scene(pixels=pixels), '--nodata', 0)[0] == 0
     values = mask(tmp_path)
-    assert (values[:, :30] == NODATA).all()
+    assert (values[:, :30] == IGNORED).all()
     assert 0 in values[:, 30:]
 
 
@@ -152,7 +152,7 @@ def test_a_folder_that_takes_no_files(
     refused(
         run('predict', write_scene(), '--checkpoint', checkpoint, '--output',
             '/proc/m.tif', '--accelerator', 'cpu'),
-        '/proc/m.tif', 'cannot be written',
+        '/proc/m.tif', 'Cannot write',
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def test_a_full_disk_is_said(
         self._files['records'] = open('/dev/full', 'r+b', 0)  # noqa: SIM115
 
     monkeypatch.setattr(ScoreJournal, '_read_layout', full)
-    refused(predict(write_scene()), 'm.tif cannot be written', 'No space left')
+    refused(predict(write_scene()), 'Cannot write', 'm.tif', 'No space left')
     assert not [p for p in (tmp_path / 'out').iterdir() if p.name[0] != '.']
 
 

@@ -18,8 +18,8 @@ from tests.fakes.label_files import (
     write_table,
 )
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PointLabels, check_overlap
-from torchgeo_ctm.windows import Grid
 
 CLASSES = ('Forest', 'Urban', 'Water')
 

@@ -23,6 +23,7 @@ from tests.fakes.label_files import (
     write_squares,
 )
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels, check_overlap, check_sizes
 from torchgeo_ctm.labels.clipped_areas import (
     clipped_areas,
@@ -30,7 +31,6 @@ from torchgeo_ctm.labels.clipped_areas import (
     polygon_parts,
     subdivided,
 )
-from torchgeo_ctm.windows import Grid
 
 CLASSES = ('Forest', 'Water')
 

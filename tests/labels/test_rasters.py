@@ -21,6 +21,7 @@ from tests.fakes.label_files import (
     write_class_raster,
 )
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import (
     IGBP,
     IGBP_SIMPLIFIED,
@@ -29,7 +30,6 @@ from torchgeo_ctm.labels import (
     check_overlap,
     raster_files,
 )
-from torchgeo_ctm.windows import Grid
 
 MAP = {1: 'Forest', 2: 'Water'}
 CLASSES = ('Forest', 'Water')
@@ -280,7 +280,7 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match='no raster of classes was given'):
         RasterLabels([], MAP)
     (tmp_path / 'text.tif').write_text('no raster')
-    with pytest.raises(LabelError, match='cannot be opened as a raster'):
+    with pytest.raises(LabelError, match='Cannot open'):
         RasterLabels(tmp_path / 'text.tif', MAP)
     path = write_class_raster(tmp_path / 'a.tif', halves(), Affine.identity(), None)
     with pytest.raises(LabelError, match='no CRS or no transform'):

@@ -15,8 +15,8 @@ from tests.fakes.label_files import SCENE, write_squares
 from tests.fakes.torchgeo_configs import MAKERS, small_config
 from tests.reports.test_statistics import Holes, HolesDataModule, holes_config
 from tests.test_main import Run, refused, run
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import ImageLabel
-from torchgeo_ctm.windows import Grid
 
 __all__ = ['run']
 

@@ -7,17 +7,17 @@ import shapely
 
 from tests.fakes.labeled_scenes import footprint, grid_at
 from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.grids import Grid, Window
 from torchgeo_ctm.samplers.blocks import (
     SPLITS,
     Block,
     GroundBlocks,
-    Split,
     assign_blocks,
     check_shares,
     cover,
     split_of,
 )
-from torchgeo_ctm.windows import Grid, Window
+from torchgeo_ctm.split import Split
 
 WINDOW = 40
 

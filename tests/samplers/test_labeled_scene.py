@@ -11,10 +11,10 @@ from tests.fakes.labeled_scenes import RuleLabels
 from torchgeo_ctm.datamodules.loaders import EvaluationBatches, TrainingBatches
 from torchgeo_ctm.datasets import SceneWindows
 from torchgeo_ctm.errors import LabelError
+from torchgeo_ctm.grids import Grid, Window
 from torchgeo_ctm.samplers.labeled_scene import LabelledScene, LabelledWindows
 from torchgeo_ctm.samplers.neighborhoods import Reading, WindowDraws
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
-from torchgeo_ctm.windows import Grid, Window
 
 CLASSES = ('left', 'right')
 

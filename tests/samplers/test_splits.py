@@ -12,10 +12,11 @@ from tests.conftest import WriteScene
 from tests.fakes.labeled_scenes import Rule, RuleLabels, footprint
 from torchgeo_ctm.datasets import SceneWindows
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
-from torchgeo_ctm.samplers.blocks import SPLITS, Split
+from torchgeo_ctm.grids import Window
+from torchgeo_ctm.samplers.blocks import SPLITS
 from torchgeo_ctm.samplers.labeled_scene import LabelledScene, LabelledWindows
 from torchgeo_ctm.samplers.splits import SceneSplits
-from torchgeo_ctm.windows import Window
+from torchgeo_ctm.split import Split
 
 METRES = '+proj=laea +lat_0=48 +lon_0=12'
 WINDOW = 16

@@ -187,7 +187,7 @@ def test_what_cannot_be_opened(tmp_path: Path, write_scene: WriteScene) -> None:
     text.write_text('no raster')
     for path, message in (
         (tmp_path / 'nowhere.tif', 'does not exist'),
-        (text, 'not a raster that GDAL opens'),
+        (text, 'Cannot open'),
         (folder, 'is a folder with no raster; needed: one raster'),
     ):
         with pytest.raises(SceneError, match=message):

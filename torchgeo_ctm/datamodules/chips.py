@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -10,9 +10,8 @@ from torchgeo.datamodules import GeoDataModule
 from torchgeo.samplers import GridGeoSampler
 
 from ..errors import DataError
-from ..windows import Grid
-
-Split = Literal['train', 'val', 'test']
+from ..grids import Grid
+from ..split import Split
 
 STAGES = {'train': 'fit', 'val': 'validate', 'test': 'test'}
 

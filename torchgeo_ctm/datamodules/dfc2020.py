@@ -12,8 +12,8 @@ from torchvision.transforms import v2
 
 from ..datasets import DFC2020
 from ..errors import SettingError, TileCountWarning
-from ..windows import Grid
-from .chips import Split
+from ..grids import Grid
+from ..split import Split
 
 
 class CropAndFlip:

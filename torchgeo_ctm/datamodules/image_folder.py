@@ -12,10 +12,10 @@ from torchvision.transforms.v2 import functional as F
 
 from ..datasets import ADE20K, COCO, VOC2012, EndoTect, ImageFolder
 from ..errors import LabelWarning, SettingError, nearest
-from ..windows import Grid
+from ..grids import Grid
+from ..split import Split
 
 Resize = Literal['stretch', 'cover']
-Split = Literal['train', 'val', 'test']
 
 STAGES: dict[str, tuple[Split, ...]] = {
     'fit': ('train', 'val'),

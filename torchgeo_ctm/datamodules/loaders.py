@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import SceneError
+from ..grids import Window
 from ..samplers.labeled_scene import LabelledWindows, labelled
 from ..samplers.neighborhoods import Draw, Reading, WindowDraws
 from ..scenes.batches import Batch, ReadAhead
 from ..scenes.scene import SceneWindows
-from ..windows import Window
 
 T = TypeVar('T')
 R = TypeVar('R')

@@ -15,8 +15,9 @@ from torchgeo.datamodules import GeoDataModule
 from ..datasets.ground_chips import GroundSampler, side_by_side
 from ..datasets.ground_pieces import split_ground
 from ..datasets.paired import PairedDatasets, pair
-from ..datasets.pseudo_masks import IGNORED, PseudoMasks, legend
+from ..datasets.pseudo_masks import PseudoMasks, legend
 from ..errors import SceneError, SettingError
+from ..grids import IGNORED
 from ..scaling import (
     SENTINEL2_BANDS,
     BandScaling,

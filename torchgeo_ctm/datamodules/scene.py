@@ -11,6 +11,7 @@ from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows, Thumbnail
 from ..errors import LabelError, SettingError
+from ..grids import Grid
 from ..labels import (
     LabelSource,
     PointLabels,
@@ -20,10 +21,9 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
-from ..samplers.blocks import Split
 from ..samplers.labeled_scene import LabelledScene, LabelledWindows
 from ..samplers.splits import SceneSplits
-from ..windows import Grid
+from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
 
 #: What tells labels. Ours by name too: a configuration may name any class with exactly

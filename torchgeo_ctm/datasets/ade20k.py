@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DataError
+from ..split import Split
 from .archives import Archive, fetch
 from .image_folder import ImageFolder, Sample
-from .image_splits import Split
 
 FOLDER = 'ADEChallengeData2016'
 ARCHIVE = Archive(

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingError
+from ..grids import IGNORED
+from ..split import Split
 from .archives import Archive, fetch
 from .coco_instances import paint_instances, read_instances
 from .image_folder import ImageFolder, Sample
-from .image_splits import Split, check_split
-from .mask_classes import IGNORED
+from .image_splits import check_split
 
 ADDRESS = 'http://images.cocodataset.org'
 

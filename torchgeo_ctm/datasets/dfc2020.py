@@ -15,8 +15,9 @@ from torch import Tensor
 from torchgeo.datasets import CopernicusBenchDFC2020S2
 
 from ..errors import BandError, DataError, GeoreferenceWarning, GridError, nearest
+from ..grids import Grid, Window
 from ..scaling import SENTINEL2_BANDS, band_key
-from ..windows import Grid, Window
+from ..split import Split
 from .dfc2020_layout import PROTOCOLS, Layout, Sensor, find_layout, tile_names
 from .dfc2020_raster import filled, one_place, read_pixels, stated_grid
 
@@ -77,7 +78,7 @@ class DFC2020(CopernicusBenchDFC2020S2):
     def __init__(
         self,
         root: str | os.PathLike[str] = 'data',
-        split: Literal['train', 'val', 'test'] = 'train',
+        split: Split = 'train',
         bands: Sequence[str] | None = None,
         transforms: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
         download: bool = False,

@@ -8,7 +8,7 @@ from pyproj import CRS
 from rasterio import Affine
 
 from ..errors import DataError, GridError, SettingError, nearest
-from ..windows import Grid, Window
+from ..grids import Grid, Window
 from .dfc2020 import DFC2020
 from .fixed_grid import TOLERANCE, FixedGridDataset
 

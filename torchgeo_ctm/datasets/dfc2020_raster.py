@@ -11,8 +11,9 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import NodataWarning, SceneError
+from ..grids import Grid, Window
+from ..rasters import grid_of
 from ..scenes.scene import open_scene
-from ..windows import Grid, Window
 
 
 def stated_grid(path: Path) -> Grid | None:
@@ -28,7 +29,7 @@ def stated_grid(path: Path) -> Grid | None:
     with open_scene(path) as raster:
         if raster.crs is None or raster.transform.is_identity:
             return None
-        return Grid(raster.height, raster.width, raster.crs, raster.transform)
+        return grid_of(raster)
 
 
 def one_place(grids: Iterable[Grid | None]) -> bool:

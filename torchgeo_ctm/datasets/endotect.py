@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..split import Split
 from .archives import Archive, fetch
 from .image_files import open_image
 from .image_folder import ImageFolder, Sample
-from .image_splits import Split
 
 FOLDER = 'segmented-images'
 ARCHIVE = Archive(

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from ..errors import LabelError
+from ..grids import IGNORED
 from ..windows import window_starts
 from .ground_pieces import Piece
 from .paired import Pairing
-from .pseudo_masks import IGNORED
 
 #: Least share of a chip, 0…1, that must have a class to learn anything from it.
 MIN_LABELLED = 0.05

@@ -10,10 +10,12 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from ..errors import DataError, LabelWarning, SettingError
+from ..grids import IGNORED
+from ..split import Split
 from .image_files import find_images, read_image, read_mask
 from .image_labels import label_of, read_image_labels
-from .image_splits import Split, check_listed, check_split, drawn_split, read_list
-from .mask_classes import IGNORED, MaskClasses, pascal_colors
+from .image_splits import check_listed, check_split, drawn_split, read_list
+from .mask_classes import MaskClasses, pascal_colors
 
 #: How many masks are looked at for 0 and 255 where 0 and 1 are needed.
 LOOKED_AT = 8

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Collection, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from ..errors import DataError, SettingError, nearest
+from ..split import Split
 
-Split = Literal['train', 'val', 'test']
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 

@@ -15,8 +15,8 @@ from torchgeo.datasets.utils import GeoSlice
 from torchgeo.samplers import BatchGeoSampler, RandomGeoSampler
 
 from ..errors import LabelError, LabelWarning
+from ..grids import Grid
 from ..labels import ImageLabel, LabelSource
-from ..windows import Grid
 
 
 class LabelledDataset(GeoDataset):

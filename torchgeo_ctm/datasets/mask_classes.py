@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError, SettingError, nearest
+from ..grids import IGNORED
 
-IGNORED = 255
 #: How many different values a mask may hold: 16 bits.
 VALUES = 65_536
 

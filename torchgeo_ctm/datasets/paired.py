@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import IntersectionDataset
 
 from ..errors import DataError, GridError, LabelWarning
+from ..grids import Grid
 from ..scenes.scene import SceneWindows
-from ..windows import Grid
 from .pseudo_masks import MaskFacts, PseudoMasks
 from .scene_images import SceneImages
 

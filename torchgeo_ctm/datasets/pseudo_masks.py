@@ -2,21 +2,17 @@
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import rasterio
 from matplotlib.colors import to_hex
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from torchgeo.datasets import RasterDataset
 
 from ..errors import DataError, LabelError, SettingError
-from ..windows import Grid
+from ..grids import IGNORED, Grid
+from ..rasters import grid_of, open_raster
 
-#: Pixels without a class.
-IGNORED = 255
 #: Rasters that lie beside a mask, and are none.
 BESIDE = ('_confidence', '_probabilities')
 
@@ -149,23 +145,14 @@ def confidence_path(mask: str | Path) -> str:
 
 def _open_facts(path: str) -> tuple[Grid, dict[str, str], dict[int, str], int]:
     """Return a raster's grid, tags, colours, and number of bands."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
-                grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
-                colors = {}
-                if raster.colorinterp[0].name == 'palette':
-                    colors = raster.colormap(1)
-                hexes = {
-                    value: to_hex((color[0] / 255, color[1] / 255, color[2] / 255))
-                    for value, color in colors.items()
-                }
-                return grid, raster.tags(), hexes, raster.count
-    except RasterioIOError as error:
-        raise DataError(
-            f'{path} is not a raster that GDAL opens: {str(error).splitlines()[0]}'
-        ) from error
+    with open_raster(path, DataError) as raster:
+        is_palette = raster.colorinterp[0].name == 'palette'
+        colors = raster.colormap(1) if is_palette else {}
+        hexes = {
+            value: to_hex((color[0] / 255, color[1] / 255, color[2] / 255))
+            for value, color in colors.items()
+        }
+        return grid_of(raster), raster.tags(), hexes, raster.count
 
 
 def mask_facts(path: str) -> MaskFacts:

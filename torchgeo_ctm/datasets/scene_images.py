@@ -10,8 +10,8 @@ from pyproj import CRS
 from rasterio.transform import array_bounds
 
 from ..errors import SettingError
+from ..grids import Window
 from ..scenes.scene import SceneWindows
-from ..windows import Window
 from .fixed_grid import TOLERANCE, FixedGridDataset
 
 #: Files that stay open between samples; TorchGeo's RasterDataset keeps as many.

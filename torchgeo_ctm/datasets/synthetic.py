@@ -18,6 +18,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..errors import DataError, SettingError, nearest
+from ..files import atomic_path
+from ..split import Split
 from .dfc2020 import DFC2020, SOURCE_TO_CLASS
 
 #: Top-of-atmosphere reflectance x 10,000 of pure materials in the 13 bands B01 … B12.
@@ -242,10 +244,8 @@ def write_scene(
     place = (UTM_ZONES[0], (600_000, 6_000_000))
     rasters = ((scene_path, image, None), (reference_path, classes, 255))
     for path, array, nodata in rasters:
-        final = Path(path)
-        partial = final.with_name(f'.{final.name}.partial')
-        _write(partial, array, *place, nodata=nodata, **tiling)
-        partial.replace(final)
+        with atomic_path(path) as temporary:
+            _write(temporary, array, *place, nodata=nodata, **tiling)
 
 
 class SyntheticLandCover(DFC2020):
@@ -269,7 +269,7 @@ class SyntheticLandCover(DFC2020):
     def __init__(
         self,
         root: str | os.PathLike[str] = 'data',
-        split: Literal['train', 'val', 'test'] = 'train',
+        split: Split = 'train',
         bands: Sequence[str] | None = None,
         transforms: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
         *,

@@ -7,9 +7,10 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from ..errors import DataError
+from ..split import Split
 from .archives import Archive, fetch
 from .image_folder import ImageFolder, Sample
-from .image_splits import Split, check_split
+from .image_splits import check_split
 
 CLASSES = (
     'background',

@@ -8,7 +8,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..errors import DataError, OutputError
-from .geotiff import temporary_path
+from ..files import temporary_path
 
 
 class ArrayRows:
@@ -32,7 +32,7 @@ class ArrayRows:
         try:
             self._file = self._part.open('wb')
         except OSError as error:
-            raise OutputError(f'{path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {path}: {error}') from error
 
     def append(self, rows: NDArray[Any]) -> None:
         """Append rows (N, …).
@@ -52,7 +52,7 @@ class ArrayRows:
         try:
             self._file.write(np.ascontiguousarray(rows, self._dtype).tobytes())
         except OSError as error:
-            raise OutputError(f'{self.path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
         self._length += len(rows)
 
     def _header(self) -> None:
@@ -74,7 +74,7 @@ class ArrayRows:
             self._file.close()
             self._part.replace(self.path)
         except OSError as error:
-            raise OutputError(f'{self.path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
         finally:
             self.abandon()
 

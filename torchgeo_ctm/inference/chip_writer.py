@@ -13,10 +13,10 @@ from rasterio.transform import from_bounds
 from torch import Tensor
 
 from ..errors import OutputError
+from ..grids import Grid
 from ..maps.class_maps import resize
 from ..maps.refine import refinement_tag
 from ..version import __version__
-from ..windows import Grid
 from .arrays import ArrayRows
 from .geotiff import RasterRows, product_path
 
@@ -57,7 +57,9 @@ class ChipMaskWriter(BasePredictionWriter):
             raise OutputError(f'folder {output} cannot be made: {error}') from error
         for path in (self.path(kind) for kind in ('pms', 'imgs', 'masks')):
             if path.exists() and not overwrite:
-                raise OutputError(f'{path} exists; add --overwrite to replace it')
+                raise OutputError(
+                    f'{path} already exists. Pass --overwrite to replace it.'
+                )
         self._arrays: dict[str, ArrayRows] = {}
         self._raster: RasterRows | None = None
         #: How many chips were written, and how many of them as GeoTIFFs.

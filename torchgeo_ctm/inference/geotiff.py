@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -13,13 +12,14 @@ import rasterio
 import rasterio.shutil
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import OutputError
-from ..windows import Grid
+from ..files import check_file, temporary_path, write_text
+from ..grids import IGNORED, Grid
+from ..rasters import quiet
 
-NODATA = 255
 SUFFIXES = ('.tif', '.tiff')
 
 
@@ -40,51 +40,11 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     return check_file(path, overwrite)
 
 
-def check_file(path: Path, overwrite: bool) -> Path:
-    """Refuse a file of any kind that could not be written.
-
-    Args:
-        path: The file to write.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        OutputError: If the folder is missing or read-only, or the file exists and may
-            not be replaced.
-    """
-    if path.parent.exists() and not path.parent.is_dir():
-        raise OutputError(f'{path.parent} is a file; needed: a folder to write into')
-    if not path.parent.is_dir():
-        raise OutputError(f'folder {path.parent} does not exist; create it first')
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f'folder {path.parent} cannot be written to')
-    if path.is_dir():
-        raise OutputError(f'{path} is a folder; needed: the name of a file')
-    if path.exists() and not overwrite:
-        raise OutputError(f'{path} exists; add --overwrite to replace it')
-    return path
-
-
-def check_not_input(path: str | Path, source: str | Path) -> None:
-    """Refuse an output that is the input itself, whatever else is allowed.
-
-    Raises:
-        OutputError: If both names belong to one file.
-    """
-    path, source = Path(path), Path(source)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(f'{path} is the input itself; give another name')
-
-
 def product_path(mask: Path, product: str, suffix: str | None = None) -> Path:
     """Return the name of a product beside the mask: ``OUT.tif`` → ``OUT_x.tif``."""
     suffix = mask.suffix if suffix is None else suffix
     name = f'{mask.stem}_{product}{suffix}' if product else f'{mask.stem}{suffix}'
     return mask.with_name(name)
-
-
-def temporary_path(path: Path) -> Path:
-    """Return the hidden name beside *path* under which it is made."""
-    return path.with_name(f'.{path.name}.{os.getpid()}.part')
 
 
 class RasterRows:
@@ -129,7 +89,7 @@ class RasterRows:
             'count': len(descriptions),
             'height': grid.height,
             'width': grid.width,
-            'nodata': NODATA,
+            'nodata': IGNORED,
             'interleave': 'band',
             'BIGTIFF': 'IF_SAFER',
         }
@@ -138,8 +98,7 @@ class RasterRows:
         if not grid.transform.is_identity:
             profile['transform'] = grid.transform
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            with quiet():
                 self._raster = rasterio.open(self.rows, 'w', **profile)
             self._raster.descriptions = tuple(descriptions)
             self._raster.update_tags(**tags)
@@ -148,7 +107,7 @@ class RasterRows:
                 self._raster.write_colormap(1, _palette(classes[1]))
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'{path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {path}: {error}') from error
 
     def write(self, row: int, values: NDArray[np.uint8]) -> None:
         """Write rows (rows, width), or (bands, rows, width), from *row* downwards.
@@ -161,7 +120,7 @@ class RasterRows:
         try:
             self._raster.write(values, window=window)
         except (RasterioError, OSError) as error:
-            raise OutputError(f'{self.path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
 
     def close(self, scale: float | None = None) -> None:
         """End the rows, which can be read from then on.
@@ -178,7 +137,7 @@ class RasterRows:
             self._raster.close()
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'{self.path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
 
     def finish(self, resampling: str) -> None:
         """Turn the rows into a COG, still under a temporary name.
@@ -192,8 +151,7 @@ class RasterRows:
         """
         self.close()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            with quiet():
                 rasterio.shutil.copy(
                     self.rows,
                     self.cog,
@@ -205,7 +163,7 @@ class RasterRows:
                 )
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'{self.path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
 
     def publish(self) -> None:
         """Give the COG its final name.
@@ -221,7 +179,7 @@ class RasterRows:
                 sidecar.unlink(missing_ok=True)
             self.cog.replace(self.path)
         except OSError as error:
-            raise OutputError(f'{self.path} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
         finally:
             self.abandon()
 
@@ -239,7 +197,7 @@ class RasterRows:
 
 def _palette(colors: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
     """Return GDAL's colour table; nodata is transparent."""
-    palette = {NODATA: (0, 0, 0, 0)}
+    palette = {IGNORED: (0, 0, 0, 0)}
     for index, color in enumerate(colors):
         red, green, blue = (round(255 * part) for part in to_rgb(color))
         palette[index] = (red, green, blue, 255)
@@ -256,6 +214,4 @@ def _write_category_names(path: Path, names: Sequence[str]) -> None:
         '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
         f'{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n'
     )
-    temporary = temporary_path(path)
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)
+    write_text(path, text)

@@ -58,7 +58,7 @@ class ScoreJournal:
                 'name'
             ) from None
         except OSError as error:
-            raise OutputError(f'{self.output} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.output}: {error}') from error
 
     @property
     def output(self) -> str:
@@ -84,7 +84,7 @@ class ScoreJournal:
                 (self.folder / 'finished').write_bytes(bytes(len(self.finished)))
                 _replace(path, json.dumps(self.settings, indent=1))
         except OSError as error:
-            raise OutputError(f'{self.output} cannot be written: {error}') from error
+            raise OutputError(f'Cannot write {self.output}: {error}') from error
         return reason
 
     def _mismatch(self) -> Reason:
@@ -163,7 +163,7 @@ class ScoreJournal:
                 flags.write(bytes([flag]))
         except OSError as error:
             raise OutputError(
-                f'{self.output} cannot be written: {error}; what has been computed '
+                f'Cannot write {self.output}: {error}; what has been computed '
                 'is kept, the same command goes on from there'
             ) from error
         self.finished[numbers] = 1 + nothing

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
+from .. import rasters
 from ..errors import GridError, SceneError
-from .geotiff import NODATA
+from ..grids import IGNORED
 
 #: Pixels read at a time, as whole rows: what is worked out for each takes 50 bytes.
 STRIP = 1 << 20
@@ -43,12 +43,7 @@ def open_raster(path: str | Path, what: str, bands: int | None = 1) -> DatasetRe
     """
     if not Path(path).exists():
         raise SceneError(f'{path} does not exist; needed: a raster of {what}')
-    try:
-        with quiet():
-            raster: DatasetReader = rasterio.open(path)
-    except (RasterioError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise SceneError(f'{path} cannot be opened as a raster: {reason}') from error
+    raster = rasters.open_raster(path)
     if bands is not None and raster.count != bands:
         raster.close()
         raise SceneError(f'{path} has {raster.count} bands; needed: {bands} of {what}')
@@ -125,7 +120,7 @@ def strips(raster: DatasetReader) -> Iterator[tuple[int, NDArray[np.int32]]]:
     Raises:
         SceneError: If the file is damaged.
     """
-    nodata = NODATA if raster.nodata is None else raster.nodata
+    nodata = IGNORED if raster.nodata is None else raster.nodata
     rows = max(1, STRIP // raster.width)
     for row in range(0, raster.height, rows):
         values = read_rows(raster, row, rows).astype(np.int32)

@@ -13,8 +13,9 @@ from rasterio import Affine
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
-from .geotiff import NODATA
-from .masks import open_mask, open_raster, quiet, read_rows, strips
+from ..grids import IGNORED
+from ..rasters import quiet
+from .masks import open_mask, open_raster, read_rows, strips
 from .seams import Seam, SeamJoiner, placed
 
 #: Pixels whose polygons are made at a time, as whole rows.
@@ -75,7 +76,7 @@ def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:
     """
     transform = source.transform
     joiner = SeamJoiner(source.width, transform)
-    nodata = NODATA if source.nodata is None else source.nodata
+    nodata = IGNORED if source.nodata is None else source.nodata
     above = None
     rows = max(1, SLAB // source.width)
     values = read_rows(source, 0, rows)

@@ -11,10 +11,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from ..errors import OutputError
+from ..files import atomic_path, check_file
+from ..grids import Grid
 from ..plots import quick_look
-from ..windows import Grid
-from .geotiff import RasterRows, check_file, check_output, product_path, temporary_path
+from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE, give_back
 from .stac import write_item
@@ -165,17 +165,10 @@ class Products:
         with open_mask(self.rasters['mask'].rows) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
         figure = quick_look(rgb, mask, self.class_names, self.class_colors)
-        path = self.paths['picture']
-        temporary = temporary_path(path)
-        try:
+        with atomic_path(self.paths['picture']) as temporary:
             figure.savefig(
                 temporary, format='png', dpi=100, pil_kwargs={'compress_level': 3}
             )
-            temporary.replace(path)
-        except OSError as error:
-            raise OutputError(f'{path} cannot be written: {error}') from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Remove what lies under temporary names."""

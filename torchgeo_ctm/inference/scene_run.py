@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import NodataWarning, PresenceWarning, ResumeWarning
+from ..grids import IGNORED
 from ..windows import WindowPlan
-from .geotiff import NODATA
 from .journal import ScoreJournal
 from .mosaic import RowMosaic, Rows
 from .products import Products
@@ -140,7 +140,7 @@ class SceneRun:
             if 'probabilities' in self.products.rasters:
                 values['probabilities'] = _per_cent(rows.scores)
             written: dict[str, NDArray[np.uint8]] = {
-                name: value.masked_fill(empty, NODATA).cpu().numpy()
+                name: value.masked_fill(empty, IGNORED).cpu().numpy()
                 for name, value in values.items()
             }
             self._pixels += int(rows.valid.sum())

@@ -18,8 +18,9 @@ from rasterio.warp import transform_geom
 from shapely.geometry.polygon import orient
 
 from ..errors import GridError, OutputError
+from ..files import write_text
+from ..grids import IGNORED
 from .areas import PixelAreas
-from .geotiff import NODATA, temporary_path
 from .masks import open_mask, open_raster
 
 if TYPE_CHECKING:
@@ -78,14 +79,7 @@ def write_item(
                 _describe_bands(item.assets[name], raster)
     _describe_classes(item.assets['mask'], class_names, class_colors)
     text = json.dumps(item.to_dict(include_self_link=False), indent=2)
-    temporary = temporary_path(path)
-    try:
-        temporary.write_text(text + '\n', encoding='utf-8')
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f'{path} cannot be written: {error}') from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text + '\n')
 
 
 def _item(
@@ -243,5 +237,5 @@ def _describe_classes(
         )
         for value, (name, color) in enumerate(zip(names, colors, strict=True))
     ]
-    classes.append(Classification.create(NODATA, name='nodata', nodata=True))
+    classes.append(Classification.create(IGNORED, name='nodata', nodata=True))
     ClassificationExtension.ext(asset, add_if_missing=True).classes = classes

@@ -6,8 +6,7 @@ from xml.etree import ElementTree as ET
 
 from matplotlib.colors import to_rgb
 
-from ..errors import OutputError
-from .geotiff import temporary_path
+from ..files import write_text
 from .masks import class_colors, class_names, open_mask
 
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -29,14 +28,7 @@ def write_style(
     Raises:
         OutputError: If the file cannot be written.
     """
-    temporary = temporary_path(path)
-    try:
-        temporary.write_text(_style(class_names, class_colors), encoding='utf-8')
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f'{path} cannot be written: {error}') from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, _style(class_names, class_colors))
 
 
 def _style(names: Sequence[str], colors: Sequence[str]) -> str:

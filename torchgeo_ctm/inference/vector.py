@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from ..errors import GridError, OutputError, SceneError, SettingError, nearest
+from ..files import check_file, check_not_input, temporary_path
 from .areas import PixelAreas
-from .geotiff import check_file, check_not_input, temporary_path
 from .masks import class_names, open_confidence, open_mask
 from .memory import give_back
 from .polygons import polygons, sieved
@@ -138,7 +138,7 @@ def _refusable(output: Path, work: Callable[[], T]) -> T:
         return work()
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OutputError(f'{output} cannot be written: {reason}') from error
+        raise OutputError(f'Cannot write {output}: {reason}') from error
 
 
 def _frames(

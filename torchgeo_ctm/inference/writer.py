@@ -15,12 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
+from ..files import check_not_input
 from ..maps.refine import refinement_tag
 from ..plots import rgb_indices
 from ..reflectance import reflectance_complaint
 from ..scaling import is_reflectance
 from ..version import __version__
-from .geotiff import check_not_input, check_output
+from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
 from .products import ProductOptions, Products, check_products

@@ -4,7 +4,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ..windows import Grid
+from ..grids import Grid
 from .places import to_pixels
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, LabelWarning
-from ..windows import Grid
+from ..grids import Grid
 from .class_names import Memberships, memberships
 from .places import (
     clipped_boxes,

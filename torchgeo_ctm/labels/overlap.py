@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import LabelError, LabelWarning, SettingError
-from ..windows import Grid
+from ..grids import Grid
 from .features import FeatureLabels
 from .rasters import RasterLabels
 from .source import LabelSource

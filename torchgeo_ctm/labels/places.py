@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError
-from ..windows import Grid
+from ..grids import Grid
 
 Floats = NDArray[np.float64]
 #: Degrees that are rounding.

@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, SettingError
-from ..windows import Grid
+from ..grids import Grid
 from .features import FeatureLabels, Geometries, View
 from .places import check_degrees, outline, pyproj_crs, to_pixels
 from .source import ImageLabel

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelWarning
-from ..windows import Grid
+from ..grids import Grid
 from .clipped_areas import clipped_areas, disjoint, polygon_parts, subdivided
 from .features import FeatureLabels, Geometries, View
 from .places import outline

@@ -1,7 +1,6 @@
 """Categorical rasters on disk: their headers, and blocks of their values."""
 
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import LabelError
-from ..windows import Grid
+from ..grids import Grid
+from ..rasters import grid_of, open_raster
 from .places import corners, pyproj_crs
 
 #: Pixels read at a time.
@@ -91,7 +90,7 @@ def read_header(path: Path, band: int | None) -> RasterFile:
                 f'{path} has no CRS or no transform; needed: a georeferenced raster of '
                 'classes (gdal_edit.py -a_srs … -a_ullr … gives it one)'
             )
-        grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
+        grid = grid_of(raster)
         nodata = raster.nodatavals[band - 1]
         return RasterFile(str(path), grid, pyproj_crs(raster.crs), nodata)
 
@@ -102,14 +101,7 @@ def _open(path: str | Path) -> DatasetReader:
     Raises:
         LabelError: If it is none.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            raster: DatasetReader = rasterio.open(path)
-    except (RasterioError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise LabelError(f'{path} cannot be opened as a raster: {reason}') from error
-    return raster
+    return open_raster(path, LabelError)
 
 
 class OpenRasters:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..windows import Grid
+from ..grids import Grid
 from .places import clipped_boxes, moved, same_crs, to_ground, to_pixels
 from .raster_files import RasterFile
 

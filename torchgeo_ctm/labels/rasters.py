@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SettingError
-from ..windows import Grid
+from ..grids import Grid
 from .class_names import check_classes, found_classes
 from .legends import legend
 from .places import clipped_boxes, corners, moved, to_ground, to_pixels

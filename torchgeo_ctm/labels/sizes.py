@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelWarning
-from ..windows import Grid
+from ..grids import Grid
 from .polygons import PolygonLabels
 from .source import LabelSource
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LabelError, SettingError, nearest
-from ..windows import Grid
+from ..grids import Grid
 
 #: Shares of area closer than this are equal: sums of parts differ by rounding.
 ROUNDING = 1e-9

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import LabelError, LabelWarning
-from ..windows import Grid
+from ..grids import Grid
 from .class_names import memberships
 from .flag_columns import read_flags
 from .source import ImageLabel

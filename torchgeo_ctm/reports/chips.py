@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ..configuration import read_data, read_task
 from ..datamodules import ChipDataModule
-from ..datamodules.chips import Split
 from ..errors import CTMError, DataError, SettingError
+from ..split import Split
 
 
 class Chip(NamedTuple):

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..datamodules.chips import ChipDataModule, Split
+from ..datamodules.chips import ChipDataModule
 from ..errors import CTMError
 from ..inference.label_figure import LabelledChip, label_figure
 from ..prediction import quiet_lightning
+from ..split import Split
 from ..trainers import ClassTokenMaskingTask
 from .chips import Chip, ConfiguredSplit
 from .counts import LabelCounts

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..configuration import ranges, read_section
 from ..errors import BandWarning, DataError
+from ..files import write_text
 from ..prediction import quiet_lightning
 from ..trainers import ClassTokenMaskingTask
 from ..value_counts import MOST_VALUES, ValueCounts
@@ -169,9 +170,7 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
         *report(measured),
     ]
     comments = ''.join(f'# {line}'.rstrip() + '\n' for line in lines)
-    temporary = path.with_name(f'.{path.name}.part')
-    temporary.write_text(comments + text, encoding='utf-8')
-    temporary.replace(path)
+    write_text(path, comments + text)
 
 
 def report(measured: SplitStatistics) -> list[str]:

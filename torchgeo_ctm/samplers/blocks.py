@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,9 @@ from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
 from ..errors import SettingError
-from ..windows import Grid, Window, window_starts
-
-Split = Literal['train', 'val', 'test']
+from ..grids import Grid, Window
+from ..split import Split
+from ..windows import window_starts
 
 #: A block: (band, cell) on the ground, or (scene, row, column) without a CRS.
 Block = tuple[int, ...]

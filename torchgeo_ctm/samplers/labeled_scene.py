@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
+from ..grids import Grid, Window
 from ..labels import ImageLabel, LabelSource
 from ..scenes.scene import SceneWindows
-from ..windows import Grid, Window
 
 #: Least share of a window's ground, 0…1, that must hold data: a label speaks of all.
 MIN_VALID = 0.5

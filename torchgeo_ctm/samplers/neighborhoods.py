@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import LabelError
+from ..grids import Window
 from ..labels import ImageLabel
 from ..scenes.scene import SceneWindows
-from ..windows import Window
 from .labeled_scene import Integers, LabelledScene
 
 #: How often a place is drawn anew before it is said that there is none.

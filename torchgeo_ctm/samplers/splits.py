@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import LabelError, LabelWarning, SettingError
+from ..grids import Window
 from ..labels import ImageLabel
-from ..windows import Window
+from ..split import Split
 from .blocks import (
     SPLITS,
     Block,
     GroundBlocks,
     Owners,
-    Split,
     assign_blocks,
     check_shares,
     cover,

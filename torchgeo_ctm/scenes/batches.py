@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..windows import Window, split_evenly
+from ..grids import Window
+from ..windows import split_evenly
 from .scene import SceneWindows
 
 Batch = dict[str, Tensor]

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from ..errors import BandWarning, GeoreferenceWarning, SceneError
+from ..grids import Window, check_same_grid
+from ..rasters import grid_of, open_raster
 from ..scaling import is_reflectance, match_bands
-from ..windows import Grid, Window, WindowPlan, check_same_grid
+from ..windows import WindowPlan
 from .sources import find_source
 
 #: Columns that are read at once, about.
@@ -47,16 +48,7 @@ def open_scene(
     remote = virtual or ':' in str(path)[2:] or str(path).startswith('/vsi')
     if not remote and not local.exists():
         raise SceneError(f'{path} does not exist; needed: a raster')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            with rasterio.Env(GDAL_NUM_THREADS=threads):
-                return rasterio.open(path)
-    except RasterioIOError as error:
-        raise SceneError(
-            f'{name or path} is not a raster that GDAL opens: '
-            f'{str(error).splitlines()[0]}'
-        ) from error
+    return open_raster(path, name=name, threads=threads)
 
 
 class SceneWindows(NonGeoDataset):
@@ -122,7 +114,7 @@ class SceneWindows(NonGeoDataset):
         self.reference = str(reference) if reference is not None else None
         self._raster: DatasetReader | None = None
         with open_scene(self.source.dataset, name=self.scene) as raster:
-            self.grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
+            self.grid = grid_of(raster)
             self.indexes = self._match(raster, bands, scene_bands)
             self._check_types(raster)
             self._how = _validity(raster, self.indexes, nodata)
@@ -152,7 +144,7 @@ class SceneWindows(NonGeoDataset):
     def _check_reference(self) -> None:
         """Refuse a reference on another grid."""
         with open_scene(str(self.reference)) as raster:
-            theirs = Grid(raster.height, raster.width, raster.crs, raster.transform)
+            theirs = grid_of(raster)
         check_same_grid(self.scene, self.grid, str(self.reference), theirs)
 
     def _warn_of_georeference(self) -> None:

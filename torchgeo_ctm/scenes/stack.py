@@ -1,19 +1,17 @@
 """Bands in files of their own, stacked by a VRT on the grid of the finest."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from rasterio import open as open_raster
 from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 
 from ..errors import SceneError
+from ..rasters import open_raster
 from .sentinel2 import Facts, image_facts
 
 
@@ -50,13 +48,7 @@ def open_dataset(name: str, dataset: str) -> DatasetReader:
     Raises:
         SceneError: If GDAL does not open it.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            return open_raster(dataset)
-    except RasterioIOError as error:
-        reason = str(error).splitlines()[0]
-        raise SceneError(f'{name} is not a raster that GDAL opens: {reason}') from error
+    return open_raster(dataset, name=name)
 
 
 def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Layer:

@@ -9,6 +9,7 @@ import torch
 from torchgeo.trainers import SemanticSegmentationTask
 
 from ..errors import CheckpointError, SettingError
+from ..files import atomic_path
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
 from .segmentation import FACTS, SegmentationPredictor
@@ -115,8 +116,6 @@ def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:
         task: The task.
         path: The ``.ckpt`` to write.
     """
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.part')
     trainer = pl.Trainer(
         accelerator='cpu',
         logger=False,
@@ -124,8 +123,8 @@ def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:
         enable_model_summary=False,
     )
     trainer.strategy.connect(task)
-    trainer.save_checkpoint(temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        trainer.save_checkpoint(temporary)
 
 
 def import_reference(

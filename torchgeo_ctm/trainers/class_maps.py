@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchgeo.trainers import BaseTask
 
 from ..errors import SettingError, nearest
+from ..grids import IGNORED
 from ..labels import class_shares, presence_from_mask
 from ..labels.shares import classes_of_values
 from ..maps.class_maps import (
@@ -27,8 +28,6 @@ from ..plots import attention_figure
 from ..scaling import BandScaling
 from .side_by_side import SideBySide
 
-#: Value of masks that is no class.
-IGNORED = 255
 #: Entry of an image-level label where nothing is known of the class.
 UNKNOWN = -1
 

@@ -15,11 +15,12 @@ from torchmetrics.classification import (
 )
 
 from ..errors import SettingError
+from ..grids import IGNORED
 from ..losses import pool_patch_logits
 from ..maps.class_maps import class_maps
 from ..plots import map_figure
 from ..scoring import iou_from_confusion, mean_of_known
-from .class_maps import IGNORED, UNKNOWN, ClassMaps, filled
+from .class_maps import UNKNOWN, ClassMaps, filled
 from .metrics import BestShift, MeanAveragePrecision
 
 

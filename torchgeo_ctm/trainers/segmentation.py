@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchgeo.trainers import SemanticSegmentationTask
 
 from ..errors import SettingError
+from ..grids import IGNORED
 from ..labels import presence_from_mask
 from ..maps.class_maps import dihedral, posterior, resize
 from ..scaling import build_scaling, resolve_bands
@@ -17,7 +18,6 @@ from .side_by_side import SideBySide
 #: What a checkpoint has to hold beside weights and hyperparameters, in one entry:
 #: :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule` puts it there.
 FACTS = frozenset({'class_names', 'class_colors', 'bands', 'scaling', 'img_size'})
-IGNORED = 255
 
 
 class SegmentationNetwork(nn.Module):

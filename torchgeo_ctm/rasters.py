@@ -1,0 +1,52 @@
+"""Open rasters for reading, with or without a georeference."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from .errors import CTMError, SceneError
+from .grids import Grid
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence rasterio's warning about rasters without a georeference."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        yield
+
+
+def open_raster(
+    path: str | Path,
+    error: type[CTMError] = SceneError,
+    name: str | None = None,
+    threads: int = 1,
+) -> DatasetReader:
+    """Open a raster for reading.
+
+    Args:
+        path: A path, a URL, or a virtual raster as text.
+        error: Class of the error to raise.
+        name: What an error calls the raster; None: *path*.
+        threads: Threads that decode blocks, where the format can.
+
+    Raises:
+        CTMError: An *error* if GDAL cannot open the raster.
+    """
+    try:
+        with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads):
+            raster: DatasetReader = rasterio.open(path)
+    except (RasterioError, OSError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise error(f'Cannot open {name or path} as a raster: {reason}') from cause
+    return raster
+
+
+def grid_of(raster: DatasetReader) -> Grid:
+    """Return the grid of an open raster."""
+    return Grid(raster.height, raster.width, raster.crs, raster.transform)
