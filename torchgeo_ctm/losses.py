@@ -144,3 +144,27 @@ def gate_penalty(open_probabilities: Sequence[Tensor], weight: float) -> Tensor:
         weight: λ; the paper uses 0.01.
     """
     return torch.cat(list(open_probabilities)).sum() * weight
+
+
+def log_odds(logits: Tensor, dim: int = -1) -> Tensor:
+    """Return the log-odds of each class against all others, after softmax.
+
+    Args:
+        logits: Logits of classes that exclude each other, (..., C) or with the classes
+            along *dim*.
+        dim: Dimension of the classes.
+
+    Returns:
+        Log-odds of the same shape, float32: their sigmoid is the softmax of *logits*. Exact also
+        where one class all but has everything, where log(p / (1 - p)) is not.
+    """
+    logits = logits.float().movedim(dim, -1)
+    largest, place = logits.max(dim=-1, keepdim=True)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    first = classes == place
+    rest = logits.masked_fill(first, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    weights = (logits - largest).exp()
+    # for all but the largest class, the remaining sum contains exp(0) = 1
+    left = (weights.sum(dim=-1, keepdim=True) - weights).clamp(min=1)
+    odds = logits - torch.where(first, rest, left.log() + largest)
+    return odds.movedim(-1, dim)

@@ -12,6 +12,7 @@ from ..errors import SettingError
 from .blocks import ClassTokenAttention, ClassTokenBlock
 from .hard_concrete import HardConcreteGate
 from .heads import JointHead, PatchHead, TokenHead
+from .local import LocalHead
 from .stem import ConvStem
 
 
@@ -38,11 +39,13 @@ class ClassTokenViT(nn.Module):
         reg_tokens: int = 1,
         head: Literal['joint', 'token'] = 'joint',
         final_norm: bool = True,
-        patch_head: bool = True,
+        patch_head: bool | Literal['tokens', 'local'] = True,
         head_gates: bool = False,
         kept_heads: Sequence[int] | None = None,
         stem: Literal['patch', 'conv'] = 'patch',
         patch_activation: Literal['sigmoid', 'softmax'] = 'sigmoid',
+        local_width: int = 64,
+        local_depth: int = 2,
     ) -> None:
         """Create the network.
 
@@ -61,7 +64,10 @@ class ClassTokenViT(nn.Module):
             reg_tokens: Number of register tokens.
             head: 'joint' (reference) or 'token'.
             final_norm: Apply the last LayerNorm (reference: never applied).
-            patch_head: Add a linear layer from patch tokens to patch logits.
+            patch_head: Where patch logits come from: 'tokens' (or True), a linear layer
+                on the patch tokens; 'local', a small convolutional network on the
+                image, :class:`~torchgeo_ctm.models.local.LocalHead`; False: there are
+                none.
             head_gates: Add a hard-concrete gate to every head.
             kept_heads: How many of *num_heads* each block still has after pruning.
             stem: How patches become tokens: 'patch', one linear layer (reference), or
@@ -71,6 +77,8 @@ class ClassTokenViT(nn.Module):
                 'softmax': classes compete for a patch, as land cover does. A class that
                 every image holds, which has no image without it to learn from, then
                 still learns where it is not.
+            local_width: Channels of the local head.
+            local_depth: Residual convolutions of the local head.
 
         Raises:
             SettingError: If *embed_dim*, *img_size* or, with a 'conv' stem,
@@ -125,9 +133,16 @@ class ClassTokenViT(nn.Module):
         )
         head_class = JointHead if head == 'joint' else TokenHead
         self.head = head_class(embed_dim, num_classes)
-        self.patch_head = (
-            PatchHead(embed_dim, num_classes, patch_activation) if patch_head else None
-        )
+        self.patch_head: PatchHead | None = None
+        self.local_head: LocalHead | None = None
+        if patch_head == 'local':
+            self.local_head = LocalHead(in_chans, num_classes, local_width, local_depth)
+        elif patch_head in (True, 'tokens'):
+            self.patch_head = PatchHead(embed_dim, num_classes, patch_activation)
+        elif patch_head:
+            raise SettingError(
+                f"Unknown patch_head {patch_head!r}, expected 'tokens' or 'local'."
+            )
         self._initialise()
 
     def _initialise(self) -> None:
@@ -277,8 +292,30 @@ class ClassTokenViT(nn.Module):
             patch_logits = patches.transpose(1, 2).unflatten(-1, grid)
         return self.head(class_tokens), patch_logits
 
+    @property
+    def field_of_view(self) -> int | None:
+        """Side in pixels of what a patch logit depends on; None: the whole image."""
+        return None if self.local_head is None else self.local_head.field_of_view
+
+    def local_logits(self, x: Tensor) -> Tensor:
+        """Return the patch logits of the local head alone, without the transformer.
+
+        Args:
+            x: Scaled image (B, bands, H, W).
+
+        Returns:
+            Patch logits (B, C, H/4, W/4).
+
+        Raises:
+            SettingError: If the network has no local head.
+        """
+        if self.local_head is None:
+            raise SettingError("local_logits requires patch_head='local'.")
+        logits: Tensor = self.local_head(x)
+        return logits
+
     def _grid_for_logits(self, x: Tensor, patches: bool) -> tuple[int, int] | None:
-        """Return the grid of the patch logits, or None where there are none."""
+        """Return the grid of patch logits from tokens, or None where there are none."""
         if not patches or self.patch_head is None:
             return None
         return self._grid(x.shape[-2], x.shape[-1])
@@ -295,7 +332,10 @@ class ClassTokenViT(nn.Module):
         """
         grid = self._grid_for_logits(x, patches)
         tokens, _ = self.forward_features(x, patches=grid is not None)
-        return self.forward_head(tokens, grid, drop)
+        logits, patch_logits = self.forward_head(tokens, grid, drop)
+        if patches and self.local_head is not None:
+            patch_logits = self.local_head(x)
+        return logits, patch_logits
 
     def forward(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
         """Return class logits (B, C) of scaled images (B, bands, H, W).
@@ -325,11 +365,14 @@ class ClassTokenViT(nn.Module):
         Returns:
             Logits (B, C); class-to-patch attention, averaged over heads
             (B, L, C, h, w), float32, rows normalised over the whole sequence; patch
-            logits (B, C, h, w), or None if not asked for or without a patch head.
+            logits (B, C, h, w), or None if not asked for or without a patch head. With
+            a local head their grid has 4 px, whatever the patches of the transformer.
         """
         grid = self._grid_for_logits(x, patches)
         tokens, attention = self.forward_features(x, True, gated, grid is not None)
         logits, patch_logits = self.forward_head(tokens, grid, drop)
+        if patches and self.local_head is not None:
+            patch_logits = self.local_head(x)
         if attention is None:
             raise RuntimeError('forward_features returned no maps')
         return logits, attention, patch_logits

@@ -7,6 +7,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..losses import log_odds
 
 
 class JointHead(nn.Module):
@@ -77,24 +78,3 @@ class PatchHead(nn.Linear):
         """Map patch tokens (B, N, D) to logits (B, N, C)."""
         logits = super().forward(tokens)
         return log_odds(logits) if self.activation == 'softmax' else logits
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    """Return the log-odds of each class against all others, after softmax.
-
-    Args:
-        logits: Logits (..., C) of classes that exclude each other.
-
-    Returns:
-        Log-odds (..., C), float32: their sigmoid is the softmax of *logits*. Exact also
-        where one class all but has everything, where log(p / (1 - p)) is not.
-    """
-    logits = logits.float()
-    largest, place = logits.max(dim=-1, keepdim=True)
-    classes = torch.arange(logits.shape[-1], device=logits.device)
-    first = classes == place
-    rest = logits.masked_fill(first, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    weights = (logits - largest).exp()
-    # what is left beside a class that is not the largest holds the largest: at least 1
-    left = (weights.sum(dim=-1, keepdim=True) - weights).clamp(min=1)
-    return logits - torch.where(first, rest, left.log() + largest)
