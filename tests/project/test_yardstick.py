@@ -1,7 +1,8 @@
 """What the package promised before it was rearranged, and still does.
 
 Whoever changes one of these on purpose writes it anew and says so in CHANGES.md:
-``python -m tests.project.test_yardstick --write paths flags keys products``.
+``python -m tests.project.test_yardstick --write paths flags keys products
+batches``.
 The checkpoints are of version 0.1 and stay as they are.
 """
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from tests.project import (
+    batches,
     checkpoints,
     interface,
     product_facts,
@@ -137,6 +139,16 @@ def test_products_of_the_small_scene(run: str, scene: Path, tmp_path: Path) -> N
             assert np.abs(values - wanted).max() <= 1, name
 
 
+@pytest.mark.filterwarnings('ignore')
+def test_batches_hold_what_they_did(scene: Path, tmp_path: Path) -> None:
+    """More may have come."""
+    mask = small_scene.products(scene, tmp_path, 'paint')['mask.tif']
+    found = batches.batches(scene, mask, tmp_path / 'tiles')
+    for name, kinds in stored('batches').items():
+        for kind, wanted in kinds.items():
+            assert {k: found[name][kind].get(k, 'gone') for k in wanted} == wanted
+
+
 class TestCheckpoints:
     """Two that version 0.1 was saved in, by Lightning, after training."""
 
@@ -194,6 +206,14 @@ def write_products() -> None:
             np.savez_compressed(FOLDER / f'products_{run}.npz', **pixels)
 
 
+def write_batches() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scene = small_scene.write_small_scene(folder)
+        mask = small_scene.products(scene, folder, 'paint')['mask.tif']
+        write('batches', batches.batches(scene, mask, folder / 'tiles'))
+
+
 def write(name: str, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (FOLDER / f'{name}.json').write_text(text + '\n', 'utf-8')
@@ -209,6 +229,7 @@ WRITERS: dict[str, Callable[[], None]] = {
     'flags': lambda: write('flags', interface.flags()),
     'keys': lambda: write('keys', interface.keys()),
     'products': write_products,
+    'batches': write_batches,
     'checkpoints': write_checkpoints,
 }
 
