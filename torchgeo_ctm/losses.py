@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import SettingError, nearest
+from .errors import SettingError, did_you_mean
 
 PatchPooling = Literal['logsumexp', 'mean', 'rank', 'share']
 DiversityForm = Literal['present', 'reference']
@@ -20,20 +21,22 @@ def pool_patch_logits(
     patch_logits: Tensor,
     pooling: PatchPooling = 'logsumexp',
     sharpness: float = 5.0,
-    least_share: float = 0.1,
+    share: float = 0.1,
+    compete: bool = False,
 ) -> Tensor:
     """Pool patch logits to image logits (METHOD, section 1).
 
     Args:
         patch_logits: Patch logits (B, C, h, w).
-        pooling: 'mean', or 'logsumexp': a smooth maximum between mean and maximum
-            (Pinheiro and Collobert, CVPR 2015, equation 6); 'rank': global weighted
-            rank pooling, the k-th largest patch weighs 0.996^k (Kolesnikov and
-            Lampert, ECCV 2016, section 3.2); 'share': the highest patches alone,
-            weights falling to none at twice the share of a chip that makes a class
-            present, so that the label says what it means: about that many patches.
-        sharpness: Of the smooth maximum; 0 would be the mean, infinity the maximum.
-        least_share: Share of a chip, 0…1, that makes a class present.
+        pooling: 'mean'; 'logsumexp', a smooth maximum between mean and maximum
+            (Pinheiro and Collobert, CVPR 2015, equation 6); 'rank', global weighted
+            rank pooling, where the k-th largest patch has weight 0.996^k (Kolesnikov
+            and Lampert, ECCV 2016, section 3.2); 'share', the mean of the highest
+            patches, whose weights fall linearly to zero at twice *share*.
+        sharpness: Sharpness of the log-sum-exp: 0 gives the mean, infinity the maximum.
+        share: Share of the patches, 0 to 1, that 'share' asks for.
+        compete: Pool the log-odds of the softmax over the classes instead of the
+            logits: a class then has to win patches from the others.
 
     Returns:
         Image logits (B, C).
@@ -44,9 +47,11 @@ def pool_patch_logits(
     poolings: tuple[str, ...] = get_args(PatchPooling)
     if pooling not in poolings:
         raise SettingError(
-            f'pooling={pooling!r} is unknown; needed: one of {", ".join(poolings)}'
-            + nearest(pooling, poolings)
+            f'Unknown pooling {pooling!r}, expected one of: {", ".join(poolings)}.'
+            + did_you_mean(pooling, poolings)
         )
+    if compete:
+        patch_logits = log_odds(patch_logits, dim=1)
     flat = patch_logits.flatten(2)
     if pooling == 'mean':
         return flat.mean(dim=-1)
@@ -56,13 +61,66 @@ def pool_patch_logits(
             torch.arange(count, device=flat.device, dtype=flat.dtype) + 0.5
         ) / count
         # the first patch counts, however small the share is
-        weight = (1 - place / (2 * least_share)).clamp(min=0)
+        weight = (1 - place / (2 * share)).clamp(min=0)
         weight[0] = weight[0].clamp(min=1e-3)
         return _ranked(flat, weight)
     if pooling == 'rank':
         rank = torch.arange(flat.shape[-1], device=flat.device, dtype=flat.dtype)
         return _ranked(flat, RANK_DECAY**rank)
     return ((flat * sharpness).logsumexp(dim=-1) - math.log(flat.shape[-1])) / sharpness
+
+
+def balance_weights(presence: Tensor, frequency: Tensor, balance: float) -> Tensor:
+    """Return the weight of each label in the loss, so that rare labels count as much.
+
+    A presence of class c has weight (0.5 / q)^b and an absence (0.5 / (1 - q))^b, where
+    q is the class's frequency among the labels and b is *balance*.
+
+    Args:
+        presence: Image-level labels (B, C), 1 present, 0 absent.
+        frequency: Frequency q of each class among the labels, 0 to 1, (C,); clipped
+            to 0.01 to 0.99.
+        balance: 0 weights every label by 1; 1 gives presences and absences of a class
+            the same sum of weights.
+
+    Returns:
+        Weights (B, C).
+    """
+    frequency = frequency.clamp(0.01, 0.99)
+    present, absent = (0.5 / frequency) ** balance, (0.5 / (1 - frequency)) ** balance
+    return torch.where(presence > 0.5, present, absent)
+
+
+def attention_loss(attention: Tensor, patch_logits: Tensor, presence: Tensor) -> Tensor:
+    """Teach class-to-patch attention where the patch logits see each class.
+
+    The attention of each class, summed over blocks and scaled to mean 1, becomes a
+    share of every patch among the classes that are present. The loss is its
+    cross-entropy against the softmax of the patch logits over the same classes, which
+    gets no gradient.
+
+    Args:
+        attention: Class-to-patch attention of every block (B, L, C, h, w).
+        patch_logits: Patch logits (B, C, h', w'), on this grid or a finer one.
+        presence: Image-level labels (B, C); above 0.5 is present.
+
+    Returns:
+        The loss, a scalar of at least 0.
+    """
+    absent = (presence <= 0.5)[:, :, None, None]
+    summed = attention.float().sum(dim=1)
+    tiny = torch.finfo(summed.dtype).tiny
+    scaled = summed / summed.mean(dim=(-2, -1), keepdim=True).clamp(min=tiny)
+    scaled = scaled.clamp(min=1e-6).masked_fill(absent, 0)
+    ours = scaled / scaled.sum(dim=1, keepdim=True).clamp(min=tiny)
+    with torch.no_grad():
+        target = patch_logits.float().masked_fill(absent, -1e9).softmax(dim=1)
+        target = F.adaptive_avg_pool2d(target, attention.shape[-2:])
+    # an image without a present class has nothing to teach
+    labeled = (~absent).any(dim=1).expand_as(ours[:, 0])
+    entropy = -(target * ours.clamp(min=1e-6).log()).masked_fill(absent, 0).sum(dim=1)
+    loss: Tensor = (entropy * labeled).sum() / labeled.sum().clamp(min=1)
+    return loss
 
 
 def narrowing_share(least_share: float, progress: float) -> float:

@@ -89,7 +89,7 @@ def learnt(activation: str, warmup: float = 0.3, seed: int = 0) -> Tensor:
     for step in range(300):
         share = narrowing_share(0.25, step / 300 / warmup) if warmup else 0.25
         maps = head(images).transpose(1, 2)[..., None]
-        pooled = pool_patch_logits(maps, 'share', least_share=share)
+        pooled = pool_patch_logits(maps, 'share', share=share)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(pooled, labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     'windows': {'grids', 'errors'},
     'labels': {'grids', 'rasters', 'errors'},
     'scenes': {'grids', 'rasters', 'windows', 'scaling', 'errors'},
-    'models': {'scaling', 'errors'},
+    'models': {'losses', 'scaling', 'errors'},
     'reflectance': {'scaling', 'errors'},
     'scoring': {'grids', 'rasters', 'errors'},
     'plots': {'scaling', 'errors'},

@@ -125,9 +125,9 @@ def test_pooling_warms_up_over_its_share_of_the_run(
 ) -> None:
     asked: list[float] = []
 
-    def spy(logits: Tensor, pooling: Any, least_share: float) -> Tensor:
-        asked.append(least_share)
-        return pool_patch_logits(logits, pooling, least_share=least_share)
+    def spy(logits: Tensor, pooling: Any, share: float) -> Tensor:
+        asked.append(share)
+        return pool_patch_logits(logits, pooling, share=share)
 
     module = 'torchgeo_ctm.trainers.evaluation'
     monkeypatch.setattr(f'{module}.pool_patch_logits', spy)
@@ -141,8 +141,8 @@ def test_pooling_warms_up_over_its_share_of_the_run(
 
 def test_a_warm_pool_is_nearly_the_mean() -> None:
     logits = torch.randn(2, 3, 8, 8)
-    warm = pool_patch_logits(logits, 'share', least_share=narrowing_share(0.1, 0.0))
-    cold = pool_patch_logits(logits, 'share', least_share=narrowing_share(0.1, 1.0))
+    warm = pool_patch_logits(logits, 'share', share=narrowing_share(0.1, 0.0))
+    cold = pool_patch_logits(logits, 'share', share=narrowing_share(0.1, 1.0))
     mean = pool_patch_logits(logits, 'mean')
     assert (warm - mean).abs().max() < 0.5 * (cold - mean).abs().min()
     assert narrowing_share(0.1, 5.0) == pytest.approx(0.1)

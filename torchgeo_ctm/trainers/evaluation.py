@@ -106,9 +106,7 @@ class EvaluatedClassMaps(ClassMaps):
         loss = self.image_loss(logits.float(), presence)
         if patch_logits is not None:
             pooled = pool_patch_logits(
-                patch_logits.float(),
-                self.hparams['patch_pooling'],
-                least_share=least_share,
+                patch_logits.float(), self.hparams['patch_pooling'], share=least_share
             )
             loss = loss + self.hparams['patch_loss_weight'] * self.image_loss(
                 pooled, presence
