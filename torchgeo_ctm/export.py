@@ -170,22 +170,27 @@ def _paths(
 def _task(checkpoint: str | Path, rule: str | None) -> ClassTokenMaskingTask:
     """Return the checkpoint's task as ``torchgeo-ctm predict`` runs it."""
     task = load_task(checkpoint)
-    # one pass over each window, and classes that the model itself takes as present
-    task.hparams['ensemble'], task.hparams['map_labels'] = None, 'predicted'
-    task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    if task.hparams['map_rule'] != 'argmax':
+    options = task.decoder.options
+    if (rule or options.rule) != 'argmax':
         raise SettingError(
-            f"{checkpoint} decides by rule 'paint', which fills pixels by distance, as "
-            'no operator of ONNX does; nearest: --rule argmax, from the same class maps'
+            f"{checkpoint} uses rule 'paint', which fills pixels by distance. ONNX has no "
+            "such operator. Set rule to 'argmax', which uses the same class maps."
         )
-    if task.hparams.get('refinement') is not None:
+    if options.refinement is not None:
         warnings.warn(
-            f'{checkpoint} refines scores by {task.hparams["refinement"]!r}, which no '
-            'operators of ONNX do; what is exported are the scores before it',
+            f'{checkpoint} refines scores by {options.refinement!r}, which ONNX has no '
+            'operators for. The scores before refinement are exported.',
             ExportWarning,
             stacklevel=3,
         )
-        task.hparams['refinement'] = None
+    # one pass over each window, with the classes that the model predicts
+    task.with_options(
+        rule='argmax',
+        ensemble=None,
+        labels='predicted',
+        refinement=None,
+        refinement_options=None,
+    )
     task.on_predict_start()
     return task
 
@@ -235,9 +240,9 @@ def _metadata(
         'bands': list(task.bands),
         'offset': trained if offset is None else offset,
         'class_colors': dict(enumerate(task.class_colors)),
-        'map_source': task.hparams['map_source'],
-        'map_rule': task.hparams['map_rule'],
-        'presence_threshold': task.hparams['threshold'],
+        'map_source': task.decoder.options.source,
+        'map_rule': task.decoder.options.rule,
+        'presence_threshold': task.decoder.options.threshold,
     }
 
 
@@ -271,7 +276,7 @@ def _windows(module: WindowScores, size: int) -> tuple[Tensor, int]:
         windows = windows * std + mean - task.scaling.offsets - module.shifts
     parts = torch.split(windows, COMPARED)
     probs = torch.cat([module.predict(part)['probs'] for part in parts])
-    threshold: float = task.hparams['threshold']
+    threshold = task.decoder.options.threshold
     clear = (probs - threshold).abs().amin(dim=1) > ALLOWED
     several = (probs > threshold).sum(dim=1) > 1
     order = (2 * clear.int() + several.int()).argsort(descending=True, stable=True)

@@ -25,7 +25,7 @@ from .inference.writer import PseudoMaskWriter
 from .maps.class_maps import MapRule, MapSource
 from .scoring import confusion_matrix, summarise
 from .split import Split
-from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
+from .trainers import load_predictor
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
@@ -97,8 +97,7 @@ def predict_scene(
     """
     check_not_input(output, scene)
     writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
-    task = load_predictor(checkpoint)
-    task.hparams['ensemble'] = ensemble
+    task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(
         str(scene),
         batch_size,
@@ -158,22 +157,12 @@ def pseudo_masks(
     """
     quiet_lightning()
     task = load_predictor(checkpoint)
-    if isinstance(task, SegmentationPredictor) and (source or rule):
-        name, value = ('source', source) if source else ('rule', rule)
-        raise SettingError(
-            f'{name}={value!r} is of class tokens, {checkpoint} is a segmentation '
-            f'network; nearest: without {name}'
-        )
-    task.hparams['ensemble'] = ensemble
-    task.hparams['map_labels'] = labels
-    task.hparams['map_source'] = source or task.hparams['map_source']
-    task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    lacking = isinstance(task, ClassTokenMaskingTask) and task.model.patch_head is None
-    if lacking and task.hparams['map_source'] != 'attention':
-        raise SettingError(
-            f'source {task.hparams["map_source"]!r} needs a patch head, the model in '
-            f"{checkpoint} has none; nearest: 'attention'"
-        )
+    chosen = {'source': source, 'rule': rule}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        task.with_options(ensemble=ensemble, labels=labels, **given)
+    except SettingError as error:
+        raise SettingError(f'{checkpoint}: {error}') from error
     datamodule = ChipDataModule(read_data(config), split)
     writer = ChipMaskWriter(str(output), datamodule.dataset_name, overwrite, images)
     _predict(task, datamodule, [writer], accelerator, progress)
