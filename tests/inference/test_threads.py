@@ -101,7 +101,9 @@ def test_a_failure_is_told_when_results_are_looked_at(lanes: ImageThreads) -> No
 
 
 @torch.inference_mode()
-def test_a_batch_is_begun_before_the_one_before_it_is_looked_at(lanes: ImageThreads) -> None:
+def test_a_batch_is_begun_before_the_one_before_it_is_looked_at(
+    lanes: ImageThreads,
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """From class maps and probabilities to scores and masks, as the options say."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
