@@ -223,7 +223,7 @@ def test_other_tasks(tmp_path: Path, options: dict[str, Any]) -> None:
     task = decisive(tiny_task(**options))
     out = tmp_path / 'm.onnx'
     export.export_model(save_task(task, tmp_path / 't.ckpt'), out)
-    task.hparams.update(ensemble=None, map_labels='predicted')
+    task.with_options(ensemble=None, labels='predicted')
     image = reflectances(3, bands=len(task.bands))
     if options.get('scaling', 0) is None:
         image = (image - 1500) / 700
@@ -237,11 +237,13 @@ def test_rule_paint(run: Run, tmp_path: Path) -> None:
         tmp_path / 'paint.ckpt',
     )
     out = tmp_path / 'm.onnx'
-    refused(run('export', checkpoint, '--output', out), "'paint'", '--rule argmax')
+    refused(
+        run('export', checkpoint, '--output', out), "'paint'", "Set rule to 'argmax'"
+    )
     assert not out.exists()
     assert run('export', checkpoint, '--output', out, '--rule', 'argmax')[0] == 0
     task = load_task(checkpoint)
-    task.hparams['map_rule'] = 'argmax'
+    task.with_options(rule='argmax')
     image = reflectances(2)
     np.testing.assert_allclose(run_onnx(out, image), run_task(task, image), atol=1e-4)
     assert metadata_of(out)['map_rule'] == 'argmax'
@@ -257,7 +259,7 @@ def test_refinement_is_left_out_and_said(run: Run, tmp_path: Path) -> None:
     assert "'soft_assignment'" in err
     image = reflectances(2)
     refined = run_task(task, image)
-    task.hparams['refinement'] = None
+    task.with_options(refinement=None)
     expected = run_task(task, image)
     assert np.abs(refined - expected).max() > 0.01
     np.testing.assert_allclose(run_onnx(out, image), expected, atol=1e-4)

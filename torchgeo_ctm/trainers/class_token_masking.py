@@ -355,6 +355,18 @@ class ClassTokenMaskingTask(BaseTask):
         self.decoder = decoder
         return self
 
+    def name_classes(self, names: Sequence[str], colors: Sequence[str]) -> None:
+        """Set names and colors of the classes, if the task was given none.
+
+        Args:
+            names: One name per class.
+            colors: One ``#rrggbb`` per class.
+        """
+        if self.hparams['class_names'] is None:
+            self.class_names = self.hparams['class_names'] = list(names)
+        if self.hparams['class_colors'] is None:
+            self.class_colors = self.hparams['class_colors'] = list(colors)
+
     def provenance(self) -> dict[str, str]:
         """Return the tags with which products say how they were made."""
         scaling = (self.hparams['scaling'] or {}).items()
@@ -612,8 +624,7 @@ class ClassTokenMaskingTask(BaseTask):
         masks = self.pseudo_masks(maps, probs, size, batch)
         target = presence.long()
         metrics.labels.update(probs, target.argmax(1) if self._multiclass else target)
-        options = self.options.maps
-        if split == 'val' and options.calibration == 'validation':
+        if split == 'val' and self.decoder.options.calibration == 'validation':
             self.calibrator.update(logits.float(), presence)
         share = self.options.labels.min_share
         loss = self.label_loss(logits, patch_logits, presence, share)
@@ -633,7 +644,7 @@ class ClassTokenMaskingTask(BaseTask):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation split's metrics; calibrate presence if asked to."""
-        if self.options.maps.calibration == 'validation':
+        if self.decoder.options.calibration == 'validation':
             self.presence_shift.copy_(self.calibrator.compute())
             self.calibrator.reset()
         self._log_metrics('val')

@@ -217,8 +217,7 @@ def task_options(groups: Mapping[str, Any], former: Mapping[str, Any]) -> TaskOp
                 f'ClassTokenMaskingTask got an unexpected argument {name!r}.'
                 + did_you_mean(name, (*GROUPS, *MOVED))
             )
-    # a checkpoint of version 0.1 has all of them, and nobody wrote them by hand
-    if former and not MOVED.keys() <= former.keys():
+    if former:
         places = ', '.join(
             f'{name} is now {".".join(MOVED[name])}' for name in sorted(former)
         )
