@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, ScalingOptions, build_scaling
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -215,10 +215,10 @@ def make_task(setting: Setting, checkpointed: bool = False) -> ClassTokenMasking
         img_size=setting.img_size,
         model_options=dict(setting.options),
         mask_rate=MASK_RATE,
-        label_min_share=0.1,
         lr=LR,
-        weight_decay=WEIGHT_DECAY,
-        grad_checkpointing=checkpointed,
+        optimization=OptimizationOptions(
+            weight_decay=WEIGHT_DECAY, grad_checkpointing=checkpointed
+        ),
     )
     task.train()
     task.on_train_epoch_start()  # seeds the masking

@@ -358,7 +358,7 @@ def test_class_weights_weigh() -> None:
     one = tiny_task(class_weights=[1.0, 0.0, 0.0]).image_loss(logits, presence)
     expected = torch.nn.functional.softplus(-logits[:, 0]).mean() / 3
     torch.testing.assert_close(one, expected)
-    with pytest.raises(SettingError, match='labels.weights must have'):
+    with pytest.raises(SettingError, match=r'labels\.weights must have'):
         tiny_task(class_weights=[1.0])
 
 
@@ -562,5 +562,5 @@ def test_true_labels_do_not_depend_on_presence() -> None:
 
 
 def test_painting_needs_a_threshold() -> None:
-    with pytest.raises(SettingError, match="'probability' requires maps.rule='argmax'"):
+    with pytest.raises(SettingError, match=r"'probability' requires maps\.rule='argmax'"):
         tiny_task(presence='probability', map_rule='paint')

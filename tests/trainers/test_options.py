@@ -141,7 +141,7 @@ def test_options_change_without_the_hyperparameters() -> None:
     assert task.with_options(labels='true', rule='paint') is task
     assert task.decoder.options.rule == 'paint'
     assert dict(task.hparams) == before
-    with pytest.raises(SettingError, match="Use maps.source='attention'"):
+    with pytest.raises(SettingError, match=r"Use maps\.source='attention'"):
         task.with_options(source='fused')
     assert task.decoder.options.source == 'attention'
 
