@@ -24,11 +24,7 @@ from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.demo import constant_guess_miou
 from torchgeo_ctm.labels import LabelSource, PointLabels, PolygonLabels, RasterLabels
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.trainers import (
-    ClassTokenMaskingTask,
-    OptimizationOptions,
-    save_task,
-)
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions, save_task
 
 WINDOW = 48
 

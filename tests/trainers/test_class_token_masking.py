@@ -562,5 +562,7 @@ def test_true_labels_do_not_depend_on_presence() -> None:
 
 
 def test_painting_needs_a_threshold() -> None:
-    with pytest.raises(SettingError, match=r"'probability' requires maps\.rule='argmax'"):
+    with pytest.raises(
+        SettingError, match=r"'probability' requires maps\.rule='argmax'"
+    ):
         tiny_task(presence='probability', map_rule='paint')
