@@ -218,7 +218,7 @@ def _predict(
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(
-            f"Accelerator {accelerator!r} is not available on this machine. Use 'auto'."
+            f"Accelerator {accelerator!r} is not available here. Use 'auto'."
         ) from error
     try:
         trainer.predict(task, datamodule=datamodule, return_predictions=False)

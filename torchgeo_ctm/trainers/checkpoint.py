@@ -162,8 +162,8 @@ def import_reference(
     ):
         if len(given) != options[key]:
             raise SettingError(
-                f'The network in {path} has {options[key]} {what}, got names of '
-                f'{len(given)}.'
+                f'Got names of {len(given)} {what}, but the network in {path} has '
+                f'{options[key]}.'
             )
     size = options.pop('img_size')
     del options['in_chans'], options['num_classes'], options['patch_head']
