@@ -1,4 +1,4 @@
-"""What a GPU computes, and how fast, in stages that each leave their figures behind.
+r"""What a GPU computes, and how fast, in stages that each leave their figures behind.
 
     python benchmarks/gpu.py --device cuda --json benchmarks/results/gpu.json
     python benchmarks/gpu.py --device cpu --tiny --json /tmp/gpu.json
@@ -31,14 +31,14 @@ GPU machines are often bare. With Python 3.12, torch 2.11, torchvision, lightnin
 torchmetrics, einops, pandas, scipy, matplotlib and tensorboard installed, the rest fits
 in 56 MiB of wheels (17 files). Where there is a network::
 
-    python -m pip download --no-deps --only-binary=:all: --python-version 3.12 \\
-        --implementation cp --platform manylinux_2_28_x86_64 \\
-        --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 \\
-        --platform manylinux2014_x86_64 -d .whl affine==3.0.1 click-plugins==1.1.1.2 \\
-        cligj==0.7.2 docstring-parser==0.18.0 geopandas==1.2.0 jsonargparse==4.53.0 \\
-        kornia==0.9.0 kornia-rs==0.2.0 lightly==1.6.0 lightly-utils==0.0.2 \\
-        pyogrio==0.13.0 pyproj==3.8.0 rasterio==1.4.3 \\
-        segmentation-models-pytorch==0.6.0 shapely==2.2.0 torchgeo==0.8.1 \\
+    python -m pip download --no-deps --only-binary=:all: --python-version 3.12 \
+        --implementation cp --platform manylinux_2_28_x86_64 \
+        --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 \
+        --platform manylinux2014_x86_64 -d .whl affine==3.0.1 click-plugins==1.1.1.2 \
+        cligj==0.7.2 docstring-parser==0.18.0 geopandas==1.2.0 jsonargparse==4.53.0 \
+        kornia==0.9.0 kornia-rs==0.2.0 lightly==1.6.0 lightly-utils==0.0.2 \
+        pyogrio==0.13.0 pyproj==3.8.0 rasterio==1.4.3 \
+        segmentation-models-pytorch==0.6.0 shapely==2.2.0 torchgeo==0.8.1 \
         typeshed-client==2.15.0
     python benchmarks/gpu.py --shrink .whl
 
@@ -141,7 +141,7 @@ def _call(function: str, job: Job, results: Mapping[str, Any]) -> dict[str, Any]
         stage = getattr(import_module(f'benchmarks.{module}'), name)
         figures: dict[str, Any] = stage(job, results)
         return figures
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every stage leaves a line
         return {'error': _line(error)}
 
 
@@ -264,7 +264,7 @@ def run(
     try:
         for stage in (machine, *(s for s in STAGES if not only or s.name in only)):
             began = time.perf_counter()
-            left = budget - (began - start)
+            left = max(0.0, budget - (began - start))
             if left < (5 if job.tiny else stage.least):
                 stages[stage.name] = {'skipped': f'{left:.0f} s of {budget:.0f} s left'}
                 continue

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -139,7 +139,7 @@ class Utilization:
                 rates = self._library.nvmlDeviceGetUtilizationRates(self._handle)
                 self._samples.append(int(rates.gpu))
 
-    def __enter__(self) -> 'Utilization':
+    def __enter__(self) -> Self:
         """Start to sample."""
         if self._library is not None:
             self._thread.start()

@@ -250,8 +250,10 @@ def _large(job: Job, kind: str, results: Results, seconds: float) -> dict[str, A
     small = results.get(f'scene_{kind}_small', {})
     if 'pipeline_seconds' not in small:
         return {'skipped': 'the small scene was not mapped, so the time is not known'}
-    rate = small['pipeline_seconds'] + 2 * small['bare_seconds']
-    rate = (rate + small['drawing_seconds']) / small['scene_side'] ** 2
+    # the scene is drawn by whichever stage is first
+    drawing = max(figures.get('drawing_seconds', 0) for figures in results.values())
+    rate = small['pipeline_seconds'] + 2 * small['bare_seconds'] + drawing
+    rate /= small['scene_side'] ** 2
     wanted = 128 if job.tiny else job.scene_side
     for side in (wanted, wanted // 2):
         if side > small['scene_side'] and rate * side**2 < seconds:

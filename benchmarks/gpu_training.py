@@ -222,8 +222,10 @@ def real_run(job: Job, _: Results) -> dict[str, Any]:
             '--data.dict_kwargs.num_tiles=[16,8,8]', '--data.dict_kwargs.size=32',
             '--data.init_args.img_size=32', '--model.init_args.img_size=32',
             '--trainer.max_epochs=2',
-            '--model.init_args.model_options='
-            '{embed_dim: 32, depth: 1, num_heads: 4, stem: conv}',
+            (
+                '--model.init_args.model_options='
+                '{embed_dim: 32, depth: 1, num_heads: 4, stem: conv}'
+            ),
         ]  # fmt: skip
     reset_peaks(job.device)
     start = time.perf_counter()
@@ -238,7 +240,7 @@ def real_run(job: Job, _: Results) -> dict[str, Any]:
         **utilization.result(),
         **peaks(job.device),
         'fit_seconds': seconds,
-        'drawing_seconds': drawn,
+        'tiles_seconds': drawn,
         'workers': workers,
         'precision': job.precision,
     }
