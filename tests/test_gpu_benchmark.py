@@ -37,14 +37,14 @@ def test_budget_spent_skips_the_stages_and_says_so(job: Job, tmp_path: Path) -> 
 def test_worker_survives_faults(job: Job) -> None:
     worker = Worker()
     try:
-        fault = Stage('fault', 'gpu_right.missing', 0, 60)
-        assert 'missing' in worker.run(fault, job, {}, 60)['error']
-        endless = Stage('endless', 'gpu_right.every_option', 0, 60)
+        fault = Stage('fault', 'gpu_right.missing', 0, 600)
+        assert 'missing' in worker.run(fault, job, {}, 600)['error']
+        endless = Stage('endless', 'gpu_right.every_option', 0, 600)
         start = time.perf_counter()
         assert worker.run(endless, job, {}, 0.1) == {'error': 'ended after 0 s'}
-        assert time.perf_counter() - start < 10
-        machine = Stage('machine', 'gpu.machine', 0, 60)
-        assert worker.run(machine, job, {}, 60)['cores'] >= 1
+        assert time.perf_counter() - start < 60
+        machine = Stage('machine', 'gpu.machine', 0, 600)
+        assert worker.run(machine, job, {}, 600)['cores'] >= 1
     finally:
         worker.close()
 
