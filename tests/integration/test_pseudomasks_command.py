@@ -13,6 +13,7 @@ from torchgeo.datamodules import GeoDataModule
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 from torchgeo.samplers import GridGeoSampler
 
+from tests.commands import Run, refused
 from tests.conftest import (
     TRANSFORM,
     WriteScene,
@@ -22,12 +23,9 @@ from tests.conftest import (
     tiny_task,
 )
 from tests.fakes.dfc2020 import write_dfc2020
-from tests.test_main import Run, refused, run
 from torchgeo_ctm.datamodules import DFC2020DataModule
 from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.trainers import load_task
-
-__all__ = ['run']
 
 DFC = 'torchgeo_ctm.datamodules.DFC2020DataModule'
 

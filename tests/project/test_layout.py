@@ -14,12 +14,13 @@ ARROWS: dict[str, set[str]] = {
     'version': set(),
     'errors': set(),
     'split': set(),
+    'options': {'errors'},
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
     'scaling': {'errors'},
     'losses': {'errors'},
-    'maps': {'errors'},
+    'maps': {'options', 'errors'},
     # floor 2
     'rasters': {'grids', 'errors'},
     'windows': {'grids', 'errors'},
@@ -65,6 +66,7 @@ ARROWS: dict[str, set[str]] = {
         'plots',
         'grids',
         'files',
+        'options',
         'errors',
         'version',
     },
@@ -77,12 +79,12 @@ ARROWS: dict[str, set[str]] = {
         'windows',
         'scaling',
         'reflectance',
+        'options',
         'errors',
         'version',
     },
     # floor 5: what joins the rooms
-    'configuration_faults': {'errors'},
-    'configuration': {'configuration_faults', 'trainers', 'scaling', 'errors'},
+    'configuration': {'trainers', 'scaling', 'errors'},
     'value_counts': set(),
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {

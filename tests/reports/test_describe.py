@@ -9,16 +9,14 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.commands import Run, refused
 from tests.conftest import WriteScene, scene_pixels
 from tests.fakes.dfc2020 import write_dfc2020
 from tests.fakes.label_files import SCENE, write_squares
 from tests.fakes.torchgeo_configs import MAKERS, small_config
 from tests.reports.test_statistics import Holes, HolesDataModule, holes_config
-from tests.test_main import Run, refused, run
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import ImageLabel
-
-__all__ = ['run']
 
 TASK = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
 SMALL = {'embed_dim': 16, 'depth': 1, 'num_heads': 2}

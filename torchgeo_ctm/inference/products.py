@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..files import atomic_path, check_file
 from ..grids import Grid
+from ..options import ProductOptions
 from ..plots import quick_look
 from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
@@ -23,33 +24,6 @@ from .vector import vectorize
 
 #: What a value of 1 in the raster of shares stands for.
 PER_CENT = 0.01
-
-
-@dataclass(frozen=True)
-class ProductOptions:
-    """Which products are written beside the class raster.
-
-    Attributes:
-        confidence: ``OUT_confidence.tif``, per cent.
-        probabilities: ``OUT_probabilities.tif``, the share of each class, a band each,
-            uint8 with scale 0.01.
-        polygons: ``OUT.gpkg``.
-        style: ``OUT.qml``, which QGIS finds by name.
-        picture: ``OUT.png``, the quick look.
-        stac: ``OUT.json``, a STAC item.
-        sieve: Pixels; smaller patches are merged into their largest neighbour before
-            polygons are made.
-        min_area: Hectares; smaller polygons are left out.
-    """
-
-    confidence: bool = True
-    probabilities: bool = False
-    polygons: bool = True
-    style: bool = True
-    picture: bool = True
-    stac: bool = False
-    sieve: int = 0
-    min_area: float = 0.0
 
 
 @dataclass

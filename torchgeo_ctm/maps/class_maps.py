@@ -1,7 +1,5 @@
 """From attention and patch logits to class maps, and from maps to a mask (tensors)."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,9 +7,7 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from ..errors import SettingError
-
-MapSource = Literal['attention', 'patchcam', 'fused']
-MapRule = Literal['argmax', 'paint']
+from ..options import MapSource
 
 #: Probability below which a class is left out where probabilities weigh the maps.
 UNLIKELY = 0.002
