@@ -230,9 +230,9 @@ def test_mistakes_are_one_line(
             *flags,
         )  # fmt: skip
 
-    refused(call(tmp_path / 'none.yaml'), 'none.yaml does not exist; needed')
+    refused(call(tmp_path / 'none.yaml'), 'none.yaml does not exist, expected')
     (tmp_path / 'empty.yaml').write_text('trainer: {}\n')
-    refused(call(tmp_path / 'empty.yaml'), 'no data section')
+    refused(call(tmp_path / 'empty.yaml'), 'has no data section')
     (tmp_path / 'bad.yaml').write_text('data: [\n')
     refused(call(tmp_path / 'bad.yaml'), 'YAML')
     wrong = write_config(tmp_path / 'wrong.yaml', 'torchgeo_ctm.datamodules.DFC2021')
