@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torchgeo.trainers import SemanticSegmentationTask
 
-from tests.datasets.fake_dfc2020 import write_dfc2020
+from tests.fakes.dfc2020 import write_dfc2020
 from tests.project.small_scene import BANDS, CHECKPOINT, NAMES
 from torchgeo_ctm import ClassTokenMaskingTask, DFC2020DataModule, SceneDataModule
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
