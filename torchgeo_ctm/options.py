@@ -6,7 +6,7 @@ from typing import Literal
 from .errors import SettingError
 
 MapSource = Literal['attention', 'patchcam', 'fused']
-MapRule = Literal['paint', 'argmax']
+MapRule = Literal['argmax', 'paint']
 
 
 @dataclass(frozen=True)

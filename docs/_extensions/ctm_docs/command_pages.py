@@ -68,14 +68,14 @@ def _page(name: str, parser: Any) -> str:
 
 def _option(action: Action) -> str:
     """Return the entry of an argument or option."""
-    hint = getattr(action, '_typehint', action.type)
-    names, kind = action.dest.upper(), type_text(hint)
-    if action.option_strings:
-        names = ', '.join(action.option_strings)
+    names = ', '.join(action.option_strings) or action.dest.upper()
+    hint = getattr(action, '_typehint', action.type) or str
     if isinstance(action.default, bool):
         kind = 'switch'
     elif hint is comma_separated:
         kind = 'names, with commas between them'
+    else:
+        kind = type_text(hint)
     if action.required:
         kind += ', required'
     elif action.default is not None:
