@@ -19,8 +19,8 @@ import torch
 from tests.commands import Run, refused
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm.commands import COMMANDS
+from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.main import command_parser
-from torchgeo_ctm.options import ProductOptions
 from torchgeo_ctm.prediction import predict_scene, pseudo_masks
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.version import __version__

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import DataError, SettingError, did_you_mean
 from .files import check_not_input
-from .options import MapRule, MapSource, ProductOptions
+from .inference.options import ProductOptions
 from .split import Split
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def predict_scene(
         overwrite: Replace existing products.
         progress: Show a progress bar.
         **products: What to write beside the mask; see
-            :class:`~torchgeo_ctm.options.ProductOptions`.
+            :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
     Returns:
         The products.
@@ -129,8 +129,8 @@ def pseudo_masks(
     *,
     split: Split = 'val',
     labels: Literal['predicted', 'true'] = 'predicted',
-    source: MapSource | None = None,
-    rule: MapRule | None = None,
+    source: Literal['attention', 'patchcam', 'fused'] | None = None,
+    rule: Literal['argmax', 'paint'] | None = None,
     ensemble: Literal['dihedral'] | None = None,
     accelerator: str = 'auto',
     overwrite: bool = False,

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ..files import atomic_path, check_file
 from ..grids import Grid
-from ..options import ProductOptions
 from ..plots import quick_look
 from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE, give_back
+from .options import ProductOptions
 from .stac import write_item
 from .style import write_style
 from .vector import vectorize

@@ -1,5 +1,7 @@
 """From attention and patch logits to class maps, and from maps to a mask (tensors)."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,9 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from ..errors import SettingError
-from ..options import MapSource
+
+MapSource = Literal['attention', 'patchcam', 'fused']
+MapRule = Literal['argmax', 'paint']
 
 #: Probability below which a class is left out where probabilities weigh the maps.
 UNLIKELY = 0.002

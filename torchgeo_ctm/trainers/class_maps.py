@@ -15,6 +15,8 @@ from ..labels.shares import classes_of_values
 from ..maps.class_maps import (
     RULES,
     UNLIKELY,
+    MapRule,
+    MapSource,
     class_maps,
     dihedral,
     posterior,
@@ -22,7 +24,6 @@ from ..maps.class_maps import (
 )
 from ..maps.refine import REFINEMENTS
 from ..models import ClassTokenViT
-from ..options import MapRule, MapSource
 from ..plots import attention_figure
 from ..scaling import BandScaling
 from .side_by_side import SideBySide

@@ -20,11 +20,11 @@ from ..losses import (
     gate_penalty,
     narrowing_share,
 )
+from ..maps.class_maps import MapRule, MapSource
 from ..maps.refine import Refinement, RefinementOptions
 from ..models import ClassTokenViT
 from ..models.parameter_groups import parameter_groups
 from ..models.registry import BUILDERS
-from ..options import MapRule, MapSource
 from ..scaling import ScalingOptions, build_scaling, resolve_bands
 from ..version import __version__
 from .class_maps import filled

@@ -1,12 +1,8 @@
-"""Options that the command line, Python functions and configurations share."""
+"""Options of the products, for the command line, Python and configurations alike."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from .errors import SettingError
-
-MapSource = Literal['attention', 'patchcam', 'fused']
-MapRule = Literal['argmax', 'paint']
+from ..errors import SettingError
 
 
 @dataclass(frozen=True)
