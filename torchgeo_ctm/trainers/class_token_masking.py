@@ -284,11 +284,9 @@ class ClassTokenMaskingTask(BaseTask):
         source = self.decoder.options.source
         scaled = self.scaling(x.float())
         if not patches and self.is_local:
-            patch_logits = self.model.local_logits(scaled)
-            logits = pool_patch_logits(
-                patch_logits.float(), 'share', share=self._final_share
-            )
-            return patch_logits.float().softmax(dim=1), logits, patch_logits
+            local = self.model.local_logits(scaled).float()
+            logits = pool_patch_logits(local, 'share', share=self._final_share)
+            return local.softmax(dim=1), logits, local
         logits, attention, patch_logits = self.model.forward_attention(
             scaled, patches=patches or source != 'attention'
         )
