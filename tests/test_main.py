@@ -143,6 +143,7 @@ def test_extra_bands_are_named(
         ),
         (('evaluate', 'a'), ['required', 'REFERENCE']),
         (('evaluate', 'a', 'b', 'c'), ["Unexpected argument 'c'", '--no_flag']),
+        (('predict', 'x', '--data.x=3'), ["Unknown option '--data.x"]),
         (('demo', '--compares'), ['--compares', "Did you mean '--compare'?"]),
     ],
 )
