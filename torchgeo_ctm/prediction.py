@@ -6,7 +6,6 @@ Lightning and TorchGeo take seconds to import, so the functions import what they
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,9 +100,7 @@ def predict_scene(
     from .inference.writer import PseudoMaskWriter
     from .trainers import load_predictor
 
-    writer = PseudoMaskWriter(
-        str(output), overwrite, progress=progress, **asdict(options)
-    )
+    writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
     task = load_predictor(checkpoint)
     task.hparams['ensemble'] = ensemble
     datamodule = SceneDataModule(

@@ -24,7 +24,8 @@ from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
-from .products import ProductOptions, Products, check_products
+from .options import ProductOptions
+from .products import Products, check_products
 from .scene_run import SHARE, SceneRun, say_what_was_found
 
 #: Longest side of the quick look's scene, in pixels.
@@ -47,44 +48,27 @@ class PseudoMaskWriter(Callback):
         self,
         output: str,
         overwrite: bool = False,
-        confidence: bool = True,
-        probabilities: bool = False,
-        polygons: bool = True,
-        style: bool = True,
-        picture: bool = True,
-        stac: bool = False,
-        sieve: int = 0,
-        min_area: float = 0.0,
+        *,
         progress: bool = False,
+        **products: Any,
     ) -> None:
         """Create the callback.
 
         Args:
-            output: The class raster to write, ``OUT.tif``; for many scenes a folder.
+            output: Class raster to write, ``MASK.tif``; for several scenes a folder.
             overwrite: Replace existing products.
-            confidence: Write ``OUT_confidence.tif``, in per cent.
-            probabilities: Write ``OUT_probabilities.tif``, the share of each class.
-            polygons: Write ``OUT.gpkg``.
-            style: Write ``OUT.qml``, the colours and names for QGIS.
-            picture: Write ``OUT.png``, the quick look.
-            stac: Write ``OUT.json``, a STAC item (extra ``stac``).
-            sieve: Pixels; smaller patches join their largest neighbour in polygons.
-            min_area: Hectares; smaller polygons are left out.
             progress: Show a progress bar of its own, with pixels per second.
+            **products: Options of
+                :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
         Raises:
             OutputError: If *output* cannot be written.
             SettingError: If *sieve* or *min_area* is negative.
         """
         super().__init__()
-        for name, value in (('sieve', sieve), ('min_area', min_area)):
-            if value < 0:
-                raise SettingError(f'{name}={value} is negative; nearest: 0')
         self.output = Path(output)
         self.overwrite = overwrite
-        self.options = ProductOptions(
-            confidence, probabilities, polygons, style, picture, stac, sieve, min_area
-        )
+        self.options = ProductOptions(**products)
         self.progress = progress
         if not self.output.is_dir():
             check_output(self.output, overwrite)
