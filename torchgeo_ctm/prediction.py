@@ -28,7 +28,7 @@ PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's advice about loggers and workers off a user's terminal."""
+    """Silence Lightning's advice about loggers and workers."""
     for name in ('lightning.pytorch', 'lightning.fabric'):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -83,7 +83,7 @@ def predict_scene(
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
         progress: Show a progress bar.
-        **products: What to write beside the mask; see
+        **products: Products beside the mask, see
             :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
     Returns:
@@ -101,8 +101,7 @@ def predict_scene(
     from .trainers import load_predictor
 
     writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
-    task = load_predictor(checkpoint)
-    task.hparams['ensemble'] = ensemble
+    task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(
         str(scene),
         batch_size,
@@ -165,26 +164,16 @@ def pseudo_masks(
     from .datamodules import ChipDataModule
     from .inference.chip_writer import ChipMaskWriter
     from .scoring import summarise
-    from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
+    from .trainers import load_predictor
 
     quiet_lightning()
     task = load_predictor(checkpoint)
-    if isinstance(task, SegmentationPredictor) and (source or rule):
-        name = 'source' if source else 'rule'
-        raise SettingError(
-            f'{name} applies to class-token checkpoints only, and {checkpoint} is a '
-            f'segmentation network. Leave {name} out.'
-        )
-    task.hparams['ensemble'] = ensemble
-    task.hparams['map_labels'] = labels
-    task.hparams['map_source'] = source or task.hparams['map_source']
-    task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    lacking = isinstance(task, ClassTokenMaskingTask) and task.model.patch_head is None
-    if lacking and task.hparams['map_source'] != 'attention':
-        raise SettingError(
-            f'source {task.hparams["map_source"]!r} needs a patch head, and the model '
-            f"in {checkpoint} has none. Did you mean 'attention'?"
-        )
+    chosen = {'source': source, 'rule': rule}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        task.with_options(ensemble=ensemble, labels=labels, **given)
+    except SettingError as error:
+        raise SettingError(f'{checkpoint}: {error}') from error
     datamodule = ChipDataModule(read_data(config), split)
     writer = ChipMaskWriter(str(output), datamodule.dataset_name, overwrite, images)
     _predict(task, datamodule, [writer], accelerator, progress)
@@ -255,7 +244,7 @@ def _predict(
     except DatasetNotFoundError as error:
         raise DataError(' '.join(str(error).split())) from error
     except SystemExit:
-        # Lightning turns Ctrl-C into an exit of its own
+        # Lightning turns Ctrl-C into SystemExit
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise

@@ -4,10 +4,11 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 
 from torchgeo_ctm import datamodules, labels, scaling, trainers
+from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.maps import refine
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.trainers.options import PruningOptions
+from torchgeo_ctm.trainers.options import GROUPS, PruningOptions
 from torchgeo_ctm.trainers.self_training import SelfTrainingOptions
 
 from .files import title
@@ -19,6 +20,8 @@ GIVEN = ('split', 'transforms')
 FROM_TASK = ('img_size', 'in_chans', 'num_classes', 'patch_head')
 #: Callbacks that a configuration names.
 CALLBACKS: dict[str, type] = {'PseudoMaskWriter': PseudoMaskWriter}
+#: Options that a class takes as keyword arguments.
+GROUPS: dict[type, type] = {PseudoMaskWriter: ProductOptions}
 
 INTRODUCTION = """
 Every key of the configurations that ``torchgeo`` and ``torchgeo-ctm`` read, made from the
@@ -83,7 +86,7 @@ def configured_classes() -> list[type]:
 
 def sections_of(cls: type) -> dict[str, tuple[str, list[Key]]]:
     """Return the sections of a class: where its keys stand, their owner and the keys."""
-    own = keys_of(cls)
+    own = keys_of(cls, group=GROUPS.get(cls))
     sections = {'init_args': (cls.__name__, own)}
     tiles = getattr(cls, 'tiles', None)
     if tiles is not None:
@@ -95,11 +98,15 @@ def sections_of(cls: type) -> dict[str, tuple[str, list[Key]]]:
 
 
 def _options_of_the_task() -> dict[str, tuple[str, list[Key]]]:
-    """Return the keys below ``scaling``, ``pruning`` and the like."""
+    """Return the keys below ``scaling``, ``maps`` and the like."""
     scales = _by_name(keys_of(scaling.BandScaling))
     refines = list(refine.RefinementOptions.__annotations__)
     refined = _by_name(keys_of_function(refine.soft_assignment, refines))
-    return {
+    groups = {
+        f'init_args.{name}': (kind.__name__, keys_of_options(kind))
+        for name, kind in GROUPS.items()
+    }
+    return groups | {
         name: (owner.__name__, keys)
         for name, owner, keys in (
             (
@@ -117,14 +124,18 @@ def _options_of_the_task() -> dict[str, tuple[str, list[Key]]]:
                 scaling.BandOptions,
                 keys_of_options(scaling.BandOptions),
             ),
-            ('init_args.pruning', PruningOptions, keys_of_options(PruningOptions)),
             (
-                'init_args.self_training',
+                'init_args.attention.pruning',
+                PruningOptions,
+                keys_of_options(PruningOptions),
+            ),
+            (
+                'init_args.patches.self_training',
                 SelfTrainingOptions,
                 keys_of_options(SelfTrainingOptions),
             ),
             (
-                'init_args.refinement_options',
+                'init_args.maps.refinement_options',
                 refine.RefinementOptions,
                 keys_of_options(refine.RefinementOptions, refined),
             ),
