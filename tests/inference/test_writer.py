@@ -405,7 +405,7 @@ def test_a_failure_leaves_nothing(
         ({'stride': 33}, 'nearest: 32'),
         ({'accelerator': 'abacus'}, "Unknown accelerator 'abacus'"),
         ({'precision': 'bf16'}, "Did you mean 'bf16-mixed'"),
-        ({'sieve': -1}, 'nearest: 0'),
+        ({'sieve': -1}, '0 or more'),
         ({'batch_size': 0}, 'batch_size=0'),
     ],
 )

@@ -21,7 +21,7 @@ FROM_TASK = ('img_size', 'in_chans', 'num_classes', 'patch_head')
 #: Callbacks that a configuration names.
 CALLBACKS: dict[str, type] = {'PseudoMaskWriter': PseudoMaskWriter}
 #: Options that a class takes as keyword arguments.
-GROUPS: dict[type, type] = {PseudoMaskWriter: ProductOptions}
+KEYWORD_GROUPS: dict[type, type] = {PseudoMaskWriter: ProductOptions}
 
 INTRODUCTION = """
 Every key of the configurations that ``torchgeo`` and ``torchgeo-ctm`` read, made from the
@@ -86,7 +86,7 @@ def configured_classes() -> list[type]:
 
 def sections_of(cls: type) -> dict[str, tuple[str, list[Key]]]:
     """Return the sections of a class: where its keys stand, their owner and the keys."""
-    own = keys_of(cls, group=GROUPS.get(cls))
+    own = keys_of(cls, group=KEYWORD_GROUPS.get(cls))
     sections = {'init_args': (cls.__name__, own)}
     tiles = getattr(cls, 'tiles', None)
     if tiles is not None:
