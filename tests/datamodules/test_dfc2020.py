@@ -11,7 +11,7 @@ from torchgeo_ctm.datamodules import (
     SyntheticDataModule,
 )
 from torchgeo_ctm.datasets import DFC2020
-from torchgeo_ctm.datasets.dfc2020_layout import PROTOCOLS
+from torchgeo_ctm.datasets.dfc2020 import PROTOCOLS
 from torchgeo_ctm.errors import GeoreferenceWarning, SettingError, TileCountWarning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 

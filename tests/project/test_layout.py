@@ -13,7 +13,7 @@ ARROWS: dict[str, set[str]] = {
     # floor 0: facts
     'version': set(),
     'errors': set(),
-    'split': set(),
+    'split': {'errors'},
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
