@@ -134,6 +134,8 @@ DOORS: dict[str, set[str]] = {
         'samplers',
         'datasets',
     },
+    'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
+    'pycocotools': {'datasets.coco'},
     'pystac': {'inference.stac'},
     'onnx': {'export_formats'},
     'onnxruntime': {'export_formats'},
