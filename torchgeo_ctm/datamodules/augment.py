@@ -104,13 +104,18 @@ class Augmentation(K.AugmentationSequential):
                 (B, H, W) and ``valid`` boolean (B, H, W). The image may be changed in
                 place.
         """
-        pixels = {key: batch[key] for key in ('image', 'mask') if key in batch}
-        if 'valid' in batch:
-            # kornia knows keys that begin with mask, and no booleans
-            pixels['mask_valid'] = batch['valid'].byte()
-        pixels = super().forward(pixels)
-        if 'valid' in batch:
-            pixels['valid'] = pixels.pop('mask_valid').bool()
+        # kornia recognizes masks by the first part of their keys
+        names = {'image': 'image', 'mask': 'mask', 'valid': 'mask_valid'}
+        given = {name: batch[key] for key, name in names.items() if key in batch}
+        if 'mask_valid' in given:
+            given['mask_valid'] = given['mask_valid'].byte()
+        moved = super().forward(given)
+        # kornia before 0.9 returns masks as floats
+        pixels = {
+            key: moved[name].to(batch[key].dtype)
+            for key, name in names.items()
+            if name in moved
+        }
         return batch | pixels
 
 
