@@ -80,7 +80,7 @@ class RandomOrientation(K.GeometricAugmentationBase2D):
         return input
 
 
-class Augmentation(K.AugmentationSequential):
+class Augmentation(nn.Module):
     """Augment ``image``, ``mask`` and ``valid`` of a batch alike.
 
     Masks are never interpolated and keep their type. Every other key, such as
@@ -94,7 +94,8 @@ class Augmentation(K.AugmentationSequential):
         Args:
             *steps: Augmentations of kornia, applied in this order.
         """
-        super().__init__(*steps, data_keys=None, keepdim=True)
+        super().__init__()
+        self.steps: Any = K.AugmentationSequential(*steps, data_keys=None, keepdim=True)
 
     def forward(self, batch: Batch) -> Batch:
         """Return the augmented batch.
@@ -109,7 +110,7 @@ class Augmentation(K.AugmentationSequential):
         given = {name: batch[key] for key, name in names.items() if key in batch}
         if 'mask_valid' in given:
             given['mask_valid'] = given['mask_valid'].byte()
-        moved = super().forward(given)
+        moved = self.steps(given)
         # kornia before 0.9 returns masks as floats
         pixels = {
             key: moved[name].to(batch[key].dtype)
