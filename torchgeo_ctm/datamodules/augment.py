@@ -88,7 +88,7 @@ class Augmentation(nn.Module):
     that a seed repeats them.
     """
 
-    def __init__(self, *steps: nn.Module) -> None:
+    def __init__(self, *steps: K.AugmentationBase2D) -> None:
         """Initialize a new Augmentation instance.
 
         Args:

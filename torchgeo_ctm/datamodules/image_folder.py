@@ -102,7 +102,7 @@ class ImageFolderDataModule(NonGeoDataModule):
 
     def _match_task(self, images: ImageFolder) -> None:
         """Check the task's classes, and name them if they have no names."""
-        task = getattr(self.trainer, 'lightning_module', None)
+        task: Any = getattr(self.trainer, 'lightning_module', None)
         hparams = getattr(task, 'hparams', {})
         count = hparams.get('num_classes', len(images.classes))
         if count != len(images.classes):
