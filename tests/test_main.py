@@ -268,7 +268,7 @@ class TestPredictRefuses:
         attempt('3 bands', 'expected 13', 'B01, B02', scene=rgb)
         names = [f'X{number}' for number in range(13)]
         other = write_scene('other.tif', descriptions=names)
-        attempt("give the scene's with --scene_bands", scene=other)
+        attempt("pass the right ones with --scene_bands", scene=other)
 
     def test_missing_checkpoint(self, attempt: Callable[..., None]) -> None:
         attempt('nowhere.ckpt', 'is not a file', checkpoint='nowhere.ckpt')
