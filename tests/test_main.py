@@ -260,10 +260,10 @@ class TestPredictRefuses:
         self, attempt: Callable[..., None], write_scene: WriteScene
     ) -> None:
         rgb = write_scene('rgb.tif', pixels=scene_pixels(40, 40, 3), descriptions=None)
-        attempt('3 bands', '13 are needed', 'B01, B02', scene=rgb)
+        attempt('3 bands', 'expected 13', 'B01, B02', scene=rgb)
         names = [f'X{number}' for number in range(13)]
         other = write_scene('other.tif', descriptions=names)
-        attempt('scene_bands', scene=other)
+        attempt('pass the right ones with scene_bands', scene=other)
 
     def test_missing_checkpoint(self, attempt: Callable[..., None]) -> None:
         attempt('nowhere.ckpt', 'is not a file', checkpoint='nowhere.ckpt')

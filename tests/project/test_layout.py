@@ -13,7 +13,7 @@ ARROWS: dict[str, set[str]] = {
     # floor 0: facts
     'version': set(),
     'errors': set(),
-    'split': set(),
+    'split': {'errors'},
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
@@ -136,6 +136,8 @@ DOORS: dict[str, set[str]] = {
         'samplers',
         'datasets',
     },
+    'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
+    'pycocotools': {'datasets.coco'},
     'pystac': {'inference.stac'},
     'onnx': {'export_formats'},
     'onnxruntime': {'export_formats'},

@@ -214,7 +214,7 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     content['model']['init_args']['in_channels'] = 3
     content['model']['init_args']['bands'] = ['VV', 'VH', 'HH']
     config.write_text(yaml.safe_dump(content))
-    refused(run('stats', '--config', config), '2 bands, 3 are needed')
+    refused(run('stats', '--config', config), '2 bands, expected 3')
     content['model']['class_path'] = 'torchgeo.trainers.ClassificationTask'
     config.write_text(yaml.safe_dump(content))
     refused(run('stats', '--config', config), 'model section', 'ClassificationTask')

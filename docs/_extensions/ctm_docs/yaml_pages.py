@@ -88,7 +88,7 @@ def sections_of(cls: type) -> dict[str, tuple[str, list[Key]]]:
     """Return the sections of a class: where its keys stand, their owner and the keys."""
     own = keys_of(cls, group=KEYWORD_GROUPS.get(cls))
     sections = {'init_args': (cls.__name__, own)}
-    tiles = getattr(cls, 'tiles', None)
+    tiles = getattr(cls, 'dataset_class', None)
     if tiles is not None:
         taken = (*GIVEN, *(key.name for key in own))
         sections['dict_kwargs'] = (tiles.__name__, keys_of(tiles, taken))
