@@ -233,7 +233,7 @@ def test_ignored_and_unknown_names_of_the_map(tmp_path: Path) -> None:
 
 
 def test_shares_are_those_of_exact_areas(tmp_path: Path) -> None:
-    """Parity with areas of pixels cut by the window, within half a pixel's row."""
+    """Parity with areas of pixels cut by the window, within 1 % of the window."""
     rng = np.random.default_rng(3)
     values = np.kron(rng.integers(0, 4, (40, 40)), np.ones((3, 3))).astype(np.uint8)
     # pixels of 9.3 m × 11.7 m, none of whose edges lies on an edge of the window's
@@ -250,8 +250,8 @@ def test_shares_are_those_of_exact_areas(tmp_path: Path) -> None:
         shares, coverage = source.shares(window(row, col, side))
         for index in (0, 1):
             exact = areas[values == index + 1].sum()
-            assert shares[index] == pytest.approx(exact, abs=0.005)
-        assert coverage == pytest.approx(areas[values > 0].sum(), abs=0.005)
+            assert shares[index] == pytest.approx(exact, abs=0.01)
+        assert coverage == pytest.approx(areas[values > 0].sum(), abs=0.01)
 
 
 def test_masked_pixels_are_unknown(tmp_path: Path) -> None:

@@ -149,8 +149,8 @@ def _coordinate_columns(
     """Return the columns of x and y, and whether their names mean degrees."""
     spelled = {name.lower(): name for name in table.columns}
     for x, y, degrees in COORDINATES:
-        x_name, y_name = x_field or spelled.get(x), y_field or spelled.get(y)
-        if x_name in table.columns and y_name in table.columns:
+        x_name, y_name = x_field or spelled.get(x, ''), y_field or spelled.get(y, '')
+        if {x_name, y_name} <= set(table.columns):
             named = {x_name.lower(), y_name.lower()} == {x, y}
             return x_name, y_name, degrees and named
     for name in (x_field, y_field):
@@ -168,9 +168,10 @@ def _numbers(path: str | Path, cells: 'pd.Series[Any]') -> NDArray[np.float64]:
     parsed = pd.to_numeric(text, errors='coerce')
     wrong = parsed.isna() & ~text.str.lower().isin(BLANK)
     if wrong.any():
-        row = wrong.idxmax()
+        first = int(wrong.to_numpy().argmax())
         raise LabelError(
-            f'{path}, row {row}: {cells.name} is {cells[row]!r}, expected a number.'
+            f'{path}, row {cells.index[first]}: {cells.name} is {cells.iloc[first]!r}, '
+            'expected a number.'
         )
     numbers = parsed.to_numpy(float, copy=True)
     numbers[~np.isfinite(numbers)] = np.nan

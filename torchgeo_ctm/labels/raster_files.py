@@ -2,7 +2,8 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,12 +154,9 @@ class RasterReader:
             'add_alpha': file.nodata is None,
         }
 
-        def read(raster: DatasetReader) -> Masked:
-            with WarpedVRT(raster, **options) as vrt:
-                values: Masked = vrt.read(self.band, masked=True)
-            return values
-
-        return self._read(file, read)
+        with self._opened(file) as raster, WarpedVRT(raster, **options) as vrt:
+            values: Masked = vrt.read(self.band, masked=True)
+        return values
 
     def blocks(self, file: RasterFile, window: Window) -> Iterator[Masked]:
         """Read a window of a raster from top to bottom.
@@ -177,32 +175,26 @@ class RasterReader:
         for row in range(0, window.height, step):
             height = min(step, window.height - row)
             part = RasterWindow(window.col, window.row + row, window.width, height)
-            yield self._read(
-                file, lambda raster, part=part: raster.read(
-                    self.band, window=part, masked=True
-                )
-            )  # fmt: skip
+            with self._opened(file) as raster:
+                values = raster.read(self.band, window=part, masked=True)
+            yield values
 
-    def _read(
-        self, file: RasterFile, read: Callable[[DatasetReader], Masked]
-    ) -> Masked:
-        """Call *read* with the open raster.
+    @contextmanager
+    def _opened(self, file: RasterFile) -> Iterator[DatasetReader]:
+        """Open a raster, or find it open.
 
         Raises:
             LabelError: If the file is damaged.
         """
+        if self._process != os.getpid():  # a fork must not share its parent's handles
+            self._open, self._process = OrderedDict(), os.getpid()
+        if file.path not in self._open:
+            self._open[file.path] = open_raster(file.path, LabelError)
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(file.path)
         try:
-            return read(self._raster(file.path))
+            yield self._open[file.path]
         except (RasterioError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise LabelError(f'{file.path} cannot be read: {reason}') from error
-
-    def _raster(self, path: str) -> DatasetReader:
-        if self._process != os.getpid():  # a fork must not share its parent's handles
-            self._open, self._process = OrderedDict(), os.getpid()
-        if path not in self._open:
-            self._open[path] = open_raster(path, LabelError)
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        return self._open[path]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -34,6 +34,16 @@ from .source import (
 Floats = NDArray[np.float64]
 #: Most points along each side of a window that finer rasters are read at.
 MOST_SAMPLES = 2048
+
+
+class Overlap(NamedTuple):
+    """A raster that may overlap a grid."""
+
+    file: RasterFile
+    #: Left, bottom, right, top of the overlap in the raster's CRS.
+    box: Floats
+    #: Pixels of the raster along a pixel of the grid.
+    density: float
 
 
 class RasterLabels:
@@ -138,11 +148,12 @@ class RasterLabels:
         Returns:
             Share of the window that each class covers (C,), and that is known, 0…1.
         """
-        near = [file for file, _ in self._near(grid)]
-        points = self._points(grid, near)
+        near = self._near(grid)
+        density = max((overlap.density for overlap in near), default=1)
+        points = self._points(grid, density)
         unknown = len(self.classes) + 1
         found = np.full(points.height * points.width, unknown)
-        for file in near:
+        for file, *_ in near:
             blank = np.flatnonzero(found == unknown)
             if len(blank):
                 values = self._reader.warped(file, points).ravel()
@@ -150,11 +161,10 @@ class RasterLabels:
         shares = np.bincount(found, minlength=unknown + 1) / found.size
         return shares[:-2], float(shares[:-1].sum())
 
-    def _points(self, grid: Grid, files: Sequence[RasterFile]) -> Grid:
-        """Return a window's grid, divided for *samples* and the rasters' resolution."""
+    def _points(self, grid: Grid, density: float) -> Grid:
+        """Return a window's grid, divided for *samples* and the rasters' density."""
         side = min(grid.height, grid.width)
-        finest = max((_finer(file, grid) for file in files), default=1)
-        split = round(max(1, min(finest, MOST_SAMPLES / side)))
+        split = round(max(1, min(density, MOST_SAMPLES / side)))
         count = split * int(np.ceil(self.samples / side / split))
         transform = grid.transform @ Affine.scale(1 / count)
         return Grid(grid.height * count, grid.width * count, grid.crs, transform)
@@ -162,7 +172,7 @@ class RasterLabels:
     def extents(self, grid: Grid) -> Floats:
         """Return the boxes of the rasters in a scene (LabelSource.extents)."""
         found = [np.zeros((0, 4))]
-        for file, box in self._near(grid):
+        for file, box, _ in self._near(grid):
             xy = transformed(_lattice(*box), file.crs, grid.crs)
             pixels = to_pixels(xy[np.isfinite(xy).all(axis=1)], grid.transform)
             if len(pixels):
@@ -184,7 +194,7 @@ class RasterLabels:
             LabelError: If a raster is damaged.
         """
         found: Counter[int] = Counter()
-        for file, box in self._near(grid):
+        for file, box, _ in self._near(grid):
             for values in self._reader.blocks(file, _window(file, box)):
                 others = values.data[~self._unknown(values)]
                 others = others[~np.isin(others, self._mentioned)]
@@ -192,11 +202,8 @@ class RasterLabels:
                 found.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
         return found
 
-    def _near(self, grid: Grid) -> list[tuple[RasterFile, Floats]]:
-        """Return the rasters that may overlap a grid, in order.
-
-        Each comes with its overlap: left, bottom, right, top in the raster's CRS.
-        """
+    def _near(self, grid: Grid) -> list[Overlap]:
+        """Return the rasters that may overlap a grid, in order."""
         inside: dict[Any, Floats] = {}
         near = []
         for file, bounds in zip(self.files, self._bounds, strict=True):
@@ -206,7 +213,8 @@ class RasterLabels:
             low = np.maximum(bounds[:2], other[:2])
             high = np.minimum(bounds[2:], other[2:])
             if (low < high).all():
-                near.append((file, np.concatenate([low, high])))
+                box = np.concatenate([low, high])
+                near.append(Overlap(file, box, _density(file, other, grid)))
         return near
 
     def _classified(self, values: Masked) -> NDArray[np.intp]:
@@ -242,14 +250,11 @@ def _bounds_in(grid: Grid, crs: Any) -> Floats:
     return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
 
 
-def _finer(file: RasterFile, grid: Grid) -> float:
-    """Return how many pixels of a raster lie along a pixel of a grid."""
-    low_x, low_y, high_x, high_y = _bounds_in(grid, file.crs)
-    corner = to_pixels(
-        np.array([(low_x, low_y), (high_x, high_y)]), file.grid.transform
-    )
-    size: Floats = np.abs(np.diff(corner, axis=0)[0]) / (grid.width, grid.height)
-    return float(size.max())
+def _density(file: RasterFile, bounds: Floats, grid: Grid) -> float:
+    """Return how many pixels of a raster are along a pixel of a grid in *bounds*."""
+    low, high = to_pixels(bounds.reshape(2, 2), file.grid.transform)
+    sides: Floats = np.abs(high - low) / (grid.width, grid.height)
+    return float(sides.max())
 
 
 def _window(file: RasterFile, box: Floats) -> Window:
