@@ -83,7 +83,6 @@ ARROWS: dict[str, set[str]] = {
     # floor 5: what joins the rooms
     'configuration_faults': {'errors'},
     'configuration': {'configuration_faults', 'trainers', 'scaling', 'errors'},
-    'value_counts': set(),
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
         'export_formats',
