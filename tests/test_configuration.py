@@ -71,7 +71,7 @@ def test_a_label_sources_own_words_are_the_message(
     said = str(caught.value)
     assert said.startswith(f'{config}: ')
     assert said.endswith(
-        "'Forrest' is none of the classes Forest, Water; nearest: Forest"
+        "unknown class 'Forrest', expected one of: Forest, Water. Did you mean 'Forest'?"
     )
     assert 'Union' not in said
     assert len(said) < 300

@@ -291,7 +291,7 @@ def test_images_without_a_label_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('table', 'message'),
     [
-        ('image,classes\ntrain_0,watr\n', r"line 2: 'watr' is none .*; nearest: water"),
+        ('image,classes\ntrain_0,watr\n', r"line 2: unknown class 'watr', .* Did you mean 'water'"),
         ('imge,classes\ntrain_0,water\n', r'needed: image; nearest: imge'),
         ('image,classes\na,water\na,land\n', r"line 3: image 'a' is there twice"),
         ('image,water\na,1\n', r'has no column for land'),
