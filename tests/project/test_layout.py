@@ -123,7 +123,12 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {'labels', 'datasets.fixed_grid', 'inference.vector'},
+    'geopandas': {
+        'labels.features',
+        'labels.vector_files',
+        'datasets.fixed_grid',
+        'inference.vector',
+    },
     'pyogrio': {'inference.vector'},
     'pyproj': {
         'inference.areas',
