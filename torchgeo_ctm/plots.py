@@ -1,7 +1,8 @@
 """Pictures: class maps of a chip, and the quick look of a scene."""
 
 from collections.abc import Sequence
-from typing import Any
+from textwrap import shorten
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ QUICK_LOOK = (12.0, 6.4)
 #: Height of a row of its legend, width of a key with its margins, and of a letter, in
 #: inches at a size of 10 points.
 LEGEND_ROW, LEGEND_KEY, LETTER = 0.22, 0.55, 0.085
+#: Chips in a row of a figure of labels; classes named below a chip; letters of a name.
+CHIPS_IN_ROW, NAMED, LETTERS = 5, 5, 26
 
 
 def rgb_indices(bands: Sequence[str]) -> list[int]:
@@ -242,3 +245,72 @@ def add_legend(
         ncols=min(8, max(1, len(occurring))),
         frameon=False,
     )
+
+
+class LabeledChip(NamedTuple):
+    """A chip to plot with its image-level label."""
+
+    title: str
+    #: (bands, H, W), NaN where invalid.
+    image: NDArray[np.float32]
+    #: (C,), 1 where the class is present; None: no label.
+    label: NDArray[Any] | None
+    #: Where presence or absence is known, (C,); None: everywhere.
+    known: NDArray[np.bool_] | None
+    #: Classes (H, W), 255 ignored; None: no mask.
+    mask: NDArray[np.int64] | None
+
+
+def label_figure(
+    chips: Sequence[LabeledChip],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+    bands: Sequence[str],
+) -> Figure:
+    """Plot chips, five in a row, with their classes below, and masks if there are any.
+
+    Args:
+        chips: The chips.
+        class_names: One name per class.
+        class_colors: One color per class.
+        bands: Names of the bands; see :func:`rgb_indices`.
+    """
+    masks = [chip.mask for chip in chips if chip.mask is not None]
+    each = 2 if masks else 1
+    rows = -(-len(chips) // CHIPS_IN_ROW) * each
+    figure = Figure(figsize=(2.6 * CHIPS_IN_ROW, 3.2 * rows), layout='constrained')
+    axes = figure.subplots(rows, CHIPS_IN_ROW, squeeze=False)
+    for axis in axes.ravel():
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    for number, chip in enumerate(chips):
+        row, column = number // CHIPS_IN_ROW * each, number % CHIPS_IN_ROW
+        axis = axes[row, column]
+        rgb = chip.image[rgb_indices(bands)]
+        seen = np.isfinite(rgb).all(axis=0)
+        axis.imshow(np.dstack([stretch(rgb), seen]).astype(np.float32))
+        axis.set_title(chip.title)
+        axis.set_xlabel(_words(chip, class_names), fontsize='small')
+        if chip.mask is not None:
+            shown = chip.mask.astype(np.uint8)
+            draw_mask(axes[row + 1, column], shown, class_names, class_colors)
+    if masks:
+        drawn = np.concatenate([mask.ravel() for mask in masks]).astype(np.uint8)
+        add_legend(figure, drawn, class_names, class_colors)
+    return figure
+
+
+def _words(chip: LabeledChip, class_names: Sequence[str]) -> str:
+    """Return the names of a chip's classes, one in a line."""
+    if chip.label is None:
+        return 'no label'
+    known = np.ones(len(class_names), bool) if chip.known is None else chip.known
+    names = [
+        shorten(name, LETTERS, placeholder=' …')
+        for name, present in zip(class_names, (chip.label > 0) & known, strict=True)
+        if present
+    ]
+    more = [f'and {len(names) - NAMED} more'] if len(names) > NAMED else []
+    unknown = int((~known).sum())
+    more += [f'{unknown} unknown'] if unknown else []
+    return '\n'.join([*names[:NAMED], *more]) or 'no class'

@@ -84,7 +84,6 @@ ARROWS: dict[str, set[str]] = {
     },
     # floor 5: what joins the rooms
     'configuration': {'trainers', 'scaling', 'errors'},
-    'value_counts': set(),
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
         'export_formats',
@@ -126,7 +125,12 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {'labels', 'datasets.fixed_grid', 'inference.vector'},
+    'geopandas': {
+        'labels.features',
+        'labels.vector_files',
+        'datasets.fixed_grid',
+        'inference.vector',
+    },
     'pyogrio': {'inference.vector'},
     'pyproj': {
         'inference.areas',
