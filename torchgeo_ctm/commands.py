@@ -104,11 +104,10 @@ def predict(
     from .inference.geotiff import check_output
 
     check_output(output, overwrite)
-    from .inference.memory import block_cache, keep_heap_small
+    from .inference.memory import block_cache
 
     # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
     os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
-    keep_heap_small()
     from .prediction import predict_scene
 
     mask = predict_scene(

@@ -1,4 +1,4 @@
-"""Files of a model for other programs: written, read back, held against PyTorch."""
+"""Write ONNX and pt2 files of a model, read them back, compare them with PyTorch."""
 
 import io
 import json
@@ -14,30 +14,30 @@ from .errors import OutputError
 from .files import temporary_path
 from .version import __version__
 
-#: What the extra ``onnx`` brings: writes, is asked by PyTorch's exporter, reads back.
+#: Libraries of the extra ``onnx``.
 LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
-#: Versions of ONNX's operators that PyTorch's exporter writes. 18 is the default, for
-#: Deepness brings ONNX Runtime 1.17 at most, which knows 20 and no newer file format.
+#: ONNX operator sets that PyTorch's exporter writes. The default is 18, because Deepness
+#: comes with ONNX Runtime 1.17 at most, which supports 20 and no newer file format.
 OPSETS = range(18, 24)
-#: Largest difference of a score from PyTorch's that is accepted.
+#: Largest accepted difference of a score from PyTorch's.
 ALLOWED = 1e-4
-#: Classes whose scores are this close share a pixel: either may win it.
+#: Classes whose scores are this close are tied: either may be the pixel's class.
 TIE = 1e-5
 Run = Callable[[Tensor], Tensor]
 
 
 def record(module: nn.Module, image: Tensor) -> ExportedProgram:
-    """Record a module's operations on images; the number of images stays free.
+    """Return the recorded operations of a module, for any number of images.
 
     Args:
-        module: What takes ``image`` (B, bands, H, W) and returns one tensor.
-        image: Two images to record it with.
+        module: Module that maps ``image`` (B, bands, H, W) to one tensor.
+        image: Two images (2, bands, H, W) to record it with.
     """
-    # torch 2.7 refuses a number without a bound
+    # torch 2.7 requires an upper bound
     shapes = {'image': {0: Dim('batch', max=2**31 - 1)}}
     program = torch.export.export(module, (image,), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
-        # where on this machine the code lies
+        # holds paths of this machine
         node.meta.pop('stack_trace', None)
     return program
 
@@ -53,8 +53,8 @@ def to_onnx(program: ExportedProgram, opset: int, metadata: Mapping[str, Any]) -
     """
     import onnx
 
-    # Not optimised: onnxscript takes the smallest number that posterior() adds, which
-    # keeps 0 / 0 out, for nothing. ONNX Runtime optimises when it opens the file.
+    # Not optimized: onnxscript rounds the tiny number by which posterior() avoids 0 / 0
+    # to 0. ONNX Runtime optimizes when it opens the file.
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -71,10 +71,10 @@ def to_onnx(program: ExportedProgram, opset: int, metadata: Mapping[str, Any]) -
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = 'batch'
-    # notes about where in Python something comes from; no older file format has them
+    # positions in Python code, which older file formats do not have
     for noted in (*graph.input, *graph.output, *graph.node, *graph.initializer):
         del noted.metadata_props[:]
-    # the oldest file format that has these operators, for programs with an older runtime
+    # the oldest file format with these operators, for programs with an older runtime
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
     model.producer_name, model.producer_version = 'torchgeo-ctm', __version__
     onnx.helper.set_model_props(
@@ -88,11 +88,11 @@ def to_pt2(program: ExportedProgram, metadata: Mapping[str, Any]) -> bytes:
     """Return a recorded module as a file of ``torch.export``.
 
     Args:
-        program: From :func:`record`; forgets the images it was recorded with.
+        program: From :func:`record`; its example images are dropped.
         metadata: Written as the extra file ``metadata.json``.
     """
     file = io.BytesIO()
-    # or the images would be in the file
+    # else the images would be in the file
     program.example_inputs = None
     extra = {'metadata.json': json.dumps(metadata)}
     torch.export.save(program, file, extra_files=extra)
@@ -104,16 +104,16 @@ def _open_onnx(path: Path) -> Run:
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; it tells what it could not optimise
+    options.log_severity_level = 3  # errors only
     try:
         session = onnxruntime.InferenceSession(
             path, options, providers=['CPUExecutionProvider']
         )
-    except Exception as error:  # its own classes have no public name
+    except Exception as error:  # its exceptions have no public name
         reason = ' '.join(str(error).split())[:200]
         raise OutputError(
-            f'ONNX Runtime {onnxruntime.__version__} cannot open what was written, '
-            f'which is thrown away ({reason}); nearest: --opset {OPSETS[0]}'
+            f'ONNX Runtime {onnxruntime.__version__} cannot open the exported file, '
+            f'which was deleted ({reason}). Try opset {OPSETS[0]}.'
         ) from error
     return lambda image: torch.from_numpy(
         session.run(['scores'], {'image': image.numpy()})[0]
@@ -126,26 +126,26 @@ def _open_pt2(path: Path) -> Run:
     return module
 
 
-#: How a file is read back.
+#: Functions that open a file, by suffix.
 OPEN = {'.onnx': _open_onnx, '.pt2': _open_pt2}
 
 
 def write(files: Mapping[Path, bytes], module: Run, windows: Tensor) -> float:
-    """Write files that compute what *module* does; all of them, or none.
+    """Write files and check that they compute the same as *module*; all, or none.
 
     Args:
-        files: Content of each file; its suffix, .onnx or .pt2, says what it is.
-        module: What they have to compute.
-        windows: Images to compare on, two at least.
+        files: Content by path; the suffix is .onnx or .pt2.
+        module: Module to compare with.
+        windows: Images (B, bands, H, W) to compare on, at least two.
 
     Returns:
         The largest difference of a score.
 
     Raises:
-        OutputError: If a file cannot be written or opened, or a score differs by more
-            than :data:`ALLOWED`, or another class wins a pixel.
+        OutputError: If a file cannot be written or opened, a score differs by more than
+            :data:`ALLOWED`, or the class of a pixel changes.
     """
-    # one window, and many: the number of windows has to be free
+    # one window and several, to check that any number works
     parts = [windows[:1], windows[1:]]
     expected = torch.cat([module(part) for part in parts])
     difference = 0.0
@@ -170,16 +170,16 @@ def _difference(path: Path, scores: Tensor, expected: Tensor) -> float:
     """Return the largest difference from PyTorch's scores (B, C, H, W).
 
     Raises:
-        OutputError: If it is more than rounding.
+        OutputError: If it exceeds rounding.
     """
     difference = float((scores - expected).abs().max())
     chosen = expected.gather(1, scores.argmax(dim=1, keepdim=True))
     changed = int((expected.amax(dim=1, keepdim=True) - chosen > TIE).sum())
-    # NaN is no number below anything
+    # written so that NaN fails
     if not difference <= ALLOWED or changed:
         raise OutputError(
             f"{path} was not written: its scores differ from PyTorch's by up to "
             f'{difference:.1e}, {ALLOWED:.0e} is allowed, and the class of {changed} of '
-            f'{chosen.numel()} pixels changes; another --opset may do'
+            f'{chosen.numel()} pixels changes. Try another opset.'
         )
     return difference

@@ -23,7 +23,7 @@ from .inference.products import product_paths
 from .inference.scene_mask import SceneMask
 from .inference.writer import PseudoMaskWriter
 from .maps.class_maps import MapRule, MapSource
-from .scoring import confusion_matrix, summarise
+from .scoring import confusion_matrix, summarize
 from .split import Split
 from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
 
@@ -151,7 +151,7 @@ def pseudo_masks(
 
     Returns:
         ``chips`` and ``rasters``, how many were written; where there were true masks
-        also what :func:`torchgeo_ctm.scoring.summarise` returns.
+        also what :func:`torchgeo_ctm.scoring.summarize` returns.
 
     Raises:
         CTMError: If anything given cannot be used; no array is written then.
@@ -180,7 +180,7 @@ def pseudo_masks(
     written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
     if writer.path('masks').exists():
         confusion = _confusion(writer, len(task.class_names))
-        written |= summarise(confusion, task.class_names)
+        written |= summarize(confusion, task.class_names)
     return written
 
 

@@ -1,6 +1,5 @@
 """A scene through the real trainer: what is written, and what never depends."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -329,8 +328,8 @@ class TestRefinement:
             patch.setattr(ClassTokenMaskingTask, 'predict_step', stops)
             with pytest.raises((KeyboardInterrupt, SystemExit)):
                 self.predict(scene, refining, output)
-        layout = json.loads((output.parent / '.m.tif.part/layout.json').read_text())
-        assert (layout['shape'], layout['dtype']) == ([3, 32, 32], '|u1')
+        scores = np.load(output.parent / '.m.tif.part/scores.npy', mmap_mode='r')
+        assert (scores.shape, scores.dtype) == ((20, 3, 32, 32), np.uint8)
         with pytest.warns(ResumeWarning, match='5 of 20'):
             assert self.predict(scene, refining, output) == whole
 
@@ -405,7 +404,7 @@ def test_a_failure_leaves_nothing(
         ({'stride': 33}, 'nearest: 32'),
         ({'accelerator': 'abacus'}, 'accelerator='),
         ({'precision': 'bf16'}, 'nearest: bf16-mixed'),
-        ({'sieve': -1}, 'nearest: 0'),
+        ({'sieve': -1}, 'sieve=-1, expected 0'),
         ({'batch_size': 0}, 'batch_size=0'),
     ],
 )

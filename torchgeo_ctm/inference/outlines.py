@@ -1,8 +1,9 @@
-"""Outlines that run across slabs of rows: cut where slabs meet, joined to rings.
+"""Join polygons of row bands to polygons of whole regions.
 
-Corners are pixels of the whole raster, (column, row). A slab's pieces come closed; the
-part of their outline that lies between two pixels of one patch is no outline of the
-patch. Taken out, it leaves open paths, and exactly one path goes on where one ends.
+Corners are in pixels of the whole raster, (column, row). A row band's parts of regions
+are closed rings. Where a region continues in the next row band, the part of the ring
+along the edge between them is removed. That leaves open paths, and where one path ends
+exactly one other begins.
 """
 
 from collections.abc import Iterable
@@ -16,62 +17,62 @@ from rasterio import Affine
 Corners = NDArray[np.int32]
 
 
-class Seam(NamedTuple):
-    """A line between two rows, and where patches go on across it."""
+class Edge(NamedTuple):
+    """The edge between two row bands, and where regions continue across it."""
 
     row: int
-    #: Whether the pixels above and below are of one patch, (width,).
+    #: Where the pixels above and below are of one region, (width,).
     linked: NDArray[np.bool_]
 
 
-class SeamJoiner:
-    """Joins the pieces of patches, slab after slab, from top to bottom.
+class OutlineJoiner:
+    """Joins the parts of regions, row band by row band, from top to bottom.
 
-    What is held are the outlines of the patches that go on below.
+    Memory holds the outlines of the regions that continue below.
     """
 
     def __init__(self, width: int, transform: Any = None) -> None:
-        """Begin above the first row of a raster.
+        """Start above the first row of a raster.
 
         Args:
             width: Width of the raster in pixels.
-            transform: Of the polygons that are returned; None leaves them in pixels.
+            transform: Transform of the returned polygons; None leaves them in pixels.
         """
         self._transform = Affine.identity() if transform is None else transform
         self._above = np.full(width, -1)
         self._parents: list[int] = []
         self._paths: dict[int, list[Corners]] = {}
 
-    def add(self, pieces: Iterable[Any], top: Seam, bottom: Seam) -> list[Any]:
-        """Take the pieces of a slab that touch its seams.
+    def add(self, parts: Iterable[Any], top: Edge, bottom: Edge) -> list[Any]:
+        """Add the polygons of a row band that touch its edges.
 
         Args:
-            pieces: Polygons, corners in pixels.
-            top: The slab's upper seam.
-            bottom: The slab's lower seam.
+            parts: Polygons, corners in pixels.
+            top: Upper edge of the row band.
+            bottom: Lower edge of the row band.
 
         Returns:
-            Polygons of the patches that are complete now, in the raster's coordinates.
+            Polygons of the regions that are complete now, in the raster's coordinates.
         """
         below = np.full_like(self._above, -1)
-        for piece in pieces:
+        for part in parts:
             paths: list[Corners] = []
             columns: dict[int, list[slice]] = {top.row: [], bottom.row: []}
-            for ring in shapely.get_rings(piece):
+            for ring in shapely.get_rings(part):
                 corners = shapely.get_coordinates(ring).astype(np.int32)
                 paths += _cut(corners, (top, bottom), columns)
-            patch = self._patch({p for s in columns[top.row] for p in self._above[s]})
-            self._paths[patch] += paths
-            for part in columns[bottom.row]:
-                below[part] = patch
+            region = self._region({r for s in columns[top.row] for r in self._above[s]})
+            self._paths[region] += paths
+            for span in columns[bottom.row]:
+                below[span] = region
         self._above = below
-        going_on = {self._root(patch) for patch in np.unique(below[below >= 0])}
-        done = [patch for patch in self._paths if patch not in going_on]
-        return [_polygon(self._paths.pop(patch), self._transform) for patch in done]
+        open_ = {self._root(region) for region in np.unique(below[below >= 0])}
+        done = [region for region in self._paths if region not in open_]
+        return [_polygon(self._paths.pop(region), self._transform) for region in done]
 
-    def _patch(self, above: Iterable[int]) -> int:
-        """Return the patch of a piece: what it joins above becomes one."""
-        roots = {self._root(patch) for patch in above}
+    def _region(self, above: Iterable[int]) -> int:
+        """Return the region of a part, after merging the regions that it joins."""
+        roots = {self._root(region) for region in above}
         if not roots:
             self._parents.append(len(self._parents))
             self._paths[self._parents[-1]] = []
@@ -82,46 +83,45 @@ class SeamJoiner:
             self._paths[largest] += self._paths.pop(root)
         return largest
 
-    def _root(self, patch: int) -> int:
-        """Return the patch that another one has become part of."""
-        while self._parents[patch] != patch:
-            self._parents[patch] = self._parents[self._parents[patch]]
-            patch = self._parents[patch]
-        return int(patch)
+    def _root(self, region: int) -> int:
+        """Return the region that another one was merged into."""
+        while self._parents[region] != region:
+            self._parents[region] = self._parents[self._parents[region]]
+            region = self._parents[region]
+        return int(region)
 
 
 def _cut(
-    ring: Corners, seams: Iterable[Seam], columns: dict[int, list[slice]]
+    ring: Corners, edges: Iterable[Edge], columns: dict[int, list[slice]]
 ) -> list[Corners]:
-    """Take linked parts of seams out of a closed ring.
+    """Remove the linked parts of edges from a closed ring.
 
     Args:
         ring: Corners (N, 2), the first again at the end.
-        seams: The slab's seams.
-        columns: By row of the seam; the columns taken out are added.
+        edges: Edges of the row band.
+        columns: By row of the edge; the removed columns are added.
 
     Returns:
-        Open paths; or the ring itself, where nothing was taken out.
+        Open paths; or the ring itself, where nothing was removed.
     """
     taken = np.zeros(len(ring) - 1, bool)
-    for seam in seams:
-        on_seam = (ring[:-1, 1] == seam.row) & (ring[1:, 1] == seam.row)
-        edges = np.flatnonzero(on_seam)[::-1]
-        for edge in edges.tolist():
-            start, stop = ring[edge, 0], ring[edge + 1, 0]
+    for edge in edges:
+        along = (ring[:-1, 1] == edge.row) & (ring[1:, 1] == edge.row)
+        for side in np.flatnonzero(along)[::-1].tolist():
+            start, stop = ring[side, 0], ring[side + 1, 0]
             low, high = min(start, stop), max(start, stop)
-            linked = seam.linked[low:high]
+            linked = edge.linked[low:high]
             breaks = low + 1 + np.flatnonzero(linked[1:] != linked[:-1])
             ends = [low, *breaks.tolist(), high]
             flags = linked[np.array(ends[:-1]) - low]
-            columns[seam.row] += [
+            columns[edge.row] += [
                 slice(ends[i], ends[i + 1]) for i in np.flatnonzero(flags)
             ]
             if start > stop:
                 breaks, flags = breaks[::-1], flags[::-1]
-            between = np.column_stack([breaks, np.full(len(breaks), seam.row)])
-            ring = np.insert(ring, edge + 1, between, axis=0)
-            taken = np.concatenate([taken[:edge], flags, taken[edge + 1 :]])
+            between = np.column_stack([breaks, np.full(len(breaks), edge.row)])
+            ring = np.insert(ring, side + 1, between, axis=0)
+            taken = np.concatenate([taken[:side], flags, taken[side + 1 :]])
     if not taken.any():
         return [ring]
     first = int(np.flatnonzero(taken)[0])
@@ -133,19 +133,19 @@ def _cut(
     return [ring[a : b + 1] for a, b in zip(begins, ends_at, strict=True)]
 
 
-def placed(corners: NDArray[Any], transform: Affine) -> NDArray[np.float64]:
-    """Return corners (N, 2) in the coordinates of a raster from those in its pixels."""
+def to_coordinates(corners: NDArray[Any], transform: Affine) -> NDArray[np.float64]:
+    """Return coordinates (N, 2) of corners (N, 2) in pixels."""
     a, b, c, d, e, f = transform[:6]
     cols, rows = corners.T
     out = np.empty((len(corners), 2))
-    # in GDAL's order of sums, so that corners are its own to the last digit
+    # GDAL's order of sums, so that corners equal GDAL's to the last digit
     out[:, 0] = c + cols * a + rows * b
     out[:, 1] = f + cols * d + rows * e
     return out
 
 
 def _polygon(paths: list[Corners], transform: Affine) -> Any:
-    """Return the polygon of a patch from closed rings and paths that join to rings."""
+    """Return the polygon of a region from closed rings and paths that join to rings."""
     rings = [path[:-1] for path in paths if (path[0] == path[-1]).all()]
     follow = {tuple(path[0]): path for path in paths if (path[0] != path[-1]).any()}
     while follow:
@@ -156,12 +156,12 @@ def _polygon(paths: list[Corners], transform: Affine) -> Any:
             start = tuple(path[-1])
             path = follow.get(start, path)
         rings += _split(_without_straight(np.concatenate(loop)))
-    # holes lie inside, so the outline is the largest
+    # holes are inside, so the exterior is the largest
     areas = [_twice_area(ring) for ring in rings]
     rings.insert(0, rings.pop(areas.index(max(areas))))
     owners = np.repeat(range(len(rings)), [*map(len, rings)])
-    corners = placed(np.concatenate(rings), transform)
-    # a patch may have millions of corners
+    corners = to_coordinates(np.concatenate(rings), transform)
+    # a region may have millions of corners
     del rings
     shapes = shapely.linearrings(corners, indices=owners)
     del corners, owners
@@ -182,7 +182,7 @@ def _without_straight(ring: Corners) -> Corners:
 
 
 def _split(ring: Corners) -> list[Corners]:
-    """Split a ring where it touches itself: pieces met corner to corner on a seam."""
+    """Split a ring where it touches itself, as parts that meet corner to corner do."""
     _, vertex, counts = np.unique(
         ring.astype(np.int64) @ [1, 1 << 32], return_inverse=True, return_counts=True
     )
@@ -191,13 +191,13 @@ def _split(ring: Corners) -> list[Corners]:
         return [ring]
     ring, vertex = np.roll(ring, -touches[0], axis=0), np.roll(vertex, -touches[0])
     parts = np.split(ring, touches[1:] - touches[0])
-    loops, held, place = [], list[Corners](), dict[int, int]()
+    loops, held, seen = [], list[Corners](), dict[int, int]()
     for point, part in zip(vertex[touches - touches[0]].tolist(), parts, strict=True):
-        if point in place:
-            back = place[point]
+        if point in seen:
+            back = seen[point]
             loops.append(np.concatenate(held[back:]))
             del held[back:]
-            place = {key: index for key, index in place.items() if index < back}
-        place[point] = len(held)
+            seen = {key: index for key, index in seen.items() if index < back}
+        seen[point] = len(held)
         held.append(part)
     return [*loops, np.concatenate(held)]
