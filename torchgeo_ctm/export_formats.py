@@ -1,4 +1,4 @@
-"""Write ONNX and pt2 files of a model, read them back, compare them with PyTorch."""
+"""ONNX and pt2 files: written, read back and compared with PyTorch."""
 
 import io
 import json
@@ -14,14 +14,14 @@ from .errors import OutputError
 from .files import temporary_path
 from .version import __version__
 
-#: Libraries of the extra ``onnx``.
+#: Libraries of the extra ``onnx``: they write, serve PyTorch's exporter, read back.
 LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
-#: ONNX operator sets that PyTorch's exporter writes. The default is 18, because Deepness
-#: comes with ONNX Runtime 1.17 at most, which supports 20 and no newer file format.
+#: Versions of ONNX's operators that PyTorch's exporter writes. The default is 18,
+#: because Deepness has ONNX Runtime 1.17 at most, which supports 20 and no newer format.
 OPSETS = range(18, 24)
 #: Largest accepted difference of a score from PyTorch's.
 ALLOWED = 1e-4
-#: Classes whose scores are this close are tied: either may be the pixel's class.
+#: Scores this close are a tie: either class may win the pixel.
 TIE = 1e-5
 Run = Callable[[Tensor], Tensor]
 
@@ -30,14 +30,14 @@ def record(module: nn.Module, image: Tensor) -> ExportedProgram:
     """Return the recorded operations of a module, for any number of images.
 
     Args:
-        module: Module that maps ``image`` (B, bands, H, W) to one tensor.
-        image: Two images (2, bands, H, W) to record it with.
+        module: Maps ``image`` (B, bands, H, W) to one tensor.
+        image: Two images to record it with.
     """
-    # torch 2.7 requires an upper bound
+    # torch 2.7 refuses a number without a bound
     shapes = {'image': {0: Dim('batch', max=2**31 - 1)}}
     program = torch.export.export(module, (image,), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
-        # holds paths of this machine
+        # paths of this machine
         node.meta.pop('stack_trace', None)
     return program
 
@@ -49,12 +49,12 @@ def to_onnx(program: ExportedProgram, opset: int, metadata: Mapping[str, Any]) -
         program: From :func:`record`; the input is named ``image``, the output
             ``scores``.
         opset: One of :data:`OPSETS`.
-        metadata: Written as JSON, key by key.
+        metadata: Values are written as JSON.
     """
     import onnx
 
-    # Not optimized: onnxscript rounds the tiny number by which posterior() avoids 0 / 0
-    # to 0. ONNX Runtime optimizes when it opens the file.
+    # Not optimized: onnxscript would drop the smallest number that posterior() adds to
+    # avoid 0 / 0. ONNX Runtime optimizes when it opens the file.
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -71,7 +71,7 @@ def to_onnx(program: ExportedProgram, opset: int, metadata: Mapping[str, Any]) -
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = 'batch'
-    # positions in Python code, which older file formats do not have
+    # notes about Python sources, which older file formats do not have
     for noted in (*graph.input, *graph.output, *graph.node, *graph.initializer):
         del noted.metadata_props[:]
     # the oldest file format with these operators, for programs with an older runtime
@@ -88,11 +88,11 @@ def to_pt2(program: ExportedProgram, metadata: Mapping[str, Any]) -> bytes:
     """Return a recorded module as a file of ``torch.export``.
 
     Args:
-        program: From :func:`record`; its example images are dropped.
+        program: From :func:`record`. Its example images are dropped.
         metadata: Written as the extra file ``metadata.json``.
     """
     file = io.BytesIO()
-    # else the images would be in the file
+    # otherwise the images would be in the file
     program.example_inputs = None
     extra = {'metadata.json': json.dumps(metadata)}
     torch.export.save(program, file, extra_files=extra)
@@ -112,8 +112,8 @@ def _open_onnx(path: Path) -> Run:
     except Exception as error:  # its exceptions have no public name
         reason = ' '.join(str(error).split())[:200]
         raise OutputError(
-            f'ONNX Runtime {onnxruntime.__version__} cannot open the exported file, '
-            f'which was deleted ({reason}). Try opset {OPSETS[0]}.'
+            f'ONNX Runtime {onnxruntime.__version__} cannot open the exported file '
+            f'({reason}). Use opset {OPSETS[0]}.'
         ) from error
     return lambda image: torch.from_numpy(
         session.run(['scores'], {'image': image.numpy()})[0]
@@ -126,26 +126,26 @@ def _open_pt2(path: Path) -> Run:
     return module
 
 
-#: Functions that open a file, by suffix.
+#: Readers by suffix.
 OPEN = {'.onnx': _open_onnx, '.pt2': _open_pt2}
 
 
 def write(files: Mapping[Path, bytes], module: Run, windows: Tensor) -> float:
-    """Write files and check that they compute the same as *module*; all, or none.
+    """Write files that compute what *module* does; all of them, or none.
 
     Args:
-        files: Content by path; the suffix is .onnx or .pt2.
-        module: Module to compare with.
-        windows: Images (B, bands, H, W) to compare on, at least two.
+        files: Content of each file by path, with suffix .onnx or .pt2.
+        module: The module.
+        windows: At least two images to compare on.
 
     Returns:
         The largest difference of a score.
 
     Raises:
-        OutputError: If a file cannot be written or opened, a score differs by more than
-            :data:`ALLOWED`, or the class of a pixel changes.
+        OutputError: If a file cannot be written or opened, or a score differs by more
+            than :data:`ALLOWED`, or another class wins a pixel.
     """
-    # one window and several, to check that any number works
+    # one window and several, because the number of windows is free
     parts = [windows[:1], windows[1:]]
     expected = torch.cat([module(part) for part in parts])
     difference = 0.0
@@ -170,16 +170,16 @@ def _difference(path: Path, scores: Tensor, expected: Tensor) -> float:
     """Return the largest difference from PyTorch's scores (B, C, H, W).
 
     Raises:
-        OutputError: If it exceeds rounding.
+        OutputError: If it is larger than rounding.
     """
     difference = float((scores - expected).abs().max())
     chosen = expected.gather(1, scores.argmax(dim=1, keepdim=True))
     changed = int((expected.amax(dim=1, keepdim=True) - chosen > TIE).sum())
-    # written so that NaN fails
+    # NaN compares as false
     if not difference <= ALLOWED or changed:
         raise OutputError(
             f"{path} was not written: its scores differ from PyTorch's by up to "
-            f'{difference:.1e}, {ALLOWED:.0e} is allowed, and the class of {changed} of '
-            f'{chosen.numel()} pixels changes. Try another opset.'
+            f'{difference:.1e}, expected at most {ALLOWED:.0e}, and the class of {changed} '
+            f'of {chosen.numel()} pixels changes. Try another opset.'
         )
     return difference

@@ -19,7 +19,10 @@ from ..grids import IGNORED, Grid
 from ..maps.class_maps import resize
 from ..version import __version__
 from .geotiff import RasterRows, product_path
-from .protocols import ChipPredictor, ChipSource, settings_of
+from .protocols import ChipPredictor, ChipSource
+
+#: Tags of a task's provenance that chips get.
+TAGS = ('MAP_SOURCE', 'MAP_RULE', 'MAP_LABELS', 'REFINEMENT', 'ENSEMBLE')
 
 
 class ArrayRows:
@@ -191,7 +194,8 @@ class ChipMaskWriter(BasePredictionWriter):
         """Write the confidence of a chip, then its mask with names, colors and tags."""
         folder = self.folder / f'pms_{self.name}'
         folder.mkdir(exist_ok=True)
-        tags = {'TORCHGEO_CTM_VERSION': __version__} | settings_of(task).tags
+        facts = task.provenance()
+        tags = {'TORCHGEO_CTM_VERSION': __version__} | {k: facts[k] for k in TAGS}
         path = folder / f'{name}.tif'
         beside = product_path(path, 'confidence')
         raster = RasterRows(beside, grid, ['confidence, per cent'], tags)
@@ -244,8 +248,8 @@ def _open_scores(
     A true label leaves out small classes, whose pixels then get another class for
     certain. The scores without the label reveal them.
     """
-    settings = settings_of(task)
-    if settings.labels != 'true' or settings.rule != 'argmax':
+    options = task.decoder.options
+    if options.labels != 'true' or options.rule != 'argmax':
         return prediction['scores']
     every = torch.ones_like(prediction['probs'])
     others = {key: batch[key] for key in ('image', 'valid') if key in batch}

@@ -5,7 +5,7 @@ from torch import nn
 
 from ..maps.refine import COMPONENTS
 from .mosaic import CHUNK
-from .protocols import Scene, ScenePredictor, settings_of
+from .protocols import Scene, ScenePredictor
 
 GIGABYTE = 1e9
 #: Bytes that Python, PyTorch, GDAL and Lightning take themselves, measured.
@@ -54,13 +54,13 @@ def estimate(scene: Scene, task: ScenePredictor, batch_size: int) -> str:
         task: The task that predicts.
         batch_size: Windows per batch.
     """
-    plan, bands, options = scene.plan, len(scene.indexes), settings_of(task)
+    plan, bands = scene.plan, len(scene.indexes)
     side, width, classes = plan.window, plan.width, len(task.class_names)
-    painted, refines = options.rule == 'paint', task.refines
+    painted, refines = task.decoder.options.rule == 'paint', task.refines
     cells = side if painted or refines else side // int(task.model.patch_size)  # type: ignore[arg-type]
     row = 2 * bands * min(side, plan.height) * width * np.dtype(scene.dtype).itemsize
     batch = batch_size * (4 * bands * side**2 + network_values(task.model, side))
-    if options.refinement is not None and refines:
+    if task.decoder.refines:
         batch += batch_size * side**2 * refined_values(bands, classes)
     overlapping = -(-side // plan.stride) + 1
     blended = classes * (width * overlapping * cells + 3 * CHUNK)

@@ -1,7 +1,7 @@
 """What inference expects of the task that predicts and of the data that it predicts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..grids import Grid
-from ..maps.refine import refinement_tag
+from ..maps.decoder import MapDecoder
 from ..windows import WindowPlan
 
 
@@ -27,8 +27,7 @@ class ScenePredictor(Protocol):
     class_colors: list[str]
     model: nn.Module
     scaling: nn.Module
-    #: Whether the task may still compute a batch when ``predict_step`` returns.
-    predict_ahead: bool
+    decoder: MapDecoder
 
     @property
     def bands(self) -> Sequence[str]:
@@ -37,10 +36,6 @@ class ScenePredictor(Protocol):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-
-    @property
-    def hparams(self) -> Mapping[str, Any]:
-        """Hyperparameters; see :func:`settings_of`."""
 
     @property
     def refines(self) -> bool:
@@ -52,8 +47,8 @@ class ScenePredictor(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the trained weights."""
 
-    def on_predict_end(self) -> None:
-        """Stop whatever is still being computed."""
+    def provenance(self) -> dict[str, str]:
+        """Return the tags of products: bands, scaling, options of the decoder."""
 
 
 @runtime_checkable
@@ -74,45 +69,6 @@ class ChipPredictor(ScenePredictor, Protocol):
 
     def reference_mask(self, mask: Tensor) -> Tensor:
         """Return a batch's ``mask`` as classes (B, H, W), 255 ignored."""
-
-
-class Settings(NamedTuple):
-    """Hyperparameters of a task that products depend on or name."""
-
-    rule: str
-    labels: str
-    threshold: float
-    refinement: str | None
-    #: Tag of the scaling.
-    scaling: str
-    #: Tags of source, rule, labels, refinement and ensemble.
-    tags: dict[str, str]
-    #: Tags of presence and its threshold.
-    presence_tags: dict[str, str]
-
-
-def settings_of(task: ScenePredictor) -> Settings:
-    """Return the settings of a task. Nothing else here reads its hyperparameters."""
-    hparams = task.hparams
-    scaling = (hparams.get('scaling') or {}).items()
-    return Settings(
-        hparams['map_rule'],
-        hparams['map_labels'],
-        hparams['threshold'],
-        hparams['refinement'],
-        ' '.join(f'{key}={value}' for key, value in scaling if value is not None),
-        {
-            'MAP_SOURCE': str(hparams['map_source']),
-            'MAP_RULE': str(hparams['map_rule']),
-            'MAP_LABELS': str(hparams['map_labels']),
-            'REFINEMENT': refinement_tag(hparams),
-            'ENSEMBLE': str(hparams['ensemble']),
-        },
-        {
-            'PRESENCE': str(hparams['presence']),
-            'PRESENCE_THRESHOLD': str(hparams['threshold']),
-        },
-    )
 
 
 class Origin(Protocol):

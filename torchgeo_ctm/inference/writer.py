@@ -31,9 +31,9 @@ from .protocols import (
     call_before_reading,
     scene_predictor,
     scene_source,
-    settings_of,
 )
 from .scene_run import FULL, SceneRun, warn_about_resume
+from .threads import ThreadedPrediction, threaded_prediction
 
 #: Longest side of the quick look's scene, in pixels.
 PICTURE = 768
@@ -99,6 +99,7 @@ class PseudoMaskWriter(Callback):
             check_output(self.output, overwrite)
         self.runs: list[SceneRun] = []
         self._finished = 0
+        self._threads: ThreadedPrediction | None = None
         # a batch that may still be computed: number of the scene, prediction, facts
         self._pending: tuple[int, Mapping[str, Tensor], dict[str, Tensor]] | None = None
 
@@ -140,7 +141,6 @@ class PseudoMaskWriter(Callback):
             if not _journal_folder(path).is_dir():
                 # an interrupted run may have published some products already
                 check_products(path, self.options, self.overwrite)
-        task.predict_ahead = not trainer.predict_loop.return_predictions
         # weights are loaded between now and then
         call_before_reading(source, lambda: self._begin(trainer, source, task))
 
@@ -185,6 +185,19 @@ class PseudoMaskWriter(Callback):
                     line = estimate(scene, task, batches.batch_size)
                     tqdm.write(line, file=sys.stderr)
 
+    def on_predict_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Let the task predict on threads, if nobody else uses its predictions."""
+        if not trainer.predict_loop.return_predictions:
+            self._threads = threaded_prediction(pl_module)
+
+    def _stop_threads(self) -> None:
+        """Stop the threads and drop batches that are still being computed."""
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
+
     def on_predict_batch_start(
         self,
         trainer: pl.Trainer,
@@ -227,7 +240,7 @@ class PseudoMaskWriter(Callback):
             return
         number, outputs, batch = self._pending
         self._pending = None
-        scores, options = outputs['scores'], settings_of(task)
+        scores, options = outputs['scores'], task.decoder.options
         if options.rule == 'paint':
             # one-hot scores: the class index holds the same in less space
             scores = scores.argmax(dim=1).to(torch.uint8)
@@ -251,6 +264,7 @@ class PseudoMaskWriter(Callback):
         """Finish the last scene; the first of several processes finishes all."""
         source, task = _partners(trainer, pl_module)
         self._record(task)
+        self._stop_threads()
         trainer.strategy.barrier('windows')
         if trainer.is_global_zero:
             for run in self.runs[self._finished :]:
@@ -266,8 +280,7 @@ class PseudoMaskWriter(Callback):
     ) -> None:
         """Remove temporary files, but keep the journal if the run can resume."""
         self._pending = None
-        # stops the batch that is still being computed
-        pl_module.on_predict_end()
+        self._stop_threads()
         mistake = isinstance(exception, CTMError)
         keep = not mistake or isinstance(exception, OutputError)
         if trainer.is_global_zero:
@@ -309,16 +322,15 @@ def _journal_folder(output: Path) -> Path:
 
 def _tags(task: ScenePredictor, scene: Scene, weights: str) -> dict[str, str]:
     """Return the tags that make a run repeatable."""
-    options = settings_of(task)
+    facts = task.provenance()
     known = scene.offset is not None
     return {
         'TORCHGEO_CTM_VERSION': __version__,
-        'BANDS': ','.join(task.bands),
-        'SCALING': options.scaling,
+        'BANDS': facts.pop('BANDS'),
+        'SCALING': facts.pop('SCALING'),
         'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
         'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
-        **options.tags,
-        **options.presence_tags,
+        **facts,
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),
         'SCENE': Path(scene.scene).name,
