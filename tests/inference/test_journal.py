@@ -1,9 +1,11 @@
 """What a run leaves on disk, and what the next one makes of it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.inference.journal import ScoreJournal
@@ -23,7 +25,7 @@ def started(folder: Path, **changes: str) -> tuple[ScoreJournal, str | None]:
 )
 def test_records_survive(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
     rng = np.random.default_rng(0)
-    scores = (100 * rng.random((3, *shape))).astype(dtype)
+    scores: NDArray[Any] = (100 * rng.random((3, *shape))).astype(dtype)
     valid = rng.random((3, 9, 9)) > 0.5
     numbers = np.array([5, 0, 2])
     journal, reason = started(tmp_path)
