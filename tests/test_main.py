@@ -422,7 +422,7 @@ def test_evaluate_refuses_what_holds_no_classes(
 ) -> None:
     mask = tmp_path / 'm.tif'
     run('predict', write_scene(), '--checkpoint', checkpoint, '--output', mask)
-    refused(run('evaluate', tmp_path / 'm_confidence.tif', mask), 'in per cent')
+    refused(run('evaluate', tmp_path / 'm_confidence.tif', mask), 'in percent')
     folder = tmp_path / 'folder.json'
     folder.mkdir()
     refused(run('evaluate', mask, mask, '--json', folder, '--overwrite'), 'is a folder')

@@ -17,7 +17,6 @@ from torchgeo.datasets import DatasetNotFoundError
 from .configuration import read_data
 from .datamodules import ChipDataModule, SceneDataModule
 from .errors import DataError, SettingError, did_you_mean
-from .files import check_not_input
 from .inference.chip_writer import ChipMaskWriter
 from .inference.products import product_paths
 from .inference.scene_mask import SceneMask
@@ -95,7 +94,6 @@ def predict_scene(
     Raises:
         CTMError: If an argument cannot be used. Nothing is written then.
     """
-    check_not_input(output, scene)
     writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
     task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(

@@ -38,7 +38,7 @@ def test_regions_are_those_of_scipy(tmp_path: Path, shape: tuple[int, int]) -> N
     assert np.isnan(without.hectares).all() and np.isnan(without.confidence).all()
 
 
-def test_a_patch_that_winds_through_every_strip_is_one(tmp_path: Path) -> None:
+def test_a_region_that_winds_through_every_row_band_is_one(tmp_path: Path) -> None:
     values = np.zeros((1030, 9), np.uint8)
     # a comb: teeth 2, 4, … of class 1, joined only in the last row
     values[:, ::2] = 1

@@ -82,10 +82,10 @@ def test_areas_do_not_depend_on_the_crs(tmp_path: Path) -> None:
     np.testing.assert_allclose(frame['area_ha'], expected, rtol=1e-6)
 
 
-def test_patches_across_strips_and_chunks_are_one_polygon(
+def test_regions_across_row_bands_and_chunks_are_one_polygon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = random_classes(600, 40)
+    values = random_classes(300, 40)
     mask = write_classes(tmp_path / 'a.tif', values)
     whole = read(vectorize(mask, tmp_path / 'whole.gpkg'))
     monkeypatch.setattr(polygons, 'BATCH', 10)
@@ -93,7 +93,7 @@ def test_patches_across_strips_and_chunks_are_one_polygon(
     monkeypatch.setattr(polygons, 'ROW_BAND', 2000)
     for suffix in SUFFIXES:
         parts = read(vectorize(mask, tmp_path / f'parts{suffix}'))
-        # FlatGeobuf orders polygons by place
+        # FlatGeobuf orders polygons by location
         ours, theirs = (
             frame.assign(key=frame.normalize().to_wkb()).sort_values('key')
             for frame in (parts, whole)

@@ -162,10 +162,10 @@ def test_a_full_disk_is_said(
 ) -> None:
     original = Path.open
 
-    def full(path: Path, mode: str = 'r', *options: Any) -> Any:
+    def full(path: Path, mode: str = 'r', *options: Any, **named: Any) -> Any:
         if (path.name, mode) == ('scores.npy', 'r+b'):
             path = Path('/dev/full')
-        return original(path, mode, *options)
+        return original(path, mode, *options, **named)
 
     monkeypatch.setattr(Path, 'open', full)
     refused(predict(write_scene()), 'Cannot write', 'm.tif', 'No space left')

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..files import atomic_path, check_file
 from ..grids import Grid
 from ..plots import quick_look
-from .geotiff import RasterRows, check_output, product_path
+from .geotiff import RasterRows, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE
 from .stac import write_item
@@ -205,11 +205,12 @@ def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
     }
 
 
-def check_products(output: Path, options: ProductOptions, overwrite: bool) -> None:
-    """Check that no product exists, unless it may be replaced.
+def check_companions(output: Path, options: ProductOptions, overwrite: bool) -> None:
+    """Check that the products beside the class raster can be written.
 
     Raises:
         OutputError: If one cannot be written.
     """
-    for path in product_paths(check_output(output, overwrite), options).values():
-        check_file(path, overwrite)
+    for name, path in product_paths(output, options).items():
+        if name != 'mask':
+            check_file(path, overwrite)

@@ -23,7 +23,7 @@ from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
-from .products import ProductOptions, Products, check_products
+from .products import ProductOptions, Products, check_companions
 from .protocols import (
     Scene,
     ScenePredictor,
@@ -82,7 +82,6 @@ class PseudoMaskWriter(Callback):
             progress: Show a progress bar in pixels per second.
 
         Raises:
-            OutputError: If *output* cannot be written.
             SettingError: If *sieve* or *min_area* is negative.
         """
         super().__init__()
@@ -95,8 +94,6 @@ class PseudoMaskWriter(Callback):
             confidence, probabilities, polygons, style, picture, stac, sieve, min_area
         )
         self.progress = progress
-        if not self.output.is_dir():
-            check_output(self.output, overwrite)
         self.runs: list[SceneRun] = []
         self._finished = 0
         self._threads: ThreadedPrediction | None = None
@@ -138,9 +135,10 @@ class PseudoMaskWriter(Callback):
         scenes = list(source.scenes)
         for path, scene in zip(self.outputs(scenes), scenes, strict=True):
             check_not_input(path, scene)
+            check_output(path, self.overwrite)
             if not _journal_folder(path).is_dir():
                 # an interrupted run may have published some products already
-                check_products(path, self.options, self.overwrite)
+                check_companions(path, self.options, self.overwrite)
         # weights are loaded between now and then
         call_before_reading(source, lambda: self._begin(trainer, source, task))
 
