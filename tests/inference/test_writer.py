@@ -404,7 +404,7 @@ def test_a_failure_leaves_nothing(
         ({'stride': 33}, 'nearest: 32'),
         ({'accelerator': 'abacus'}, 'Unknown accelerator'),
         ({'precision': 'bf16'}, "Did you mean 'bf16-mixed'"),
-        ({'sieve': -1}, 'sieve=-1, expected 0'),
+        ({'sieve': -1}, 'Expected sieve of 0 or more'),
         ({'batch_size': 0}, 'batch_size=0'),
     ],
 )

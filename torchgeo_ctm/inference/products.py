@@ -17,39 +17,13 @@ from ..plots import quick_look
 from .geotiff import RasterRows, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE
+from .options import ProductOptions
 from .stac import write_item
 from .style import write_style
 from .vector import vectorize
 
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
-
-
-@dataclass(frozen=True)
-class ProductOptions:
-    """Which products are written beside the class raster.
-
-    Attributes:
-        confidence: ``OUT_confidence.tif``, in percent.
-        probabilities: ``OUT_probabilities.tif``, the score of each class, a band each,
-            uint8 with scale 0.01.
-        polygons: ``OUT.gpkg``.
-        style: ``OUT.qml``, the QGIS style.
-        picture: ``OUT.png``, the quick look.
-        stac: ``OUT.json``, a STAC item.
-        sieve: Merge regions of fewer pixels into their largest neighbor before polygons
-            are made.
-        min_area: Leave out polygons of fewer hectares.
-    """
-
-    confidence: bool = True
-    probabilities: bool = False
-    polygons: bool = True
-    style: bool = True
-    picture: bool = True
-    stac: bool = False
-    sieve: int = 0
-    min_area: float = 0.0
 
 
 @dataclass

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
+from ..errors import CTMError, OutputError, ReflectanceWarning
 from ..files import check_not_input
 from ..plots import rgb_indices
 from ..reflectance import reflectance_complaint
@@ -23,7 +23,8 @@ from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
-from .products import ProductOptions, Products, check_companions
+from .options import ProductOptions
+from .products import Products, check_companions
 from .protocols import (
     Scene,
     ScenePredictor,
@@ -85,9 +86,6 @@ class PseudoMaskWriter(Callback):
             SettingError: If *sieve* or *min_area* is negative.
         """
         super().__init__()
-        for name, value in (('sieve', sieve), ('min_area', min_area)):
-            if value < 0:
-                raise SettingError(f'{name}={value}, expected 0 or more.')
         self.output = Path(output)
         self.overwrite = overwrite
         self.options = ProductOptions(
