@@ -155,7 +155,7 @@ def pseudo_masks(
 
     Returns:
         ``chips`` and ``rasters``, how many were written. With true masks also what
-        :func:`torchgeo_ctm.scoring.summarise` returns.
+        :func:`torchgeo_ctm.scoring.summarize` returns.
 
     Raises:
         CTMError: If any input cannot be used. No array is written then.
@@ -163,7 +163,7 @@ def pseudo_masks(
     from .configuration import read_data
     from .datamodules import ChipDataModule
     from .inference.chip_writer import ChipMaskWriter
-    from .scoring import summarise
+    from .scoring import summarize
     from .trainers import load_predictor
 
     quiet_lightning()
@@ -180,7 +180,7 @@ def pseudo_masks(
     written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
     if writer.path('masks').exists():
         confusion = _confusion(writer, len(task.class_names))
-        written |= summarise(confusion, task.class_names)
+        written |= summarize(confusion, task.class_names)
     return written
 
 

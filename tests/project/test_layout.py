@@ -151,7 +151,7 @@ DOORS: dict[str, set[str]] = {
         'samplers',
         'datasets',
         'inference.polygons',
-        'inference.seams',
+        'inference.outlines',
         'inference.stac',
         'inference.vector',
     },
