@@ -25,9 +25,15 @@ class ScenePredictor(Protocol):
 
     class_names: list[str]
     class_colors: list[str]
-    model: nn.Module
-    scaling: nn.Module
     decoder: MapDecoder
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+
+    @property
+    def scaling(self) -> nn.Module:
+        """The scaling of bands."""
 
     @property
     def bands(self) -> Sequence[str]:
@@ -87,8 +93,11 @@ class Scene(Protocol):
     plan: WindowPlan
     offset: float | None
     nodata: float | None
-    indexes: Sequence[int]
     dtype: Any
+
+    @property
+    def indexes(self) -> Sequence[int]:
+        """Bands of the raster that the model uses."""
 
     @property
     def source(self) -> Origin:
