@@ -33,7 +33,7 @@ class ScenePredictor(Protocol):
 
     @property
     def scaling(self) -> nn.Module:
-        """Scaling of the bands."""
+        """The scaling of bands."""
 
     @property
     def bands(self) -> Sequence[str]:
@@ -93,8 +93,11 @@ class Scene(Protocol):
     plan: WindowPlan
     offset: float | None
     nodata: float | None
-    indexes: Sequence[int]
     dtype: Any
+
+    @property
+    def indexes(self) -> Sequence[int]:
+        """Bands of the raster that the model uses."""
 
     @property
     def source(self) -> Origin:
