@@ -52,13 +52,15 @@ def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneS
       or ``MTD_MSIL2A.xml`` in it;
     - a ``.zip`` with one of these, by path or as ``zip://archive.zip!member``.
 
-    Bands in files of their own are stacked by a VRT, in product order. Coarser ones
-    are brought to the grid of the finest by repeating pixels (nearest neighbour): no
-    value is changed, none is interpolated. All must share CRS and upper left corner,
-    pixels must be whole multiples of the finest; where one ends less than a pixel of
-    its own before the others, the scene ends there. Where a band comes in several
-    resolutions, as in Level-2A, the finest is taken. Nodata and masks are kept; in
-    Sentinel-2 products, 0 in every band means no data.
+    Bands in separate files are stacked by a VRT, in product order, on the grid of the
+    finest band. Coarser bands keep their place by their own transform, and their
+    pixels are repeated (nearest neighbor): no value is changed or interpolated. Their
+    origin may differ, but their pixels must be integer multiples of the finest and
+    start at the corner of one. Where a band does not reach the edge of the scene, its
+    last pixels are repeated if less than one of them is missing; beyond that, the
+    scene is invalid. Bands whose grids do not overlap are an error. Where a band comes
+    in several resolutions, as in Level-2A, the finest is used. Nodata and masks are
+    kept; in Sentinel-2 products, 0 in every band means nodata.
 
     Args:
         scene: What the user gave.
