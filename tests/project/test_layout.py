@@ -124,7 +124,7 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {'labels', 'datasets.fixed_grid', 'inference.vector'},
+    'geopandas': {'labels', 'inference.vector'},
     'pyogrio': {'inference.vector'},
     'pyproj': {
         'inference.areas',

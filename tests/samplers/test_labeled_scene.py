@@ -1,10 +1,12 @@
 import pickle
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.conftest import WriteScene, scene_pixels
 from tests.fakes.labeled_scenes import RuleLabels
@@ -211,7 +213,7 @@ def test_training_batches_show_the_scenes_pixels(write_scene: WriteScene) -> Non
     scene = SceneWindows(write_scene(), SENTINEL2_BANDS, 32, 32, reference=reference)
     labels = RuleLabels(CLASSES, left_or_right)
     source = draws([LabelledScene(scene, labels)])
-    turned = Counter[tuple[int, ...]]()
+    turned = Counter[int]()
     for batch in TrainingBatches(source, 8, 64):
         assert batch['label'].dtype == torch.float32
         assert batch['label_known'].all()
@@ -220,22 +222,23 @@ def test_training_batches_show_the_scenes_pixels(write_scene: WriteScene) -> Non
             part = (slice(row, row + tall), slice(col, col + wide))
             image = batch['image'][number]
             ways = [
-                axes
-                for axes in ((), (0,), (1,), (0, 1))
-                if np.array_equal(image, np.flip(pixels[:, *part], _next(axes)))
+                way
+                for way in range(8)
+                if np.array_equal(image, _turned(pixels[:, *part], way))
             ]
             assert len(ways) == 1
             turned[ways[0]] += 1
-            mask = np.flip(classes[0][part], ways[0])
+            mask = _turned(classes[0][part], ways[0])
             np.testing.assert_array_equal(batch['mask'][number], mask)
             grid = source.scenes[0].window_grid(Window(row, col, tall, wide))
             assert batch['label'][number].tolist() == left_or_right(grid)
-    assert min(turned[way] for way in ((), (0,), (1,), (0, 1))) > 4
+    assert min(turned[way] for way in range(8)) > 1
 
 
-def _next(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The same axes, behind one of bands."""
-    return tuple(axis + 1 for axis in axes)
+def _turned(pixels: NDArray[Any], way: int) -> NDArray[Any]:
+    """Pixels in one of the 8 orientations."""
+    pixels = np.rot90(pixels, way % 4, (-2, -1))
+    return pixels[..., ::-1] if way >= 4 else pixels
 
 
 def rows(batches: TrainingBatches) -> list[list[int]]:

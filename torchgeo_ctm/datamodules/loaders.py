@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import SceneError
 from ..grids import Window
 from ..samplers.labeled_scene import LabelledWindows, labelled
-from ..samplers.neighborhoods import Draw, Reading, WindowDraws
+from ..samplers.neighborhoods import Reading, WindowDraws
 from ..scenes.batches import Batch, ReadAhead
 from ..scenes.scene import SceneWindows
 
@@ -24,6 +24,9 @@ T = TypeVar('T')
 R = TypeVar('R')
 
 logger = logging.getLogger(__name__)
+
+#: Scenes that a thread keeps open; TorchGeo's RasterDataset keeps as many.
+OPEN = 128
 
 #: How often windows are drawn anew where none of a neighbourhood holds data.
 REDRAWS = 100
@@ -34,9 +37,9 @@ class TrainingBatches:
 
     A batch holds ``image``, ``valid``, ``window`` and, where the scenes have
     references, ``mask``, as :class:`SceneWindows` makes them; ``label`` float32
-    (B, C), ``label_known`` bool (B, C) and ``scene`` int64 (B,). Images are turned
-    over, rows and columns each with probability 1/2, together with all that lies on
-    their pixels: nadir imagery has no up.
+    (B, C), ``label_known`` bool (B, C) and ``scene`` int64 (B,). Each window is shown
+    in one of its 8 orientations (quarter turns and flips), drawn at random, because
+    nadir imagery has no up.
     """
 
     def __init__(
@@ -166,7 +169,7 @@ class EvaluationBatches:
 
 
 class _Reader:
-    """Reads windows; every thread opens the scenes for itself, and once."""
+    """Read windows; every thread opens the scenes for itself, at most :data:`OPEN`."""
 
     def __init__(self, scenes: Sequence[SceneWindows]) -> None:
         self._scenes = list(scenes)
@@ -175,9 +178,12 @@ class _Reader:
     def _scene(self, number: int) -> SceneWindows:
         """Return this thread's own scene: two must never share an open file."""
         opened: dict[Any, SceneWindows] = self._opened.__dict__
-        if number not in opened:
-            opened[number] = copy(self._scenes[number])
-        return opened[number]
+        scene = opened.pop(number, None) or copy(self._scenes[number])
+        while len(opened) >= OPEN:
+            # the one that was read longest ago
+            del opened[next(iter(opened))]
+        opened[number] = scene
+        return scene
 
     def window(self, place: tuple[int, Window, Any]) -> dict[str, Tensor]:
         """Read one window."""
@@ -201,7 +207,9 @@ class _Reader:
                 sample = scene.sample(
                     draw.window, pixels[:, rows, cols], valid[rows, cols]
                 )
-                sample = labelled(_turn(sample, draw), reading.scene, draw.label)
+                sample = labelled(
+                    _turn(sample, draw.orientation), reading.scene, draw.label
+                )
                 samples.append((draw.number, sample))
         return samples
 
@@ -214,13 +222,21 @@ class _Reader:
         self.__init__(state['_scenes'])  # type: ignore[misc]
 
 
-def _turn(sample: dict[str, Tensor], draw: Draw) -> dict[str, Tensor]:
-    """Turn over everything that lies on the image's pixels."""
-    axes = [axis for axis, turn in zip((-2, -1), draw.flips, strict=True) if turn]
-    if not axes:
-        return sample
-    on_pixels = {key for key in ('image', 'valid', 'mask') if key in sample}
-    return sample | {key: torch.flip(sample[key], axes) for key in on_pixels}
+def _turn(sample: dict[str, Tensor], orientation: int) -> dict[str, Tensor]:
+    """Turn everything that lies on the pixels of the image.
+
+    Args:
+        sample: A sample of a window.
+        orientation: Number of quarter turns, plus 4 to flip afterwards.
+    """
+    turned = {
+        key: torch.rot90(sample[key], orientation % 4, (-2, -1))
+        for key in ('image', 'valid', 'mask')
+        if key in sample
+    }
+    if orientation >= 4:
+        turned = {key: value.flip(-1) for key, value in turned.items()}
+    return sample | turned
 
 
 def _stack(samples: Iterator[dict[str, Tensor]], count: int) -> Batch:

@@ -3,11 +3,15 @@
 import hashlib
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
+from shapely import STRtree
 
 from ..errors import SettingError
 from ..grids import Grid, Window
@@ -39,17 +43,24 @@ class GroundBlocks:
     is missing, or leads to no place on Earth, has blocks of its own on its pixels.
     """
 
-    def __init__(self, grids: Sequence[Grid], block_size: int) -> None:
-        """Lay the grid.
+    def __init__(
+        self, grids: Sequence[Grid], block_size: int, whole: float = 0
+    ) -> None:
+        """Initialize the grid of blocks.
 
         Args:
             grids: Pixel grids of all scenes.
             block_size: Side of a block in pixels, at least 1; of the coarsest scene's,
                 where scenes differ.
+            whole: Scenes whose sides are shorter than this, in pixels, are not cut:
+                they lie in the block of their center, whole. Those that overlap each
+                other share a block; those that overlap a larger scene are cut.
         """
         self.grids = list(grids)
         self.block_size = block_size
         self._transformers = [_to_degrees(grid) for grid in grids]
+        #: For each scene that is not cut, the scene whose center decides.
+        self._centers = self._uncut(whole) if whole else {}
         sizes = [
             _pixel_metres(grid, transformer)
             for grid, transformer in zip(grids, self._transformers, strict=True)
@@ -70,6 +81,41 @@ class GroundBlocks:
             scene: Which of the grids the windows lie on.
             windows: Windows in pixels of that grid.
         """
+        if scene in self._centers:
+            center = self._centers[scene]
+            grid = self.grids[center]
+            middle = Window(grid.height // 2, grid.width // 2, 1, 1)
+            return [self._in_block(center, middle)] * len(list(windows))
+        return self._cut(scene, windows)
+
+    def _in_block(self, scene: int, window: Window) -> frozenset[Block]:
+        """Return one of the blocks that a window touches."""
+        [blocks] = self._cut(scene, [window])
+        return frozenset(sorted(blocks)[:1])
+
+    def _uncut(self, whole: float) -> dict[int, int]:
+        """Return the scenes that are not cut, each with the first one it overlaps."""
+        found: dict[int, int] = {}
+        outlines = [
+            _outline(grid, transformer)
+            for grid, transformer in zip(self.grids, self._transformers, strict=True)
+        ]
+        small = [max(grid[:2]) < whole for grid in self.grids]
+        tree = STRtree(outlines)
+        for first, is_small in enumerate(small):
+            if not is_small or first in found:
+                continue
+            group, waiting = {first}, [first]
+            while waiting:
+                near = tree.query(outlines[waiting.pop()], 'intersects').tolist()
+                waiting += [number for number in near if number not in group]
+                group |= set(near)
+            if all(small[number] for number in group):
+                found |= dict.fromkeys(group, first)
+        return found
+
+    def _cut(self, scene: int, windows: Iterable[Window]) -> list[frozenset[Block]]:
+        """Return the blocks that each window touches."""
         places = np.array(list(windows), np.float64).reshape(-1, 4)
         transformer = self._transformers[scene]
         if transformer is None:
@@ -110,16 +156,33 @@ class GroundBlocks:
 
 
 def _to_degrees(grid: Grid) -> Transformer | None:
-    """Return what brings coordinates to longitude and latitude, None if nothing does."""
+    """Return the transformer from a grid's CRS to degrees, None if there is none."""
     if grid.crs is None:
         return None
+    return _transformer(CRS.from_user_input(grid.crs).to_wkt())
+
+
+@cache
+def _transformer(wkt: str) -> Transformer | None:
+    """Return the transformer from a CRS to longitude and latitude, None if none."""
     try:
-        return Transformer.from_crs(
-            CRS.from_user_input(grid.crs), 'EPSG:4326', always_xy=True
-        )
+        return Transformer.from_crs(wkt, 'EPSG:4326', always_xy=True)
     except ProjError:
         # a local CRS says nothing about where other scenes lie
         return None
+
+
+def _outline(grid: Grid, transformer: Transformer | None) -> Any:
+    """Return a scene as a polygon in degrees, a pixel smaller than it is.
+
+    So scenes side by side do not overlap. Empty without a place on Earth.
+    """
+    if transformer is None:
+        return shapely.Polygon()
+    inside = np.array([[2, 2, grid.height - 4, grid.width - 4]], np.float64)
+    lon, lat = _edges(grid, inside, transformer)
+    points = np.stack([lon[0], lat[0]], axis=1)
+    return shapely.MultiPoint(points[np.isfinite(points).all(axis=1)]).convex_hull
 
 
 def _pixel_metres(grid: Grid, transformer: Transformer) -> float:
@@ -146,17 +209,7 @@ def _bounds(
     East may be above 180, across the date line. A row of NaN: no place on Earth, or
     around a pole.
     """
-    along = np.linspace(0, 1, EDGE_POINTS)
-    none, all_ = np.zeros_like(along), np.ones_like(along)
-    down = np.concatenate([none, all_, along, along])
-    across = np.concatenate([along, along, none, all_])
-    rows = places[:, 0:1] - 1 + down * (places[:, 2:3] + 2)
-    cols = places[:, 1:2] - 1 + across * (places[:, 3:4] + 2)
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    lon, lat = transformer.transform(
-        a * cols + b * rows + c, d * cols + e * rows + f, errcheck=False
-    )
-    lon, lat = np.asarray(lon), np.asarray(lat)
+    lon, lat = _edges(grid, places, transformer)
     lost = ~(np.isfinite(lon) & np.isfinite(lat)).all(axis=1)
     lon = np.where(np.isfinite(lon), (lon + 180) % 360 - 180, 0)
     crossing = np.ptp(lon, axis=1) > 180
@@ -167,6 +220,23 @@ def _bounds(
     )
     box[lost] = np.nan
     return box
+
+
+def _edges(
+    grid: Grid, places: NDArray[np.float64], transformer: Transformer
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitude and latitude along the edges of windows grown by a pixel."""
+    along = np.linspace(0, 1, EDGE_POINTS)
+    none, all_ = np.zeros_like(along), np.ones_like(along)
+    down = np.concatenate([none, all_, along, along])
+    across = np.concatenate([along, along, none, all_])
+    rows = places[:, 0:1] - 1 + down * (places[:, 2:3] + 2)
+    cols = places[:, 1:2] - 1 + across * (places[:, 3:4] + 2)
+    a, b, c, d, e, f = tuple(grid.transform)[:6]
+    lon, lat = transformer.transform(
+        a * cols + b * rows + c, d * cols + e * rows + f, errcheck=False
+    )
+    return np.asarray(lon), np.asarray(lat)
 
 
 def cover(grid: Grid, window: int) -> list[Window]:

@@ -22,8 +22,8 @@ class Draw(NamedTuple):
     number: int
     window: Window
     label: ImageLabel
-    #: Whether to turn it over: rows, columns.
-    flips: tuple[bool, bool]
+    #: Which of the 8 orientations to show, 0…7: quarter turns, and 4 for a flip.
+    orientation: int
 
 
 class Reading(NamedTuple):
@@ -123,9 +123,9 @@ class WindowDraws:
             )
         windows = [found, *self._neighbours(rng, number, found, len(indexes) - 1)]
         draws = [
-            Draw(int(index), window, label, (bool(down), bool(across)))
-            for index, (window, label), (down, across) in zip(
-                indexes, windows, rng.integers(0, 2, (len(indexes), 2)), strict=True
+            Draw(int(index), window, label, int(orientation))
+            for index, (window, label), orientation in zip(
+                indexes, windows, rng.integers(8, size=len(indexes)), strict=True
             )
         ]
         return Reading(number, _hull([draw.window for draw in draws]), tuple(draws))

@@ -52,6 +52,7 @@ class SceneSplits:
         shares: Sequence[float] = (0.6, 0.2, 0.2),
         seed: int = 0,
         fixed: Mapping[int, Split] | None = None,
+        small_scenes_whole: bool = False,
     ) -> None:
         """Cut the ground.
 
@@ -63,6 +64,8 @@ class SceneSplits:
             seed: Seed of the split and of the draws.
             fixed: Scenes, by number, that serve one split alone; the other scenes do
                 not show their ground for another one.
+            small_scenes_whole: Do not cut scenes of less than two by two windows: each
+                serves the split of the block of its center, whole.
 
         Raises:
             SettingError: If a number is out of range, or a split gets no window.
@@ -72,6 +75,7 @@ class SceneSplits:
         self.seed = seed
         self.fixed = dict(fixed or {})
         self.window = scenes[0].scene.window
+        self._whole = 2 * self.window if small_scenes_whole else 0
         self.shares = self._shares(shares)
         size = 4 * self.window if block_size is None else block_size
         if size < self.window:
@@ -126,7 +130,7 @@ class SceneSplits:
 
     def _cut(self, size: int) -> tuple[GroundBlocks, Owners]:
         """Lay blocks of *size* px and give each to a split."""
-        blocks = GroundBlocks([scene.grid for scene in self.scenes], size)
+        blocks = GroundBlocks([scene.grid for scene in self.scenes], size, self._whole)
         owners: dict[Block, Split | None] = {}
         tiles: Counter[Block] = Counter()
         for number, scene in enumerate(self.scenes):
@@ -196,7 +200,7 @@ class SceneSplits:
         empty = [split for split in self._wanted() if not self._by_split[split]]
         if not empty:
             return
-        usable = len(self._inside(self.blocks))
+        usable = len(self.labeled_blocks)
         raise SettingError(
             f'block_size={size} px leaves no labelled window to {", ".join(empty)}: '
             f'{usable} blocks hold labelled windows; needed: {len(self._wanted())} or '
@@ -214,6 +218,11 @@ class SceneSplits:
             '; no block size does it: give more labels, or whole scenes as val_scene '
             'and test_scene'
         )
+
+    @property
+    def labeled_blocks(self) -> set[Block]:
+        """Blocks that hold a window with a label."""
+        return set(self._inside(self.blocks))
 
     def allowed(self, split: Split, scene: int, window: Window) -> bool:
         """Tell whether a window of a scene belongs to a split."""

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from ..errors import BandWarning, GeoreferenceWarning, SceneError
-from ..grids import Window, check_same_grid
+from ..grids import IGNORED, Window, check_same_grid
 from ..rasters import grid_of, open_raster
 from ..scaling import is_reflectance, match_bands
 from ..windows import WindowPlan
@@ -51,6 +51,14 @@ def open_scene(
     return open_raster(path, name=name, threads=threads)
 
 
+class Reference(Protocol):
+    """Class indices of a scene, or of parts of it."""
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Return the class indices (height, width) of a window, 255 where unknown."""
+        ...
+
+
 class SceneWindows(NonGeoDataset):
     """Windows of one scene, in the order in which a mosaic takes them.
 
@@ -68,7 +76,7 @@ class SceneWindows(NonGeoDataset):
         window: int,
         stride: int,
         scene_bands: Sequence[str] | None = None,
-        reference: str | Path | None = None,
+        reference: str | Path | Reference | None = None,
         nodata: float | None = None,
         offset: float | None = None,
         model_offset: float = 0.0,
@@ -84,8 +92,9 @@ class SceneWindows(NonGeoDataset):
             stride: Distance between windows in pixels, 1…window.
             scene_bands: Names of the scene's bands in file order, for a scene whose
                 own descriptions are missing or wrong.
-            reference: Class raster on the scene's grid; samples then hold its window
-                as ``mask`` int64 (window, window), 255 outside.
+            reference: Class raster on the grid of the scene, or an object that reads
+                the classes of a window; samples then hold them as ``mask`` int64
+                (window, window), 255 outside.
             nodata: Value that means no data where all bands have it (NaN too); None:
                 what the raster says (nodata value, mask or alpha band).
             offset: Added to the scene's numbers to make them reflectance × 10,000:
@@ -111,7 +120,7 @@ class SceneWindows(NonGeoDataset):
         optical = np.array([is_reflectance(band) for band in bands])
         #: What is added to each band's numbers, (bands, 1, 1).
         self.shifts = np.where(optical, self.shift, 0).astype(np.float32)[:, None, None]
-        self.reference = str(reference) if reference is not None else None
+        self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         with open_scene(self.source.dataset, name=self.scene) as raster:
             self.grid = grid_of(raster)
@@ -121,8 +130,8 @@ class SceneWindows(NonGeoDataset):
             self.dtype = np.result_type(*(raster.dtypes[i - 1] for i in self.indexes))
             #: Height and width of the blocks in which the file holds its pixels.
             self.block: tuple[int, int] = raster.block_shapes[self.indexes[0] - 1]
-        if self.reference is not None:
-            self._check_reference()
+        if isinstance(self.reference, str):
+            self._check_reference(self.reference)
         self._warn_of_georeference()
         self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
 
@@ -141,11 +150,11 @@ class SceneWindows(NonGeoDataset):
         """Distance between windows in pixels."""
         return self.plan.stride
 
-    def _check_reference(self) -> None:
-        """Refuse a reference on another grid."""
-        with open_scene(str(self.reference)) as raster:
+    def _check_reference(self, reference: str) -> None:
+        """Check that a reference is on the grid of the scene."""
+        with open_scene(reference) as raster:
             theirs = grid_of(raster)
-        check_same_grid(self.scene, self.grid, str(self.reference), theirs)
+        check_same_grid(self.scene, self.grid, reference, theirs)
 
     def _warn_of_georeference(self) -> None:
         """Say what is missing or unusual; the grid is kept as it is."""
@@ -259,16 +268,20 @@ class SceneWindows(NonGeoDataset):
             'window': torch.tensor(window),
         }
         if self.reference is not None:
-            sample['mask'] = self._read_reference(window)
+            sample['mask'] = self._read_reference(self.reference, window)
         return sample
 
-    def _read_reference(self, window: Window) -> Tensor:
+    def _read_reference(self, reference: str | Reference, window: Window) -> Tensor:
         """Return the reference's window, int64 (window, window)."""
-        place = RasterWindow(window.col, window.row, window.width, window.height)
-        with open_scene(str(self.reference)) as raster:
-            mask = raster.read(1, window=place).astype(np.int64)
+        if isinstance(reference, str):
+            part = RasterWindow(window.col, window.row, window.width, window.height)
+            with open_scene(reference) as raster:
+                mask = raster.read(1, window=part)
+        else:
+            mask = reference.read(window)
         pad = [(0, self.window - size) for size in mask.shape]
-        return torch.from_numpy(np.pad(mask, pad, constant_values=255))
+        padded = np.pad(mask.astype(np.int64), pad, constant_values=IGNORED)
+        return torch.from_numpy(padded)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return stored pixels (bands, height, width), and which (height, width) are.
