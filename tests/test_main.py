@@ -177,7 +177,9 @@ def test_everything_that_is_missing_is_named_at_once(
 ) -> None:
     scene = write_scene('scene.tif')
     good = ('--checkpoint', checkpoint, '--output', tmp_path / 'm.tif')
-    refused(run('predict', tmp_path / 'scnee.tif', *good), f'nearest: {scene}')
+    refused(
+        run('predict', tmp_path / 'scnee.tif', *good), f'Did you mean {str(scene)!r}'
+    )
     refused(
         run('predict', tmp_path / 'scnee.tif', '--checkpoint', tmp_path / 'no.ckpt',
             '--output', tmp_path / 'm.tif'),
@@ -314,12 +316,12 @@ class TestPredictRefuses:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
         for option, value, word in (
-            ('--window', 0, 'is not positive; needed: a multiple of the patch'),
-            ('--window', 0, 'nearest: 8'),
-            ('--stride', 0, 'nearest: 1'),
-            ('--stride', -4, 'nearest: 1'),
-            ('--batch_size', 0, 'nearest: 1'),
-            ('--num_workers', -1, 'nearest: 0'),
+            ('--window', 0, 'is not positive, expected a multiple of the patch'),
+            ('--window', 0, 'Did you mean 8'),
+            ('--stride', 0, 'Did you mean 1'),
+            ('--stride', -4, 'Did you mean 1'),
+            ('--batch_size', 0, 'at least 1'),
+            ('--num_workers', -1, 'at least 0'),
             ('--accelerator', 'tpu', 'not available here'),
         ):
             refused(run(*good, option, value), word)

@@ -10,7 +10,7 @@ from torchgeo_ctm.datasets.mask_reference import MaskReference, match_masks
 from torchgeo_ctm.datasets.pseudo_masks import MaskFacts, mask_facts
 from torchgeo_ctm.errors import DataError, GridError, LabelWarning
 from torchgeo_ctm.grids import Grid, Window
-from torchgeo_ctm.samplers.labeled_scene import LabelledScene
+from torchgeo_ctm.samplers.labeled_scene import LabeledScene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 CHIP = 8
@@ -136,7 +136,7 @@ def test_windows_without_a_class_have_no_label(tmp_path: Path) -> None:
     path = write_mask(tmp_path / 'mask.tif', classes, confidence=low)
     for min_confidence, first in ((0, 48), (60, 56)):
         reference = MaskReference(image, [facts(path)], CLASSES, min_confidence)
-        labeled = LabelledScene(image, reference)
+        labeled = LabeledScene(image, reference)
         for col in range(57):
             window = Window(20, col, CHIP, CHIP)
             assert (labeled.label(window) is None) == (col + CHIP <= first)

@@ -400,9 +400,9 @@ def test_a_failure_leaves_nothing(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'window': 20}, 'nearest: 16'),
-        ({'window': 4}, 'nearest: 8'),
-        ({'stride': 33}, 'nearest: 32'),
+        ({'window': 20}, 'Did you mean 16'),
+        ({'window': 4}, 'Did you mean 8'),
+        ({'stride': 33}, 'Did you mean 32'),
         ({'accelerator': 'abacus'}, 'accelerator='),
         ({'precision': 'bf16'}, 'nearest: bf16-mixed'),
         ({'sieve': -1}, 'nearest: 0'),

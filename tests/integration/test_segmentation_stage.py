@@ -140,7 +140,7 @@ def test_two_rounds(
     refused(
         run('predict', scene, '--checkpoint', checkpoint, '--output',
             tmp_path / 'x.tif', '--window', 40),
-        'nearest: 32',
+        'Did you mean 32',
     )  # fmt: skip
 
 

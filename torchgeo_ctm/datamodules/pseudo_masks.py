@@ -15,7 +15,7 @@ from ..datasets.mask_reference import MIN_LABELED, MaskReference, match_masks
 from ..datasets.pseudo_masks import MaskFacts, PseudoMasks, legend
 from ..errors import LabelError, SceneError, SettingError
 from ..grids import IGNORED
-from ..samplers.labeled_scene import LabelledScene
+from ..samplers.labeled_scene import LabeledScene
 from ..samplers.splits import SceneSplits
 from ..scaling import (
     SENTINEL2_BANDS,
@@ -30,10 +30,10 @@ from .loaders import EvaluationBatches, TrainingBatches
 
 #: Encoders of segmentation networks halve the size five times.
 STEP = 32
-#: Sides of a block in chips that are tried, until one gives :data:`ENOUGH` blocks.
+#: Sides of a block in chips that are tried, until one gives :data:`MIN_BLOCKS` blocks.
 BLOCK_SIDES = (4, 2, 1.5)
 #: Number of blocks that is enough to choose the validation ground from.
-ENOUGH = 10
+MIN_BLOCKS = 10
 #: Windows drawn from one neighborhood of a scene whose sides are this many chips.
 GROUP, LARGE = 8, 4
 
@@ -96,10 +96,10 @@ class PseudoMaskDataModule(NonGeoDataModule):
             num_workers: Threads that read ahead; 0 reads when asked.
             scene_bands: Names of the images' bands in file order, if their own
                 descriptions are missing or wrong.
-            nodata: Value that means no data; None: what the images say.
-            offset: Added to the images' numbers to make them reflectance × 10,000;
-                None: what the metadata say, else as they are.
-            seed: Seed of the split.
+            nodata: Value of invalid pixels; None: as the images declare them.
+            offset: Added to the values of the images to get reflectance × 10,000; None:
+                from the metadata, else 0.
+            seed: Seed of split and sampler.
 
         Raises:
             SettingError: If *patch_size* or *val_share* is out of range.
@@ -169,7 +169,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
 
     def _labeled_scenes(
         self, facts: Sequence[MaskFacts], classes: Sequence[str]
-    ) -> list[LabelledScene]:
+    ) -> list[LabeledScene]:
         """Return the images that have masks, with them."""
         scenes = self._scenes()
         labeled = []
@@ -177,10 +177,10 @@ class PseudoMaskDataModule(NonGeoDataModule):
             if masks:
                 source = MaskReference(scene, masks, classes, self.min_confidence)
                 scene.reference = source
-                labeled.append(LabelledScene(scene, source))
+                labeled.append(LabeledScene(scene, source))
         return labeled
 
-    def _split(self, scenes: Sequence[LabelledScene]) -> SceneSplits:
+    def _split(self, scenes: Sequence[LabeledScene]) -> SceneSplits:
         """Cut the ground into blocks that are small enough to choose from.
 
         Raises:
@@ -206,7 +206,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
                     f'No window has a class in {MIN_LABELED:.0%} of its pixels. Lower '
                     'min_confidence, or pass masks with more classified pixels.'
                 ) from error
-            if len(splits.labeled_blocks) >= ENOUGH:
+            if len(splits.labeled_blocks) >= MIN_BLOCKS:
                 break
         if splits is None:
             raise SettingError(
@@ -253,7 +253,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
                 )
 
     def train_dataloader(self) -> Any:
-        """Return the batches to train on, other ones in every epoch."""
+        """Return the training batches, different ones in every epoch."""
         splits = self._ready()
         large = all(
             min(scene.grid[:2]) >= LARGE * self.patch_size for scene in splits.scenes
@@ -268,7 +268,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
         )
 
     def val_dataloader(self) -> Any:
-        """Return the batches to validate on."""
+        """Return the validation batches."""
         windows = self._ready().windows('val')
         return EvaluationBatches(
             windows, self.batch_size, self.num_workers, self._part()

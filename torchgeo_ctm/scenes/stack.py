@@ -1,4 +1,4 @@
-"""Bands in files of their own, stacked by a VRT on the grid of the finest."""
+"""Stack bands in separate files by a VRT, on the grid of the finest."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,25 +23,25 @@ Area = tuple[Span, Span]
 
 
 class Layer(NamedTuple):
-    """One raster of one band, as a VRT needs to know it."""
+    """One raster of one band, as described in a VRT."""
 
     #: Name of the band.
     band: str
-    #: Name of the file: what messages call it.
+    #: Name of the file, for messages.
     file: str
-    #: What rasterio opens: an absolute path, or a /vsi path.
+    #: Argument for rasterio: an absolute path, or a /vsi path.
     dataset: str
-    #: Height and width in its own pixels.
+    #: Height and width in pixels.
     size: tuple[int, int]
     crs: Any
     transform: Any
     dtype: str
     nodata: float | None
-    #: Whether it has a mask of its own: a mask band or an alpha band.
+    #: Whether it has a mask band or an alpha band.
     masked: bool
     #: Height and width of a block.
     block: tuple[int, int]
-    #: What its tags and its name say.
+    #: Metadata from its tags and its name.
     facts: Facts
 
 
@@ -49,26 +49,26 @@ def open_dataset(name: str, dataset: str) -> DatasetReader:
     """Open a raster, with or without a georeference.
 
     Args:
-        name: What an error calls it.
-        dataset: What GDAL calls it.
+        name: Name of the raster in an error.
+        dataset: Its name for GDAL.
 
     Raises:
-        SceneError: If GDAL does not open it.
+        SceneError: If GDAL cannot open it.
     """
     return open_raster(dataset, name=name)
 
 
 def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Layer:
-    """Read what a VRT needs to know about the file of a band.
+    """Read the description of a band from its file.
 
     Args:
-        name: What an error calls the scene.
+        name: Name of the scene in an error.
         band: Name of the band.
-        dataset: What GDAL calls the file.
-        product: What the product's metadata say; None where there is no product.
+        dataset: Name of the file for GDAL.
+        product: Metadata of the product, None without a product.
 
     Raises:
-        SceneError: If it is no raster, or one of several bands.
+        SceneError: If the file is no raster, or has several bands.
     """
     file = PurePosixPath(dataset).name
     label = f'{name}: {file}'
@@ -76,7 +76,7 @@ def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Lay
         colors = [c for c in raster.colorinterp if c is not ColorInterp.alpha]
         if len(colors) != 1:
             raise SceneError(
-                f'{label} has {len(colors)} bands, expected one raster per band'
+                f'{label} has {len(colors)} bands, expected one raster per band.'
             )
         flags = raster.mask_flag_enums[0]
         facts = image_facts(raster, label, file)
@@ -172,7 +172,7 @@ def stack_layers(name: str, layers: Sequence[Layer]) -> str:
     whole: Area = ((0, finest.size[0]), (0, finest.size[1]))
     by_nodata = all(layer.nodata is not None for layer in layers)
     root = _canvas(finest)
-    # one type for all, which holds the numbers of each: rasterio reads no mixture
+    # one type that holds the values of all: rasterio cannot read several
     dtype = np.result_type(*(layer.dtype for layer in layers)).name
     for index, item in enumerate(placed, 1):
         band = _band(root, typename_fwd[dtype_rev[dtype]], band=str(index))
