@@ -1,31 +1,28 @@
-"""A scene and a checkpoint in, the products of the scene out."""
+"""A scene and a checkpoint in, the products of the scene out.
+
+Lightning and TorchGeo take seconds to import, so the functions import what they need.
+"""
 
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as pl
-import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from numpy.typing import NDArray
-from torchgeo.datasets import DatasetNotFoundError
-
-from .configuration import read_data
-from .datamodules import ChipDataModule, SceneDataModule
-from .errors import DataError, SettingError, nearest
+from .errors import DataError, SettingError, did_you_mean
 from .files import check_not_input
-from .inference.chip_writer import ChipMaskWriter
-from .inference.products import product_paths
-from .inference.scene_mask import SceneMask
-from .inference.writer import PseudoMaskWriter
-from .maps.class_maps import MapRule, MapSource
-from .scoring import confusion_matrix, summarise
+from .inference.options import ProductOptions
 from .split import Split
-from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch.callbacks import Callback
+    from numpy.typing import NDArray
+
+    from .inference.chip_writer import ChipMaskWriter
+    from .inference.scene_mask import SceneMask
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
@@ -57,48 +54,57 @@ def predict_scene(
     overwrite: bool = False,
     progress: bool = True,
     **products: Any,
-) -> SceneMask:
+) -> 'SceneMask':
     """Write the georeferenced pseudo-mask of a scene.
 
-    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``. Killed
-    and called again with the same arguments, it goes on where it stood.
+    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``. Call it
+    again with the same arguments to resume an interrupted run.
 
     Args:
-        scene: A raster that GDAL opens, a folder with one file a band, a ``.SAFE``.
+        scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``.
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained on pseudo-masks
             (:func:`~torchgeo_ctm.trainers.load_predictor`).
         output: Class raster to write (.tif); the other products lie beside it.
-        window: Side of a window in pixels; None: the training chip's.
-        stride: Distance between windows in pixels; None: half a window.
+        window: Side of a window in pixels, by default that of the training chips.
+        stride: Distance between windows in pixels, by default half a window.
         batch_size: Windows per batch.
-        num_workers: Threads that read ahead and decode; 0 reads in turns with the
-            model; chosen if not given: 1 for a local scene on a CPU, else 2.
-        scene_bands: Names of the scene's bands in file order, if its own descriptions
-            are missing or wrong.
-        nodata: Value that means no data; None: what the raster says.
-        offset: Added to the scene's numbers to make them reflectance × 10,000; None:
-            what the metadata says, else as in the training data.
-        ensemble: 'dihedral' averages over flips and quarter turns of each window.
-        shifted_grids: Let overlapping windows cut the patches in different places.
-        accelerator: Where to compute, in Lightning's words.
-        precision: Of the model's arithmetic, in Lightning's words: 32-true, bf16-mixed.
+        num_workers: Threads that read ahead and decode; 0 alternates reading and the
+            model. By default 1 for a local scene on a CPU, else 2.
+        scene_bands: Names of the scene's bands in file order, as B01,B02,..., if its
+            own descriptions are missing or wrong.
+        nodata: Nodata value, by default that of the scene.
+        offset: Added to the scene's values to make them reflectance x 10,000, as -1000
+            for Sentinel-2 processing baseline 04.00 and later. By default that of the
+            metadata, else that of the training data.
+        ensemble: Use dihedral to average over flips and quarter turns of each window.
+        shifted_grids: Place the patch grid of overlapping windows at different offsets.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
         progress: Show a progress bar.
         **products: What to write beside the mask; see
-            :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`.
+            :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
     Returns:
         The products.
 
     Raises:
-        CTMError: If anything given cannot be used; nothing is written then.
+        CTMError: If any input cannot be used. Nothing is written then.
     """
     check_not_input(output, scene)
-    writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
-    task = load_predictor(checkpoint)
-    task.hparams['ensemble'] = ensemble
+    options = ProductOptions(**products)
+    from .datamodules import SceneDataModule
+    from .inference.products import product_paths
+    from .inference.scene_mask import SceneMask
+    from .inference.writer import PseudoMaskWriter
+    from .trainers import load_predictor
+
+    writer = PseudoMaskWriter(
+        str(output), overwrite, progress=progress, **asdict(options)
+    )
+    task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(
         str(scene),
         batch_size,
@@ -112,7 +118,7 @@ def predict_scene(
     )
     _predict(task, datamodule, [writer], accelerator, False, precision)
     [path] = writer.outputs(datamodule.scenes)
-    return SceneMask(product_paths(path, writer.options))
+    return SceneMask(product_paths(path, options))
 
 
 def pseudo_masks(
@@ -122,8 +128,8 @@ def pseudo_masks(
     *,
     split: Split = 'val',
     labels: Literal['predicted', 'true'] = 'predicted',
-    source: MapSource | None = None,
-    rule: MapRule | None = None,
+    source: Literal['attention', 'patchcam', 'fused'] | None = None,
+    rule: Literal['argmax', 'paint'] | None = None,
     ensemble: Literal['dihedral'] | None = None,
     accelerator: str = 'auto',
     overwrite: bool = False,
@@ -134,46 +140,43 @@ def pseudo_masks(
 
     Args:
         config: Configuration of ``torchgeo``; its ``data`` section says which chips.
-        checkpoint: As :func:`predict_scene` takes it.
+        checkpoint: As for :func:`predict_scene`.
         output: Folder for ``pms_NAME.npy``, ``imgs_NAME.npy``, ``masks_NAME.npy``, and
-            ``pms_NAME/`` with GeoTIFFs of mask and confidence for each chip that has a
-            georeference.
-        split: 'train', 'val' or 'test'; in order, and as evaluation crops it.
-        labels: Classes present in a chip: 'predicted', or 'true' from its label.
-        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's. Of class
-            tokens only, as is *rule*.
-        rule: 'paint' or 'argmax'; None: the checkpoint's.
-        ensemble: 'dihedral' averages over flips and quarter turns of each chip.
-        accelerator: Where to compute, in Lightning's words.
-        overwrite: Replace arrays that exist.
-        images: Also write the images.
+            ``pms_NAME/`` with GeoTIFFs of mask and confidence for each georeferenced
+            chip.
+        split: Split to read: train, val or test; in order, and as evaluation crops it.
+        labels: Classes taken as present in a chip: predicted ones, or the true ones of
+            its label.
+        source: Source of the class maps: attention, patchcam or fused; by default the
+            checkpoint's. For class-token checkpoints only, as is rule.
+        rule: How class maps become masks: paint or argmax; by default the checkpoint's.
+        ensemble: Use dihedral to average over flips and quarter turns of each chip.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        overwrite: Replace existing arrays.
+        images: Write imgs_NAME.npy, by far the largest array.
         progress: Show a progress bar.
 
     Returns:
-        ``chips`` and ``rasters``, how many were written; where there were true masks
-        also what :func:`torchgeo_ctm.scoring.summarise` returns.
+        ``chips`` and ``rasters``, how many were written. With true masks also what
+        :func:`torchgeo_ctm.scoring.summarise` returns.
 
     Raises:
-        CTMError: If anything given cannot be used; no array is written then.
+        CTMError: If any input cannot be used. No array is written then.
     """
+    from .configuration import read_data
+    from .datamodules import ChipDataModule
+    from .inference.chip_writer import ChipMaskWriter
+    from .scoring import summarise
+    from .trainers import load_predictor
+
     quiet_lightning()
     task = load_predictor(checkpoint)
-    if isinstance(task, SegmentationPredictor) and (source or rule):
-        name, value = ('source', source) if source else ('rule', rule)
-        raise SettingError(
-            f'{name}={value!r} is of class tokens, {checkpoint} is a segmentation '
-            f'network; nearest: without {name}'
-        )
-    task.hparams['ensemble'] = ensemble
-    task.hparams['map_labels'] = labels
-    task.hparams['map_source'] = source or task.hparams['map_source']
-    task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    lacking = isinstance(task, ClassTokenMaskingTask) and task.model.patch_head is None
-    if lacking and task.hparams['map_source'] != 'attention':
-        raise SettingError(
-            f'source {task.hparams["map_source"]!r} needs a patch head, the model in '
-            f"{checkpoint} has none; nearest: 'attention'"
-        )
+    chosen = {'source': source, 'rule': rule}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        task.with_options(ensemble=ensemble, labels=labels, **given)
+    except SettingError as error:
+        raise SettingError(f'{checkpoint}: {error}') from error
     datamodule = ChipDataModule(read_data(config), split)
     writer = ChipMaskWriter(str(output), datamodule.dataset_name, overwrite, images)
     _predict(task, datamodule, [writer], accelerator, progress)
@@ -184,8 +187,12 @@ def pseudo_masks(
     return written
 
 
-def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
-    """Count the pixels of the arrays that were written, chip by chip."""
+def _confusion(writer: 'ChipMaskWriter', num_classes: int) -> 'NDArray[np.int64]':
+    """Return the confusion matrix of the written arrays, chip by chip."""
+    import numpy as np
+
+    from .scoring import confusion_matrix
+
     truth = np.load(writer.path('masks'), mmap_mode='r')
     masks = np.load(writer.path('pms'), mmap_mode='r')
     confusion = np.zeros((num_classes, num_classes), np.int64)
@@ -195,28 +202,33 @@ def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
 
 
 def _predict(
-    task: LightningModule,
-    datamodule: LightningDataModule,
-    callbacks: list[Callback],
+    task: 'LightningModule',
+    datamodule: 'LightningDataModule',
+    callbacks: list['Callback'],
     accelerator: str,
     progress: bool,
     precision: str = '32-true',
 ) -> None:
-    """Let Lightning predict, and turn its own exits back into ours."""
-    if accelerator not in ACCELERATORS:
-        raise SettingError(
-            f'accelerator={accelerator!r} is unknown; needed: {", ".join(ACCELERATORS)}'
-        )
-    if precision not in PRECISIONS:
-        raise SettingError(
-            f'precision={precision!r} is unknown; needed: {", ".join(PRECISIONS)}'
-            + nearest(precision, PRECISIONS)
-        )
+    """Run Lightning's prediction, and re-raise its errors and exits as ours."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import TQDMProgressBar
+    from torchgeo.datasets import DatasetNotFoundError
+
+    for name, value, known in (
+        ('accelerator', accelerator, ACCELERATORS),
+        ('precision', precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise SettingError(
+                f'Unknown {name} {value!r}, expected one of: {", ".join(known)}.'
+                + did_you_mean(value, known)
+            )
     quiet_lightning()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     try:
-        trainer = pl.Trainer(
+        trainer = Trainer(
             accelerator=accelerator,
             devices=1,
             precision=precision,  # type: ignore[arg-type]
@@ -228,7 +240,7 @@ def _predict(
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(
-            f'accelerator={accelerator!r} is not available here; nearest: auto'
+            f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"
         ) from error
     try:
         trainer.predict(task, datamodule=datamodule, return_predictions=False)

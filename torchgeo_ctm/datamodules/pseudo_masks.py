@@ -32,7 +32,7 @@ from .loaders import EvaluationBatches, TrainingBatches
 STEP = 32
 #: Sides of a block in chips that are tried, until one gives :data:`MIN_BLOCKS` blocks.
 BLOCK_SIDES = (4, 2, 1.5)
-#: Number of blocks that is enough to choose the validation ground from.
+#: Number of blocks that is enough to choose those of validation from.
 MIN_BLOCKS = 10
 #: Windows drawn from one neighborhood of a scene whose sides are this many chips.
 GROUP, LARGE = 8, 4
@@ -143,7 +143,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
         self.aug = nn.Identity()
 
     def setup(self, stage: str) -> None:
-        """Match images with masks, and split their ground.
+        """Match images with masks, and split them.
 
         Args:
             stage: 'fit' or 'validate'.
@@ -170,7 +170,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
     def _labeled_scenes(
         self, facts: Sequence[MaskFacts], classes: Sequence[str]
     ) -> list[LabeledScene]:
-        """Return the images that have masks, with them."""
+        """Return the images that have masks, labeled by them."""
         scenes = self._scenes()
         labeled = []
         for scene, masks in zip(scenes, match_masks(scenes, facts), strict=True):
@@ -181,11 +181,11 @@ class PseudoMaskDataModule(NonGeoDataModule):
         return labeled
 
     def _split(self, scenes: Sequence[LabeledScene]) -> SceneSplits:
-        """Cut the ground into blocks that are small enough to choose from.
+        """Split the images, by blocks that are small enough to choose from.
 
         Raises:
             LabelError: If no window has a class.
-            SettingError: If the ground is too small to split.
+            SettingError: If the images are too small to split.
         """
         splits: SceneSplits | None = None
         shares = (1 - self.val_share, self.val_share, 0)

@@ -28,12 +28,12 @@ TOLERANCE = 0.01
 
 
 class MaskReference:
-    """The masks of one scene, on its own pixels: what its windows show, and where.
+    """Reference of a scene made of any number of masks on its pixels.
 
-    Masks may cover any part of the scene, and reach beyond it. Where two of them
+    Masks may cover any part of the scene, and extend beyond it. Where two of them
     overlap, the first one with a class counts. As a source of labels
     (:class:`~torchgeo_ctm.labels.LabelSource`) it labels the windows in which at least
-    :data:`MIN_LABELED` of the pixels have a class, without saying which.
+    :data:`MIN_LABELED` of the pixels have a class, with no class known.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class MaskReference:
         classes: Sequence[str],
         min_confidence: float = 0,
     ) -> None:
-        """Initialize the masks of a scene.
+        """Initialize the reference.
 
         Args:
             scene: The scene; its ``window`` is the side of a window.
-            masks: Its masks, on its pixels.
+            masks: Masks on the pixels of the scene.
             classes: Names of the classes.
             min_confidence: In percent; see :class:`PseudoMasks`.
         """
@@ -55,9 +55,9 @@ class MaskReference:
         self.masks = list(masks)
         self.classes = tuple(classes)
         self.min_confidence = min_confidence
-        #: Where each mask lies, in pixels of the scene.
+        #: Window of each mask in pixels of the scene.
         self.windows = [window_in(scene.grid, mask.grid) for mask in masks]
-        #: Side in pixels of the cells in which labeled pixels are looked for.
+        #: Side in pixels of a cell of the low-resolution map of labeled pixels.
         self.step = max(1, scene.window // SAMPLES)
         self._labeled: NDArray[np.bool_] | None = None
         unknown = np.zeros(len(classes))
@@ -108,7 +108,7 @@ class MaskReference:
         return self._label if share >= MIN_LABELED else None
 
     def _find_labeled(self) -> NDArray[np.bool_]:
-        """Return in which cells a pixel has a class, one pixel looked at per cell."""
+        """Return the low-resolution map of labeled pixels, one sample per cell."""
         step = self.step
         size = [-(-side // step) for side in self.grid[:2]]
         labeled = np.zeros(size, bool)
@@ -133,7 +133,7 @@ def _read(path: str, part: Window, shape: tuple[int, int] | None) -> NDArray[np.
 
 
 def window_in(scene: Grid, mask: Grid) -> Window:
-    """Return where a mask lies on the pixels of a scene, perhaps beyond its edges."""
+    """Return the window of a mask in pixels of a scene; it may extend beyond it."""
     col, row = ~scene.transform @ (mask.transform.c, mask.transform.f)
     return Window(round(row), round(col), mask.height, mask.width)
 
@@ -143,17 +143,17 @@ def match_masks(
 ) -> list[list[MaskFacts]]:
     """Return the masks of each scene.
 
-    A mask belongs to the scene on whose pixels it lies (CRS, resolution, and where a
-    pixel starts), so that nothing is resampled. Where several overlapping scenes show
-    its ground, as on different dates, it belongs to the one that it names (tag
-    ``SCENE``), or else that its file is named after.
+    A mask belongs to the scene whose pixels it shares (CRS, resolution and pixel
+    corners), so that nothing is resampled. Where several scenes overlap, as on
+    different dates, it belongs to the one that it names (tag ``SCENE``), or else whose
+    name starts the name of its file.
 
     Args:
         scenes: The scenes.
         masks: The masks.
 
     Raises:
-        DataError: If no mask lies on the pixels of a scene.
+        DataError: If no mask shares the pixels of a scene.
         GridError: If a raster is rotated or has no CRS.
     """
     boxes = [_checked_box(scene.grid, scene.scene) for scene in scenes]
