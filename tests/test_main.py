@@ -254,7 +254,7 @@ class TestPredictRefuses:
         self, attempt: Callable[..., None], tmp_path: Path
     ) -> None:
         (tmp_path / 'empty').mkdir()
-        attempt('is a folder with no raster', scene=tmp_path / 'empty')
+        attempt('is a folder without a raster', scene=tmp_path / 'empty')
 
     def test_three_bands(
         self, attempt: Callable[..., None], write_scene: WriteScene

@@ -399,10 +399,10 @@ def test_a_failure_leaves_nothing(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'window': 20}, 'nearest: 16'),
-        ({'window': 4}, 'nearest: 8'),
-        ({'stride': 33}, 'nearest: 32'),
-        ({'accelerator': 'abacus'}, 'Unknown accelerator'),
+        ({'window': 20}, 'Did you mean 16'),
+        ({'window': 4}, 'Did you mean 8'),
+        ({'stride': 33}, 'Did you mean 32'),
+        ({'accelerator': 'abacus'}, "Unknown accelerator 'abacus'"),
         ({'precision': 'bf16'}, "Did you mean 'bf16-mixed'"),
         ({'sieve': -1}, '0 or more'),
         ({'batch_size': 0}, 'batch_size=0'),

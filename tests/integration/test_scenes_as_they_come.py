@@ -101,7 +101,7 @@ def test_class_zero_is_not_nodata(
 
 def test_complex_numbers(predict: Any, write_scene: WriteScene, tmp_path: Path) -> None:
     scene = write_scene(pixels=scene_pixels(40, 40).astype(np.complex64))
-    refused(predict(scene), 'complex64', 'needed: real numbers')
+    refused(predict(scene), 'complex64', 'expected real numbers')
     assert not list((tmp_path / 'out').iterdir())
 
 

@@ -125,12 +125,7 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {
-        'labels.features',
-        'labels.vector_files',
-        'datasets.fixed_grid',
-        'inference.vector',
-    },
+    'geopandas': {'labels.features', 'labels.vector_files', 'inference.vector'},
     'pyogrio': {'inference.vector'},
     'pyproj': {
         'inference.areas',

@@ -150,6 +150,9 @@ class SceneSource(Protocol):
     def batches(self) -> Sequence[Batches]:
         """The batches of each scene, after setup."""
 
+    def on_start(self, callback: Callable[[], None]) -> None:
+        """Register what is called once, before the first window is read."""
+
     def take_thumbnails(self, bands: Sequence[int], longest: int) -> None:
         """Take a thumbnail of each scene while it is read."""
 
@@ -187,13 +190,3 @@ def scene_predictor(task: object) -> ScenePredictor:
             f'network, got {type(task).__name__}.'
         )
     return task
-
-
-def call_before_reading(source: SceneSource, callback: Callable[[], None]) -> None:
-    """Have a data module call *callback* once, before it reads the first window."""
-    register = getattr(source, 'on_start', None)
-    if register is None:
-        # until SceneDataModule has on_start
-        source.before_reading = callback  # type: ignore[attr-defined]
-    else:
-        register(callback)

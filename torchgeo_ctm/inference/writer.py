@@ -29,7 +29,6 @@ from .protocols import (
     Scene,
     ScenePredictor,
     SceneSource,
-    call_before_reading,
     scene_predictor,
     scene_source,
 )
@@ -123,7 +122,7 @@ class PseudoMaskWriter(Callback):
                 # an interrupted run may have published some products already
                 check_companions(path, self.options, self.overwrite)
         # weights are loaded between now and then
-        call_before_reading(source, lambda: self._begin(trainer, source, task))
+        source.on_start(lambda: self._begin(trainer, source, task))
 
     def _begin(
         self, trainer: pl.Trainer, source: SceneSource, task: ScenePredictor
