@@ -17,9 +17,10 @@ from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_t
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.inference.threads import ImageThreads
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
+from torchgeo_ctm.trainers import load_task
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
 
@@ -317,16 +318,16 @@ class TestRefinement:
         scene = write_scene()
         whole = self.predict(scene, refining, tmp_path / 'whole.tif')
         # the batch before is still being computed when a batch begins
-        step, calls = ClassTokenMaskingTask.predict_step, iter(range(100))
+        submit, calls = ImageThreads.submit, iter(range(100))
 
-        def stops(task: Any, *arguments: Any) -> Any:
+        def stops(threads: ImageThreads, *arguments: Any) -> Any:
             if next(calls) == 2:
                 raise KeyboardInterrupt
-            return step(task, *arguments)
+            return submit(threads, *arguments)
 
         output = tmp_path / 'm.tif'
         with monkeypatch.context() as patch:
-            patch.setattr(ClassTokenMaskingTask, 'predict_step', stops)
+            patch.setattr(ImageThreads, 'submit', stops)
             with pytest.raises((KeyboardInterrupt, SystemExit)):
                 self.predict(scene, refining, output)
         layout = json.loads((output.parent / '.m.tif.part/layout.json').read_text())
