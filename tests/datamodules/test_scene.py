@@ -230,6 +230,6 @@ def test_polygons_smaller_than_a_window_are_told(
     )
     data = datamodule(path, labels=labels)
     data.trainer = _attached(tiny_task())
-    said = r'has 16 × 16 px, a window 32 × 32 px, .* nearest: img_size=16'
+    said = r'has 16 × 16 px, a window 32 × 32 px, .* Did you mean img_size=16'
     with pytest.warns(LabelWarning, match=said):
         data.setup('fit')

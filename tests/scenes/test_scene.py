@@ -68,7 +68,7 @@ def test_names_can_be_given(write_scene: WriteScene) -> None:
 
 def test_three_bands_are_refused(write_scene: WriteScene) -> None:
     path = write_scene(pixels=scene_pixels(40, 40, 3), descriptions=None)
-    with pytest.raises(BandError, match='3 bands without names, 13 are needed'):
+    with pytest.raises(BandError, match='3 bands without names, expected 13'):
         SceneWindows(path, SENTINEL2_BANDS, 32, 32)
 
 
