@@ -25,13 +25,7 @@ from .journal import ScoreJournal
 from .memory import estimate
 from .options import ProductOptions
 from .products import Products, check_companions
-from .protocols import (
-    Scene,
-    ScenePredictor,
-    SceneSource,
-    scene_predictor,
-    scene_source,
-)
+from .protocols import Scene, ScenePredictor, SceneSource, scene_predictor, scene_source
 from .scene_run import FULL, SceneRun, warn_about_resume
 from .threads import ThreadedPrediction, threaded_prediction
 
