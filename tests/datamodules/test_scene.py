@@ -237,3 +237,28 @@ def test_polygons_smaller_than_a_window_are_told(
     said = r'has 16 × 16 px, a window 32 × 32 px, .* Did you mean img_size=16'
     with pytest.warns(LabelWarning, match=said):
         data.setup('fit')
+
+
+def test_windows_of_a_local_head_overlap_by_its_field_of_view(
+    write_scene: WriteScene,
+) -> None:
+    task = tiny_task(
+        patches={'head': 'local', 'pooling': 'share'},
+        maps={'source': 'patches', 'presence': 'all'},
+    )
+
+    def windows(**options: int) -> tuple[int, int]:
+        data = SceneDataModule(write_scene(height=300, width=280), **options)
+        data.trainer = pl.Trainer(accelerator='cpu', logger=False)
+        data.trainer.strategy.connect(task)
+        data.setup('predict')
+        [scene] = data.predict_datasets
+        return scene.window, scene.stride
+
+    assert windows() == (256, 224)
+    assert windows(window=128) == (128, 96)
+    assert windows(window=128, stride=64) == (128, 64)
+    with pytest.raises(SettingError, match='field of view of 20 px'):
+        windows(window=16)
+    task.with_options(source='fused')
+    assert windows() == (32, 16)
