@@ -151,7 +151,7 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
     ('arguments', 'message'),
     [
         ({'length': 0}, 'length=0 is too small, expected at least 1'),
-        ({'windows_per_read': 0}, 'windows_per_read=0 is too small'),
+        ({'openedper_read': 0}, 'openedper_read=0 is too small'),
         ({'seed': -1}, 'seed=-1 is too small'),
         ({'shares': (1, 1, 1)}, 'shares='),
         ({'block_size': 20}, 'block_size=20 px is smaller than a window of 32 px'),
@@ -239,7 +239,7 @@ def test_polygons_smaller_than_a_window_are_told(
         data.setup('fit')
 
 
-def test_windows_of_a_local_head_overlap_by_its_field_of_view(
+def test_openedof_a_local_head_overlap_by_its_field_of_view(
     write_scene: WriteScene,
 ) -> None:
     task = tiny_task(
@@ -247,13 +247,14 @@ def test_windows_of_a_local_head_overlap_by_its_field_of_view(
         maps={'source': 'patches', 'presence': 'all'},
     )
 
-    def windows(**options: int) -> tuple[int, int]:
-        data = SceneDataModule(write_scene(height=300, width=280), **options)
+    def windows(**options: Any) -> tuple[int, int]:
+        scene = str(write_scene(height=300, width=280))
+        data = SceneDataModule(scene, **options)
         data.trainer = pl.Trainer(accelerator='cpu', logger=False)
         data.trainer.strategy.connect(task)
         data.setup('predict')
-        [scene] = data.predict_datasets
-        return scene.window, scene.stride
+        [opened] = data.predict_datasets
+        return opened.window, opened.stride
 
     assert windows() == (256, 224)
     assert windows(window=128) == (128, 96)
