@@ -1,0 +1,205 @@
+"""Class-token networks of the real scene's benchmark, as a user trains and maps."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.real_scene_data import CLASSES, COLORS, SIDE, Ground, Windows
+from benchmarks.real_scene_unet import jittered, turned
+from torchgeo_ctm.maps.class_maps import resize
+from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.windows import WindowPlan
+
+#: Windows that are mapped at a time.
+BATCH: Final = 64
+
+#: Arguments of the task by setting. None names the scene.
+COMMON: Final[dict[str, Any]] = {
+    'model': 'ctm_vit_tiny_patch8_224',
+    'in_channels': len(BANDS),
+    'bands': list(BANDS),
+    'num_classes': len(CLASSES),
+    'class_names': list(CLASSES),
+    'class_colors': list(COLORS),
+    'img_size': SIDE,
+    'schedule': 'cosine',
+}
+#: METHOD, sections 1 to 4, on a network of our size.
+PAPER: Final[dict[str, Any]] = {
+    'model_options': {
+        'embed_dim': 128,
+        'depth': 3,
+        'num_heads': 4,
+        'qkv_bias': False,
+        'norm_eps': 1e-5,
+        'final_norm': False,
+        'head': 'joint',
+        'stem': 'patch',
+    },
+    'scaling': {'method': 'per_chip_maximum', 'clip': [0, 10_000]},
+    'patch_loss_weight': 0,
+    'pruning': {'penalty': 0.01, 'lr': 0.01},
+    'map_source': 'attention',
+    'map_rule': 'paint',
+    'mask_rate': 0.5,
+    'lr': 2e-3,
+}
+#: What configs/synthetic.yaml recommended in commit 40be07f.
+RECOMMENDED: Final[dict[str, Any]] = {
+    'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
+    'mask_rate': 0.5,
+    'patch_pooling': 'share',
+    'self_training': {'weight': 24.0, 'start': 0.5},
+    'presence': 'probability',
+    'refinement': 'soft_assignment',
+    'lr': 2e-3,
+}
+
+
+class Budget(NamedTuple):
+    """Steps, windows a step, and jitter of the training windows."""
+
+    steps: int
+    batch: int = 16
+    jitter: float = 0.0
+
+
+#: Our recommended settings where all windows are labeled, and where few are.
+OURS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {
+    'all': (RECOMMENDED, Budget(600, jitter=0.03)),
+    'few': (RECOMMENDED, Budget(400, jitter=0.1)),
+}
+
+
+class TaggedWindows(Dataset[dict[str, Tensor]]):
+    """Random training windows and their tags, in random orientation."""
+
+    def __init__(
+        self, ground: Ground, windows: Windows, budget: Budget, seed: int
+    ) -> None:
+        """Keep the training rows.
+
+        Args:
+            ground: The training rows.
+            windows: The labeled windows.
+            budget: Number of windows drawn, and their jitter.
+            seed: Seed of the draws.
+        """
+        self.image = torch.from_numpy(ground.bands.astype(np.float32))
+        self.mean, self.std = (
+            value[:, None, None] for value in map(torch.tensor, statistics(ground))
+        )
+        self.tags = torch.from_numpy(windows.tags).float()
+        self.corners = windows.corners.tolist()
+        self.budget, self.seed = budget, seed
+
+    def __len__(self) -> int:
+        """Return the number of windows of the run."""
+        return self.budget.steps * self.budget.batch
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return ``image`` (13, 64, 64), reflectance x 10,000, and ``label`` (5,)."""
+        rng = np.random.default_rng((self.seed, index))
+        number = int(rng.integers(len(self.corners)))
+        row, col = self.corners[number]
+        image = self.image[:, row : row + SIDE, col : col + SIDE]
+        image = turned(image, int(rng.integers(8)))
+        if self.budget.jitter:
+            scaled = (image - self.mean) / self.std
+            scaled = jittered(scaled[None], self.budget.jitter)[0]
+            image = scaled * self.std + self.mean
+        return {'image': image.contiguous(), 'label': self.tags[number]}
+
+
+def statistics(ground: Ground) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each band over the training rows."""
+    flat = ground.bands.reshape(len(ground.bands), -1).astype(np.float64)
+    # 1 keeps a flat band from a division by zero
+    return flat.mean(axis=1).tolist(), (flat.std(axis=1) + 1).tolist()
+
+
+def train_task(
+    arguments: Mapping[str, Any],
+    budget: Budget,
+    ground: Ground,
+    windows: Windows,
+    seed: int,
+    device: str,
+) -> ClassTokenMaskingTask:
+    """Train a task on the windows' tags.
+
+    Args:
+        arguments: Of the task, beside COMMON.
+        budget: Steps, windows a step, jitter.
+        ground: The training rows.
+        windows: The labeled windows.
+        seed: Seed of weights, draws and masking.
+        device: 'cpu' or 'cuda'.
+    """
+    pl.seed_everything(seed, verbose=False)
+    task = ClassTokenMaskingTask(
+        **copy.deepcopy({**COMMON, **arguments, 'mask_seed': seed})
+    )
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator='cpu' if device == 'cpu' else 'gpu',
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+    )
+    chips = TaggedWindows(ground, windows, budget, seed)
+    trainer.fit(task, DataLoader(chips, batch_size=budget.batch))
+    return task.eval()
+
+
+@torch.inference_mode()
+def map_scores(
+    task: ClassTokenMaskingTask,
+    ground: Ground,
+    device: str,
+    window: int = SIDE,
+    stride: int = SIDE // 2,
+) -> Tensor:
+    """Return scores of the classes at every pixel (C, H, W).
+
+    Windows overlap and are blended as ``torchgeo-ctm predict`` does.
+
+    Args:
+        task: A trained task.
+        ground: The rows to map.
+        device: Device to compute on.
+        window: Side of a window in pixels.
+        stride: Distance between windows in pixels.
+    """
+    task = task.to(device).eval()
+    image = torch.from_numpy(ground.bands.astype(np.float32))
+    plan = WindowPlan(*image.shape[-2:], window, stride)
+    total = torch.zeros(len(CLASSES), *image.shape[-2:])
+    for start in range(0, len(plan), BATCH):
+        numbers = range(start, min(start + BATCH, len(plan)))
+        at = [plan[number] for number in numbers]
+        x = torch.stack(
+            [image[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in at]
+        )
+        found = task.predict_images({'image': x.to(device)})['scores']
+        found = resize(found.float(), (x.shape[-2], x.shape[-1])).cpu()
+        for number, w, scores in zip(numbers, at, found, strict=True):
+            row, col = divmod(number, len(plan.cols))
+            tall = torch.from_numpy(plan.rows[row][1])[:, None]
+            wide = torch.from_numpy(plan.cols[col][1])
+            inside = (slice(None), slice(w.row, w.row + w.height))
+            total[*inside, w.col : w.col + w.width] += scores * tall * wide
+    if not math.isfinite(float(total.sum())):
+        raise FloatingPointError('The map holds scores that are not finite.')
+    return total
