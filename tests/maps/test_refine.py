@@ -6,7 +6,7 @@ from torch import Tensor
 
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.maps.class_maps import posterior, resize
-from torchgeo_ctm.maps.refine import check_refinement, soft_assignment
+from torchgeo_ctm.maps.refine import check_refinement, geometric_blend, soft_assignment
 
 SIZE = (32, 40)
 
@@ -137,3 +137,28 @@ def test_what_does_not_exist_is_refused(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         check_refinement(name, options)
+
+
+def test_geometric_blend_lies_between_scores_and_refinement() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(2, 3, 8, 8, generator=generator)
+    scores /= scores.sum(dim=1, keepdim=True)
+    refined = torch.rand(2, 3, 8, 8, generator=generator)
+    refined /= refined.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(geometric_blend(scores, refined, 1.0), refined)
+    torch.testing.assert_close(geometric_blend(scores, refined, 0.0), scores)
+    blended = geometric_blend(scores, refined)
+    torch.testing.assert_close(blended.sum(dim=1), torch.ones(2, 8, 8))
+    by_hand = (scores * refined).sqrt()
+    torch.testing.assert_close(blended, by_hand / by_hand.sum(dim=1, keepdim=True))
+
+
+def test_geometric_blend_keeps_absent_classes_absent_and_is_never_empty() -> None:
+    scores = torch.zeros(1, 3, 4, 4)
+    scores[:, 0] = 1
+    refined = torch.zeros(1, 3, 8, 8)
+    refined[:, 1] = 1
+    blended = geometric_blend(scores, refined)
+    assert blended.isfinite().all()
+    torch.testing.assert_close(blended.sum(dim=1), torch.ones(1, 8, 8))
+    assert not blended[:, 2].any()

@@ -99,6 +99,27 @@ def soft_assignment(
     return trust * shares + (1 - trust) * prior
 
 
+def geometric_blend(scores: Tensor, refined: Tensor, weight: float = 0.5) -> Tensor:
+    """Blend scores with their refinement by a weighted geometric mean.
+
+    The refinement alone overstates what it sees: small classes lose ground to those
+    that look like them. In the geometric mean a class needs the support of both.
+
+    Args:
+        scores: Share of each class (B, C, h, w), on any grid.
+        refined: The same after refinement, (B, C, H, W).
+        weight: Exponent of *refined*, 0 to 1; 1 is the refinement alone.
+
+    Returns:
+        Shares (B, C, H, W), float32, that sum to 1 over the classes.
+    """
+    prior = resize(scores.float(), (refined.shape[-2], refined.shape[-1]))
+    blended = prior.clamp(min=0) ** (1 - weight) * refined.float() ** weight
+    total = blended.sum(dim=1, keepdim=True)
+    # where both exclude each other the scores decide
+    return torch.where(total > 0, blended / total.clamp(min=1e-30), prior)
+
+
 def _around(change: Tensor) -> Tensor:
     """Return the weighted mean of the pixels around each, (B, C, H, W)."""
     for _ in range(2):
