@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.real_scene_data import CLASSES, COLORS, SIDE, Ground, Windows
 from benchmarks.real_scene_unet import jittered, turned
 from torchgeo_ctm.maps.class_maps import resize
+from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.windows import WindowPlan
@@ -144,6 +146,8 @@ def train_task(
         seed: Seed of weights, draws and masking.
         device: 'cpu' or 'cuda'.
     """
+    quiet_lightning()
+    warnings.filterwarnings('ignore', message='.*no `val_dataloader`.*')
     pl.seed_everything(seed, verbose=False)
     task = ClassTokenMaskingTask(
         **copy.deepcopy({**COMMON, **arguments, 'mask_seed': seed})
