@@ -188,6 +188,13 @@ def _read_bands(windows: Any, height: int) -> NDArray[np.uint16]:
     return bands
 
 
+def statistics(ground: Ground) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each band over the training rows."""
+    flat = ground.bands.reshape(len(ground.bands), -1).astype(np.float64)
+    # 1 keeps a flat band from a division by zero
+    return flat.mean(axis=1).tolist(), (flat.std(axis=1) + 1).tolist()
+
+
 def labeled_windows(ground: Ground, tags: Tags) -> Windows:
     """Return every labeled window of the training rows, each 16 px from the next.
 

@@ -14,16 +14,7 @@ from benchmarks.real_scene_baselines import (
     supervised_forest_map,
     tag_forest_map,
 )
-from benchmarks.real_scene_data import SIDE, STEP, Ground, Windows
-from benchmarks.real_scene_tokens import (
-    OURS,
-    PAPER,
-    RECOMMENDED,
-    Budget,
-    map_scores,
-    statistics,
-    train_task,
-)
+from benchmarks.real_scene_data import SIDE, STEP, Ground, Windows, statistics
 from benchmarks.real_scene_unet import (
     UNET,
     SmallUNet,
@@ -34,7 +25,6 @@ from benchmarks.real_scene_unet import (
     probabilities,
 )
 from torchgeo_ctm.errors import SettingError
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
 
 Map = NDArray[np.uint8]
 
@@ -65,7 +55,8 @@ class Run:
         """
         self.ground, self.scored, self.windows = ground, scored, windows
         self.seed, self.few, self.device, self.steps = seed, few, device, steps
-        self._tasks: dict[str, ClassTokenMaskingTask] = {}
+        #: Trained class-token networks, by setting.
+        self.tasks: dict[str, Any] = {}
 
     @cached_property
     def images(self) -> tuple[Tensor, Tensor]:
@@ -82,17 +73,6 @@ class Run:
     def count(self, steps: int) -> int:
         """Return a row's training steps, unless the run has its own."""
         return self.steps or steps
-
-    def task(
-        self, name: str, arguments: dict[str, Any], budget: Budget
-    ) -> ClassTokenMaskingTask:
-        """Return a trained task; rows that share it train it once."""
-        if name not in self._tasks:
-            budget = budget._replace(steps=self.count(budget.steps))
-            self._tasks[name] = train_task(
-                arguments, budget, self.ground, self.windows, self.seed, self.device
-            )
-        return self._tasks[name]
 
 
 def constant(run: Run) -> Map:
@@ -141,48 +121,28 @@ def decided(shares: Tensor) -> Map:
     return shares.argmax(dim=0).numpy().astype(np.uint8)
 
 
-def set_options(task: ClassTokenMaskingTask, **options: Any) -> ClassTokenMaskingTask:
-    """Change how a trained task makes maps."""
-    task.hparams.update(options)
-    return task
+def tokens(setting: str, **options: Any) -> Callable[[Run], Map]:
+    """Return a row of a class-token network.
 
-
-def paper(**options: Any) -> Callable[[Run], Map]:
-    """Return a row of the paper's configuration, mapped with other *options*."""
-
-    def build(run: Run) -> Map:
-        task = run.task('paper', PAPER, Budget(600))
-        set_options(task, **{'map_rule': 'paint'} | options)
-        return decided(map_scores(task, run.scored, run.device))
-
-    return build
-
-
-def recommended(run: Run) -> Map:
-    """Return a row of the settings that were recommended before."""
-    task = run.task('recommended', RECOMMENDED, Budget(600))
-    return decided(map_scores(task, run.scored, run.device))
-
-
-def ours_scores(run: Run, ground: Ground, **options: Any) -> Tensor:
-    """Return scores (C, H, W) of our recommended settings, with other *options*."""
-    arguments, budget = OURS['few' if run.few else 'all']
-    task = set_options(run.task('ours', arguments, budget), **options)
-    return map_scores(task, ground, run.device)
-
-
-def ours(**options: Any) -> Callable[[Run], Map]:
-    """Return a row of our recommended settings, mapped with other *options*."""
+    Args:
+        setting: Name of its settings, see :mod:`benchmarks.real_scene_tokens`.
+        **options: How maps are made, in place of the setting's own.
+    """
 
     def build(run: Run) -> Map:
-        return decided(ours_scores(run, run.scored, **options))
+        # TorchGeo is not needed for the other rows
+        from benchmarks.real_scene_tokens import token_scores
+
+        return decided(token_scores(run, setting, run.scored, **options))
 
     return build
 
 
 def second_stage(run: Run) -> Map:
     """Return the map of a U-Net that learns from our soft map of all training rows."""
-    soft = ours_scores(run, run.ground, **REFINED)
+    from benchmarks.real_scene_tokens import token_scores
+
+    soft = token_scores(run, 'ours', run.ground, **REFINED)
     soft = soft / soft.sum(dim=0).clamp(min=1e-9)
     side = min(2 * SIDE, *soft.shape[-2:])
     rows, cols = (range(0, length - side + 1, STEP) for length in soft.shape[-2:])
@@ -206,12 +166,12 @@ ROWS: Final[dict[str, Callable[[Run], Map]]] = {
     'supervised forest': supervised_forest,
     f'supervised {UNET} (every pixel)': supervised_unet(sure=False),
     f'supervised {UNET} (sure pixels)': supervised_unet(sure=True),
-    "paper's configuration": paper(),
-    'attention, argmax': paper(map_rule='argmax'),
-    "today's recommended": recommended,
-    'ours': ours(map_source='patchcam', **PLAIN),
-    'ours, refined': ours(map_source='patchcam', **REFINED),
-    'ours, attention argmax': ours(map_source='attention', **PLAIN),
+    "paper's configuration": tokens('paper'),
+    'attention, argmax': tokens('paper', map_rule='argmax'),
+    "today's recommended": tokens('recommended'),
+    'ours': tokens('ours', **PLAIN),
+    'ours, refined': tokens('ours', **REFINED),
+    'ours, attention argmax': tokens('ours', map_source='attention', **PLAIN),
     'stage 2 U-Net on soft maps': second_stage,
 }
 

@@ -4,7 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,13 +12,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.real_scene_data import CLASSES, COLORS, SIDE, Ground, Windows
+from benchmarks.real_scene_data import (
+    CLASSES,
+    COLORS,
+    SIDE,
+    Ground,
+    Windows,
+    statistics,
+)
 from benchmarks.real_scene_unet import jittered, turned
 from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.windows import WindowPlan
+
+if TYPE_CHECKING:
+    from benchmarks.real_scene_rows import Run
 
 #: Windows that are mapped at a time.
 BATCH: Final = 64
@@ -64,6 +74,12 @@ RECOMMENDED: Final[dict[str, Any]] = {
     'refinement': 'soft_assignment',
     'lr': 2e-3,
 }
+#: Defaults of the options that a row may change once its network is trained.
+MAPPING: Final[dict[str, Any]] = {
+    'map_source': 'fused',
+    'map_rule': 'argmax',
+    'refinement': None,
+}
 
 
 class Budget(NamedTuple):
@@ -74,10 +90,12 @@ class Budget(NamedTuple):
     jitter: float = 0.0
 
 
-#: Our recommended settings where all windows are labeled, and where few are.
-OURS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {
-    'all': (RECOMMENDED, Budget(600, jitter=0.03)),
-    'few': (RECOMMENDED, Budget(400, jitter=0.1)),
+#: Arguments and budget by setting; 'ours, few' is for runs with few labeled windows.
+SETTINGS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {
+    'paper': (PAPER, Budget(600)),
+    'recommended': (RECOMMENDED, Budget(600)),
+    'ours': (RECOMMENDED, Budget(600, jitter=0.03)),
+    'ours, few': (RECOMMENDED, Budget(400, jitter=0.1)),
 }
 
 
@@ -121,13 +139,6 @@ class TaggedWindows(Dataset[dict[str, Tensor]]):
         return {'image': image.contiguous(), 'label': self.tags[number]}
 
 
-def statistics(ground: Ground) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each band over the training rows."""
-    flat = ground.bands.reshape(len(ground.bands), -1).astype(np.float64)
-    # 1 keeps a flat band from a division by zero
-    return flat.mean(axis=1).tolist(), (flat.std(axis=1) + 1).tolist()
-
-
 def train_task(
     arguments: Mapping[str, Any],
     budget: Budget,
@@ -165,6 +176,29 @@ def train_task(
     chips = TaggedWindows(ground, windows, budget, seed)
     trainer.fit(task, DataLoader(chips, batch_size=budget.batch))
     return task.eval()
+
+
+def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Tensor:
+    """Return scores (C, H, W) of some rows; rows that share a network train it once.
+
+    Args:
+        run: What the row is made from.
+        setting: Name in SETTINGS.
+        ground: The rows to map.
+        **options: How maps are made, in place of the setting's own.
+    """
+    if setting == 'ours' and run.few:
+        setting = 'ours, few'
+    arguments, budget = SETTINGS[setting]
+    if setting not in run.tasks:
+        budget = budget._replace(steps=run.count(budget.steps))
+        run.tasks[setting] = train_task(
+            arguments, budget, run.ground, run.windows, run.seed, run.device
+        )
+    task: ClassTokenMaskingTask = run.tasks[setting]
+    own = {key: arguments.get(key, value) for key, value in MAPPING.items()}
+    task.hparams.update(own | options)
+    return map_scores(task, ground, run.device)
 
 
 @torch.inference_mode()

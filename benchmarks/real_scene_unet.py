@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from benchmarks.real_scene_data import CLASSES, SIDE
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
-from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
 
 HAS_RESNET: Final = find_spec('segmentation_models_pytorch') is not None
 #: What the supervised network is called: without the library it is a smaller one.
@@ -112,10 +111,10 @@ def fit_network(
         device: Device to train on.
     """
     network = network.to(device, memory_format=torch.channels_last).train()
-    parameters = list(network.parameters())
-    group = {'params': parameters, 'weight_decay': 0.01, 'lr': training.lr}
-    optimizer = build_optimizer('adamw', [group])
-    schedule = cosine_schedule(optimizer, training.steps, 0.1)
+    optimizer = torch.optim.AdamW(network.parameters(), training.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.lr, training.steps + 1, pct_start=0.1, cycle_momentum=False
+    )
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     for _ in range(training.steps):
