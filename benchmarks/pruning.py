@@ -22,7 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.prediction import quiet_lightning
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers import (
+    AttentionOptions,
+    ClassTokenMaskingTask,
+    OptimizationOptions,
+)
 from torchgeo_ctm.trainers.options import PruningOptions
 
 CHIP = 128
@@ -42,8 +46,8 @@ def train(
         img_size=CHIP,
         model_options=NETWORK,
         lr=2e-3,
-        schedule='cosine',
-        pruning=pruning,
+        attention=AttentionOptions(pruning=pruning),
+        optimization=OptimizationOptions(schedule='cosine'),
     )
     trainer = pl.Trainer(
         max_steps=steps,

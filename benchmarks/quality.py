@@ -40,6 +40,7 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import summarise
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
+from torchgeo_ctm.trainers.options import regrouped
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -214,7 +215,9 @@ def our_task(setting: Setting, **changes: Any) -> ClassTokenMaskingTask:
     config = yaml.safe_load(CONFIG.read_text(encoding='utf-8'))
     arguments = config['model']['init_args'] | {'img_size': setting.size}
     options = arguments['model_options'] | changes.pop('model_options', {})
-    return ClassTokenMaskingTask(**arguments | {'model_options': options} | changes)
+    return ClassTokenMaskingTask(
+        **regrouped(arguments | {'model_options': options} | changes)
+    )
 
 
 def masks_of(task: ClassTokenMaskingTask) -> Method:
@@ -222,7 +225,7 @@ def masks_of(task: ClassTokenMaskingTask) -> Method:
     task = task.eval()
 
     def method(batch: Batch, labels: Labels) -> Tensor:
-        task.hparams['map_labels'] = labels
+        task.with_options(labels=labels)
         given = {'image': batch['image'], 'label': batch['label']}
         scores = task.predict_step(given, 0)['scores']
         return resize(scores, (batch['mask'].shape[-2], batch['mask'].shape[-1]))
@@ -241,7 +244,7 @@ def class_tokens(
     Args:
         name: Of the checkpoint.
         steps: Whether it is trained at all.
-        evaluated: Hyperparameters that are changed after training.
+        evaluated: Options of maps that are changed after training.
         **changes: Arguments in place of the configuration's.
     """
 
@@ -256,8 +259,8 @@ def class_tokens(
             trainer.strategy.connect(task)
             trainer.save_checkpoint(path)
         task = load_task(path)
-        task.hparams.update(evaluated or {})
-        if task.hparams['calibration'] == 'validation':
+        task.with_options(**evaluated or {})
+        if task.decoder.options.calibration == 'validation':
             trainer = pl.Trainer(logger=False, enable_progress_bar=False)
             trainer.validate(task.eval(), datamodule=run.data, verbose=False)
         return masks_of(task)
@@ -458,12 +461,8 @@ ROWS: dict[str, Callable[[Run], Method]] = {
         'unmasked', model_options=PAPER_MODEL, mask_rate=0.0, **PAPER
     ),
     'ours without refinement': class_tokens('ours', evaluated={'refinement': None}),
-    'ours, attention alone': class_tokens(
-        'ours', evaluated={'map_source': 'attention'}
-    ),
-    'ours, patch head alone': class_tokens(
-        'ours', evaluated={'map_source': 'patchcam'}
-    ),
+    'ours, attention alone': class_tokens('ours', evaluated={'source': 'attention'}),
+    'ours, patch head alone': class_tokens('ours', evaluated={'source': 'patchcam'}),
     'ours, presence by threshold': class_tokens(
         'ours', evaluated={'presence': 'threshold'}
     ),

@@ -29,7 +29,12 @@ from torchgeo_ctm.labels import presence_from_mask
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import evaluate
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers import (
+    ClassTokenMaskingTask,
+    MapOptions,
+    OptimizationOptions,
+    PatchOptions,
+)
 from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
 
 CHIP = 64
@@ -118,13 +123,12 @@ def train(folder: Path, checkpoint: Path, steps: int, seed: int) -> None:
             'stem': 'conv',
             'patch_activation': 'softmax',
         },
-        patch_pooling='share',
-        patch_pooling_warmup=0.3,
-        refinement='soft_assignment',
+        patches=PatchOptions(pooling='share', pooling_warmup=0.3),
+        maps=MapOptions(refinement='soft_assignment'),
         class_names=['Land', 'Water'],
         class_colors=['#d9c08c', '#1c0dff'],
         lr=1e-3,
-        schedule='cosine',
+        optimization=OptimizationOptions(schedule='cosine'),
     )
     fit(task, folder, steps, seed).save_checkpoint(checkpoint)
 

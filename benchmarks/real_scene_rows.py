@@ -167,11 +167,11 @@ ROWS: Final[dict[str, Callable[[Run], Map]]] = {
     f'supervised {UNET} (every pixel)': supervised_unet(sure=False),
     f'supervised {UNET} (sure pixels)': supervised_unet(sure=True),
     "paper's configuration": tokens('paper'),
-    'attention, argmax': tokens('paper', map_rule='argmax'),
+    'attention, argmax': tokens('paper', rule='argmax'),
     "today's recommended": tokens('recommended'),
     'ours': tokens('ours', **PLAIN),
     'ours, refined': tokens('ours', **REFINED),
-    'ours, attention argmax': tokens('ours', map_source='attention', **PLAIN),
+    'ours, attention argmax': tokens('ours', source='attention', **PLAIN),
     'stage 2 U-Net on soft maps': second_stage,
 }
 

@@ -22,6 +22,7 @@ from benchmarks.real_scene_data import (
 )
 from benchmarks.real_scene_unet import jittered, turned
 from torchgeo_ctm.maps.class_maps import resize
+from torchgeo_ctm.maps.decoder import MapDecoder
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
@@ -42,7 +43,8 @@ COMMON: Final[dict[str, Any]] = {
     'class_names': list(CLASSES),
     'class_colors': list(COLORS),
     'img_size': SIDE,
-    'schedule': 'cosine',
+    'mask_rate': 0.5,
+    'lr': 2e-3,
 }
 #: METHOD, sections 1 to 4, on a network of our size.
 PAPER: Final[dict[str, Any]] = {
@@ -57,28 +59,15 @@ PAPER: Final[dict[str, Any]] = {
         'stem': 'patch',
     },
     'scaling': {'method': 'per_chip_maximum', 'clip': [0, 10_000]},
-    'patch_loss_weight': 0,
-    'pruning': {'penalty': 0.01, 'lr': 0.01},
-    'map_source': 'attention',
-    'map_rule': 'paint',
-    'mask_rate': 0.5,
-    'lr': 2e-3,
+    'patches': {'loss_weight': 0},
+    'attention': {'pruning': {'penalty': 0.01, 'lr': 0.01}},
+    'maps': {'source': 'attention', 'rule': 'paint'},
 }
 #: What configs/synthetic.yaml recommended in commit 40be07f.
 RECOMMENDED: Final[dict[str, Any]] = {
     'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
-    'mask_rate': 0.5,
-    'patch_pooling': 'share',
-    'self_training': {'weight': 24.0, 'start': 0.5},
-    'presence': 'probability',
-    'refinement': 'soft_assignment',
-    'lr': 2e-3,
-}
-#: Defaults of the options that a row may change once its network is trained.
-MAPPING: Final[dict[str, Any]] = {
-    'map_source': 'fused',
-    'map_rule': 'argmax',
-    'refinement': None,
+    'patches': {'pooling': 'share', 'self_training': {'weight': 24.0, 'start': 0.5}},
+    'maps': {'presence': 'probability', 'refinement': 'soft_assignment'},
 }
 
 
@@ -161,7 +150,8 @@ def train_task(
     warnings.filterwarnings('ignore', message='.*no `val_dataloader`.*')
     pl.seed_everything(seed, verbose=False)
     task = ClassTokenMaskingTask(
-        **copy.deepcopy({**COMMON, **arguments, 'mask_seed': seed})
+        **copy.deepcopy({**COMMON, **arguments}),
+        optimization={'schedule': 'cosine', 'mask_seed': seed},
     )
     trainer = pl.Trainer(
         max_epochs=1,
@@ -185,7 +175,8 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
         run: What the row is made from.
         setting: Name in SETTINGS.
         ground: The rows to map.
-        **options: How maps are made, in place of the setting's own.
+        **options: Of :class:`~torchgeo_ctm.maps.decoder.MapOptions`, in place of the
+            setting's own.
     """
     if setting == 'ours' and run.few:
         setting = 'ours, few'
@@ -196,8 +187,7 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
             arguments, budget, run.ground, run.windows, run.seed, run.device
         )
     task: ClassTokenMaskingTask = run.tasks[setting]
-    own = {key: arguments.get(key, value) for key, value in MAPPING.items()}
-    task.hparams.update(own | options)
+    task.decoder = MapDecoder(task.options.maps).with_options(**options)
     return map_scores(task, ground, run.device)
 
 

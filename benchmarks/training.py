@@ -5,7 +5,8 @@ take their steps in turns in one process; a ratio is the median over rounds:
 
 * ``ours``: what ``configs/dfc2020.yaml`` asks for, at this size: labels from masks,
   scaling, masking at 0.5, patch head, AdamW; ``checkpointed`` is the same with
-  ``grad_checkpointing``. Task and optimiser are called directly, without Lightning's
+  ``grad_checkpointing``, ``compiled`` with ``compile_blocks`` (only where
+  :func:`speed` is asked for it). Task and optimiser are called directly, without Lightning's
   trainer, hence without its loops, loading and logging;
 * ``plain``: the same network and losses, from the same weights, as METHOD describes
   the paper's code: every block builds and returns its S × S attention in float32, and
@@ -53,7 +54,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, ScalingOptions, build_scaling
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -61,6 +62,8 @@ from benchmarks.model_speed import seconds_in_turns
 
 CLASSES = 8
 MASK_RATE = 0.5
+#: Sides that are this package's task.
+OURS = ('ours', 'checkpointed', 'compiled')
 LR = 5e-4
 WEIGHT_DECAY = 0.05
 #: What Lightning says where there is no trainer to log to.
@@ -201,7 +204,9 @@ def plain_loss(logits: Tensor, patch_logits: Tensor, label: Tensor) -> Tensor:
     return loss + F.binary_cross_entropy_with_logits(pooled, label)
 
 
-def make_task(setting: Setting, checkpointed: bool = False) -> ClassTokenMaskingTask:
+def make_task(
+    setting: Setting, checkpointed: bool = False, compiled: bool = False
+) -> ClassTokenMaskingTask:
     """Return our task as ``configs/dfc2020.yaml`` has it, as ViT-B/16.
 
     The schedule is not the configuration's cosine, which asks a trainer for its
@@ -215,10 +220,12 @@ def make_task(setting: Setting, checkpointed: bool = False) -> ClassTokenMasking
         img_size=setting.img_size,
         model_options=dict(setting.options),
         mask_rate=MASK_RATE,
-        label_min_share=0.1,
         lr=LR,
-        weight_decay=WEIGHT_DECAY,
-        grad_checkpointing=checkpointed,
+        optimization=OptimizationOptions(
+            weight_decay=WEIGHT_DECAY,
+            grad_checkpointing=checkpointed,
+            compile_blocks=compiled,
+        ),
     )
     task.train()
     task.on_train_epoch_start()  # seeds the masking
@@ -244,9 +251,9 @@ def make_batch(setting: Setting) -> Batch:
     return {key: value.to(setting.device) for key, value in batch.items()}
 
 
-def _ours(setting: Setting, batch: Batch, checkpointed: bool) -> tuple[Step, Optimizer]:
+def _ours(setting: Setting, batch: Batch, side: str) -> tuple[Step, Optimizer]:
     """Return our loss and optimiser."""
-    task = make_task(setting, checkpointed)
+    task = make_task(setting, side == 'checkpointed', side == 'compiled')
     given = {key: batch[key] for key in ('image', 'mask')}
     configured = cast(dict[str, Any], task.configure_optimizers())
     return lambda: task.training_step(given, 0), configured['optimizer']
@@ -302,7 +309,7 @@ def make_step(side: str, setting: Setting, batch: Batch) -> Step:
         case 'plain' | 'plain_bf16':
             loss_of, optimizer = _plain(setting, batch)
         case _:
-            loss_of, optimizer = _ours(setting, batch, side == 'checkpointed')
+            loss_of, optimizer = _ours(setting, batch, side)
     half = setting.half(side)
 
     def step() -> Tensor:
@@ -373,13 +380,17 @@ def memory(setting: Setting, sides: Sequence[str] = ()) -> dict[str, Any]:
     return result
 
 
-def speed(setting: Setting, rounds: int = 8, steps: int = 1) -> dict[str, Any]:
+def speed(
+    setting: Setting, rounds: int = 8, steps: int = 1, sides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Time training steps in turns.
 
     Args:
         setting: What is trained, and where.
         rounds: Timed rounds; in each one every side has its turn.
         steps: Steps of a turn.
+        sides: Names of sides, 'compiled' (ours with ``compile_blocks``) among them;
+            none named: those of *setting*.
 
     Returns:
         ``SIDE_over_OTHER``: images per second over those of the other, more is
@@ -389,12 +400,14 @@ def speed(setting: Setting, rounds: int = 8, steps: int = 1) -> dict[str, Any]:
     batch = make_batch(setting)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=NO_TRAINER)
-        takes = {side: make_step(side, setting, batch) for side in setting.sides}
+        takes = {
+            side: make_step(side, setting, batch) for side in sides or setting.sides
+        }
         losses = {side: float(step()) for side, step in takes.items()}
         turns = {side: _turn(step, steps, setting) for side, step in takes.items()}
         seconds = seconds_in_turns(turns, rounds)
     result: dict[str, Any] = {}
-    for side in ('ours', 'checkpointed'):
+    for side in [name for name in OURS if name in seconds]:
         for other in [name for name in seconds if name.startswith(('plain', 'timm'))]:
             pairs = zip(seconds[other], seconds[side], strict=True)
             result[f'{side}_over_{other}'] = statistics.median(a / b for a, b in pairs)

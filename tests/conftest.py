@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torchgeo_ctm import trainers
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers.options import regrouped
 
 SHARED = Path(__file__).parents[2] / 'shared'
 
@@ -22,7 +23,10 @@ TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
 
 
 def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
-    """A model of a few thousand weights, chips of 32 px, patches of 8."""
+    """A model of a few thousand weights, chips of 32 px, patches of 8.
+
+    Options may be given without their group, by their names of version 0.1.
+    """
     arguments: dict[str, object] = {
         'model': 'ctm_vit_tiny_patch8_224',
         'img_size': 32,
@@ -32,7 +36,7 @@ def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
         'model_options': {'embed_dim': 16, 'depth': 2, 'num_heads': 2},
     }
     torch.manual_seed(0)
-    return ClassTokenMaskingTask(**(arguments | kwargs))  # type: ignore[arg-type]
+    return ClassTokenMaskingTask(**regrouped(arguments | kwargs))
 
 
 def decisive(task: ClassTokenMaskingTask) -> ClassTokenMaskingTask:

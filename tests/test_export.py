@@ -223,7 +223,7 @@ def test_other_tasks(tmp_path: Path, options: dict[str, Any]) -> None:
     task = decisive(tiny_task(**options))
     out = tmp_path / 'm.onnx'
     export.export_model(save_task(task, tmp_path / 't.ckpt'), out)
-    task.hparams.update(ensemble=None, map_labels='predicted')
+    task.with_options(ensemble=None, labels='predicted')
     image = reflectances(3, bands=len(task.bands))
     if options.get('scaling', 0) is None:
         image = (image - 1500) / 700
@@ -237,11 +237,13 @@ def test_rule_paint(run: Run, tmp_path: Path) -> None:
         tmp_path / 'paint.ckpt',
     )
     out = tmp_path / 'm.onnx'
-    refused(run('export', checkpoint, '--output', out), "'paint'", '--rule argmax')
+    refused(
+        run('export', checkpoint, '--output', out), "'paint'", "Set rule to 'argmax'"
+    )
     assert not out.exists()
     assert run('export', checkpoint, '--output', out, '--rule', 'argmax')[0] == 0
     task = load_task(checkpoint)
-    task.hparams['map_rule'] = 'argmax'
+    task.with_options(rule='argmax')
     image = reflectances(2)
     np.testing.assert_allclose(run_onnx(out, image), run_task(task, image), atol=1e-4)
     assert metadata_of(out)['map_rule'] == 'argmax'
@@ -257,7 +259,7 @@ def test_refinement_is_left_out_and_said(run: Run, tmp_path: Path) -> None:
     assert "'soft_assignment'" in err
     image = reflectances(2)
     refined = run_task(task, image)
-    task.hparams['refinement'] = None
+    task.with_options(refinement=None)
     expected = run_task(task, image)
     assert np.abs(refined - expected).max() > 0.01
     np.testing.assert_allclose(run_onnx(out, image), expected, atol=1e-4)
@@ -294,11 +296,11 @@ class TestRefuses:
         out = tmp_path / 'm.onnx'
         for words, arguments in (
             (['m.pt is not a .onnx name', 'm.onnx'], ('--output', tmp_path / 'm.pt')),
-            (['50', 'patch of 8 px', 'nearest: 48'], ('--img-size', 50)),
-            (['img_size=0', 'nearest: 8'], ('--img-size', 0)),
-            (['opset=17', '18 to 23', 'nearest: 18'], ('--opset', 17)),
-            (['opset=99', 'nearest: 23'], ('--opset', 99)),
-            (['resolution=0', 'nearest: 10'], ('--resolution', 0)),
+            (['50', 'patch of 8 px', 'Use 48.'], ('--img-size', 50)),
+            (['img_size=0', 'Use 8.'], ('--img-size', 0)),
+            (['opset=17', '18 to 23'], ('--opset', 17)),
+            (['opset=99', '18 to 23'], ('--opset', 99)),
+            (['resolution=0', 'must be positive'], ('--resolution', 0)),
             (['does not exist'], ('--output', tmp_path / 'no' / 'm.onnx')),
             (['--rule'], ('--rule', 'paint')),
         ):
@@ -309,14 +311,16 @@ class TestRefuses:
     def test_existing_files(self, run: Run, decided: Path, tmp_path: Path) -> None:
         (tmp_path / 'm.pt2').write_text('old')
         arguments = ('export', decided, '--output', tmp_path / 'm.onnx')
-        refused(run(*arguments, '--torch-export'), 'm.pt2 exists', '--overwrite')
+        refused(
+            run(*arguments, '--torch-export'), 'm.pt2 already exists', '--overwrite'
+        )
         same = tmp_path / 'checkpoint.onnx'
         same.write_bytes(decided.read_bytes())
         refused(
             run('export', same, '--output', same, '--overwrite'), 'is the input itself'
         )
         assert same.read_bytes() == decided.read_bytes()
-        with pytest.raises(OutputError, match=r'nearest: m\.onnx'):
+        with pytest.raises(OutputError, match=r"Did you mean 'm\.onnx'"):
             export.export_model(decided, tmp_path / 'm.pb')
         with pytest.raises(OutputError, match='--overwrite'):
             export.export_model(decided, same)
@@ -332,7 +336,7 @@ class TestRefuses:
         monkeypatch.setattr(importlib.util, 'find_spec', none)
         refused(
             run('export', decided, '--output', tmp_path / 'm.onnx'),
-            'm.onnx needs onnxscript', 'pip install "torchgeo-ctm[onnx]"',
+            'm.onnx requires onnxscript', 'pip install "torchgeo-ctm[onnx]"',
         )  # fmt: skip
 
     @pytest.mark.parametrize('wrong', [2e-4, float('nan')])
@@ -375,6 +379,6 @@ class TestRefuses:
         monkeypatch.setattr(export, 'to_onnx', unreadable)
         refused(
             run('export', decided, '--output', tmp_path / 'm.onnx'),
-            'ONNX Runtime', 'cannot open', 'nearest: --opset 18',
+            'ONNX Runtime', 'cannot open', 'Use opset 18.',
         )  # fmt: skip
         assert not list(tmp_path.iterdir())

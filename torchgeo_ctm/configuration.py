@@ -35,7 +35,7 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
         scaling = parsed['model.init_args.scaling']
         parsed['model.init_args.scaling'] = None
         task: ClassTokenMaskingTask = parser.instantiate_classes(parsed).model
-        task.hparams['scaling'] = scaling
+        task.save_hyperparameters({'scaling': scaling})
         count = len(task.bands)
         numbers = {'mean': [0.0] * count, 'std': [1.0] * count}
         task.scaling = BandScaling(task.bands, **(ranges(task) | numbers))

@@ -15,8 +15,9 @@ from .datasets import DFC2020
 from .datasets.synthetic import write_scene
 from .errors import OutputError
 from .inference.writer import PseudoMaskWriter
+from .maps.decoder import MapOptions
 from .prediction import predict_scene, quiet_lightning
-from .trainers import ClassTokenMaskingTask, load_task
+from .trainers import ClassTokenMaskingTask, OptimizationOptions, load_task
 
 CHIP = 128
 SCENE = 1024
@@ -92,13 +93,12 @@ def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
         model='ctm_vit_tiny_patch8_224',
         img_size=CHIP,
         model_options={'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
-        presence='probability',
-        refinement='soft_assignment',
         class_names=list(DFC2020.classes),
         class_colors=list(DFC2020.class_colors),
         mask_rate=mask_rate,
         lr=2e-3,
-        schedule='cosine',
+        maps=MapOptions(presence='probability', refinement='soft_assignment'),
+        optimization=OptimizationOptions(schedule='cosine'),
     )
 
 
@@ -129,8 +129,7 @@ def _predict_with_true_labels(
     scene: Path, reference: Path, checkpoint: Path, output: Path
 ) -> None:
     """Map the scene once more, told which classes each window really holds."""
-    task = load_task(checkpoint)
-    task.hparams['map_labels'] = 'true'
+    task = load_task(checkpoint).with_options(labels='true')
     trainer = pl.Trainer(
         accelerator='auto',
         devices=1,
@@ -154,7 +153,7 @@ def _attention_miou(
     task: ClassTokenMaskingTask, datamodule: SyntheticDataModule
 ) -> float:
     """Return the test tiles' mean IoU from class-token attention alone."""
-    task.hparams['map_source'] = 'attention'
+    task.with_options(source='attention')
     trainer = pl.Trainer(
         accelerator='auto', devices=1, logger=False, enable_model_summary=False
     )

@@ -81,6 +81,10 @@ class ExportWarning(CTMWarning):
     """A step that the checkpoint asks for was left out of an exported model."""
 
 
+class OptionWarning(CTMWarning, FutureWarning):
+    """An option under its former name. It still works; the message has the new name."""
+
+
 class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
 

@@ -1,7 +1,7 @@
-"""A checkpoint for other programs: ONNX, as QGIS's Deepness reads it, and PyTorch's pt2.
+"""Export checkpoints to ONNX, which QGIS's Deepness reads, and to PyTorch's pt2.
 
-Both take images in the data set's own numbers, for scaling is inside, and return what a
-scene is decided from.
+Both take images in the data set's own numbers, because they include the scaling, and
+return the scores that a scene is decided from.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from .scaling import SENTINEL2_BANDS, BandScaling, band_key, is_reflectance
 from .trainers import ClassTokenMaskingTask, load_task
 from .version import __version__
 
-#: How many random windows are drawn, and how many of them are compared.
+#: Number of random windows drawn, and of those compared with PyTorch.
 DRAWN, COMPARED = 24, 8
 
 
 class Exported(NamedTuple):
-    """What was written, and how it was held against PyTorch.
+    """Written files, and their comparison with PyTorch.
 
-    ``difference`` is the largest of any score, over ``windows`` random windows, of
-    which ``several`` hold more than one class: only there can shares differ.
+    ``difference`` is the largest difference of a score over ``windows`` random windows,
+    of which ``several`` contain more than one class. Only in those can shares differ.
     """
 
     paths: list[Path]
@@ -40,7 +40,7 @@ class Exported(NamedTuple):
 
 
 class WindowScores(nn.Module):
-    """The scores of windows, as a scene is decided from them, pixel by pixel."""
+    """The scores that a scene is decided from, per pixel of its windows."""
 
     shifts: Tensor
 
@@ -50,9 +50,9 @@ class WindowScores(nn.Module):
         """Wrap a task.
 
         Args:
-            task: A task in evaluation mode that decides by rule 'argmax'.
+            task: A task in evaluation mode with rule 'argmax'.
             offset: Makes the input reflectance × 10,000, in place of the offset of the
-                training data; None keeps that one.
+                training data; None: the latter.
         """
         super().__init__()
         self.task = task
@@ -65,13 +65,13 @@ class WindowScores(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return scores (B, C, H, W) of images (B, bands, H, W) in their own numbers.
 
-        Scores are the shares of the present classes, which sum to 1.
+        Scores are the shares of the present classes and sum to 1.
         """
         scores: Tensor = self.predict(image)['scores']
         return resize(scores, (image.shape[-2], image.shape[-1]))
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
-        """Return what the task predicts of images, offset included."""
+        """Return the task's prediction of images, after adding the offset."""
         return self.task.predict_images({'image': image + self.shifts})
 
 
@@ -87,49 +87,48 @@ def export_model(
     torch_export: bool = False,
     overwrite: bool = False,
 ) -> Exported:
-    """Write the model of a checkpoint for other programs.
+    """Write the model of a checkpoint as ONNX.
 
     The file takes ``image`` (N, bands, size, size) float32 in the data set's own
-    numbers, and returns ``scores`` (N, C, size, size) float32: the shares of the present
+    numbers and returns ``scores`` (N, C, size, size) float32: the shares of the present
     classes, as :meth:`ClassTokenMaskingTask.predict_images` returns them, resized to
-    pixels. N is free, the size is fixed. The largest score is the class that a scene of
-    this one window gets, before any refinement. Heads that pruning has closed are taken
-    out.
+    pixels. N is free, the size is fixed. The class with the largest score is the class
+    of the pixel in a scene of this one window, without refinement. Heads closed by
+    pruning are removed.
 
-    Metadata are those of QGIS's plug-in Deepness
+    The metadata are those of QGIS's plug-in Deepness
     (https://qgis-plugin-deepness.readthedocs.io, model creators), and our own.
 
     Args:
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`.
         output: File to write (.onnx).
-        img_size: Side of a window in pixels; None: the training chip's.
+        img_size: Side of a window in pixels; None: that of a training chip.
         opset: Version of ONNX's operators, 18 to 23.
-        rule: 'argmax' for a checkpoint whose own rule, 'paint', cannot be exported;
+        rule: 'argmax' for a checkpoint with rule 'paint', which cannot be exported;
             None: the checkpoint's.
         offset: Added to reflectance bands to make them reflectance × 10,000, as −1000
             for Sentinel-2 processing baseline 04.00 and later; None: as in the
             training data.
-        resolution: Metres per pixel that Deepness brings a layer to; None: 10 for
-            Sentinel-2's bands, else unsaid.
+        resolution: Meters per pixel to which Deepness resamples a layer; None: 10 for
+            Sentinel-2's bands, else not set.
         torch_export: Also write the file's name with .pt2, for ``torch.export.load``.
         overwrite: Replace existing files.
 
     Returns:
-        The files, and how far they are from PyTorch.
+        The files, and their comparison with PyTorch.
 
     Raises:
         OutputError: If a file cannot be written, a library is missing, or the scores
-            are not PyTorch's.
+            differ from PyTorch's.
         CheckpointError: If the checkpoint cannot be used.
         SettingError: If an argument is outside its valid values, or the rule cannot be
             exported.
     """
     paths = _paths(Path(output), checkpoint, torch_export, overwrite)
     if opset not in OPSETS:
-        near = min(max(opset, OPSETS[0]), OPSETS[-1])
         raise SettingError(
-            f'opset={opset} is not one of {OPSETS[0]} to {OPSETS[-1]}; nearest: {near}'
+            f'opset must be {OPSETS[0]} to {OPSETS[-1]}, got opset={opset}.'
         )
     task = _task(checkpoint, rule)
     size = _size(task, img_size)
@@ -151,14 +150,17 @@ def export_model(
 def _paths(
     output: Path, checkpoint: str | Path, torch_export: bool, overwrite: bool
 ) -> list[Path]:
-    """Return the files to write, if they can be written."""
+    """Return the files to write, checked to be writable."""
     if output.suffix.lower() != '.onnx':
         near = output.with_suffix('.onnx').name
-        raise OutputError(f'{output} is not a .onnx name; nearest: {near}')
+        raise OutputError(
+            f'The output must end with .onnx, got {output}. Did you mean {near!r}?'
+        )
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise OutputError(
-            f'{output} needs {", ".join(missing)}: pip install "torchgeo-ctm[onnx]"'
+            f'{output} requires {", ".join(missing)}. Run pip install '
+            '"torchgeo-ctm[onnx]".'
         )
     paths = [output, *([output.with_suffix('.pt2')] if torch_export else [])]
     for path in paths:
@@ -168,38 +170,43 @@ def _paths(
 
 
 def _task(checkpoint: str | Path, rule: str | None) -> ClassTokenMaskingTask:
-    """Return the checkpoint's task as ``torchgeo-ctm predict`` runs it."""
+    """Return the task of a checkpoint, with operators that ONNX has."""
     task = load_task(checkpoint)
-    # one pass over each window, and classes that the model itself takes as present
-    task.hparams['ensemble'], task.hparams['map_labels'] = None, 'predicted'
-    task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    if task.hparams['map_rule'] != 'argmax':
+    options = task.decoder.options
+    if (rule or options.rule) != 'argmax':
         raise SettingError(
-            f"{checkpoint} decides by rule 'paint', which fills pixels by distance, as "
-            'no operator of ONNX does; nearest: --rule argmax, from the same class maps'
+            f"{checkpoint} uses rule 'paint', which fills pixels by distance. ONNX has no "
+            "such operator. Set rule to 'argmax', which uses the same class maps."
         )
-    if task.hparams.get('refinement') is not None:
+    if options.refinement is not None:
         warnings.warn(
-            f'{checkpoint} refines scores by {task.hparams["refinement"]!r}, which no '
-            'operators of ONNX do; what is exported are the scores before it',
+            f'{checkpoint} refines scores by {options.refinement!r}, which ONNX has no '
+            'operators for. The scores before refinement are exported.',
             ExportWarning,
             stacklevel=3,
         )
-        task.hparams['refinement'] = None
+    # one pass over each window, with the classes that the model predicts
+    task.with_options(
+        rule='argmax',
+        ensemble=None,
+        labels='predicted',
+        refinement=None,
+        refinement_options=None,
+    )
     task.on_predict_start()
     return task
 
 
 def _size(task: ClassTokenMaskingTask, img_size: int | None) -> int:
-    """Return the side of a window in pixels, if the model's patches fit it."""
+    """Return the side of a window in pixels, checked to be a multiple of a patch."""
     chip: int | tuple[int, int] = task.hparams['img_size']
     if img_size is None:
         img_size = chip if isinstance(chip, int) else max(chip)
     patch = task.model.patch_size
     if img_size < patch or img_size % patch:
         raise SettingError(
-            f'img_size={img_size} px is not a multiple of the patch of {patch} px; '
-            f'nearest: {max(1, round(img_size / patch)) * patch}'
+            f'img_size must be a multiple of the patch of {patch} px, got '
+            f'img_size={img_size}. Use {max(1, round(img_size / patch)) * patch}.'
         )
     return img_size
 
@@ -212,7 +219,9 @@ def _metadata(
 ) -> dict[str, Any]:
     """Return Deepness's metadata, and ours."""
     if resolution is not None and not resolution > 0:
-        raise SettingError(f'resolution={resolution} m is not positive; nearest: 10')
+        raise SettingError(
+            f'resolution must be positive, got resolution={resolution} m.'
+        )
     known = {band_key(band) for band in SENTINEL2_BANDS}
     if resolution is None and known & {band_key(band) for band in task.bands}:
         resolution = 10.0
@@ -220,24 +229,24 @@ def _metadata(
     return {
         'model_type': 'Segmentor',
         'class_names': dict(enumerate(task.class_names)),
-        # centimetres per pixel
+        # centimeters per pixel
         **({} if resolution is None else {'resolution': 100 * resolution}),
         'tile_size': size,
-        # per cent: half a window, as predict does; Deepness keeps the middle of each
+        # percent: half a window, as predict does. Deepness keeps the middle of each
         'tiles_overlap': 50,
-        # Deepness gives (x / 255 - mean) / std: so the model gets x
+        # Deepness passes (x / 255 - mean) / std, so the model gets x
         'standardization_mean': [0.0 for _ in task.bands],
         'standardization_std': [1 / 255 for _ in task.bands],
-        # scores below a threshold would become class 0, and a filter change classes
+        # a threshold would turn low scores into class 0, and a filter change classes
         'seg_thresh': 0.0,
         'seg_small_segment': 0,
         'torchgeo_ctm_version': __version__,
         'bands': list(task.bands),
         'offset': trained if offset is None else offset,
         'class_colors': dict(enumerate(task.class_colors)),
-        'map_source': task.hparams['map_source'],
-        'map_rule': task.hparams['map_rule'],
-        'presence_threshold': task.hparams['threshold'],
+        'map_source': task.decoder.options.source,
+        'map_rule': task.decoder.options.rule,
+        'presence_threshold': task.decoder.options.threshold,
     }
 
 
@@ -248,13 +257,13 @@ def _sha256(path: str | Path) -> str:
 
 
 def _windows(module: WindowScores, size: int) -> tuple[Tensor, int]:
-    """Draw random windows in the input's own numbers.
+    """Return random windows in the data set's own numbers.
 
-    Of many, those are taken in which no probability is near the presence threshold,
-    where rounding alone decides, and before them those with several classes.
+    Windows with a probability near the presence threshold, where rounding decides, are
+    used last, and windows with several classes first.
 
     Returns:
-        Windows (B, bands, size, size), and how many of them hold several classes.
+        Windows (B, bands, size, size), and the number of those with several classes.
     """
     task, random = module.task, torch.Generator().manual_seed(0)
     fields = []
@@ -271,7 +280,7 @@ def _windows(module: WindowScores, size: int) -> tuple[Tensor, int]:
         windows = windows * std + mean - task.scaling.offsets - module.shifts
     parts = torch.split(windows, COMPARED)
     probs = torch.cat([module.predict(part)['probs'] for part in parts])
-    threshold: float = task.hparams['threshold']
+    threshold = task.decoder.options.threshold
     clear = (probs - threshold).abs().amin(dim=1) > ALLOWED
     several = (probs > threshold).sum(dim=1) > 1
     order = (2 * clear.int() + several.int()).argsort(descending=True, stable=True)

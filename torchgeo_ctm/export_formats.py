@@ -1,4 +1,4 @@
-"""Files of a model for other programs: written, read back, held against PyTorch."""
+"""ONNX and pt2 files: written, read back and compared with PyTorch."""
 
 import io
 import json
@@ -14,30 +14,30 @@ from .errors import OutputError
 from .files import temporary_path
 from .version import __version__
 
-#: What the extra ``onnx`` brings: writes, is asked by PyTorch's exporter, reads back.
+#: Libraries of the extra ``onnx``: they write, serve PyTorch's exporter, read back.
 LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
-#: Versions of ONNX's operators that PyTorch's exporter writes. 18 is the default, for
-#: Deepness brings ONNX Runtime 1.17 at most, which knows 20 and no newer file format.
+#: Versions of ONNX's operators that PyTorch's exporter writes. The default is 18,
+#: because Deepness has ONNX Runtime 1.17 at most, which supports 20 and no newer format.
 OPSETS = range(18, 24)
-#: Largest difference of a score from PyTorch's that is accepted.
+#: Largest accepted difference of a score from PyTorch's.
 ALLOWED = 1e-4
-#: Classes whose scores are this close share a pixel: either may win it.
+#: Scores this close are a tie: either class may win the pixel.
 TIE = 1e-5
 Run = Callable[[Tensor], Tensor]
 
 
 def record(module: nn.Module, image: Tensor) -> ExportedProgram:
-    """Record a module's operations on images; the number of images stays free.
+    """Return the recorded operations of a module, for any number of images.
 
     Args:
-        module: What takes ``image`` (B, bands, H, W) and returns one tensor.
+        module: Maps ``image`` (B, bands, H, W) to one tensor.
         image: Two images to record it with.
     """
     # torch 2.7 refuses a number without a bound
     shapes = {'image': {0: Dim('batch', max=2**31 - 1)}}
     program = torch.export.export(module, (image,), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
-        # where on this machine the code lies
+        # paths of this machine
         node.meta.pop('stack_trace', None)
     return program
 
@@ -49,12 +49,12 @@ def to_onnx(program: ExportedProgram, opset: int, metadata: Mapping[str, Any]) -
         program: From :func:`record`; the input is named ``image``, the output
             ``scores``.
         opset: One of :data:`OPSETS`.
-        metadata: Written as JSON, key by key.
+        metadata: Values are written as JSON.
     """
     import onnx
 
-    # Not optimised: onnxscript takes the smallest number that posterior() adds, which
-    # keeps 0 / 0 out, for nothing. ONNX Runtime optimises when it opens the file.
+    # Not optimized: onnxscript would drop the smallest number that posterior() adds to
+    # avoid 0 / 0. ONNX Runtime optimizes when it opens the file.
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -71,10 +71,10 @@ def to_onnx(program: ExportedProgram, opset: int, metadata: Mapping[str, Any]) -
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = 'batch'
-    # notes about where in Python something comes from; no older file format has them
+    # notes about Python sources, which older file formats do not have
     for noted in (*graph.input, *graph.output, *graph.node, *graph.initializer):
         del noted.metadata_props[:]
-    # the oldest file format that has these operators, for programs with an older runtime
+    # the oldest file format with these operators, for programs with an older runtime
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
     model.producer_name, model.producer_version = 'torchgeo-ctm', __version__
     onnx.helper.set_model_props(
@@ -88,11 +88,11 @@ def to_pt2(program: ExportedProgram, metadata: Mapping[str, Any]) -> bytes:
     """Return a recorded module as a file of ``torch.export``.
 
     Args:
-        program: From :func:`record`; forgets the images it was recorded with.
+        program: From :func:`record`. Its example images are dropped.
         metadata: Written as the extra file ``metadata.json``.
     """
     file = io.BytesIO()
-    # or the images would be in the file
+    # otherwise the images would be in the file
     program.example_inputs = None
     extra = {'metadata.json': json.dumps(metadata)}
     torch.export.save(program, file, extra_files=extra)
@@ -104,16 +104,16 @@ def _open_onnx(path: Path) -> Run:
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; it tells what it could not optimise
+    options.log_severity_level = 3  # errors only
     try:
         session = onnxruntime.InferenceSession(
             path, options, providers=['CPUExecutionProvider']
         )
-    except Exception as error:  # its own classes have no public name
+    except Exception as error:  # its exceptions have no public name
         reason = ' '.join(str(error).split())[:200]
         raise OutputError(
-            f'ONNX Runtime {onnxruntime.__version__} cannot open what was written, '
-            f'which is thrown away ({reason}); nearest: --opset {OPSETS[0]}'
+            f'ONNX Runtime {onnxruntime.__version__} cannot open the exported file '
+            f'({reason}). Use opset {OPSETS[0]}.'
         ) from error
     return lambda image: torch.from_numpy(
         session.run(['scores'], {'image': image.numpy()})[0]
@@ -126,7 +126,7 @@ def _open_pt2(path: Path) -> Run:
     return module
 
 
-#: How a file is read back.
+#: Readers by suffix.
 OPEN = {'.onnx': _open_onnx, '.pt2': _open_pt2}
 
 
@@ -134,9 +134,9 @@ def write(files: Mapping[Path, bytes], module: Run, windows: Tensor) -> float:
     """Write files that compute what *module* does; all of them, or none.
 
     Args:
-        files: Content of each file; its suffix, .onnx or .pt2, says what it is.
-        module: What they have to compute.
-        windows: Images to compare on, two at least.
+        files: Content of each file by path, with suffix .onnx or .pt2.
+        module: The module.
+        windows: At least two images to compare on.
 
     Returns:
         The largest difference of a score.
@@ -145,7 +145,7 @@ def write(files: Mapping[Path, bytes], module: Run, windows: Tensor) -> float:
         OutputError: If a file cannot be written or opened, or a score differs by more
             than :data:`ALLOWED`, or another class wins a pixel.
     """
-    # one window, and many: the number of windows has to be free
+    # one window and several, because the number of windows is free
     parts = [windows[:1], windows[1:]]
     expected = torch.cat([module(part) for part in parts])
     difference = 0.0
@@ -170,16 +170,16 @@ def _difference(path: Path, scores: Tensor, expected: Tensor) -> float:
     """Return the largest difference from PyTorch's scores (B, C, H, W).
 
     Raises:
-        OutputError: If it is more than rounding.
+        OutputError: If it is larger than rounding.
     """
     difference = float((scores - expected).abs().max())
     chosen = expected.gather(1, scores.argmax(dim=1, keepdim=True))
     changed = int((expected.amax(dim=1, keepdim=True) - chosen > TIE).sum())
-    # NaN is no number below anything
+    # NaN compares as false
     if not difference <= ALLOWED or changed:
         raise OutputError(
             f"{path} was not written: its scores differ from PyTorch's by up to "
-            f'{difference:.1e}, {ALLOWED:.0e} is allowed, and the class of {changed} of '
-            f'{chosen.numel()} pixels changes; another --opset may do'
+            f'{difference:.1e}, expected at most {ALLOWED:.0e}, and the class of {changed} '
+            f'of {chosen.numel()} pixels changes. Try another opset.'
         )
     return difference

@@ -1,4 +1,4 @@
-"""A scene and a checkpoint in, the products of the scene out."""
+"""Predict scenes and data sets with a checkpoint."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ from torchgeo.datasets import DatasetNotFoundError
 
 from .configuration import read_data
 from .datamodules import ChipDataModule, SceneDataModule
-from .errors import DataError, SettingError, nearest
+from .errors import DataError, SettingError, did_you_mean
 from .files import check_not_input
 from .inference.chip_writer import ChipMaskWriter
 from .inference.products import product_paths
@@ -25,14 +25,14 @@ from .inference.writer import PseudoMaskWriter
 from .maps.class_maps import MapRule, MapSource
 from .scoring import confusion_matrix, summarise
 from .split import Split
-from .trainers import ClassTokenMaskingTask, SegmentationPredictor, load_predictor
+from .trainers import load_predictor
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's advice about loggers and workers off a user's terminal."""
+    """Silence Lightning's advice about loggers and workers."""
     for name in ('lightning.pytorch', 'lightning.fabric'):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -60,45 +60,44 @@ def predict_scene(
 ) -> SceneMask:
     """Write the georeferenced pseudo-mask of a scene.
 
-    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``. Killed
-    and called again with the same arguments, it goes on where it stood.
+    It builds the same objects as ``torchgeo predict --config configs/scene.yaml``. An
+    interrupted run resumes if it is called again with the same arguments.
 
     Args:
-        scene: A raster that GDAL opens, a folder with one file a band, a ``.SAFE``.
+        scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``.
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained on pseudo-masks
             (:func:`~torchgeo_ctm.trainers.load_predictor`).
-        output: Class raster to write (.tif); the other products lie beside it.
-        window: Side of a window in pixels; None: the training chip's.
+        output: Class raster to write (.tif). Other products are written beside it.
+        window: Side of a window in pixels; None: that of a training chip.
         stride: Distance between windows in pixels; None: half a window.
         batch_size: Windows per batch.
-        num_workers: Threads that read ahead and decode; 0 reads in turns with the
-            model; chosen if not given: 1 for a local scene on a CPU, else 2.
+        num_workers: Threads that read ahead. 0 reads between two batches. None: 1 for
+            a local scene on a CPU, else 2.
         scene_bands: Names of the scene's bands in file order, if its own descriptions
             are missing or wrong.
-        nodata: Value that means no data; None: what the raster says.
+        nodata: Value of nodata pixels; None: that of the raster.
         offset: Added to the scene's numbers to make them reflectance × 10,000; None:
-            what the metadata says, else as in the training data.
+            from the metadata, else as in the training data.
         ensemble: 'dihedral' averages over flips and quarter turns of each window.
-        shifted_grids: Let overlapping windows cut the patches in different places.
-        accelerator: Where to compute, in Lightning's words.
-        precision: Of the model's arithmetic, in Lightning's words: 32-true, bf16-mixed.
+        shifted_grids: Shift the patch grid between overlapping windows.
+        accelerator: Lightning's name of the device.
+        precision: Lightning's name of the arithmetic: 32-true, bf16-mixed.
         overwrite: Replace existing products.
         progress: Show a progress bar.
-        **products: What to write beside the mask; see
+        **products: Products beside the mask, see
             :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`.
 
     Returns:
         The products.
 
     Raises:
-        CTMError: If anything given cannot be used; nothing is written then.
+        CTMError: If an argument cannot be used. Nothing is written then.
     """
     check_not_input(output, scene)
     writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
-    task = load_predictor(checkpoint)
-    task.hparams['ensemble'] = ensemble
+    task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(
         str(scene),
         batch_size,
@@ -133,47 +132,37 @@ def pseudo_masks(
     """Write the pseudo-masks of a data set's split, as arrays and GeoTIFFs.
 
     Args:
-        config: Configuration of ``torchgeo``; its ``data`` section says which chips.
-        checkpoint: As :func:`predict_scene` takes it.
+        config: Configuration of ``torchgeo``, whose ``data`` section names the chips.
+        checkpoint: Checkpoint, as for :func:`predict_scene`.
         output: Folder for ``pms_NAME.npy``, ``imgs_NAME.npy``, ``masks_NAME.npy``, and
             ``pms_NAME/`` with GeoTIFFs of mask and confidence for each chip that has a
             georeference.
-        split: 'train', 'val' or 'test'; in order, and as evaluation crops it.
+        split: 'train', 'val' or 'test', in order and cropped as in evaluation.
         labels: Classes present in a chip: 'predicted', or 'true' from its label.
-        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's. Of class
-            tokens only, as is *rule*.
+        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's. Like *rule*
+            it applies to class-token checkpoints only.
         rule: 'paint' or 'argmax'; None: the checkpoint's.
         ensemble: 'dihedral' averages over flips and quarter turns of each chip.
-        accelerator: Where to compute, in Lightning's words.
-        overwrite: Replace arrays that exist.
+        accelerator: Lightning's name of the device.
+        overwrite: Replace existing arrays.
         images: Also write the images.
         progress: Show a progress bar.
 
     Returns:
-        ``chips`` and ``rasters``, how many were written; where there were true masks
-        also what :func:`torchgeo_ctm.scoring.summarise` returns.
+        ``chips`` and ``rasters``, the numbers of arrays' chips and of GeoTIFFs written;
+        with true masks also the scores of :func:`torchgeo_ctm.scoring.summarise`.
 
     Raises:
-        CTMError: If anything given cannot be used; no array is written then.
+        CTMError: If an argument cannot be used. No array is written then.
     """
     quiet_lightning()
     task = load_predictor(checkpoint)
-    if isinstance(task, SegmentationPredictor) and (source or rule):
-        name, value = ('source', source) if source else ('rule', rule)
-        raise SettingError(
-            f'{name}={value!r} is of class tokens, {checkpoint} is a segmentation '
-            f'network; nearest: without {name}'
-        )
-    task.hparams['ensemble'] = ensemble
-    task.hparams['map_labels'] = labels
-    task.hparams['map_source'] = source or task.hparams['map_source']
-    task.hparams['map_rule'] = rule or task.hparams['map_rule']
-    lacking = isinstance(task, ClassTokenMaskingTask) and task.model.patch_head is None
-    if lacking and task.hparams['map_source'] != 'attention':
-        raise SettingError(
-            f'source {task.hparams["map_source"]!r} needs a patch head, the model in '
-            f"{checkpoint} has none; nearest: 'attention'"
-        )
+    chosen = {'source': source, 'rule': rule}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        task.with_options(ensemble=ensemble, labels=labels, **given)
+    except SettingError as error:
+        raise SettingError(f'{checkpoint}: {error}') from error
     datamodule = ChipDataModule(read_data(config), split)
     writer = ChipMaskWriter(str(output), datamodule.dataset_name, overwrite, images)
     _predict(task, datamodule, [writer], accelerator, progress)
@@ -185,7 +174,7 @@ def pseudo_masks(
 
 
 def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
-    """Count the pixels of the arrays that were written, chip by chip."""
+    """Return the confusion matrix of the written arrays, chip by chip."""
     truth = np.load(writer.path('masks'), mmap_mode='r')
     masks = np.load(writer.path('pms'), mmap_mode='r')
     confusion = np.zeros((num_classes, num_classes), np.int64)
@@ -202,15 +191,16 @@ def _predict(
     progress: bool,
     precision: str = '32-true',
 ) -> None:
-    """Let Lightning predict, and turn its own exits back into ours."""
+    """Predict with Lightning, and turn its exceptions into ours."""
     if accelerator not in ACCELERATORS:
         raise SettingError(
-            f'accelerator={accelerator!r} is unknown; needed: {", ".join(ACCELERATORS)}'
+            f'Unknown accelerator {accelerator!r}, expected one of: '
+            f'{", ".join(ACCELERATORS)}.{did_you_mean(accelerator, ACCELERATORS)}'
         )
     if precision not in PRECISIONS:
         raise SettingError(
-            f'precision={precision!r} is unknown; needed: {", ".join(PRECISIONS)}'
-            + nearest(precision, PRECISIONS)
+            f'Unknown precision {precision!r}, expected one of: '
+            f'{", ".join(PRECISIONS)}.{did_you_mean(precision, PRECISIONS)}'
         )
     quiet_lightning()
     if progress:
@@ -228,14 +218,14 @@ def _predict(
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(
-            f'accelerator={accelerator!r} is not available here; nearest: auto'
+            f"Accelerator {accelerator!r} is not available here. Use 'auto'."
         ) from error
     try:
         trainer.predict(task, datamodule=datamodule, return_predictions=False)
     except DatasetNotFoundError as error:
         raise DataError(' '.join(str(error).split())) from error
     except SystemExit:
-        # Lightning turns Ctrl-C into an exit of its own
+        # Lightning turns Ctrl-C into SystemExit
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise

@@ -293,7 +293,7 @@ def test_configuration_through_the_command(
     assert len(set(task.class_colors)) == len(task.class_names)
     used = next(tmp_path.glob('output/**/config.yaml'))
     wanted = 'true' if name == 'ade20k' else 'predicted'
-    assert task.hparams['map_labels'] == wanted
+    assert task.options.maps.labels == wanted
     written = pseudo_masks(
         used, path, tmp_path / 'masks', labels='true', accelerator='cpu', progress=False
     )
@@ -322,4 +322,4 @@ def test_configurations_say_what_the_data_sets_say() -> None:
     model = yaml.safe_load(ade)['model']['init_args']
     assert (model['num_classes'], model['img_size']) == (151, [208, 320])
     assert re.search('patch8', model['model'])
-    assert model['map_labels'] == 'true'
+    assert model['maps']['labels'] == 'true'

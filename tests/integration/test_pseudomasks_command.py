@@ -115,7 +115,7 @@ def test_what_labels_leave_out_is_unsure(
         0
     ]
     task = load_task(eight)
-    task.hparams.update(map_labels='true', ensemble='dihedral')
+    task.with_options(labels='true', ensemble='dihedral')
     image = sample['image'][None]
     with torch.no_grad():
         scores = task.predict_step({'image': image, 'label': torch.ones(1, 8)}, 0)
@@ -258,5 +258,5 @@ def test_a_source_needs_its_head(run: Run, tmp_path: Path, dfc: Path) -> None:
     refused(
         run('pseudomasks', '--config', dfc, '--checkpoint', checkpoint,
             '--output', tmp_path / 'out', '--source', 'fused'),
-        'patch head', "'attention'",
+        'patch head', "maps.source='attention'",
     )  # fmt: skip

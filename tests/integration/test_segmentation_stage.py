@@ -125,8 +125,8 @@ def test_two_rounds(
     assert (chosen >= values.max(axis=0) - 1).all()
     other = tmp_path / 'other'
     for arguments, words in (
-        (('--source', 'fused'), ("source='fused' is of class tokens",)),
-        (('--rule', 'paint'), ("rule='paint' is of class tokens",)),
+        (('--source', 'fused'), ("'source' applies to class-token",)),
+        (('--rule', 'paint'), ("'rule' applies to class-token",)),
     ):
         refused(
             run('pseudomasks', '--config', config, '--checkpoint', checkpoint,

@@ -146,7 +146,7 @@ def test_fill_is_no_class(tmp_path: Path) -> None:
 def test_pseudo_masks_are_scored_by_class(run: Run, tmp_path: Path) -> None:
     config = small_config('sen12ms', tmp_path)
     model = yaml.safe_load(config.read_text())['model']['init_args']
-    task = ClassTokenMaskingTask(**(model | {'threshold': 1e-6}))
+    task = ClassTokenMaskingTask(**(model | {'maps': {'threshold': 1e-6}}))
     checkpoint = save_task(task, tmp_path / 'sen12ms.ckpt')
     status, printed, err = run(
         'pseudomasks', '--config', config, '--checkpoint', checkpoint,

@@ -24,7 +24,7 @@ from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.demo import constant_guess_miou
 from torchgeo_ctm.labels import LabelSource, PointLabels, PolygonLabels, RasterLabels
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, save_task
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions, save_task
 
 WINDOW = 48
 
@@ -69,7 +69,7 @@ def test_a_third_scene_is_mapped(
         class_colors=COLORS,
         model_options={'embed_dim': 48, 'depth': 3, 'num_heads': 4},
         lr=2e-3,
-        schedule='cosine',
+        optimization=OptimizationOptions(schedule='cosine'),
     )
     data = SceneDataModule(
         [str(scene.scene) for scene in scenes],

@@ -41,9 +41,9 @@ def test_fused_is_the_product() -> None:
 
 
 def test_sources_that_cannot_be_are_refused() -> None:
-    with pytest.raises(SettingError, match='needs a patch head'):
+    with pytest.raises(SettingError, match='requires a patch head'):
         class_maps(torch.rand(1, 1, 2, 3, 3), None, 'fused')
-    with pytest.raises(SettingError, match='unknown'):
+    with pytest.raises(SettingError, match='Unknown source'):
         class_maps(torch.rand(1, 1, 2, 3, 3), None, 'cam')  # type: ignore[arg-type]
 
 

@@ -125,11 +125,11 @@ def test_trust_mixes_with_the_given_scores() -> None:
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
-        ('soft_asignment', None, 'unknown.*nearest: soft_assignment'),
-        (None, {'rounds': 2}, 'without a refinement'),
-        ('soft_assignment', {'round': 2}, 'unknown.*nearest: rounds'),
-        ('soft_assignment', {'trust': 1.5}, 'nearest: 1'),
-        ('soft_assignment', {'likelihood': -1}, 'nearest: 0'),
+        ('soft_asignment', None, "Unknown.*Did you mean 'soft_assignment'"),
+        (None, {'rounds': 2}, 'requires a refinement'),
+        ('soft_assignment', {'round': 2}, "Unknown.*Did you mean 'rounds'"),
+        ('soft_assignment', {'trust': 1.5}, 'must be 0 to 1, got 1.5'),
+        ('soft_assignment', {'likelihood': -1}, 'must be 0 or more, got -1'),
     ],
 )
 def test_what_does_not_exist_is_refused(

@@ -3,6 +3,7 @@
 import inspect
 import json
 from argparse import Action
+from dataclasses import asdict
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -91,7 +92,7 @@ def defaults(path: str) -> dict[str, Any]:
             name = f'**{name}'
         required = parameter.default is inspect.Parameter.empty
         value = REQUIRED if required else parameter.default
-        content[name] = json.loads(json.dumps(value))
+        content[name] = json.loads(json.dumps(value, default=asdict))
     return content
 
 

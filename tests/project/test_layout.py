@@ -19,7 +19,8 @@ ARROWS: dict[str, set[str]] = {
     'files': {'errors'},
     'scaling': {'errors'},
     'losses': {'errors'},
-    'maps': {'errors'},
+    'options': {'errors'},
+    'maps': {'options', 'errors'},
     # floor 2
     'rasters': {'grids', 'errors'},
     'windows': {'grids', 'errors'},
@@ -56,6 +57,7 @@ ARROWS: dict[str, set[str]] = {
         'errors',
     },
     'trainers': {
+        'options',
         'models',
         'maps',
         'losses',
@@ -119,6 +121,7 @@ DOORS: dict[str, set[str]] = {
         'trainers',
         'inference.writer',
         'inference.chip_writer',
+        'inference.threads',
         'demo',
         'prediction',
         'configuration',

@@ -63,14 +63,13 @@ def test_scores_are_the_softmax_of_scaled_images(trained: Path) -> None:
     assert torch.allclose(predicted['scores'], wanted, atol=1e-6)
     assert torch.allclose(predicted['probs'].sum(dim=1), torch.ones(2))
     # so that no window counts as one without a class
-    assert (predicted['probs'] > task.hparams['threshold']).all()
+    assert (predicted['probs'] > task.decoder.options.threshold).all()
     masks = task.pseudo_masks(predicted['maps'], predicted['probs'], (32, 32))
     assert torch.equal(masks, wanted.argmax(dim=1))
 
 
 def test_true_labels_allow_their_classes_alone(trained: Path) -> None:
-    task = load_predictor(trained)
-    task.hparams['map_labels'] = 'true'
+    task = load_predictor(trained).with_options(labels='true')
     image = 2000 * torch.rand(2, 3, 32, 32)
     mask = torch.ones(2, 32, 32, dtype=torch.long)
     mask[1, :16] = 255
@@ -80,13 +79,12 @@ def test_true_labels_allow_their_classes_alone(trained: Path) -> None:
         for given in ({'mask': mask}, {'label': label}, {'label': label.argmax(1)}):
             scores = task.predict_step({'image': image, **given}, 0)['scores']
             assert torch.equal(scores.amax(dim=(-2, -1)) > 0, label > 0)
-        with pytest.raises(SettingError, match="needed: 'label'"):
+        with pytest.raises(SettingError, match="must have 'label'"):
             task.predict_step({'image': image}, 0)
 
 
 def test_the_ensemble_does_not_know_directions(trained: Path) -> None:
-    task = load_predictor(trained)
-    task.hparams['ensemble'] = 'dihedral'
+    task = load_predictor(trained).with_options(ensemble='dihedral')
     image = 2000 * torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         scores = task.predict_step({'image': image}, 0)['scores']
@@ -110,7 +108,7 @@ def test_checkpoints_that_are_refused(tmp_path: Path, trained: Path) -> None:
     torch.save(content | {'state_dict': {}}, path)
     with pytest.raises(CheckpointError, match='does not fit this version'):
         load_predictor(path)
-    with pytest.raises(CheckpointError, match='needed: one that ClassTokenMasking'):
+    with pytest.raises(CheckpointError, match='expected one of ClassTokenMasking'):
         load_task(trained)
     torch.save({'state_dict': {}, 'hyper_parameters': {'model': 'unet'}}, path)
     with pytest.raises(CheckpointError, match='another program'):

@@ -92,13 +92,13 @@ def test_a_seed_repeats_it_and_it_changes_what_is_learnt(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'self_training': {'wieght': 1.0}}, 'nearest: weight'),
-        ({'self_training': {'start': 1.5}}, 'nearest: 1'),
-        ({'self_training': {'weight': -1.0}}, 'nearest: 0'),
-        ({'self_training': {}, 'task': 'multiclass'}, 'nearest: self_training=None'),
+        ({'self_training': {'wieght': 1.0}}, "Did you mean 'weight'"),
+        ({'self_training': {'start': 1.5}}, 'must be 0 to 1, got 1.5'),
+        ({'self_training': {'weight': -1.0}}, 'must be 0 or more, got -1'),
+        ({'self_training': {}, 'task': 'multiclass'}, "requires task='multilabel'"),
         (
             {'self_training': {}, 'patch_loss_weight': 0, 'map_source': 'attention'},
-            'nearest: patch_loss_weight=1',
+            'Set patches.loss_weight=1',
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_pooling_warms_up_over_its_share_of_the_run(
         asked.append(share)
         return pool_patch_logits(logits, pooling, share=share)
 
-    module = 'torchgeo_ctm.trainers.evaluation'
+    module = 'torchgeo_ctm.trainers.class_token_masking'
     monkeypatch.setattr(f'{module}.pool_patch_logits', spy)
     fit(
         tmp_path, 4, patch_pooling='share', patch_pooling_warmup=0.5,

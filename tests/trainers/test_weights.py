@@ -60,7 +60,7 @@ def test_a_file_with_a_timm_state_dict(tmp_path: Path) -> None:
 
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
     with pytest.raises(
-        SettingError, match=r'nearest: ViTSmall16_Weights\.SENTINEL2_ALL'
+        SettingError, match=r"Did you mean 'ViTSmall16_Weights\.SENTINEL2_ALL"
     ):
         small_task(weights='ViTSmall16_Weights.SENTINEL2_ALL_DIN')
     other = save_task(tiny_task(), tmp_path / 'tiny.ckpt')

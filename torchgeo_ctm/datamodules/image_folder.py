@@ -204,11 +204,8 @@ class ImageFolderDataModule(NonGeoDataModule):
                 'class_names has the classes of the data set in another order; needed: '
                 + ', '.join(images.classes)
             )
-        given = {'class_names': images.classes, 'class_colors': images.class_colors}
-        for key, values in given.items():
-            if key in hparams and hparams[key] is None:
-                hparams[key] = list(values)
-                setattr(task, key, list(values))
+        if hasattr(task, 'name_classes'):
+            task.name_classes(images.classes, images.class_colors)
 
     def chips(self, split: Split) -> ImageFolder:
         """Open a split as evaluation sees it, in order."""

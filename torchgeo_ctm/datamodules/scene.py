@@ -56,7 +56,7 @@ class SceneDataModule(NonGeoDataModule):
     def __init__(
         self,
         scene: str | list[str] | RasterDataset,
-        batch_size: int = 8,
+        batch_size: int = 10,
         num_workers: int | None = None,
         window: int | None = None,
         stride: int | None = None,

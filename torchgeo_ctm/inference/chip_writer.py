@@ -15,7 +15,6 @@ from torch import Tensor
 from ..errors import OutputError
 from ..grids import Grid
 from ..maps.class_maps import resize
-from ..maps.refine import refinement_tag
 from ..version import __version__
 from .arrays import ArrayRows
 from .geotiff import RasterRows, product_path
@@ -121,15 +120,9 @@ class ChipMaskWriter(BasePredictionWriter):
         """Write one chip's mask with names, colours and provenance, and confidence."""
         folder = self.folder / f'pms_{self.name}'
         folder.mkdir(exist_ok=True)
-        hparams = task.hparams
-        tags = {
-            'TORCHGEO_CTM_VERSION': __version__,
-            'MAP_SOURCE': str(hparams['map_source']),
-            'MAP_RULE': str(hparams['map_rule']),
-            'MAP_LABELS': str(hparams['map_labels']),
-            'REFINEMENT': refinement_tag(hparams),
-            'ENSEMBLE': str(hparams['ensemble']),
-        }
+        facts = task.provenance()
+        names = ('MAP_SOURCE', 'MAP_RULE', 'MAP_LABELS', 'REFINEMENT', 'ENSEMBLE')
+        tags = {'TORCHGEO_CTM_VERSION': __version__} | {k: facts[k] for k in names}
         path = folder / f'{name}.tif'
         self._write_raster(
             RasterRows(
@@ -188,8 +181,8 @@ def _open_scores(
     A label leaves out classes that are small, so the pixels of these get another class
     for certain; they are found by what they would have got without the label.
     """
-    labelled = task.hparams['map_labels'] == 'true'
-    if not labelled or task.hparams['map_rule'] != 'argmax':
+    options = task.decoder.options
+    if options.labels != 'true' or options.rule != 'argmax':
         return prediction['scores']
     every = torch.ones_like(prediction['probs'])
     others = {key: batch[key] for key in ('image', 'valid') if key in batch}

@@ -88,12 +88,12 @@ def estimate(scene: Any, task: Any, batch_size: int) -> str:
     plan, bands = scene.plan, len(scene.indexes)
     side, width = plan.window, plan.width
     classes, patch = len(task.class_names), task.model.patch_size
-    painted = task.hparams['map_rule'] == 'paint'
+    painted = task.decoder.options.rule == 'paint'
     cells = side if painted or task.refines else side // patch
     strip = 2 * bands * min(side, plan.height) * width * np.dtype(scene.dtype).itemsize
     held = network_values(task.model, side)
     batch = 4 * batch_size * (4 * bands * side**2 + held)
-    if task.hparams['refinement'] is not None and task.refines:
+    if task.decoder.refines:
         batch += 4 * batch_size * side**2 * refined_values(bands, classes)
     overlapping = -(-side // plan.stride) + 1
     band = 4 * classes * (width * overlapping * cells + 3 * CHUNK)

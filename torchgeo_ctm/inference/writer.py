@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
 from ..files import check_not_input
-from ..maps.refine import refinement_tag
 from ..plots import rgb_indices
 from ..reflectance import reflectance_complaint
 from ..scaling import is_reflectance
@@ -26,6 +25,7 @@ from .journal import ScoreJournal
 from .memory import estimate
 from .products import ProductOptions, Products, check_products
 from .scene_run import SHARE, SceneRun, say_what_was_found
+from .threads import ThreadedPrediction, threaded_prediction
 
 #: Longest side of the quick look's scene, in pixels.
 PICTURE = 768
@@ -90,6 +90,7 @@ class PseudoMaskWriter(Callback):
             check_output(self.output, overwrite)
         self.runs: list[SceneRun] = []
         self._finished = 0
+        self._threads: ThreadedPrediction | None = None
         # what the model is still at: number of the scene, results, which windows
         self._pending: tuple[int, Any, dict[str, Tensor]] | None = None
 
@@ -135,9 +136,6 @@ class PseudoMaskWriter(Callback):
             if not _journal_folder(path).is_dir():
                 # an unfinished run may have published some products already
                 check_products(path, self.options, self.overwrite)
-        task: Any = pl_module
-        loop: Any = trainer.predict_loop
-        task.predict_ahead = not loop.return_predictions
         # weights are loaded between now and then
         datamodule.before_reading = lambda: self._begin(trainer, pl_module)
 
@@ -181,6 +179,19 @@ class PseudoMaskWriter(Callback):
                 if self.progress:
                     line = estimate(scene, task, batches.batch_size)
                     tqdm.write(line, file=sys.stderr)
+
+    def on_predict_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Let the task predict on threads, if nobody else uses its predictions."""
+        if not trainer.predict_loop.return_predictions:
+            self._threads = threaded_prediction(pl_module)
+
+    def _stop_threads(self) -> None:
+        """Stop the threads; batches that are still computed are dropped."""
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
 
     def on_predict_batch_start(
         self,
@@ -241,13 +252,13 @@ class PseudoMaskWriter(Callback):
         number, outputs, batch = self._pending
         self._pending = None
         scores = outputs['scores']
-        if task.hparams['map_rule'] == 'paint':
+        if task.decoder.options.rule == 'paint':
             # one-hot: the class says as much in a fraction of the space
             scores = scores.argmax(dim=1).to(torch.uint8)
         elif task.refines:
             # of every pixel, so a byte each has to do
             scores = (SHARE * scores).round().to(torch.uint8)
-        nothing = (outputs['probs'] <= task.hparams['threshold']).all(dim=1)
+        nothing = (outputs['probs'] <= task.decoder.options.threshold).all(dim=1)
         numbers = batch['index'].tolist()
         self.runs[number].take(numbers, scores, batch['valid'], nothing)
 
@@ -265,6 +276,7 @@ class PseudoMaskWriter(Callback):
     ) -> None:
         """Write the last rows; the first of many processes writes everything."""
         self._take(pl_module)
+        self._stop_threads()
         trainer.strategy.barrier('windows')
         if trainer.is_global_zero:
             for run in self.runs[self._finished :]:
@@ -283,8 +295,7 @@ class PseudoMaskWriter(Callback):
     ) -> None:
         """Leave no product half-written; keep what has been computed."""
         self._pending = None
-        # ends what is still being computed
-        pl_module.on_predict_end()
+        self._stop_threads()
         mistake = isinstance(exception, CTMError)
         keep = not mistake or isinstance(exception, OutputError)
         for run in self.runs[self._finished :]:
@@ -301,22 +312,15 @@ def _journal_folder(output: Path) -> Path:
 
 def _tags(task: Any, scene: Any, weights: str) -> dict[str, str]:
     """Return what is needed to repeat the run."""
-    hparams = task.hparams
-    scaling = {k: v for k, v in (hparams['scaling'] or {}).items() if v is not None}
+    facts = task.provenance()
     known = scene.offset is not None
     return {
         'TORCHGEO_CTM_VERSION': __version__,
-        'BANDS': ','.join(task.bands),
-        'SCALING': ' '.join(f'{k}={v}' for k, v in scaling.items()),
+        'BANDS': facts.pop('BANDS'),
+        'SCALING': facts.pop('SCALING'),
         'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
         'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
-        'MAP_SOURCE': str(hparams['map_source']),
-        'MAP_RULE': str(hparams['map_rule']),
-        'MAP_LABELS': str(hparams['map_labels']),
-        'REFINEMENT': refinement_tag(hparams),
-        'ENSEMBLE': str(hparams['ensemble']),
-        'PRESENCE': str(hparams['presence']),
-        'PRESENCE_THRESHOLD': str(hparams['threshold']),
+        **facts,
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),
         'SCENE': Path(scene.scene).name,

@@ -1,6 +1,6 @@
-"""From attention and patch logits to class maps, and from maps to a mask (tensors)."""
+"""Class maps from attention and patch logits, and masks from class maps."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
-from ..errors import SettingError
+from ..errors import SettingError, did_you_mean
 
 MapSource = Literal['attention', 'patchcam', 'fused']
 MapRule = Literal['argmax', 'paint']
+SOURCES: tuple[str, ...] = get_args(MapSource)
 
-#: Probability below which a class is left out where probabilities weigh the maps.
+#: Probability below which a class is absent if maps are weighted by probability.
 UNLIKELY = 0.002
 
 
@@ -23,7 +24,7 @@ def class_maps(
     source: MapSource = 'fused',
     last_blocks: int | None = None,
 ) -> Tensor:
-    """Combine what the network returns into one map per class.
+    """Return one map per class from attention and patch logits.
 
     Args:
         attention: Class-to-patch attention of every block (B, L, C, h, w).
@@ -39,14 +40,15 @@ def class_maps(
     Raises:
         SettingError: If *source* is unknown, or needs a patch head that is missing.
     """
-    if source not in ('attention', 'patchcam', 'fused'):
+    if source not in SOURCES:
         raise SettingError(
-            f"source={source!r} is unknown; needed: 'attention', 'patchcam' or 'fused'"
+            f'Unknown source {source!r}, expected one of: {", ".join(SOURCES)}.'
+            + did_you_mean(source, SOURCES)
         )
     if source != 'attention' and patch_logits is None:
         raise SettingError(
-            f'source={source!r} needs a patch head, this model has none; nearest: '
-            "'attention'"
+            f'source={source!r} requires a patch head, which this model does not have. '
+            "Use source='attention'."
         )
     blocks = attention if last_blocks is None else attention[:, -last_blocks:]
     summed = blocks.float().sum(dim=1)
@@ -59,26 +61,26 @@ def class_maps(
 
 
 def present_classes(probs: Tensor, threshold: float = 0.5) -> Tensor:
-    """Return which classes are taken as present.
+    """Return which classes are present.
 
     Args:
         probs: Probability of each class (..., C).
         threshold: A class is present above it; exactly 0.5 is absent (reference).
 
     Returns:
-        Presence (..., C) bool; the most probable class alone where none is above.
+        Presence (..., C) bool. If no class is above, the most probable one is present.
     """
     present = probs > threshold
     fallback = F.one_hot(probs.argmax(dim=-1), probs.shape[-1]).bool()
-    # not torch.where, which ONNX Runtime has no kernel of for booleans
+    # not torch.where: ONNX Runtime has no kernel of it for booleans
     return present | (fallback & ~present.any(dim=-1, keepdim=True))
 
 
 def posterior(maps: Tensor, present: Tensor) -> Tensor:
-    """Turn maps into the share of each present class at every position.
+    """Return the share of each present class at every position.
 
-    These shares are comparable between windows, so a scene blends them and decides
-    once per pixel; a maximum or a mean taken per window would leave seams.
+    These shares are comparable between windows, so that a scene blends them and decides
+    once per pixel. Deciding per window would leave visible borders.
 
     Args:
         maps: Maps (B, C, h, w), not negative.
@@ -94,19 +96,19 @@ def posterior(maps: Tensor, present: Tensor) -> Tensor:
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps (B, C, h, w) to (B, C, H, W), bilinear, half-pixel centres."""
+    """Resize maps (B, C, h, w) to (B, C, H, W), bilinear, half-pixel centers."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
 
 
 def dihedral(x: Tensor, number: int, back: bool = False) -> Tensor:
-    """Flip and turn images (B, C, H, W) in one of the eight ways of a square.
+    """Return images (B, C, H, W) in one of the eight orientations of a square.
 
     Args:
         x: Images or maps; height and width equal for quarter turns.
-        number: 0…7; 0 leaves everything as it is.
-        back: Undo it instead.
+        number: Orientation, 0 to 7. 0 returns the images unchanged.
+        back: Apply the inverse instead.
     """
     turns, flip = number % 4, number >= 4
     if back:
@@ -118,7 +120,7 @@ def dihedral(x: Tensor, number: int, back: bool = False) -> Tensor:
 def argmax(
     maps: Tensor, probs: Tensor, size: tuple[int, int], threshold: float = 0.5
 ) -> Tensor:
-    """Give each pixel the present class with the largest map.
+    """Return the present class with the largest map at each pixel.
 
     Args:
         maps: Maps (C, h, w), comparable between classes.
@@ -137,14 +139,14 @@ def argmax(
 def paint(
     maps: Tensor, probs: Tensor, size: tuple[int, int], threshold: float = 0.5
 ) -> Tensor:
-    """Paint the present classes over each other, the most probable last.
+    """Return a mask painted class by class, the most probable last.
 
-    A class paints the pixels where its upsampled map reaches that map's own mean;
-    pixels that none painted take the class of a nearest painted pixel, by Manhattan
-    distance. The paper's rule (METHOD, section 4).
+    A class paints the pixels where its upsampled map is at least that map's mean.
+    Unpainted pixels take the class of a nearest painted pixel, by Manhattan distance.
+    This is the paper's rule (METHOD, section 4).
 
-    A flat map claims nothing, with one exception: a map that is zero everywhere claims
-    everything (0 ≥ 0), as in the reference, whose ReLU alone makes such maps.
+    A flat map paints nothing, with one exception: a map of zeros paints everything
+    (0 ≥ 0), as in the reference, where only the ReLU produces such maps.
 
     Args:
         maps: Maps (C, h, w).
@@ -172,7 +174,7 @@ def paint(
 
 
 def _fill(mask: Tensor, painted: Tensor) -> Tensor:
-    """Give pixels that are not painted the class of a nearest painted pixel."""
+    """Return a mask whose unpainted pixels take the class of a nearest painted one."""
     if bool(painted.all()):
         return mask
     _, nearest = distance_transform_cdt(

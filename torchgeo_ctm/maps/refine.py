@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import SettingError, nearest
+from ..errors import SettingError, did_you_mean
 from .class_maps import resize
 
 Refinement = Literal['soft_assignment']
@@ -207,57 +207,54 @@ def _symmetric(upper: Tensor, size: int) -> Tensor:
 REFINEMENTS = {'soft_assignment': soft_assignment}
 
 
-def refinement_tag(hparams: Mapping[str, Any]) -> str:
-    """Return how a task refines, for tags: all that its scores depend on."""
-    options = hparams['refinement_options'] or {}
-    settings = [f'{key}={options[key]:g}' for key in sorted(options)]
-    return ' '.join([str(hparams['refinement']), *settings])
+def refinement_tag(name: str | None, options: Mapping[str, Any] | None) -> str:
+    """Return a refinement and its options for the tags of a product."""
+    settings = [f'{key}={value:g}' for key, value in sorted((options or {}).items())]
+    return ' '.join([str(name), *settings])
 
 
 def check_refinement(name: str | None, options: Mapping[str, Any] | None) -> None:
-    """Refuse a refinement, or an option, that does not exist.
+    """Check the name and the options of a refinement.
 
     Raises:
-        SettingError: If there is none of that name, or an option is unknown, outside
-            its range, or given without a refinement.
+        SettingError: If the refinement or an option is unknown, an option is outside its
+            range, or there are options without a refinement.
     """
     if name is not None and name not in REFINEMENTS:
         raise SettingError(
-            f'refinement={name!r} is unknown; needed: one of {", ".join(REFINEMENTS)}'
-            + nearest(name, REFINEMENTS)
+            f'Unknown refinement {name!r}, expected one of: {", ".join(REFINEMENTS)}.'
+            + did_you_mean(name, REFINEMENTS)
         )
     if name is None and options:
         raise SettingError(
-            f'refinement_options={dict(options)} without a refinement; nearest: '
-            f'refinement={next(iter(REFINEMENTS))!r}'
+            f'refinement_options={dict(options)} requires a refinement. Set '
+            f'refinement={next(iter(REFINEMENTS))!r}.'
         )
     known = RefinementOptions.__annotations__
-    check_options('refinement', options, known, share='trust')
+    check_numbers('refinement_options', options, known, share='trust')
 
 
-def check_options(
+def check_numbers(
     name: str, options: Mapping[str, Any] | None, known: Collection[str], share: str
 ) -> None:
-    """Refuse options that do not exist or lie outside their range.
+    """Check the names and ranges of options that are numbers from 0.
 
     Args:
-        name: What they are options of.
-        options: What was given.
-        known: Names of those that exist, numbers from 0.
-        share: Name of the one that is at most 1.
+        name: Name of the mapping, for errors.
+        options: The mapping.
+        known: Names of the supported options.
+        share: Name of the option that is at most 1.
 
     Raises:
-        SettingError: If one does.
+        SettingError: If an option is unknown or outside its range.
     """
     for key, value in (options or {}).items():
         if key not in known:
             raise SettingError(
-                f'{name} option {key!r} is unknown; needed: one of '
-                f'{", ".join(known)}' + nearest(key, known)
+                f'Unknown option {key!r} of {name}, expected one of: '
+                f'{", ".join(known)}.{did_you_mean(key, known)}'
             )
         highest = 1 if key == share else float('inf')
         if not 0 <= value <= highest:
-            raise SettingError(
-                f'{name} option {key}={value} is outside 0…{highest:g}; nearest: '
-                f'{min(max(value, 0), highest):g}'
-            )
+            wanted = '0 to 1' if key == share else '0 or more'
+            raise SettingError(f'{name}.{key} must be {wanted}, got {value}.')

@@ -3,35 +3,45 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Self, Unpack
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from matplotlib.figure import Figure
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchgeo.trainers import BaseTask
 from torchvision.models._api import WeightsEnum
 
-from ..errors import SettingError, nearest
-from ..losses import (
-    DiversityForm,
-    PatchPooling,
-    diversity_loss,
-    gate_penalty,
-    narrowing_share,
-)
-from ..maps.class_maps import MapRule, MapSource
-from ..maps.refine import Refinement, RefinementOptions
+from ..errors import SettingError, did_you_mean
+from ..losses import diversity_loss, gate_penalty, narrowing_share, pool_patch_logits
+from ..maps.class_maps import class_maps
+from ..maps.decoder import MapDecoder, MapOptions
 from ..models import ClassTokenViT
 from ..models.parameter_groups import parameter_groups
 from ..models.registry import BUILDERS
-from ..scaling import ScalingOptions, build_scaling, resolve_bands
+from ..plots import attention_figure, map_figure
+from ..scaling import BandScaling, ScalingOptions, build_scaling, resolve_bands
 from ..version import __version__
-from .class_maps import filled
-from .evaluation import EvaluatedClassMaps
+from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
-from .options import PruningOptions, check_options, class_list, mask_schedule, tab20
-from .self_training import SelfTrainingOptions, patch_targets, self_training_weight
+from .options import (
+    MOVED,
+    AttentionOptions,
+    FormerOptions,
+    LabelOptions,
+    OptimizationOptions,
+    PatchOptions,
+    check_options,
+    class_list,
+    mask_schedule,
+    tab20,
+    task_options,
+)
+from .presence import UNKNOWN, class_mask, filled, presence_of
+from .self_training import patch_targets, self_training_weight
 from .weights import CHECKPOINT_KEY, load_weights
 
 logger = logging.getLogger(__name__)
@@ -41,27 +51,30 @@ def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> T
     """Draw which class tokens are set to zero (METHOD, section 2).
 
     Args:
-        presence: Image-level labels (B, C), 1 where the class is present, 0 where it is
-            absent; neither where nothing is known of it.
+        presence: Image-level labels (B, C): 1 present, 0 absent, other values unknown.
         rate: Probability of masking, independently per image and absent class.
         generator: A CPU generator, so that a seed repeats the draw on any device.
 
     Returns:
-        (B, C) bool on the device of *presence*; never true for a present class, nor for
-        one of which nothing is known.
+        (B, C) bool on the device of *presence*, false for present and unknown classes.
     """
     drawn = torch.rand(presence.shape, generator=generator) < rate
     return drawn.to(presence.device, non_blocking=True) & (presence == 0)
 
 
-class ClassTokenMaskingTask(EvaluatedClassMaps):
+class ClassTokenMaskingTask(BaseTask):
     """Learn class tokens from image-level labels; their attention becomes a mask.
 
     A batch holds ``image`` (B, bands, H, W) in the data set's own numbers and ``label``
-    (B, C) multi-hot, or (B,) class indices for ``task='multiclass'``. Where it holds
-    ``mask`` (B, H, W) and no ``label``, the label is derived by area share; the loss
+    (B, C) multi-hot, or (B,) class indices for ``task='multiclass'``. If it holds
+    ``mask`` (B, H, W) and no ``label``, the label is derived by area share. The loss
     never sees the mask, which otherwise serves scoring only.
     """
+
+    model: ClassTokenViT
+    scaling: BandScaling | nn.Identity
+    class_weights: Tensor
+    presence_shift: Tensor
 
     def __init__(
         self,
@@ -74,44 +87,23 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         model_options: dict[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         class_colors: Sequence[str] | None = None,
-        class_values: Sequence[int] | None = None,
         bands: Sequence[str] | None = None,
         scaling: ScalingOptions | None = ScalingOptions(method='standard'),  # noqa: B008
         mask_rate: float | list[tuple[int, float]] = 0.5,
-        patch_loss_weight: float = 1.0,
-        patch_pooling: PatchPooling = 'logsumexp',
-        patch_pooling_warmup: float = 0.0,
-        class_weights: Sequence[float] | None = None,
-        diversity_weight: float = 0.0,
-        diversity_form: DiversityForm = 'present',
-        pruning: PruningOptions | None = None,
-        label_min_share: float = 0.1,
-        map_source: MapSource = 'fused',
-        map_rule: MapRule = 'argmax',
-        map_labels: Literal['predicted', 'true'] = 'predicted',
-        threshold: float = 0.5,
-        presence: Literal['threshold', 'probability'] = 'threshold',
-        refinement: Refinement | None = None,
-        refinement_options: RefinementOptions | None = None,
-        self_training: SelfTrainingOptions | None = None,
-        ensemble: Literal['dihedral'] | None = None,
-        calibration: Literal['odds', 'validation'] | None = None,
-        optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw',
         lr: float = 5e-4,
-        weight_decay: float = 0.05,
-        layer_decay: float | None = None,
-        schedule: Literal['plateau', 'cosine'] = 'plateau',
-        warmup: float = 0.1,
         patience: int = 10,
-        grad_checkpointing: bool = False,
-        compile_blocks: bool = False,
-        mask_seed: int = 0,
+        labels: LabelOptions = LabelOptions(),  # noqa: B008
+        maps: MapOptions = MapOptions(),  # noqa: B008
+        patches: PatchOptions = PatchOptions(),  # noqa: B008
+        attention: AttentionOptions = AttentionOptions(),  # noqa: B008
+        optimization: OptimizationOptions = OptimizationOptions(),  # noqa: B008
+        **former: Unpack[FormerOptions],
     ) -> None:
-        """Initialise the task.
+        """Initialize the task.
 
         Args:
             model: Registered name, ``ctm_vit_{tiny,small,base}_patch{8,16}_224``.
-            weights: Where to start from: a TorchGeo weight or its name
+            weights: Initial weights: a TorchGeo weight or its name
                 (``ViTSmall16_Weights.SENTINEL2_ALL_DINO``), a file with a timm ViT's
                 state dict, a checkpoint of this package, or None.
             in_channels: Number of bands.
@@ -122,99 +114,76 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
                 :class:`~torchgeo_ctm.models.ClassTokenViT` (``depth``, ``head``, …).
             class_names: One name per class; None numbers them.
             class_colors: One ``#rrggbb`` per class; None takes matplotlib's tab20.
-            class_values: Value of each class in the data set's masks; every other value
-                is ignored, as nodata is. None: 0…C−1, and 255 is ignored.
             bands: Names of the bands in order; None: Sentinel-2's 13.
             scaling: See :class:`~torchgeo_ctm.scaling.BandScaling`; None for data that
-                a datamodule has normalised.
+                a datamodule has normalized.
             mask_rate: Probability of masking an absent class's token (paper: 0.5), or
                 a schedule of (epoch, rate): each rate holds from its epoch on.
-            patch_loss_weight: Weight of the patch head's loss; 0 removes the head.
-            patch_pooling: How patch logits become image logits.
-            patch_pooling_warmup: Share of the run, 0…1, over which pooling by 'share'
-                narrows from all patches to *label_min_share* of them.
-            class_weights: Weight of each class in the losses; None: 1.
-            diversity_weight: Weight of the loss that keeps class tokens apart.
-            diversity_form: 'present', or the paper's 'reference'.
-            pruning: Prune attention heads; see :class:`PruningOptions`.
-            label_min_share: Share of a chip, 0…1, that makes a class present when
-                the label is derived from a mask.
-            map_source: 'attention', 'patchcam' or 'fused'.
-            map_rule: 'argmax', or the paper's 'paint'.
-            map_labels: Whether ``predict`` takes classes as present that the model
-                predicts, or that the batch's label (or mask) says.
-            threshold: Presence threshold on probabilities.
-            presence: 'threshold' lets only classes above it into a mask (paper);
-                'probability' lets every class of at least 0.2 % in, its map weighted
-                by its probability, for rule 'argmax' alone.
-            refinement: 'soft_assignment' lets the bands of each image move the
-                scores from patches to pixels, for rule 'argmax' alone; see
-                :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
-            refinement_options: Its ``rounds``, ``likelihood``, ``neighbours`` and
-                ``trust``, where they differ from the defaults.
-            self_training: From half of the run on, the patch head also learns from
-                what refinement makes of its own maps of the classes that the labels
-                name; {} for its defaults, see :class:`SelfTrainingOptions`. The label
-                of a class that is unknown is what the network predicts.
-            ensemble: 'dihedral' lets ``predict`` average over the eight flips and
-                quarter turns of each window (nadir imagery has no up), at eight times
-                the work; windows must be square.
-            calibration: Shift the logits before they become probabilities, because
-                masking raises the learnt odds by 1 / (1 − rate): 'odds' by
-                log(1 − rate), 'validation' so that *threshold* gives each class its
-                best F1 on the validation split. The checkpoint holds the shift.
-            optimizer: 'adamw', 'adam' or 'sgd' (Nesterov momentum 0.9).
             lr: Learning rate.
-            weight_decay: Of weights; tokens, positions, norms and biases never decay.
-            layer_decay: Factor, 0…1, by which each layer learns more slowly than the
-                one above it; for pre-trained starts.
-            schedule: 'plateau' (TorchGeo's) or 'cosine' over the run's own length.
-            warmup: Share of a cosine run, 0…1, over which the rate rises.
-            patience: Patience of 'plateau', in epochs.
-            grad_checkpointing: Recompute blocks in the backward pass to save memory.
-            compile_blocks: Compile every block with torch.compile.
-            mask_seed: Seed of the masking's generator.
+            patience: Patience of the schedule 'plateau', in epochs.
+            labels: How labels are derived from masks, and weighted. Each of the five
+                groups may also be a mapping.
+            maps: How class maps are made, and decided into masks.
+            patches: The patch head and its pooling.
+            attention: Diversity of class tokens, and pruning of heads.
+            optimization: Optimizer, schedule and weight decay.
+            **former: Arguments of version 0.1 that are now in a group.
 
         Raises:
             SettingError: If an argument is outside its valid values.
+            TypeError: If there is no such argument.
         """
         self.weights = weights
+        groups = {
+            'labels': labels,
+            'maps': maps,
+            'patches': patches,
+            'attention': attention,
+            'optimization': optimization,
+        }
+        self.options = task_options(groups, former)
         super().__init__()
 
     def configure_models(self) -> None:
         """Build scaling and network."""
-        hparams = self.hparams
+        for name in MOVED:
+            self.hparams.pop(name, None)
+        # mappings, because weights_only refuses dataclasses
+        self.save_hyperparameters(self.options.mappings())
+        hparams, count = self.hparams, self.hparams['num_classes']
         self.mask_schedule = mask_schedule(hparams['mask_rate'])
-        check_options(hparams)
-        self.class_names = class_list(hparams, 'class_names', str)
-        self.class_colors = class_list(hparams, 'class_colors', tab20)
+        check_options(self.options, hparams['task'], count)
+        self.decoder = MapDecoder(self.options.maps)
+        names, colors = hparams['class_names'], hparams['class_colors']
+        self.class_names = class_list(names, 'class_names', count, str)
+        self.class_colors = class_list(colors, 'class_colors', count, tab20)
         self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
         self.scaling = build_scaling(self.bands, hparams['scaling'])
-        self.model: ClassTokenViT = self._build_model()
+        self.model = self._build_model()
         self._generator = torch.Generator()
-        shift = torch.zeros(hparams['num_classes'])
-        if hparams['calibration'] == 'odds':
+        shift = torch.zeros(count)
+        if self.options.maps.calibration == 'odds':
             shift += math.log1p(-self.mask_schedule[-1][1])
         self.register_buffer('presence_shift', shift)
 
     def _build_model(self) -> ClassTokenViT:
-        """Build the registered network and load starting weights."""
+        """Build the registered network and load initial weights."""
         name: str = self.hparams['model']
         if name not in BUILDERS:
             raise SettingError(
-                f'model={name!r} is unknown; needed: one of {", ".join(BUILDERS)}'
-                + nearest(name, BUILDERS)
+                f'Unknown model {name!r}, expected one of: {", ".join(BUILDERS)}.'
+                + did_you_mean(name, BUILDERS)
             )
         options = self.hparams['model_options'] or {}
         model: ClassTokenViT = BUILDERS[name](
             img_size=self.hparams['img_size'],
             in_chans=self.hparams['in_channels'],
             num_classes=self.hparams['num_classes'],
-            patch_head=self.hparams['patch_loss_weight'] > 0,
-            **({'head_gates': self.hparams['pruning'] is not None} | options),
+            patch_head=self.options.patches.loss_weight > 0,
+            **({'head_gates': self.options.attention.pruning is not None} | options),
         )
-        model.set_grad_checkpointing(self.hparams['grad_checkpointing'])
-        if self.hparams['compile_blocks']:
+        model.set_grad_checkpointing(self.options.optimization.grad_checkpointing)
+        if self.options.optimization.compile_blocks:
             for block in model.blocks:
                 block.compile()
         if self.weights is not None:
@@ -222,15 +191,276 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         return model
 
+    def configure_losses(self) -> None:
+        """Register the weights of the classes."""
+        weights = self.options.labels.weights
+        count: int = self.hparams['num_classes']
+        values = torch.ones(count) if weights is None else torch.tensor(weights)
+        self.register_buffer('class_weights', values.float(), persistent=False)
+
+    def configure_metrics(self) -> None:
+        """Create the metrics of the validation and test splits."""
+        count: int = self.hparams['num_classes']
+        threshold = self.options.maps.threshold
+        self.split_metrics: Any = nn.ModuleDict(
+            {
+                split: SplitMetrics(split, count, self._multiclass, threshold)
+                for split in ('val', 'test')
+            }
+        )
+        self.calibrator: Any = BestShift(threshold)
+
+    @property
+    def _multiclass(self) -> bool:
+        """Whether an image has exactly one class."""
+        return bool(self.hparams['task'] == 'multiclass')
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C) of images (B, bands, H, W) in their own numbers."""
+        logits: Tensor = self.model(self.scaling(x.float()))
+        return logits
+
+    def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the image-level labels (B, C) float32 of a batch.
+
+        1 where a class is present, 0 where it is absent, -1 where the batch's
+        ``label_known`` is false.
+
+        Raises:
+            SettingError: If the batch has neither ``label`` nor ``mask``.
+        """
+        labels = self.options.labels
+        count: int = self.hparams['num_classes']
+        return presence_of(
+            batch, count, labels.min_share, labels.values, self._multiclass
+        )
+
+    def reference_mask(self, mask: Tensor) -> Tensor:
+        """Return a batch's ``mask`` as classes.
+
+        Args:
+            mask: Values of the data set, (B, H, W) or (B, 1, H, W).
+
+        Returns:
+            Classes (B, H, W), int64; 255 is ignored.
+        """
+        return class_mask(mask, self.options.labels.values)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return class probabilities (B, C) of logits (B, C)."""
+        logits = logits.float()
+        if self._multiclass:
+            return logits.softmax(dim=1)
+        return (logits + self.presence_shift).sigmoid()
+
+    def maps(
+        self, x: Tensor, patches: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return class maps (B, C, h, w), logits (B, C) and patch logits of images.
+
+        Args:
+            x: Images (B, bands, H, W) in their own numbers.
+            patches: Whether to return patch logits even if the maps do not need them,
+                which costs the last block's work on patches.
+        """
+        source = self.decoder.options.source
+        logits, attention, patch_logits = self.model.forward_attention(
+            self.scaling(x.float()), patches=patches or source != 'attention'
+        )
+        return class_maps(attention, patch_logits, source), logits, patch_logits
+
+    def pseudo_masks(
+        self,
+        maps: Tensor,
+        probs: Tensor,
+        size: tuple[int, int],
+        batch: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the class of every pixel.
+
+        Args:
+            maps: Class maps (B, C, h, w).
+            probs: Class probabilities, or true labels, (B, C).
+            size: Height and width in pixels.
+            batch: The batch, with ``image`` and possibly ``valid``. Without it nothing
+                is refined.
+
+        Returns:
+            Masks (B, H, W), int64.
+        """
+        return self.decoder.masks(maps, probs, size, *self._guide(batch))
+
+    @property
+    def refines(self) -> bool:
+        """Whether scores are per pixel, not per patch."""
+        return self.decoder.refines
+
+    def _guide(
+        self, batch: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return scaled image and valid pixels of a batch, if maps are refined."""
+        if batch is None or not self.decoder.refines:
+            return None, None
+        return self.scaling(batch['image'].float()), batch.get('valid')
+
+    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the prediction of a batch.
+
+        Returns:
+            ``probs`` (B, C); ``maps`` (B, C, h, w), which :meth:`pseudo_masks` takes;
+            and ``scores``: the share of each present class at every position,
+            (B, C, h, w) on the patch grid for rule 'argmax', (B, C, H, W) if they are
+            refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between
+            windows.
+        """
+
+        def predict(image: Tensor) -> dict[str, Tensor]:
+            maps, logits, _ = self.maps(image, patches=False)
+            probs = self.probabilities(logits)
+            if self.decoder.options.labels == 'true':
+                probs = filled(self.presence(batch), probs)
+            scores = self.decoder.scores(maps, probs, _size(image))
+            return {'probs': probs, 'maps': maps, 'scores': scores}
+
+        found = self.decoder.average(batch['image'], predict)
+        image, valid = self._guide(batch)
+        if image is not None:
+            found['scores'] = self.decoder.refined(found['scores'], image, valid)
+        return found
+
+    def predict_step(
+        self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Return what :meth:`predict_images` returns."""
+        return self.predict_images(batch)
+
+    def with_options(self, **changes: Any) -> Self:
+        """Change how maps become masks; return the task.
+
+        Hyperparameters, hence checkpoints, keep the options of training.
+
+        Args:
+            **changes: Options of :class:`~torchgeo_ctm.maps.decoder.MapOptions`.
+
+        Raises:
+            SettingError: If an option is unknown or does not fit the network.
+        """
+        decoder = self.decoder.with_options(**changes)
+        maps = decoder.options
+        check_options(
+            self.options._replace(maps=maps),
+            self.hparams['task'],
+            self.hparams['num_classes'],
+        )
+        self.decoder = decoder
+        return self
+
+    def name_classes(self, names: Sequence[str], colors: Sequence[str]) -> None:
+        """Set names and colors of the classes, if the task was given none.
+
+        Args:
+            names: One name per class.
+            colors: One ``#rrggbb`` per class.
+        """
+        if self.hparams['class_names'] is None:
+            self.class_names = self.hparams['class_names'] = list(names)
+        if self.hparams['class_colors'] is None:
+            self.class_colors = self.hparams['class_colors'] = list(colors)
+
+    def provenance(self) -> dict[str, str]:
+        """Return the tags with which products say how they were made."""
+        scaling = (self.hparams['scaling'] or {}).items()
+        return {
+            'BANDS': ','.join(self.bands),
+            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            **self.decoder.tags(),
+        }
+
+    def attention_maps(
+        self, image: Tensor, by_head: bool = False
+    ) -> Tensor | list[Tensor]:
+        """Return the attention of each class token to the patches.
+
+        Args:
+            image: One image (bands, H, W) in its own numbers.
+            by_head: Return each head by itself.
+
+        Returns:
+            Attention (L, C, h, w) averaged over heads, weighted by their gates; or for
+            each block (heads, C, h, w).
+        """
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            x = self.scaling(image[None].float().to(self.device))
+            result: Tensor | list[Tensor]
+            if by_head:
+                result = [maps[0] for maps in self.model.attention_by_head(x)]
+            else:
+                result = self.model.forward_attention(x)[1][0]
+        self.train(training)
+        return result
+
+    def plot_attention(
+        self,
+        image: Tensor,
+        block: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Figure:
+        """Plot the attention of class tokens over the RGB.
+
+        Args:
+            image: One image (bands, H, W) in its own numbers.
+            block: The block whose heads are plotted, one per column (negative counts
+                from the last); None plots the blocks, averaged over heads.
+            classes: Names of the classes to plot, one per row; None plots all.
+
+        Raises:
+            SettingError: If there is no such block or class.
+        """
+        names = list(self.class_names if classes is None else classes)
+        for name in names:
+            if name not in self.class_names:
+                raise SettingError(
+                    f'Unknown class {name!r}, expected one of: '
+                    f'{", ".join(self.class_names)}.'
+                    + did_you_mean(name, self.class_names)
+                )
+        rows = [self.class_names.index(name) for name in names]
+        maps = self.attention_maps(image, by_head=block is not None)
+        what = 'block'
+        if block is not None:
+            if not -len(maps) <= block < len(maps):
+                raise SettingError(
+                    f'block must be {-len(maps)} to {len(maps) - 1}, got {block}.'
+                )
+            maps, what = maps[block], 'head'
+        columns = [f'{what} {index}' for index in range(len(maps))]
+        chosen = torch.stack([map_[rows] for map_ in maps])
+        return attention_figure(image, chosen, names, columns, self.bands)
+
     def setup(self, stage: str) -> None:
         """Seed the masking, by process so that no two draw the same."""
-        self._generator.manual_seed(self.hparams['mask_seed'] + self.global_rank)
+        seed = self.options.optimization.mask_seed
+        self._generator.manual_seed(seed + self.global_rank)
+
+    def on_train_start(self) -> None:
+        """Check that training has an end, if an option is a fraction of it.
+
+        Raises:
+            SettingError: If it has none.
+        """
+        patches = self.options.patches
+        if patches.self_training is not None:
+            self._length('patches.self_training')
+        if patches.pooling_warmup:
+            self._length('patches.pooling_warmup')
 
     def on_train_epoch_start(self) -> None:
-        """Seed the masking by epoch, so that a resumed run draws what it would have."""
-        seed = self.hparams['mask_seed'] + 1_000 * self.current_epoch
+        """Seed the masking by epoch, so that a resumed run repeats its draws."""
+        seed = self.options.optimization.mask_seed + 1_000 * self.current_epoch
         self._generator.manual_seed(seed * 10_000 + self.global_rank)
-        pruning = self.hparams['pruning'] or {}
+        pruning = self.options.attention.pruning or {}
         for gate in self.model.gates:
             gate.active = self.current_epoch >= pruning.get('start_epoch', 0)
             if self.current_epoch >= pruning.get('settle_epoch', math.inf):
@@ -250,16 +480,16 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         x = self.scaling(batch['image'].float())
         rate = self.current_mask_rate
         drop = draw_masking(presence, rate, self._generator) if rate else None
-        weight: float = self.hparams['diversity_weight']
+        options = self.options.attention
+        weight = options.diversity_weight
         if weight:
             logits, attention, patch_logits = self.model.forward_attention(x, drop=drop)
         else:
             logits, patch_logits = self.model.forward_logits(x, drop)
         loss = self.label_loss(logits, patch_logits, presence, self._current_share())
         if weight:
-            form: DiversityForm = self.hparams['diversity_form']
             loss = loss + weight * diversity_loss(
-                attention.sum(1), presence.clamp(min=0), form
+                attention.sum(1), presence.clamp(min=0), options.diversity_form
             )
         loss = loss + self._self_training_loss(
             logits, patch_logits, presence, x, batch.get('valid')
@@ -268,36 +498,56 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
 
-    def on_train_start(self) -> None:
-        """Refuse a run without an end, of which nothing can take a share.
+    def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
+        """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C).
 
-        Raises:
-            SettingError: If it is one.
+        BCE is the mean over known labels.
         """
-        for name in ('self_training', 'patch_pooling_warmup'):
-            if self.hparams[name] not in (None, 0):
-                self._length(name)
+        if self._multiclass:
+            target = presence.argmax(dim=1)
+            return F.cross_entropy(logits, target, self.class_weights)
+        known = (presence != UNKNOWN).to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(
+            logits, presence * known, self.class_weights * known, reduction='sum'
+        )
+        return loss / known.sum().clamp(min=1)
+
+    def label_loss(
+        self,
+        logits: Tensor,
+        patch_logits: Tensor | None,
+        presence: Tensor,
+        least_share: float,
+    ) -> Tensor:
+        """Return the loss of the class tokens plus that of the patch head."""
+        loss = self.image_loss(logits.float(), presence)
+        if patch_logits is None:
+            return loss
+        patches = self.options.patches
+        pooled = pool_patch_logits(
+            patch_logits.float(), patches.pooling, share=least_share
+        )
+        return loss + patches.loss_weight * self.image_loss(pooled, presence)
 
     def _current_share(self) -> float:
-        """Return the share of patches that pooling asks for at this step."""
-        least: float = self.hparams['label_min_share']
-        warmup = self.hparams['patch_pooling_warmup']
+        """Return the share of patches that pooling by 'share' uses at this step."""
+        least = self.options.labels.min_share
+        warmup = self.options.patches.pooling_warmup
         if not warmup:
             return least
-        steps = warmup * self._length('patch_pooling_warmup')
+        steps = warmup * self._length('patches.pooling_warmup')
         return narrowing_share(least, self.global_step / steps)
 
     def _length(self, name: str) -> int:
-        """Return the steps of this run, which option *name* takes a share of.
+        """Return the number of training steps, of which option *name* is a fraction.
 
         Raises:
-            SettingError: If it has no end.
+            SettingError: If training has no end.
         """
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise SettingError(
-                f'{name} takes a share of the run, which has no end; needed: '
-                'max_epochs or max_steps'
+                f'{name} is a fraction of training. Set max_epochs or max_steps.'
             )
         return int(steps)
 
@@ -310,16 +560,16 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         valid: Tensor | None,
     ) -> Tensor | float:
         """Return the loss of patches against their refined maps, once it begins."""
-        options = self.hparams['self_training']
+        options = self.options.patches.self_training
         if options is None or patch_logits is None:
             return 0.0
-        progress = self.global_step / self._length('self_training')
+        progress = self.global_step / self._length('patches.self_training')
         weight = self_training_weight(options, progress)
         if not weight:
             return 0.0
         presence = filled(presence, self.probabilities(logits.detach()))
-        options = self.hparams['refinement_options']
-        targets = patch_targets(patch_logits, presence, x, valid, options)
+        refinement = self.options.maps.refinement_options
+        targets = patch_targets(patch_logits, presence, x, valid, refinement)
         loss = F.binary_cross_entropy_with_logits(patch_logits.float(), targets)
         self.log('self_training_loss', loss, batch_size=len(presence))
         return weight * loss
@@ -329,17 +579,88 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         gates = [gate for gate in self.model.gates if gate.active]
         if not gates:
             return 0.0
-        pruning = self.hparams['pruning'] or {}
+        pruning = self.options.attention.pruning or {}
         penalty = gate_penalty(
             [gate.open_probability() for gate in gates], pruning.get('penalty', 0.01)
         )
         opened = torch.cat([gate.hard() for gate in gates]).mean()
         self.log_dict({'gate_penalty': penalty, 'heads_open': opened})
-        # what has been decided is no longer pushed anywhere
+        # settled gates are fixed
         return 0.0 if gates[0].settled else penalty
 
+    def validation_step(
+        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Update the metrics of the validation split; plot the first image."""
+        masks = self._evaluate(batch, 'val')
+        experiment: Any = getattr(self.logger, 'experiment', None)
+        if batch_idx == 0 and hasattr(experiment, 'add_figure'):
+            image = batch['image'][:1]
+            _, attention, _ = self.model.forward_attention(self.scaling(image.float()))
+            figure = map_figure(
+                image[0],
+                class_maps(attention, None, 'attention')[0],
+                masks[0],
+                self.reference_mask(batch['mask'])[0] if 'mask' in batch else None,
+                self.class_names,
+                self.class_colors,
+                self.bands,
+            )
+            experiment.add_figure('maps', figure, global_step=self.global_step)
+
+    def test_step(
+        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Update the metrics of the test split."""
+        self._evaluate(batch, 'test')
+
+    def _evaluate(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
+        """Update the metrics with one batch; return its masks of predicted labels."""
+        metrics: SplitMetrics = self.split_metrics[split]
+        presence = self.presence(batch)
+        maps, logits, patch_logits = self.maps(batch['image'])
+        probs = self.probabilities(logits)
+        size = _size(batch['image'])
+        masks = self.pseudo_masks(maps, probs, size, batch)
+        target = presence.long()
+        metrics.labels.update(probs, target.argmax(1) if self._multiclass else target)
+        if split == 'val' and self.decoder.options.calibration == 'validation':
+            self.calibrator.update(logits.float(), presence)
+        share = self.options.labels.min_share
+        loss = self.label_loss(logits, patch_logits, presence, share)
+        empty = (probs <= self.decoder.options.threshold).all(dim=1).float().mean()
+        self.log_dict(
+            {f'{split}_loss': loss, f'{split}_nothing_predicted': empty},
+            batch_size=len(probs),
+            sync_dist=True,
+        )
+        if 'mask' in batch:
+            truth = self.reference_mask(batch['mask'])
+            metrics.masks.update(masks, truth)
+            labels = filled(presence, probs)
+            with_labels = self.pseudo_masks(maps, labels, size, batch)
+            metrics.masks_true_labels.update(with_labels, truth)
+        return masks
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation split's metrics; calibrate presence if asked to."""
+        if self.decoder.options.calibration == 'validation':
+            self.presence_shift.copy_(self.calibrator.compute())
+            self.calibrator.reset()
+        self._log_metrics('val')
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test split's metrics."""
+        self._log_metrics('test')
+
+    def _log_metrics(self, split: str) -> None:
+        """Log the metrics of a split and reset them."""
+        scores = self.split_metrics[split].compute_and_reset(self.class_names)
+        for name, value in scores.items():
+            self.log(name, value, prog_bar=name == f'{split}_miou')
+
     def remove_pruned_heads(self) -> None:
-        """Take closed heads out of the network, so that it computes less.
+        """Remove closed heads from the network, so that it computes less.
 
         The task can be saved and loaded afterwards, but not pruned further.
         """
@@ -349,33 +670,35 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         options = dict(self.hparams['model_options'] or {})
         options |= {'head_gates': False, 'kept_heads': kept}
         self.hparams['model_options'] = options
-        self.hparams['pruning'] = None
+        attention = replace(self.options.attention, pruning=None)
+        self.options = self.options._replace(attention=attention)
+        self.hparams.update(self.options.mappings())
 
     def on_predict_start(self) -> None:
-        """Remove closed heads, unless the pruning options say otherwise."""
-        super().on_predict_start()
-        pruning = self.hparams['pruning'] or {}
+        """Remove closed heads, unless the pruning options forbid it."""
+        pruning = self.options.attention.pruning or {}
         if pruning.get('remove_at_predict', True):
             self.remove_pruned_heads()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimiser with TorchGeo's plateau, or with warm-up and cosine."""
+        """Return the optimizer with TorchGeo's plateau, or with warm-up and cosine."""
+        options = self.options.optimization
         groups = parameter_groups(
             self.model,
             self.hparams['lr'],
-            self.hparams['weight_decay'],
-            self.hparams['layer_decay'],
-            (self.hparams['pruning'] or {}).get('lr'),
+            options.weight_decay,
+            options.layer_decay,
+            (self.options.attention.pruning or {}).get('lr'),
         )
-        optimizer = build_optimizer(self.hparams['optimizer'], groups)
-        if self.hparams['schedule'] == 'plateau':
+        optimizer = build_optimizer(options.optimizer, groups)
+        if options.schedule == 'plateau':
             plateau = ReduceLROnPlateau(optimizer, patience=self.hparams['patience'])
             return {
                 'optimizer': optimizer,
                 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor},
             }
-        steps = self._length("schedule='cosine'")
-        cosine = cosine_schedule(optimizer, steps, self.hparams['warmup'])
+        steps = self._length("optimization.schedule='cosine'")
+        cosine = cosine_schedule(optimizer, steps, options.warmup)
         return {
             'optimizer': optimizer,
             'lr_scheduler': {'scheduler': cosine, 'interval': 'step'},
@@ -392,3 +715,8 @@ class ClassTokenMaskingTask(EvaluatedClassMaps):
         if hparams is not None:
             name = f'{type(self).__module__}.{type(self).__qualname__}'
             hparams.setdefault('_class_path', name)
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    """Return height and width of images (B, bands, H, W)."""
+    return image.shape[-2], image.shape[-1]

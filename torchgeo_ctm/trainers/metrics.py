@@ -1,13 +1,90 @@
-"""Metrics of image labels that torchmetrics has not."""
+"""Metrics of image labels and masks, one set per split."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.classification import MultilabelAveragePrecision
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAveragePrecision,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
+
+from ..grids import IGNORED
+from ..scoring import iou_from_confusion, mean_of_known
+from .presence import UNKNOWN
+
+
+class SplitMetrics(nn.Module):
+    """Scores of one split.
+
+    Mean average precision and F1 of the image labels; where there are true masks, also
+    mean and per-class IoU of the masks from predicted and from true image labels.
+    """
+
+    def __init__(
+        self, split: str, num_classes: int, multiclass: bool, threshold: float
+    ) -> None:
+        """Create the metrics.
+
+        Args:
+            split: Name of the split, the prefix of every score.
+            num_classes: Number of classes.
+            multiclass: Whether an image has one class only.
+            threshold: Presence threshold of the F1, 0 to 1.
+        """
+        super().__init__()
+        self.split = split
+        scores: dict[str, Metric | MetricCollection]
+        if multiclass:
+            scores = {
+                'mAP': MulticlassAveragePrecision(num_classes),
+                'F1': MulticlassF1Score(num_classes, average='micro'),
+            }
+        else:
+            scores = {
+                'mAP': MeanAveragePrecision(num_classes),
+                'F1': MultilabelF1Score(
+                    num_classes,
+                    threshold=threshold,
+                    average='micro',
+                    ignore_index=UNKNOWN,
+                ),
+            }
+        self.labels = MetricCollection(scores, prefix=f'{split}_')
+        self.masks = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED)
+        self.masks_true_labels = self.masks.clone()
+
+    def compute_and_reset(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return the scores by name, and start again.
+
+        Args:
+            class_names: Names of the classes, for their IoU.
+        """
+        scores: dict[str, Any] = dict(self.labels.compute())
+        self.labels.reset()
+        for confusion, suffix in (
+            (self.masks, ''),
+            (self.masks_true_labels, '_true_labels'),
+        ):
+            if not confusion.update_called:
+                continue
+            iou = iou_from_confusion(confusion.compute().cpu().numpy())
+            confusion.reset()
+            scores[f'{self.split}_miou{suffix}'] = mean_of_known(iou)
+            if not suffix:
+                scores |= {
+                    f'{self.split}_iou_{name}': value
+                    for name, value in zip(class_names, iou, strict=True)
+                    if value is not None
+                }
+        return scores
 
 
 class MeanAveragePrecision(MultilabelAveragePrecision):
@@ -17,8 +94,12 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
     """
 
     def __init__(self, num_labels: int) -> None:
-        """Create the metric; labels of −1 do not count."""
-        super().__init__(num_labels, average='none', ignore_index=-1)
+        """Create the metric.
+
+        Args:
+            num_labels: Number of classes. Labels of -1 are ignored.
+        """
+        super().__init__(num_labels, average='none', ignore_index=UNKNOWN)
 
     def compute(self) -> Tensor:  # type: ignore[override]
         """Return the mean over classes with at least one positive image."""
@@ -32,9 +113,9 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
 
 
 class BestShift(Metric):
-    """The shift of each class's logits that gives it its best F1 at a threshold.
+    """The shift of each class's logits that gives its best F1 at a threshold.
 
-    A class that never occurs, or always, keeps a shift of 0: there is nothing to learn.
+    A class that is present in no image, or in every image, has a shift of 0.
     """
 
     logits: Any
@@ -44,7 +125,7 @@ class BestShift(Metric):
         """Create the metric.
 
         Args:
-            threshold: Presence threshold on probabilities, 0…1.
+            threshold: Presence threshold on probabilities, 0 to 1.
         """
         super().__init__()
         self.threshold = threshold
@@ -52,25 +133,25 @@ class BestShift(Metric):
         self.add_state('presence', [], dist_reduce_fx='cat')
 
     def update(self, logits: Tensor, presence: Tensor) -> None:
-        """Add logits (B, C) and labels (B, C), −1 where nothing is known."""
+        """Add logits (B, C) and labels (B, C), -1 unknown."""
         self.logits.append(logits.detach())
         self.presence.append(presence)
 
     def compute(self) -> Tensor:
         """Return the shift of each class (C,)."""
         logits, presence = dim_zero_cat(self.logits), dim_zero_cat(self.presence)
-        # what is not known comes last, and counts as nothing
+        # unknown labels are sorted last, and count as neither
         known = presence >= 0
         logits = logits.where(known, logits.min(dim=0).values)
         order = logits.where(known, -torch.inf).argsort(dim=0, descending=True)
         ordered, known = logits.gather(0, order), known.gather(0, order)
         hits = presence.clamp(min=0).gather(0, order).cumsum(dim=0)
         positives = presence.clamp(min=0).sum(dim=0)
-        taken = known.cumsum(dim=0)
-        best = (2 * hits / (taken + positives)).argmax(dim=0, keepdim=True)
+        predicted = known.cumsum(dim=0)
+        best = (2 * hits / (predicted + positives)).argmax(dim=0, keepdim=True)
         below = (best + 1).clamp(max=len(logits) - 1)
-        # the cut lies halfway between the last class taken and the first left out
+        # halfway between the lowest logit above the cut and the highest below it
         cut = (ordered.gather(0, best) + ordered.gather(0, below)).squeeze(0) / 2
-        learnt = (positives > 0) & (positives < known.sum(dim=0))
+        learned = (positives > 0) & (positives < known.sum(dim=0))
         wanted = torch.logit(torch.tensor(self.threshold, device=logits.device))
-        return torch.where(learnt, wanted - cut, torch.zeros_like(cut))
+        return torch.where(learned, wanted - cut, torch.zeros_like(cut))

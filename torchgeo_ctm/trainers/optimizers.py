@@ -1,4 +1,4 @@
-"""Optimisers by name, and the cosine schedule with warm-up."""
+"""Optimizers by name, and the cosine schedule with warm-up."""
 
 import math
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..errors import SettingError, nearest
+from ..errors import SettingError, did_you_mean
 
 NAMES = ('adamw', 'adam', 'sgd')
 
 
 def build_optimizer(name: str, groups: list[dict[str, Any]]) -> Optimizer:
-    """Return the optimiser of that name over parameter groups.
+    """Return an optimizer over parameter groups.
 
     Args:
         name: 'adamw', 'adam' or 'sgd' (Nesterov momentum 0.9).
@@ -29,18 +29,21 @@ def build_optimizer(name: str, groups: list[dict[str, Any]]) -> Optimizer:
         case 'sgd':
             return SGD(groups, momentum=0.9, nesterov=True)
     raise SettingError(
-        f'optimizer={name!r} is unknown; needed: one of {", ".join(NAMES)}'
-        + nearest(name, NAMES)
+        f'Unknown optimizer {name!r}, expected one of: {", ".join(NAMES)}.'
+        + did_you_mean(name, NAMES)
     )
 
 
 def cosine_schedule(optimizer: Optimizer, steps: int, warmup: float) -> LambdaLR:
-    """Let learning rates rise over the warm-up, then fall along a cosine to 0.
+    """Return a schedule with a linear warm-up and a cosine down to 0.
+
+    The cosine spans the whole training, the warm-up included, so that torch's
+    ``SequentialLR`` of ``LinearLR`` and ``CosineAnnealingLR`` has other values.
 
     Args:
-        optimizer: The optimiser.
-        steps: Length of the run in optimiser steps.
-        warmup: Share of the run, 0…1, over which rates rise.
+        optimizer: The optimizer.
+        steps: Length of training in optimizer steps.
+        warmup: Fraction of training, 0 to 1, during which the learning rate rises.
     """
     total = max(1, steps)
     rising = max(1, round(total * warmup))

@@ -1,25 +1,30 @@
-"""Options of the task: what they may be, alone and beside each other."""
+"""Options of the task: groups, their former names, and what goes together."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, TypedDict
 
-from ..errors import SettingError
-from ..losses import check_pooling_warmup
-from ..maps.refine import check_refinement
-from .self_training import check_self_training
+from ..errors import OptionWarning, SettingError, did_you_mean
+from ..losses import DiversityForm, PatchPooling, check_pooling_warmup
+from ..maps.class_maps import MapRule, MapSource
+from ..maps.decoder import MapOptions, check_map_options
+from ..maps.refine import Refinement, RefinementOptions
+from ..options import options_from
+from .self_training import SelfTrainingOptions, check_self_training
 
 
 class PruningOptions(TypedDict, total=False):
-    """What a configuration may say about pruning (METHOD, section 3).
+    """Options of pruning attention heads (METHOD, section 3).
 
     Attributes:
-        penalty: λ of the paper, the price of an open gate; 0.01 if not given.
-        lr: Learning rate of the gates, which at the network's own barely move; the
-            network's if not given.
-        start_epoch: Gates stay open before it; 0 if not given.
-        settle_epoch: From it on, which heads are closed is decided, and the network
-            learns to do without them; never if not given.
-        remove_at_predict: Take closed heads out before predicting; yes if not given.
+        penalty: λ of the paper, the price of an open gate. Default: 0.01.
+        lr: Learning rate of the gates, which barely move at the network's own. Default:
+            the network's.
+        start_epoch: Gates stay open before this epoch. Default: 0.
+        settle_epoch: From this epoch on the closed heads are fixed, and the network
+            learns to do without them. Default: never.
+        remove_at_predict: Remove closed heads before predicting. Default: true.
     """
 
     penalty: float
@@ -29,82 +34,280 @@ class PruningOptions(TypedDict, total=False):
     remove_at_predict: bool
 
 
-def check_options(hparams: Mapping[str, Any]) -> None:
-    """Refuse options of a task that are out of range, or do not go together.
+@dataclass(frozen=True)
+class LabelOptions:
+    """How image-level labels are derived from masks, and weighted.
+
+    Attributes:
+        min_share: Share of a chip, 0 to 1, above which a class is present if the label
+            is derived from a mask.
+        values: Value of each class in the masks of the data set. Every other value is
+            ignored, as nodata is. Null: 0 to C-1, and 255 is ignored.
+        weights: Weight of each class in the losses. Null: 1.
+    """
+
+    min_share: float = 0.1
+    values: Sequence[int] | None = None
+    weights: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """The patch head, and how it learns from image-level labels.
+
+    Attributes:
+        loss_weight: Weight of the patch head's loss. 0 removes the head.
+        pooling: How patch logits become image logits, see
+            :func:`~torchgeo_ctm.losses.pool_patch_logits`.
+        pooling_warmup: Fraction of training, 0 to 1, during which pooling by 'share'
+            narrows from all patches to the share ``labels.min_share``.
+        self_training: From half of training on, the patch head also learns from its own
+            refined maps of the classes in the labels. {} for the defaults, see
+            :class:`~torchgeo_ctm.trainers.self_training.SelfTrainingOptions`. Where a
+            label is unknown, the predicted probability replaces it.
+    """
+
+    loss_weight: float = 1.0
+    pooling: PatchPooling = 'logsumexp'
+    pooling_warmup: float = 0.0
+    self_training: SelfTrainingOptions | None = None
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Losses on attention: distinct class tokens, and pruned heads.
+
+    Attributes:
+        diversity_weight: Weight of the loss that keeps class tokens apart.
+        diversity_form: 'present', or the paper's 'reference'.
+        pruning: Prune attention heads. Null: keep all of them.
+    """
+
+    diversity_weight: float = 0.0
+    diversity_form: DiversityForm = 'present'
+    pruning: PruningOptions | None = None
+
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """Optimizer, schedule and what else concerns the training loop.
+
+    Attributes:
+        optimizer: 'adamw', 'adam' or 'sgd' (Nesterov momentum 0.9).
+        weight_decay: Weight decay. Tokens, positions, norms and biases never decay.
+        layer_decay: Factor, 0 to 1, between the learning rate of a layer and that of
+            the layer above it, for pre-trained weights. Null: one learning rate.
+        schedule: 'plateau' (TorchGeo's), or 'cosine' over the whole training.
+        warmup: Fraction of training, 0 to 1, during which the learning rate of 'cosine'
+            rises.
+        grad_checkpointing: Recompute blocks in the backward pass to save memory.
+        compile_blocks: Compile every block with torch.compile.
+        mask_seed: Seed of the masking's random generator.
+    """
+
+    optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    schedule: Literal['plateau', 'cosine'] = 'plateau'
+    warmup: float = 0.1
+    grad_checkpointing: bool = False
+    compile_blocks: bool = False
+    mask_seed: int = 0
+
+
+class FormerOptions(TypedDict, total=False):
+    """Arguments of the task in version 0.1, which now belong to a group."""
+
+    class_values: Sequence[int] | None
+    patch_loss_weight: float
+    patch_pooling: PatchPooling
+    patch_pooling_warmup: float
+    class_weights: Sequence[float] | None
+    diversity_weight: float
+    diversity_form: DiversityForm
+    pruning: PruningOptions | None
+    label_min_share: float
+    map_source: MapSource
+    map_rule: MapRule
+    map_labels: Literal['predicted', 'true']
+    threshold: float
+    presence: Literal['threshold', 'probability']
+    refinement: Refinement | None
+    refinement_options: RefinementOptions | None
+    self_training: SelfTrainingOptions | None
+    ensemble: Literal['dihedral'] | None
+    calibration: Literal['odds', 'validation'] | None
+    optimizer: Literal['adamw', 'adam', 'sgd']
+    weight_decay: float
+    layer_decay: float | None
+    schedule: Literal['plateau', 'cosine']
+    warmup: float
+    grad_checkpointing: bool
+    compile_blocks: bool
+    mask_seed: int
+
+
+#: Dataclass of each group.
+GROUPS: dict[str, type[Any]] = {
+    'labels': LabelOptions,
+    'maps': MapOptions,
+    'patches': PatchOptions,
+    'attention': AttentionOptions,
+    'optimization': OptimizationOptions,
+}
+#: Group and name of each former option: those that kept their name, and the others.
+MOVED: dict[str, tuple[str, str]] = {
+    name: (group, name)
+    for group, kind in GROUPS.items()
+    for name in kind.__annotations__
+    if name in FormerOptions.__annotations__
+} | {
+    'class_values': ('labels', 'values'),
+    'class_weights': ('labels', 'weights'),
+    'label_min_share': ('labels', 'min_share'),
+    'patch_loss_weight': ('patches', 'loss_weight'),
+    'patch_pooling': ('patches', 'pooling'),
+    'patch_pooling_warmup': ('patches', 'pooling_warmup'),
+    'map_source': ('maps', 'source'),
+    'map_rule': ('maps', 'rule'),
+    'map_labels': ('maps', 'labels'),
+}
+
+
+class TaskOptions(NamedTuple):
+    """The groups of a task."""
+
+    labels: LabelOptions
+    maps: MapOptions
+    patches: PatchOptions
+    attention: AttentionOptions
+    optimization: OptimizationOptions
+
+    def mappings(self) -> dict[str, Any]:
+        """Return the groups as mappings of plain values, as checkpoints hold them."""
+        return {name: asdict(group) for name, group in self._asdict().items()}
+
+
+def regrouped(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with the options of version 0.1 moved into their groups."""
+    kept = {key: value for key, value in hparams.items() if key not in MOVED}
+    for former, value in hparams.items():
+        if former in MOVED:
+            group, name = MOVED[former]
+            given = kept.get(group) or {}
+            known = dict(given) if isinstance(given, Mapping) else asdict(given)
+            kept[group] = known | {name: value}
+    return kept
+
+
+def task_options(groups: Mapping[str, Any], former: Mapping[str, Any]) -> TaskOptions:
+    """Return the groups of a task.
+
+    Args:
+        groups: Each group by name, as dataclass, mapping or None.
+        former: Options of version 0.1. They replace those in the groups.
 
     Raises:
-        SettingError: If there is one.
+        SettingError: If an option is unknown, or is not one of its choices.
+        TypeError: If a former option never existed.
     """
-    _check_masks(hparams)
-    check_pooling_warmup(hparams['patch_pooling_warmup'], hparams['patch_pooling'])
-    _check_self_training(hparams)
-    values, count = hparams['class_values'], hparams['num_classes']
-    if values is not None and not len(values) == len(set(values)) == count:
+    for name in former:
+        if name not in MOVED:
+            raise TypeError(
+                f'ClassTokenMaskingTask got an unexpected argument {name!r}.'
+                + did_you_mean(name, (*GROUPS, *MOVED))
+            )
+    if former:
+        places = ', '.join(
+            f'{name} is now {".".join(MOVED[name])}' for name in sorted(former)
+        )
+        warnings.warn(
+            f'Options of ClassTokenMaskingTask have moved: {places}. The former names '
+            'still work.',
+            OptionWarning,
+            stacklevel=3,
+        )
+    given = regrouped(dict(groups) | dict(former))
+    return TaskOptions(
+        *(options_from(kind, given[name], name) for name, kind in GROUPS.items())
+    )
+
+
+def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
+    """Check that the options of a task are in range and go together.
+
+    Args:
+        options: The options.
+        task: 'multilabel' or 'multiclass'.
+        num_classes: Number of classes.
+
+    Raises:
+        SettingError: If they do not.
+    """
+    labels, maps, patches = options.labels, options.maps, options.patches
+    check_map_options(maps)
+    if patches.loss_weight == 0 and maps.source != 'attention':
         raise SettingError(
-            f'class_values={list(values)} are not {count} different values, one for '
-            f'each of num_classes={count}'
+            f'maps.source={maps.source!r} requires the patch head, which '
+            "patches.loss_weight=0 removes. Use maps.source='attention'."
+        )
+    check_pooling_warmup(patches.pooling_warmup, patches.pooling)
+    _check_self_training(patches, task)
+    values = labels.values
+    if values is not None and not len(values) == len(set(values)) == num_classes:
+        raise SettingError(
+            f'labels.values must be {num_classes} different values, one per class, got '
+            f'{list(values)}.'
+        )
+    if labels.weights is not None and len(labels.weights) != num_classes:
+        raise SettingError(
+            f'labels.weights must have num_classes={num_classes} entries, got '
+            f'{len(labels.weights)}.'
         )
 
 
-def _check_masks(hparams: Mapping[str, Any]) -> None:
-    """Refuse options of how maps become masks."""
-    if not 0 < hparams['threshold'] < 1:
-        raise SettingError(f'threshold={hparams["threshold"]} is not in (0, 1)')
-    if hparams['presence'] == 'probability' and hparams['map_rule'] == 'paint':
-        raise SettingError(
-            "presence='probability' is for map_rule='argmax'; nearest with 'paint': "
-            "presence='threshold'"
-        )
-    if hparams['patch_loss_weight'] == 0 and hparams['map_source'] != 'attention':
-        raise SettingError(
-            f'map_source={hparams["map_source"]!r} needs the patch head that '
-            "patch_loss_weight=0 removes; nearest: map_source='attention'"
-        )
-    check_refinement(hparams['refinement'], hparams['refinement_options'])
-    if hparams['refinement'] is not None and hparams['map_rule'] != 'argmax':
-        raise SettingError(
-            f'refinement={hparams["refinement"]!r} refines scores, which rule '
-            f"{hparams['map_rule']!r} does not use; nearest: map_rule='argmax'"
-        )
-
-
-def _check_self_training(hparams: Mapping[str, Any]) -> None:
-    """Refuse self-training that has nothing to teach, or options it lacks."""
-    check_self_training(hparams['self_training'])
-    if hparams['self_training'] is None:
+def _check_self_training(patches: PatchOptions, task: str) -> None:
+    """Check that self-training has a patch head to teach, and valid options."""
+    check_self_training(patches.self_training)
+    if patches.self_training is None:
         return
-    if hparams['patch_loss_weight'] == 0:
+    if patches.loss_weight == 0:
         raise SettingError(
-            'self_training teaches the patch head that patch_loss_weight=0 removes; '
-            'nearest: patch_loss_weight=1'
+            'patches.self_training teaches the patch head, which patches.loss_weight=0 '
+            'removes. Set patches.loss_weight=1.'
         )
-    if hparams['task'] == 'multiclass':
+    if task == 'multiclass':
         raise SettingError(
-            "self_training with task='multiclass' would teach one class to every "
-            'patch; nearest: self_training=None'
+            "patches.self_training requires task='multilabel': with 'multiclass' it "
+            'would teach one class to every patch.'
         )
 
 
 def class_list(
-    hparams: Mapping[str, Any], name: str, default: Callable[[int], str]
+    given: Sequence[str] | None, name: str, count: int, default: Callable[[int], str]
 ) -> list[str]:
     """Return an option that has one string per class, or defaults by index.
 
+    Args:
+        given: The option.
+        name: Name of the option, for errors.
+        count: Number of classes.
+        default: Returns the default of a class index.
+
     Raises:
-        SettingError: If there are more or fewer.
+        SettingError: If the number of strings is not the number of classes.
     """
-    count, given = hparams['num_classes'], hparams[name]
     if given is None:
         return [default(index) for index in range(count)]
     if len(given) != count:
         raise SettingError(
-            f'{name} has {len(given)} entries, num_classes={count} needs {count}'
+            f'{name} must have num_classes={count} entries, got {len(given)}.'
         )
     return [str(entry) for entry in given]
 
 
 def tab20(index: int) -> str:
-    """Return a colour of matplotlib's tab20 as ``#rrggbb``."""
+    """Return a color of matplotlib's tab20 as ``#rrggbb``."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -122,11 +325,13 @@ def mask_schedule(rate: float | Sequence[Sequence[float]]) -> list[tuple[int, fl
     epochs = [epoch for epoch, _ in pairs]
     if not pairs or epochs != sorted(set(epochs)) or epochs[0] < 0:
         raise SettingError(
-            f'mask_rate={rate} is not a list of (epoch, rate) with ascending epochs'
+            f'mask_rate must be a list of (epoch, rate) with ascending epochs, got '
+            f'mask_rate={rate}.'
         )
     for _, value in pairs:
         if not 0 <= value < 1:
             raise SettingError(
-                f'mask_rate={value} is not in [0, 1); the paper uses 0.5'
+                f'mask_rate must be at least 0 and below 1, got mask_rate={value}. The '
+                'paper uses 0.5.'
             )
     return pairs

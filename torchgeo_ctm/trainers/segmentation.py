@@ -1,36 +1,36 @@
-"""A segmentation network that was trained on pseudo-masks, as scenes need it."""
+"""A segmentation network that was trained on pseudo-masks, as a predictor of scenes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-import torch
-import torch.nn.functional as F
+import lightning.pytorch as pl
 from torch import Tensor, nn
 from torchgeo.trainers import SemanticSegmentationTask
 
 from ..errors import SettingError
-from ..grids import IGNORED
-from ..labels import presence_from_mask
-from ..maps.class_maps import dihedral, posterior, resize
+from ..maps.class_maps import posterior, resize
+from ..maps.decoder import MapDecoder, MapOptions
 from ..scaling import build_scaling, resolve_bands
-from .side_by_side import SideBySide
+from .presence import class_mask, presence_of
 
-#: What a checkpoint has to hold beside weights and hyperparameters, in one entry:
-#: :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule` puts it there.
+#: Keys of the checkpoint entry in which
+#: :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule` describes its data.
 FACTS = frozenset({'class_names', 'class_colors', 'bands', 'scaling', 'img_size'})
+#: Share of a mask above which a class is present.
+MIN_SHARE = 0.1
 
 
 class SegmentationNetwork(nn.Module):
-    """The network of a segmentation task, under the names that windows go by."""
+    """The network of a segmentation task, with the attributes that scenes need."""
 
-    #: Windows are multiples of it: encoders halve the size five times.
+    #: Window sides are multiples of it, because encoders halve the size five times.
     patch_size = 32
 
     def __init__(self, network: nn.Module) -> None:
         """Wrap a network.
 
         Args:
-            network: From images (B, bands, H, W) to logits (B, C, H, W).
+            network: Maps images (B, bands, H, W) to logits (B, C, H, W).
         """
         super().__init__()
         self.network = network
@@ -41,21 +41,21 @@ class SegmentationNetwork(nn.Module):
         return logits
 
 
-class SegmentationPredictor(SideBySide):
-    """A trained TorchGeo ``SemanticSegmentationTask``, predicting as ours does.
+class SegmentationPredictor(pl.LightningModule):
+    """A trained TorchGeo ``SemanticSegmentationTask`` that predicts as our task does.
 
-    Takes images in their own numbers, for it scales them as its training data were, and
+    It takes images in their own numbers, scales them like its training data, and
     returns what :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask` returns. Scores
-    are the softmax of every pixel: no label of the image and no threshold is involved.
+    are the softmax of every pixel, without image labels and presence threshold.
     """
 
-    #: Scores are of pixels, not of patches.
+    #: Scores are per pixel, not per patch.
     refines = True
 
     def __init__(
         self, task: SemanticSegmentationTask, facts: Mapping[str, Any]
     ) -> None:
-        """Take the network of a task.
+        """Create a predictor from a trained task.
 
         Args:
             task: The task, ``task='multiclass'``.
@@ -69,26 +69,19 @@ class SegmentationPredictor(SideBySide):
         count = task.hparams['num_classes']
         if task.hparams['task'] != 'multiclass' or len(facts['class_names']) != count:
             raise SettingError(
-                f'{len(facts["class_names"])} classes for num_classes={count}, task='
-                f'{task.hparams["task"]!r}'
+                f"Expected task='multiclass' with {len(facts['class_names'])} classes, "
+                f'got task={task.hparams["task"]!r} with num_classes={count}.'
             )
         self.class_names = [str(name) for name in facts['class_names']]
         self.class_colors = [str(color) for color in facts['class_colors']]
         self.bands = resolve_bands(facts['bands'], task.hparams['in_channels'])
         self.scaling = build_scaling(self.bands, facts['scaling'])
         self.model = SegmentationNetwork(task.model)
-        self.hparams.update(
-            img_size=facts['img_size'],
-            scaling=facts['scaling'],
-            map_source=f'{task.hparams["model"]} {task.hparams["backbone"]}',
-            map_rule='argmax',
-            map_labels='predicted',
-            label_min_share=0.1,
-            threshold=0.0,
-            presence='threshold',
-            ensemble=None,
-            refinement=None,
-            refinement_options=None,
+        self.network_name = f'{task.hparams["model"]} {task.hparams["backbone"]}'
+        # softmax is above 0, so that no window counts as one without a class
+        self.decoder = MapDecoder(MapOptions(threshold=0.0))
+        self.save_hyperparameters(
+            {'img_size': facts['img_size'], 'scaling': facts['scaling']}
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,28 +90,54 @@ class SegmentationPredictor(SideBySide):
         return logits
 
     def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what a scene is decided from.
+        """Return the prediction of a batch.
 
         Returns:
             ``scores`` and ``maps``: the share of each class (B, C, H, W); ``probs``:
             its mean over the image (B, C).
         """
-        scores = self._shares(batch['image'])
-        if self.hparams['map_labels'] == 'true':
+        scores = self.decoder.average(
+            batch['image'], lambda image: {'scores': self(image).float().softmax(dim=1)}
+        )['scores']
+        if self.decoder.options.labels == 'true':
             scores = posterior(scores, self.presence(batch) > 0)
         probs = scores.mean(dim=(-2, -1))
         return {'scores': scores, 'maps': scores, 'probs': probs}
 
-    def _shares(self, image: Tensor) -> Tensor:
-        """Return softmax (B, C, H, W), averaged over flips and turns if asked for."""
-        if self.hparams['ensemble'] is None:
-            shares: Tensor = self(image).float().softmax(dim=1)
-            return shares
-        turned = [
-            dihedral(self(dihedral(image, number)).float().softmax(dim=1), number, True)
-            for number in range(8)
-        ]
-        return torch.stack(turned).mean(dim=0)
+    def predict_step(
+        self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Return what :meth:`predict_images` returns."""
+        return self.predict_images(batch)
+
+    def with_options(self, **changes: Any) -> Self:
+        """Change how scores are made; return the predictor.
+
+        Args:
+            **changes: ``ensemble`` and ``labels`` of
+                :class:`~torchgeo_ctm.maps.decoder.MapOptions`.
+
+        Raises:
+            SettingError: If an option is unknown, or applies to class tokens only.
+        """
+        for name in changes:
+            if name not in ('ensemble', 'labels'):
+                raise SettingError(
+                    f'Option {name!r} applies to class-token checkpoints only, and this '
+                    'is a segmentation network.'
+                )
+        self.decoder = self.decoder.with_options(**changes)
+        return self
+
+    def provenance(self) -> dict[str, str]:
+        """Return the tags with which products say how they were made."""
+        scaling = (self.hparams['scaling'] or {}).items()
+        return {
+            'BANDS': ','.join(self.bands),
+            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            **self.decoder.tags(),
+            'MAP_SOURCE': self.network_name,
+        }
 
     def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the image-level labels (B, C) of a batch, 1 where present.
@@ -126,21 +145,11 @@ class SegmentationPredictor(SideBySide):
         Raises:
             SettingError: If the batch has neither ``label`` nor ``mask``.
         """
-        count = len(self.class_names)
-        if 'label' in batch:
-            label = batch['label']
-            return F.one_hot(label, count) if label.ndim == 1 else label
-        if 'mask' in batch:
-            share: float = self.hparams['label_min_share']
-            mask = self.reference_mask(batch['mask'])
-            return presence_from_mask(mask, count, share, IGNORED)
-        raise SettingError(
-            f"batch has {sorted(batch)}; needed: 'label', or 'mask' to derive it from"
-        )
+        return presence_of(batch, len(self.class_names), MIN_SHARE)
 
     def reference_mask(self, mask: Tensor) -> Tensor:
         """Return a batch's ``mask``, (B, H, W) or (B, 1, H, W), as (B, H, W) int64."""
-        return mask.squeeze(1).long() if mask.ndim == 4 else mask.long()
+        return class_mask(mask)
 
     def pseudo_masks(
         self,
@@ -149,11 +158,11 @@ class SegmentationPredictor(SideBySide):
         size: tuple[int, int],
         batch: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Decide the class of every pixel.
+        """Return the class of every pixel.
 
         Args:
             maps: Shares (B, C, h, w).
-            probs: Unused: what is absent has no share.
+            probs: Unused: an absent class has no share.
             size: Height and width in pixels.
             batch: Unused.
 

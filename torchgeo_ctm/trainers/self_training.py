@@ -1,4 +1,4 @@
-"""Patches learn from what refinement makes of their own maps."""
+"""Self-training: the patch head learns from its own refined maps."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -8,19 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..maps.class_maps import posterior, present_classes
-from ..maps.refine import check_options, soft_assignment
+from ..maps.refine import check_numbers, soft_assignment
 
-#: Share of a run over which the weight rises, so that the loss does not jump.
+#: Fraction of training over which the weight rises, so that the loss does not jump.
 RISE = 0.1
 
 
 class SelfTrainingOptions(TypedDict, total=False):
-    """What a configuration may say about self-training.
+    """Options of self-training.
 
     Attributes:
-        weight: Weight of its loss; 24 if not given.
-        start: Share of the run, 0…1, after which it begins: maps must be good by then;
-            0.5 if not given.
+        weight: Weight of its loss. Default: 24.
+        start: Fraction of training, 0 to 1, after which it begins. Maps must be good by
+            then. Default: 0.5.
     """
 
     weight: float
@@ -31,16 +31,16 @@ DEFAULTS = SelfTrainingOptions(weight=24.0, start=0.5)
 
 
 def check_self_training(options: Mapping[str, Any] | None) -> None:
-    """Refuse options that do not exist or lie outside their range.
+    """Check the names and ranges of options.
 
     Raises:
-        SettingError: If one does.
+        SettingError: If an option is unknown or outside its range.
     """
-    check_options('self_training', options, DEFAULTS, share='start')
+    check_numbers('self_training', options, DEFAULTS, share='start')
 
 
 def self_training_weight(options: Mapping[str, Any] | None, progress: float) -> float:
-    """Return the weight of the loss after a share *progress*, 0…1, of the run."""
+    """Return the weight of the loss after a fraction *progress*, 0 to 1, of training."""
     if options is None:
         return 0.0
     given: Mapping[str, Any] = {**DEFAULTS, **options}
@@ -55,23 +55,23 @@ def patch_targets(
     valid: Tensor | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Return how much of each patch is of each class, as refinement sees it.
+    """Return the share of each class in each patch, from refined maps.
 
-    The maps are those of the classes that the image-level label names; the bands of
-    each image move them to pixels, and patches count their pixels.
+    The maps of the classes in the image-level label are refined to pixels by the bands
+    of each image. Each patch then averages its pixels.
 
     Args:
         patch_logits: Patch logits (B, C, h, w).
-        presence: Probability of each class, 1 or 0 where it is known, (B, C).
+        presence: Label or probability of each class (B, C).
         image: Images (B, bands, H, W), in any units.
-        valid: Pixels that hold data (B, H, W) bool; None: all.
-        options: Of :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
+        valid: Valid pixels (B, H, W) bool; None: all.
+        options: Options of :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
 
     Returns:
         Shares (B, C, h, w), float32, that sum to 1 over the classes, without gradient.
     """
     size = (patch_logits.shape[-2], patch_logits.shape[-1])
-    # moments of pixels need more digits than half precision has
+    # half precision has too few digits for moments of pixels
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         maps = patch_logits.float().sigmoid()
         scores = posterior(maps, present_classes(presence))

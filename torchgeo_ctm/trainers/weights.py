@@ -1,4 +1,4 @@
-"""Weights from files and from TorchGeo: opened safely, put where they belong."""
+"""Initial weights, from files and from TorchGeo, loaded without running code."""
 
 import pickle
 import zipfile
@@ -11,45 +11,46 @@ from torch import Tensor
 from torchgeo.models import ViTBase16_Weights, ViTSmall16_Weights, get_weight
 from torchvision.models._api import WeightsEnum
 
-from ..errors import CheckpointError, SettingError, nearest
+from ..errors import CheckpointError, SettingError, did_you_mean
 from ..models import ClassTokenViT
 from ..models.pretrained import load_pretrained
 
-#: Key by which a checkpoint is known to be ours; its value holds the version.
+#: Key that marks checkpoints of this package. Its value holds the version.
 CHECKPOINT_KEY = 'torchgeo_ctm'
 
 
 def load_file(path: str | Path) -> Any:
-    """Load what a file of torch holds, with ``weights_only=True``.
+    """Load a file of ``torch.save`` with ``weights_only=True``.
 
     Args:
-        path: Any file that ``torch.save`` wrote.
+        path: The file.
 
     Raises:
         CheckpointError: If the file is missing, damaged or unsafe.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f'{path} is not a file; needed: a checkpoint (.ckpt)')
+        raise CheckpointError(f'{path} is not a file, expected a checkpoint (.ckpt).')
     if not zipfile.is_zipfile(path):
-        # torch writes zip archives; what is none was cut short, or never was a file
-        # of torch, and its legacy reader must not see it
-        raise CheckpointError(f'{path} is not a checkpoint, or is cut short')
+        # torch writes zip archives, and its legacy reader must not see other files
+        raise CheckpointError(f'{path} is not a checkpoint, or is cut short.')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f'{path} holds pickled Python objects and is refused: opening it could run '
-            'code; needed: a checkpoint that opens with weights_only=True'
+            f'{path} contains pickled Python objects, which could run code. Expected a '
+            'checkpoint that torch.load opens with weights_only=True.'
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f'{path} is not a checkpoint, or is cut short') from error
+        raise CheckpointError(
+            f'{path} is not a checkpoint, or is cut short.'
+        ) from error
 
 
 def load_weights(
     model: ClassTokenViT, weights: WeightsEnum | str, bands: Sequence[str]
 ) -> list[str]:
-    """Give a network its starting weights.
+    """Load initial weights into a network.
 
     Args:
         model: The network, with its initial values.
@@ -77,7 +78,7 @@ def load_weights(
             names = [str(w) for kind in KINDS for w in kind]
             raise SettingError(
                 f'weights={weights!r} is neither a file nor the name of a TorchGeo '
-                f'weight' + nearest(str(weights), names)
+                f'weight.{did_you_mean(str(weights), names)}'
             ) from error
     state = weights.get_state_dict(progress=True)
     return load_pretrained(model, state, bands, weights.meta.get('bands'))

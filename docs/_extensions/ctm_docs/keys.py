@@ -1,5 +1,6 @@
 """Keys of a configuration, from signatures and docstrings."""
 
+import dataclasses
 import inspect
 import re
 import types
@@ -89,17 +90,22 @@ def keys_of_function(function: Callable[..., Any], names: Sequence[str]) -> list
 def keys_of_options(
     options: type, explained: Mapping[str, Key] | None = None
 ) -> list[Key]:
-    """Return the keys of a ``TypedDict``.
+    """Return the keys of a ``TypedDict``, or of a dataclass of options.
 
     Args:
         options: The class; its docstring says what the keys are.
         explained: Keys whose description and default hold where it does not.
     """
     described = _descriptions(options)
+    given = (
+        {field.name: value_text(field.default) for field in dataclasses.fields(options)}
+        if dataclasses.is_dataclass(options)
+        else {}
+    )
     keys = []
     for name, hint in typing.get_type_hints(options).items():
         other = (explained or {}).get(name)
-        default = other.default if other else '(left out)'
+        default = other.default if other else given.get(name, '(left out)')
         text = described.get(name) or (other.description if other else '')
         keys.append(Key(name, type_text(hint), default, text))
     return keys
@@ -156,13 +162,17 @@ def value_text(value: Any) -> str:
     """Return a value in one line of YAML."""
     if isinstance(value, tuple):
         value = list(value)
+    if dataclasses.is_dataclass(value):
+        # its keys have a section of their own
+        value = {}
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip()
     return re.sub(r'\n\.\.\.$', '', text)
 
 
 def type_text(hint: Any) -> str:
     """Return a type in words, for readers of YAML who know no Python."""
-    if typing.is_typeddict(hint) or hint in (dict, Mapping):
+    group = typing.is_typeddict(hint) or dataclasses.is_dataclass(hint)
+    if group or hint in (dict, Mapping):
         return 'mapping'
     if hint in WORDS:
         return WORDS[hint]

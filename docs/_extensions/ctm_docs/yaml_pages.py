@@ -7,7 +7,7 @@ from torchgeo_ctm import datamodules, labels, scaling, trainers
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.maps import refine
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.trainers.options import PruningOptions
+from torchgeo_ctm.trainers.options import GROUPS, PruningOptions
 from torchgeo_ctm.trainers.self_training import SelfTrainingOptions
 
 from .files import title
@@ -95,11 +95,15 @@ def sections_of(cls: type) -> dict[str, tuple[str, list[Key]]]:
 
 
 def _options_of_the_task() -> dict[str, tuple[str, list[Key]]]:
-    """Return the keys below ``scaling``, ``pruning`` and the like."""
+    """Return the keys below ``scaling``, ``maps`` and the like."""
     scales = _by_name(keys_of(scaling.BandScaling))
     refines = list(refine.RefinementOptions.__annotations__)
     refined = _by_name(keys_of_function(refine.soft_assignment, refines))
-    return {
+    groups = {
+        f'init_args.{name}': (kind.__name__, keys_of_options(kind))
+        for name, kind in GROUPS.items()
+    }
+    return groups | {
         name: (owner.__name__, keys)
         for name, owner, keys in (
             (
@@ -117,14 +121,18 @@ def _options_of_the_task() -> dict[str, tuple[str, list[Key]]]:
                 scaling.BandOptions,
                 keys_of_options(scaling.BandOptions),
             ),
-            ('init_args.pruning', PruningOptions, keys_of_options(PruningOptions)),
             (
-                'init_args.self_training',
+                'init_args.attention.pruning',
+                PruningOptions,
+                keys_of_options(PruningOptions),
+            ),
+            (
+                'init_args.patches.self_training',
                 SelfTrainingOptions,
                 keys_of_options(SelfTrainingOptions),
             ),
             (
-                'init_args.refinement_options',
+                'init_args.maps.refinement_options',
                 refine.RefinementOptions,
                 keys_of_options(refine.RefinementOptions, refined),
             ),

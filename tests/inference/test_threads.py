@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny_task
-from torchgeo_ctm.trainers.side_by_side import Lanes
+from torchgeo_ctm.inference.threads import (
+    ImageThreads,
+    ThreadedPrediction,
+    threaded_prediction,
+)
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3, 4])
@@ -21,8 +25,8 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.fixture
-def lanes(threads: int) -> Iterator[Lanes]:
-    made = Lanes()
+def lanes(threads: int) -> Iterator[ImageThreads]:
+    made = ImageThreads()
     yield made
     made.close()
 
@@ -33,7 +37,7 @@ def doubled(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize('count', [1, 2, 5, 8])
 @torch.inference_mode()
-def test_images_keep_their_order(lanes: Lanes, count: int) -> None:
+def test_images_keep_their_order(lanes: ImageThreads, count: int) -> None:
     image = torch.randn(count, 3, 4, 4)
     found = lanes.submit(doubled, {'image': image, 'more': 1.0, 'crs': None})
     assert torch.equal(found['twice'], 2 * image + 1)
@@ -41,13 +45,13 @@ def test_images_keep_their_order(lanes: Lanes, count: int) -> None:
 
 
 @torch.inference_mode()
-def test_what_is_of_an_image_stays_with_it(lanes: Lanes) -> None:
+def test_what_is_of_an_image_stays_with_it(lanes: ImageThreads) -> None:
     image, more = torch.randn(6, 3, 4, 4), torch.arange(6.0).view(6, 1, 1, 1)
     found = lanes.submit(doubled, {'image': image, 'more': more})
     assert torch.equal(found['twice'], 2 * image + more)
 
 
-def test_modes_hold_in_every_thread(lanes: Lanes, threads: int) -> None:
+def test_modes_hold_in_every_thread(lanes: ImageThreads, threads: int) -> None:
     weight = torch.randn(3, 3, requires_grad=True)
     kinds = []
 
@@ -71,7 +75,7 @@ def test_modes_hold_in_every_thread(lanes: Lanes, threads: int) -> None:
 
 @torch.inference_mode()
 def test_every_thread_has_images_and_no_more_threads_run(
-    lanes: Lanes, threads: int
+    lanes: ImageThreads, threads: int
 ) -> None:
     used = []
 
@@ -85,7 +89,7 @@ def test_every_thread_has_images_and_no_more_threads_run(
 
 
 @torch.inference_mode()
-def test_a_failure_is_told_when_results_are_looked_at(lanes: Lanes) -> None:
+def test_a_failure_is_told_when_results_are_looked_at(lanes: ImageThreads) -> None:
     def fail(batch: Mapping[str, Any]) -> dict[str, Tensor]:
         if batch['image'].sum() > 0:
             raise ValueError('an image that cannot be')
@@ -97,7 +101,9 @@ def test_a_failure_is_told_when_results_are_looked_at(lanes: Lanes) -> None:
 
 
 @torch.inference_mode()
-def test_a_batch_is_begun_before_the_one_before_it_is_looked_at(lanes: Lanes) -> None:
+def test_a_batch_is_begun_before_the_one_before_it_is_looked_at(
+    lanes: ImageThreads,
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -117,7 +123,7 @@ def test_a_batch_is_begun_before_the_one_before_it_is_looked_at(lanes: Lanes) ->
 
 
 def test_closing_ends_what_nobody_waits_for(threads: int) -> None:
-    made, begun, go_on, calls = Lanes(), threading.Event(), threading.Event(), []
+    made, begun, go_on, calls = ImageThreads(), threading.Event(), threading.Event(), []
 
     def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:
         calls.append(len(batch['image']))
@@ -134,28 +140,27 @@ def test_closing_ends_what_nobody_waits_for(threads: int) -> None:
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize('ahead', [False, True])
 @torch.inference_mode()
-def test_a_task_predicts_the_same(threads: int, ahead: bool) -> None:
+def test_a_task_predicts_the_same(threads: int) -> None:
     task = tiny_task(refinement='soft_assignment').eval()
     image = torch.rand(5, 13, 32, 32) * 3000
     alone = task.predict_step({'image': image}, 0)
     before = set(threading.enumerate())
-    task.on_predict_start()
-    task.predict_ahead = ahead
+    threaded = threaded_prediction(task)
+    assert isinstance(threaded, ThreadedPrediction)
     together = task.predict_step({'image': image}, 0)
     # a thread that is done with its images may take those of another
     running = set(threading.enumerate()) - before
     assert 0 < len(running) <= threads
-    assert isinstance(together, dict) == (not ahead)
+    assert not isinstance(together, dict)
     assert together.keys() == alone.keys()
     for key, value in together.items():
         torch.testing.assert_close(value, alone[key])
-    task.on_predict_end()
+    threaded.close()
     assert not any(thread.is_alive() for thread in running)
+    assert isinstance(task.predict_step({'image': image}, 0), dict)
 
 
 def test_compiled_blocks_are_called_as_they_are() -> None:
     task = tiny_task(compile_blocks=True).eval()
-    task.on_predict_start()
-    assert task._lanes is None
+    assert threaded_prediction(task) is None
