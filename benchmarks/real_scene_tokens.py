@@ -128,29 +128,27 @@ class TaggedWindows(Dataset[dict[str, Tensor]]):
         return {'image': image.contiguous(), 'label': self.tags[number]}
 
 
-def train_task(
+def fit_task(
     arguments: Mapping[str, Any],
-    budget: Budget,
-    ground: Ground,
-    windows: Windows,
+    chips: Dataset[dict[str, Tensor]],
+    batch: int,
     seed: int,
     device: str,
 ) -> ClassTokenMaskingTask:
-    """Train a task on the windows' tags.
+    """Train a task on chips and their image-level labels, once through.
 
     Args:
-        arguments: Of the task, beside COMMON.
-        budget: Steps, windows a step, jitter.
-        ground: The training rows.
-        windows: The labeled windows.
-        seed: Seed of weights, draws and masking.
+        arguments: Of the task.
+        chips: ``image`` and ``label``, in the order of training.
+        batch: Chips a step.
+        seed: Seed of weights and masking.
         device: 'cpu' or 'cuda'.
     """
     quiet_lightning()
     warnings.filterwarnings('ignore', message='.*no `val_dataloader`.*')
     pl.seed_everything(seed, verbose=False)
     task = ClassTokenMaskingTask(
-        **copy.deepcopy({**COMMON, **arguments}),
+        **copy.deepcopy({**arguments}),
         optimization={'schedule': 'cosine', 'mask_seed': seed},
     )
     trainer = pl.Trainer(
@@ -163,8 +161,7 @@ def train_task(
         enable_progress_bar=False,
         limit_val_batches=0,
     )
-    chips = TaggedWindows(ground, windows, budget, seed)
-    trainer.fit(task, DataLoader(chips, batch_size=budget.batch))
+    trainer.fit(task, DataLoader(chips, batch_size=batch))
     return task.eval()
 
 
@@ -183,18 +180,24 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
     arguments, budget = SETTINGS[setting]
     if setting not in run.tasks:
         budget = budget._replace(steps=run.count(budget.steps))
-        run.tasks[setting] = train_task(
-            arguments, budget, run.ground, run.windows, run.seed, run.device
+        if setting.startswith('ours'):
+            mean, std = statistics(run.ground)
+            scaling = {'method': 'standard', 'mean': mean, 'std': std}
+            arguments = arguments | {'scaling': scaling}
+        chips = TaggedWindows(run.ground, run.windows, budget, run.seed)
+        run.tasks[setting] = fit_task(
+            COMMON | arguments, chips, budget.batch, run.seed, run.device
         )
     task: ClassTokenMaskingTask = run.tasks[setting]
     task.decoder = MapDecoder(task.options.maps).with_options(**options)
-    return map_scores(task, ground, run.device)
+    image = torch.from_numpy(ground.bands.astype(np.float32))
+    return map_scores(task, image, run.device)
 
 
 @torch.inference_mode()
 def map_scores(
     task: ClassTokenMaskingTask,
-    ground: Ground,
+    image: Tensor,
     device: str,
     window: int = SIDE,
     stride: int = SIDE // 2,
@@ -205,15 +208,14 @@ def map_scores(
 
     Args:
         task: A trained task.
-        ground: The rows to map.
+        image: Bands (bands, H, W), reflectance x 10,000.
         device: Device to compute on.
         window: Side of a window in pixels.
         stride: Distance between windows in pixels.
     """
     task = task.to(device).eval()
-    image = torch.from_numpy(ground.bands.astype(np.float32))
     plan = WindowPlan(*image.shape[-2:], window, stride)
-    total = torch.zeros(len(CLASSES), *image.shape[-2:])
+    total = torch.zeros(len(task.class_names), *image.shape[-2:])
     for start in range(0, len(plan), BATCH):
         numbers = range(start, min(start + BATCH, len(plan)))
         at = [plan[number] for number in numbers]
