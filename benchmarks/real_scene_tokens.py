@@ -147,10 +147,9 @@ def fit_task(
     quiet_lightning()
     warnings.filterwarnings('ignore', message='.*no `val_dataloader`.*')
     pl.seed_everything(seed, verbose=False)
-    task = ClassTokenMaskingTask(
-        **copy.deepcopy({**arguments}),
-        optimization={'schedule': 'cosine', 'mask_seed': seed},
-    )
+    optimization = {'schedule': 'cosine', 'mask_seed': seed}
+    given = copy.deepcopy({**arguments, 'optimization': optimization})
+    task = ClassTokenMaskingTask(**given)
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator='cpu' if device == 'cpu' else 'gpu',
@@ -214,8 +213,9 @@ def map_scores(
         stride: Distance between windows in pixels.
     """
     task = task.to(device).eval()
-    plan = WindowPlan(*image.shape[-2:], window, stride)
-    total = torch.zeros(len(task.class_names), *image.shape[-2:])
+    height, width = image.shape[-2:]
+    plan = WindowPlan(height, width, window, stride)
+    total = torch.zeros(len(task.class_names), height, width)
     for start in range(0, len(plan), BATCH):
         numbers = range(start, min(start + BATCH, len(plan)))
         at = [plan[number] for number in numbers]
