@@ -172,8 +172,16 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     for seed, windows in drawn.items():
-        few = options.labels is not None
-        run = Run(ground, scored, windows, seed, few, options.device, options.steps)
+        run = Run(
+            ground,
+            scored,
+            windows,
+            seed,
+            few=options.labels is not None,
+            sure=options.tags == 'sure-pixels',
+            device=options.device,
+            steps=options.steps,
+        )
         for name in names:
             facts = {
                 'row': name,

@@ -39,6 +39,7 @@ class Run:
         windows: Windows,
         seed: int = 0,
         few: bool = False,
+        sure: bool = False,
         device: str = 'cpu',
         steps: int | None = None,
     ) -> None:
@@ -50,11 +51,13 @@ class Run:
             windows: The labeled windows of the training rows.
             seed: Seed of weights and draws.
             few: Whether only some of the windows are labeled.
+            sure: Whether tags count the sure pixels alone.
             device: Device to train and map on.
             steps: Training steps in place of each row's own.
         """
         self.ground, self.scored, self.windows = ground, scored, windows
-        self.seed, self.few, self.device, self.steps = seed, few, device, steps
+        self.seed, self.few, self.sure = seed, few, sure
+        self.device, self.steps = device, steps
         #: Trained class-token networks, by setting.
         self.tasks: dict[str, Any] = {}
 
@@ -171,7 +174,9 @@ ROWS: Final[dict[str, Callable[[Run], Map]]] = {
     "today's recommended": tokens('recommended'),
     'ours': tokens('ours', **PLAIN),
     'ours, refined': tokens('ours', **REFINED),
-    'ours, attention argmax': tokens('ours', source='attention', **PLAIN),
+    'ours, attention argmax': tokens(
+        'ours', source='attention', presence='threshold', **PLAIN
+    ),
     'stage 2 U-Net on soft maps': second_stage,
 }
 

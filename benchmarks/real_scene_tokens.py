@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from benchmarks.real_scene_rows import Run
 
 #: Windows that are mapped at a time.
-BATCH: Final = 64
+BATCH: Final = 32
+#: Side in pixels of the windows of a network that sees no more than its field of view.
+#: Refinement describes the classes of a window, and a wider one shows more of them.
+WIDE: Final = 128
 
 #: Arguments of the task by setting. None names the scene.
 COMMON: Final[dict[str, Any]] = {
@@ -79,12 +82,30 @@ class Budget(NamedTuple):
     jitter: float = 0.0
 
 
-#: Arguments and budget by setting; 'ours, few' is for runs with few labeled windows.
+def local(share: float, balance: float = 0, compete: bool = False) -> dict[str, Any]:
+    """Return arguments of a network with local evidence, which teaches its attention.
+
+    Args:
+        share: Share of the patches that a present class is expected to cover.
+        balance: How much presences and absences of a class count alike.
+        compete: Whether classes compete for patches.
+    """
+    pooling = {'pooling': 'share', 'share': share}
+    return {
+        'model_options': RECOMMENDED['model_options'],
+        'patches': {'head': 'local', **pooling, 'balance': balance, 'compete': compete},
+        'attention': {'distillation_weight': 1.0},
+        'maps': {'source': 'patches', 'presence': 'all', 'refinement_weight': 0.5},
+    }
+
+
+#: Arguments and budget by setting. Ours differ where labels are few, or overlook things.
 SETTINGS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {
     'paper': (PAPER, Budget(600)),
     'recommended': (RECOMMENDED, Budget(600)),
-    'ours': (RECOMMENDED, Budget(600, jitter=0.03)),
-    'ours, few': (RECOMMENDED, Budget(400, jitter=0.1)),
+    'ours': (local(0.25), Budget(600, jitter=0.03)),
+    'ours, sure-pixels': (local(0.5, balance=0.5), Budget(600, jitter=0.03)),
+    'ours, few': (local(0.25, balance=1, compete=True), Budget(400, jitter=0.1)),
 }
 
 
@@ -174,8 +195,9 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
         **options: Of :class:`~torchgeo_ctm.maps.decoder.MapOptions`, in place of the
             setting's own.
     """
-    if setting == 'ours' and run.few:
-        setting = 'ours, few'
+    if setting == 'ours':
+        setting = 'ours, few' if run.few else setting
+        setting = 'ours, sure-pixels' if run.sure and not run.few else setting
     arguments, budget = SETTINGS[setting]
     if setting not in run.tasks:
         budget = budget._replace(steps=run.count(budget.steps))
@@ -190,7 +212,8 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
     task: ClassTokenMaskingTask = run.tasks[setting]
     task.decoder = MapDecoder(task.options.maps).with_options(**options)
     image = torch.from_numpy(ground.bands.astype(np.float32))
-    return map_scores(task, image, run.device)
+    window = min(WIDE if task.is_local else SIDE, *image.shape[-2:])
+    return map_scores(task, image, run.device, window, window // 2)
 
 
 @torch.inference_mode()

@@ -1,9 +1,13 @@
-"""The ``torchgeo`` command, run as its user runs it."""
+"""The commands ``torchgeo`` and ``torchgeo-ctm``, and checks of how they end."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+#: Run ``torchgeo-ctm`` in this process: the fixture ``run`` in conftest.
+Run = Callable[..., tuple[int, str, str]]
 
 TORCHGEO = Path(sys.executable).with_name('torchgeo')
 
@@ -23,3 +27,16 @@ def torchgeo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    """Check for one line on stderr that holds the words, and exit status 2."""
+    status, _, err = result
+    shown = ('warning:', 'px/s]', 'chip/s]', 'of temporary')
+    lines = [line for line in err.splitlines() if line.strip()]
+    lines = [line for line in lines if not any(word in line for word in shown)]
+    assert status == 2, err
+    assert len(lines) == 1, err
+    assert lines[0].startswith('torchgeo-ctm')
+    for word in words:
+        assert word in lines[0]

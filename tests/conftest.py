@@ -10,7 +10,9 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
+from tests.commands import Run
 from torchgeo_ctm import trainers
+from torchgeo_ctm.main import main
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.trainers.options import regrouped
@@ -50,6 +52,22 @@ def save_task(task: ClassTokenMaskingTask, path: Path) -> Path:
     """Save a task and return where."""
     trainers.save_task(task, path)
     return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``torchgeo-ctm`` in this process; return status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope='session')

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.commands import Run, refused
 from tests.conftest import WriteScene, decisive, save_task, tiny_task
-from tests.test_main import Run, refused, run
 from torchgeo_ctm import export, export_formats
 from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.export import WindowScores
@@ -26,8 +26,6 @@ from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 from torchgeo_ctm.version import __version__
-
-__all__ = ['run']
 
 
 def reflectances(count: int, side: int = 32, bands: int = 13) -> Tensor:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +16,53 @@ import pytest
 import rasterio
 import torch
 
+from tests.commands import Run, refused
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm.commands import COMMANDS
-from torchgeo_ctm.main import main
+from torchgeo_ctm.inference.options import ProductOptions
+from torchgeo_ctm.main import command_parser
+from torchgeo_ctm.prediction import predict_scene, pseudo_masks
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.version import __version__
-
-Run = Callable[..., tuple[int, str, str]]
 
 COMMAND = Path(sys.executable).with_name('torchgeo-ctm')
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; return status, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def refused(result: tuple[int, str, str], *words: str) -> None:
-    """Check for one line on stderr that holds the words, and exit status 2."""
-    status, _, err = result
-    shown = ('warning:', 'px/s]', 'chip/s]', 'of temporary')
-    lines = [line for line in err.splitlines() if line.strip()]
-    lines = [line for line in lines if not any(word in line for word in shown)]
-    assert status == 2, err
-    assert len(lines) == 1, err
-    assert lines[0].startswith('torchgeo-ctm')
-    for word in words:
-        assert word in lines[0]
-
-
-def test_the_installed_command_answers_without_torch() -> None:
-    code = (
-        'import sys; from torchgeo_ctm.main import main\n'
-        'try: main(sys.argv[1:])\n'
-        'except SystemExit as stop: print("status", stop.code or 0)\n'
-        'print("torch" in sys.modules, "rasterio" in sys.modules)'
-    )
-    for arguments, status in (
+def test_mistakes_and_help_are_answered_without_torch(tmp_path: Path) -> None:
+    """In one process: nothing heavy is imported by any of these."""
+    config = tmp_path / 'train.yaml'
+    wanted: list[tuple[list[str], int]] = [
         (['--help'], 0),
         (['--version'], 0),
         (['predict', '--help'], 0),
         (['predict', '--strid', '3'], 2),
         (['predikt'], 2),
-    ):
-        done = subprocess.run(
-            [sys.executable, '-c', code, *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.splitlines()[-2:] == [f'status {status}', 'False False']
+        (['predict', 'no.tif', '--checkpoint', 'no.ckpt', '--output', 'm.tif'], 2),
+        (['describe', '--config', str(config)], 2),
+        (['stats', '--config', str(config)], 2),
+    ]
+    code = (
+        'import json, sys\n'
+        'import torchgeo_ctm\n'
+        'from torchgeo_ctm import predict_scene\n'
+        'from torchgeo_ctm.main import main\n'
+        'for arguments in json.loads(sys.argv[1]):\n'
+        '    try: main(arguments)\n'
+        '    except SystemExit as stop: print("status", stop.code or 0)\n'
+        'print([name for name in ("torch", "rasterio", "numpy") if name in sys.modules])'
+    )
+    commands = json.dumps([arguments for arguments, _ in wanted])
+    done = subprocess.run(
+        [sys.executable, '-c', code, commands],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    statuses = [line for line in lines if line.startswith('status')]
+    assert statuses == [f'status {status}' for _, status in wanted]
+    assert lines[-1] == '[]'
 
 
 def test_version() -> None:
@@ -122,15 +109,18 @@ def test_extra_bands_are_named(
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), ['no command', 'demo, predict, evaluate, vectorize, pseudomasks']),
-        (('predikt',), ["unknown command 'predikt'", 'nearest: predict']),
-        (('predict', 'x', '--stirde', '3'), ['--stirde', 'nearest: --stride']),
+        ((), ['Missing command', 'demo, predict, evaluate, vectorize, pseudomasks']),
+        (('predikt',), ["Unknown command 'predikt'", "Did you mean 'predict'?"]),
+        (('predict', 'x', '--stirde', '3'), ['--stirde', "Did you mean '--stride'?"]),
         # no abbreviations: a half-typed option is not another one
-        (('predict', 'x', '--strid', '3'), ['--strid', 'nearest: --stride']),
-        (('predict', 'x', '--ensemble', 'flips'), ['flips; needed: dihedral']),
+        (('predict', 'x', '--strid', '3'), ['--strid', "Did you mean '--stride'?"]),
+        (
+            ('predict', 'x', '--ensemble', 'flips'),
+            ["--ensemble 'flips', expected dihedral"],
+        ),
         (
             ('describe', '--config', 'x', '--split', 'tain'),
-            ['tain; needed: one of train, val, test'],
+            ["'tain', expected one of: train, val, test"],
         ),
         (('predict', 'x'), ['required', '--checkpoint', '--output']),
         (('predict', '--checkpoint', 'c', '--output', 'o.tif'), ['required', 'SCENE']),
@@ -149,10 +139,11 @@ def test_extra_bands_are_named(
                 '--batch_size',
                 'a',
             ),
-            ['--batch_size', 'whole number'],
+            ['--batch_size', 'integer'],
         ),
         (('evaluate', 'a'), ['required', 'REFERENCE']),
-        (('demo', '--compares'), ['--compares', 'nearest: --compare']),
+        (('evaluate', 'a', 'b', 'c'), ["Unexpected argument 'c'", '--no_flag']),
+        (('demo', '--compares'), ['--compares', "Did you mean '--compare'?"]),
     ],
 )
 def test_wrong_options(run: Run, arguments: tuple[str, ...], words: list[str]) -> None:
@@ -166,10 +157,31 @@ def test_help_is_in_words(run: Run, command: str) -> None:
     for word in ('<', 'function', 'Optional', 'Literal', 'null', 'type:', 'None'):
         assert word not in printed
     words = ' '.join(printed.split())
-    options = inspect.signature(COMMANDS[command]).parameters.values()
-    switches = [option for option in options if isinstance(option.default, bool)]
+    switches = words.count(', --no_')
     told = words.count('default: no)') + words.count('default: yes)')
-    assert told == len(switches) > 0
+    assert told == switches > 0
+
+
+def test_an_option_is_written_once() -> None:
+    """The options of a command are those of the function that it calls."""
+    for name, function, own in (
+        ('predict', predict_scene, {'progress'}),
+        ('pseudomasks', pseudo_masks, {'progress'}),
+    ):
+        parameters = inspect.signature(function).parameters
+        products = {each.name for each in fields(ProductOptions)}
+        wanted = parameters.keys() - own - {'products'}
+        if 'products' in parameters:
+            wanted |= products
+        found = {action.dest for action in command_parser(name)._actions} - {'help'}
+        assert found == wanted
+
+
+def test_the_program_says_its_usage_in_one_line(run: Run) -> None:
+    _, printed, _ = run('--help')
+    first, second, *_ = printed.splitlines()
+    assert first == 'usage: torchgeo-ctm [--help] [--version] COMMAND [options]'
+    assert second == ''
 
 
 def test_everything_that_is_missing_is_named_at_once(
@@ -177,37 +189,19 @@ def test_everything_that_is_missing_is_named_at_once(
 ) -> None:
     scene = write_scene('scene.tif')
     good = ('--checkpoint', checkpoint, '--output', tmp_path / 'm.tif')
-    refused(run('predict', tmp_path / 'scnee.tif', *good), f'nearest: {scene}')
+    refused(run('predict', tmp_path / 'scnee.tif', *good), f"Did you mean '{scene}'?")
     refused(
         run('predict', tmp_path / 'scnee.tif', '--checkpoint', tmp_path / 'no.ckpt',
             '--output', tmp_path / 'm.tif'),
-        'scnee.tif does not exist', 'no.ckpt is not a file; needed: a checkpoint',
+        'scnee.tif does not exist', 'no.ckpt is not a file, expected a checkpoint',
     )  # fmt: skip
     config = tmp_path / 'train.yaml'
     config.touch()
     for command in ('describe', 'stats'):
         result = run(command, '--config', tmp_path / 'tarin.yaml')
-        refused(result, 'tarin.yaml does not exist', f'nearest: {config}')
+        refused(result, 'tarin.yaml does not exist', f"Did you mean '{config}'?")
     both = ('--config', tmp_path / 'tarin.yaml', '--checkpoint', tmp_path / 'no.ckpt')
     refused(run('pseudomasks', *both, '--output', tmp_path), 'tarin.yaml', 'no.ckpt')
-
-
-def test_what_is_missing_is_told_without_torch(tmp_path: Path) -> None:
-    code = (
-        'import sys; from torchgeo_ctm.main import main\n'
-        'try: main(sys.argv[1:])\n'
-        'except SystemExit as stop: print("status", stop.code)\n'
-        'print("torch" in sys.modules, "rasterio" in sys.modules)'
-    )
-    arguments = ['predict', 'no.tif', '--checkpoint', 'no.ckpt', '--output', 'm.tif']
-    done = subprocess.run(
-        [sys.executable, '-c', code, *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines() == ['status 2', 'False False']
 
 
 def test_a_file_is_no_folder(run: Run, tmp_path: Path) -> None:
@@ -268,7 +262,7 @@ class TestPredictRefuses:
         attempt('3 bands', '13 are needed', 'B01, B02', scene=rgb)
         names = [f'X{number}' for number in range(13)]
         other = write_scene('other.tif', descriptions=names)
-        attempt("give the scene's with --scene_bands", scene=other)
+        attempt('scene_bands', scene=other)
 
     def test_missing_checkpoint(self, attempt: Callable[..., None]) -> None:
         attempt('nowhere.ckpt', 'is not a file', checkpoint='nowhere.ckpt')
@@ -314,15 +308,15 @@ class TestPredictRefuses:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
         for option, value, word in (
-            ('--window', 0, 'is not positive; needed: a multiple of the patch'),
-            ('--window', 0, 'nearest: 8'),
-            ('--stride', 0, 'nearest: 1'),
-            ('--stride', -4, 'nearest: 1'),
-            ('--batch_size', 0, 'nearest: 1'),
-            ('--num_workers', -1, 'nearest: 0'),
+            ('--window', 0, 'a multiple of the patch'),
+            ('--window', 0, '8'),
+            ('--stride', 0, '1'),
+            ('--stride', -4, '1'),
+            ('--batch_size', 0, '1'),
+            ('--num_workers', -1, '0'),
             ('--accelerator', 'tpu', 'not available here'),
         ):
-            refused(run(*good, option, value), word)
+            refused(run(*good, option, value), option.strip('-'), str(value), word)
         assert not (tmp_path / 'm.tif').exists()
 
 
@@ -373,7 +367,7 @@ def test_interrupted_and_started_again(
     assert [path.name for path in out.iterdir() if not path.name.startswith('.')] == []
     if how == signal.SIGINT:
         assert process.returncode == 130, err
-        assert 'no product was written; the same command goes on' in err
+        assert 'no product was written. Run the same command again to resume' in err
     status, _, err = run(*arguments, '--output', out / 'm.tif')
     assert status == 0
     assert 'going on with an unfinished run' in err
@@ -485,7 +479,7 @@ def test_import_checkpoint(
     few = ('--bands', 'B02', '--classes', classes, '--num-heads', 4)
     refused(run('import-checkpoint', reference, other, *few), '1 bands', '13')
     heads = ('--bands', bands, '--classes', classes)
-    refused(run('import-checkpoint', reference, other, *heads), 'nearest: 4')
+    refused(run('import-checkpoint', reference, other, *heads), '4')
     short = tmp_path / 'short.ckpt'
     short.write_bytes(reference.read_bytes()[:9000])
     refused(run('import-checkpoint', short, other, *options), 'cut short')

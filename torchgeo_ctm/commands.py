@@ -1,14 +1,14 @@
-"""What ``torchgeo-ctm`` can do: one function a command.
+"""The commands of ``torchgeo-ctm``: one function each.
 
-Signature and docstring of each function are its options and its help. Everything
-heavy is imported inside the functions, so that help, version and option errors
-answer at once.
+The signature and docstring of a function are the options and the help of its command.
+``**options`` are those of the function that they are passed to. Everything heavy is
+imported inside the functions, so that help and errors in options come at once.
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from .errors import (
     DataError,
     OutputError,
     SceneError,
-    nearest_file,
+    similar_file,
 )
 from .files import atomic_path, check_file, check_not_input, write_text
+from .prediction import predict_scene, pseudo_masks
 from .split import Split
 
 
@@ -32,112 +33,40 @@ def demo(output: str = 'demo', /, *, compare: bool = False, seed: int = 0) -> No
         compare: Also train without masking, and score attention alone with and without.
         seed: Seed of data and training.
     """
+    _loading()
     from .demo import run_demo
 
     metrics = run_demo(Path(output), compare=compare, seed=seed)
     width = max(map(len, metrics))
     for name, value in metrics.items():
-        _say(f'{name:<{width}}  {value:.3f}')
-    _say(f'Look at {Path(output) / "mask.png"}')
+        _print(f'{name:<{width}}  {value:.3f}')
+    _print(f'See {Path(output) / "mask.png"}')
 
 
-def predict(
-    scene: str,
-    /,
-    *,
-    checkpoint: str,
-    output: str,
-    window: int | None = None,
-    stride: int | None = None,
-    batch_size: int = 10,
-    num_workers: int | None = None,
-    scene_bands: list[str] | None = None,
-    nodata: float | None = None,
-    offset: float | None = None,
-    ensemble: Literal['dihedral'] | None = None,
-    shifted_grids: bool = False,
-    accelerator: str = 'auto',
-    precision: str = '32-true',
-    overwrite: bool = False,
-    confidence: bool = True,
-    probabilities: bool = False,
-    polygons: bool = True,
-    style: bool = True,
-    picture: bool = True,
-    stac: bool = False,
-    sieve: int = 0,
-    min_area: float = 0.0,
-) -> None:
+def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> None:
     """Write the georeferenced pseudo-mask of a scene.
 
     Args:
-        scene: A raster that GDAL opens, a folder with one file a band, or a .SAFE.
+        scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Class raster to write, MASK.tif; the other products lie beside it.
-        window: Side of a window in pixels; that of training if not given.
-        stride: Distance between windows in pixels; half a window if not given.
-        batch_size: Windows per batch.
-        num_workers: Threads that read ahead and decode; 0 reads in turns with the
-            model; chosen if not given: 1 for a local scene on a CPU, else 2.
-        scene_bands: Names of the scene's bands in file order, as B01,B02,..., if its
-            own descriptions are missing or wrong.
-        nodata: Value that means no data; what the scene says if not given.
-        offset: Added to the scene's numbers to make them reflectance x 10,000, as
-            -1000 for Sentinel-2 processing baseline 04.00 and later; what the
-            metadata says if not given.
-        ensemble: dihedral averages over flips and quarter turns of each window.
-        shifted_grids: Let overlapping windows cut the patches in different places.
-        accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
-        precision: Of the arithmetic, in Lightning's words: 32-true, bf16-mixed.
-        overwrite: Replace existing products.
-        confidence: Write MASK_confidence.tif, in per cent.
-        probabilities: Write MASK_probabilities.tif, the share of each class.
-        polygons: Write MASK.gpkg, polygons.
-        style: Write MASK.qml, colours and names for QGIS.
-        picture: Write MASK.png, scene and mask side by side.
-        stac: Write MASK.json, a STAC item.
-        sieve: Pixels; smaller patches join their largest neighbour in polygons.
-        min_area: Hectares; smaller polygons are left out.
+        **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
-    _check_given(scene=scene, checkpoint=checkpoint)
+    _check_inputs(scene=scene, checkpoint=checkpoint)
+    _loading()
     from .inference.geotiff import check_output
-
-    check_output(output, overwrite)
     from .inference.memory import block_cache, keep_heap_small
 
-    # GDAL's own share, 5 % of the machine's memory, is more than a strip needs
+    # jsonargparse, which looks for **options, rejects options[...] inside a call
+    overwrite = options['overwrite']
+    check_output(output, overwrite)
+    # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
     os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
     keep_heap_small()
-    from .prediction import predict_scene
-
-    mask = predict_scene(
-        scene,
-        checkpoint,
-        output,
-        window=window,
-        stride=stride,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        scene_bands=scene_bands,
-        nodata=nodata,
-        offset=offset,
-        ensemble=ensemble,
-        shifted_grids=shifted_grids,
-        accelerator=accelerator,
-        precision=precision,
-        overwrite=overwrite,
-        confidence=confidence,
-        probabilities=probabilities,
-        polygons=polygons,
-        style=style,
-        picture=picture,
-        stac=stac,
-        sieve=sieve,
-        min_area=min_area,
-    )
+    mask = predict_scene(scene, checkpoint, output, progress=True, **options)
     for path in mask.paths:
-        _say(str(path))
+        _print(str(path))
 
 
 def vectorize(
@@ -184,9 +113,9 @@ def vectorize(
         min_area=min_area,
         overwrite=overwrite,
     )
-    _say(str(path))
+    _print(str(path))
     if style:
-        _say(str(style_of(mask, named)))
+        _print(str(style_of(mask, named)))
 
 
 def evaluate(
@@ -208,10 +137,10 @@ def evaluate(
     if json is not None:
         _write_json(Path(json), scores)
     for name, value in scores['iou'].items():
-        _say(f'{name:<20}  {"absent" if value is None else f"{value:.3f}"}')
+        _print(f'{name:<20}  {"absent" if value is None else f"{value:.3f}"}')
     for name in ('miou', 'pixel_accuracy', 'average_accuracy'):
-        _say(f'{name:<20}  {scores[name]:.3f}')
-    _say(f'{"pixels":<20}  {scores["pixels"]}')
+        _print(f'{name:<20}  {scores[name]:.3f}')
+    _print(f'{"pixels":<20}  {scores["pixels"]}')
 
 
 def pseudomasks(
@@ -219,53 +148,33 @@ def pseudomasks(
     config: str,
     checkpoint: str,
     output: str,
-    split: Split = 'val',
-    labels: Literal['predicted', 'true'] = 'predicted',
-    source: Literal['attention', 'patchcam', 'fused'] | None = None,
-    rule: Literal['paint', 'argmax'] | None = None,
-    ensemble: Literal['dihedral'] | None = None,
-    accelerator: str = 'auto',
-    overwrite: bool = False,
-    images: bool = True,
+    overrides: Sequence[str] = (),
+    **options: Any,
 ) -> None:
     """Write the pseudo-masks of a data set, as the paper's scripts do.
+
+    Options --data.KEY VALUE override the configuration, as those of torchgeo do.
 
     Args:
         config: Configuration of torchgeo (.yaml); its data section says which chips.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Folder for pms_NAME.npy, imgs_NAME.npy and masks_NAME.npy, and for
-            GeoTIFFs, mask and confidence, of the chips that have a georeference.
-        split: Which chips: train, val or test.
-        labels: Classes taken as present in a chip: predicted, or true.
-        source: Maps: attention, patchcam or fused; the checkpoint's if not given. Of
-            class tokens only, as is rule.
-        rule: From maps to masks: paint or argmax; the checkpoint's if not given.
-        ensemble: dihedral averages over flips and quarter turns of each chip.
-        accelerator: Where to compute, in Lightning's words: auto, cpu, gpu, mps.
-        overwrite: Replace arrays that exist.
-        images: Write imgs_NAME.npy, by far the largest array.
+            GeoTIFFs, mask and confidence, of the georeferenced chips.
+        overrides: Arguments that override the configuration.
+        **options: See :func:`~torchgeo_ctm.prediction.pseudo_masks`.
     """
-    _check_given(config=config, checkpoint=checkpoint)
-    from .prediction import pseudo_masks
+    _check_inputs(config=config, checkpoint=checkpoint)
+    _loading()
+    from .configuration import Overridden
 
     written = pseudo_masks(
-        config,
-        checkpoint,
-        output,
-        split=split,
-        labels=labels,
-        source=source,
-        rule=rule,
-        ensemble=ensemble,
-        accelerator=accelerator,
-        overwrite=overwrite,
-        images=images,
+        Overridden(config, overrides), checkpoint, output, progress=True, **options
     )
-    _say(f'{"chips":<20}  {written["chips"]}')
-    _say(f'{"GeoTIFFs":<20}  {written["rasters"]}')
+    _print(f'{"chips":<20}  {written["chips"]}')
+    _print(f'{"GeoTIFFs":<20}  {written["rasters"]}')
     if 'miou' in written:
-        _say(f'{"miou":<20}  {written["miou"]:.3f}')
+        _print(f'{"miou":<20}  {written["miou"]:.3f}')
 
 
 def stats(
@@ -276,33 +185,41 @@ def stats(
     limit: int | None = None,
     nodata: float | None = None,
     overwrite: bool = False,
+    overrides: Sequence[str] = (),
 ) -> None:
     """Measure the bands and count the labels of a training split.
+
+    Options --data.KEY VALUE and --model.KEY VALUE override the configuration, as those
+    of torchgeo do.
 
     Args:
         config: Configuration of torchgeo (.yaml).
         output: Configuration to write (.yaml) with the means and deviations as the
             model's scaling, for torchgeo fit --config CONFIG --config OUTPUT.
         json: File to write all numbers to.
-        limit: Read as many chips, evenly spread over the split; all if not given.
-        nodata: Value that means no data, where all bands have it.
+        limit: Number of chips to read, evenly spread over the split; by default all.
+        nodata: Nodata value: pixels with this value in all bands are left out.
         overwrite: Replace existing files.
+        overrides: Arguments that override the configuration.
     """
     for path, suffix in ((output, '.yaml'), (json, '.json')):
         if path is not None:
             _check_file(Path(path), overwrite, suffix)
             check_not_input(Path(path), config)
-    _check_given(config=config)
+    _check_inputs(config=config)
+    _loading()
+    from .configuration import Overridden
     from .reports import statistics
 
+    config = Overridden(config, overrides)
     measured = statistics.measure(config, limit=limit, nodata=nodata)
     for line in statistics.report(measured):
-        _say(line)
+        _print(line)
     if json is not None:
         _write_json(Path(json), statistics.content(measured))
     if output is not None:
         statistics.write_config(measured, config, Path(output))
-        _say(output)
+        _print(output)
 
 
 def describe(
@@ -313,29 +230,37 @@ def describe(
     limit: int | None = None,
     nodata: float | None = None,
     overwrite: bool = False,
+    overrides: Sequence[str] = (),
 ) -> None:
-    """Say what the data of a configuration are, and draw ten chips with their labels.
+    """Describe the data of a configuration, and plot ten chips with their labels.
+
+    Options --data.KEY VALUE and --model.KEY VALUE override the configuration, as those
+    of torchgeo do.
 
     Args:
         config: Configuration of torchgeo (.yaml).
         output: Picture to write (.png).
-        split: Whose chips to read: train, val or test.
-        limit: Read as many chips, evenly spread over the split; all if not given.
-        nodata: Value that means no data, where all bands have it.
+        split: Split to read: train, val or test.
+        limit: Number of chips to read, evenly spread over the split; by default all.
+        nodata: Nodata value: a chip whose pixels all have it counts as empty.
         overwrite: Replace an existing picture.
+        overrides: Arguments that override the configuration.
     """
     if output is not None:
         _check_file(Path(output), overwrite, '.png')
-    _check_given(config=config)
+    _check_inputs(config=config)
+    _loading()
+    from .configuration import Overridden
     from .reports import describe as description
 
+    config = Overridden(config, overrides)
     described = description.describe(config, split=split, limit=limit, nodata=nodata)
     for line in description.report(described):
-        _say(line)
+        _print(line)
     if output is not None:
         with atomic_path(output) as temporary:
             description.picture(described).savefig(temporary, format='png', dpi=120)
-        _say(output)
+        _print(output)
 
 
 def export(
@@ -370,7 +295,8 @@ def export(
     _check_file(Path(output), overwrite, '.onnx')
     if torch_export:
         _check_file(Path(output).with_suffix('.pt2'), overwrite, '.pt2')
-    _check_given(checkpoint=checkpoint)
+    _check_inputs(checkpoint=checkpoint)
+    _loading()
     from .export import export_model
 
     exported = export_model(
@@ -385,8 +311,8 @@ def export(
         overwrite=overwrite,
     )
     for path in exported.paths:
-        _say(str(path))
-    _say(
+        _print(str(path))
+    _print(
         f'{"largest difference":<20}  {exported.difference:.1e} from PyTorch, in '
         f'{exported.windows} random windows, {exported.several} with several classes'
     )
@@ -413,44 +339,64 @@ def import_checkpoint(
         overwrite: Replace an existing file.
     """
     _check_file(Path(output), overwrite, '.ckpt')
+    _loading()
     from .trainers import import_reference, save_task
 
     save_task(import_reference(reference, bands, classes, num_heads), output)
-    _say(output)
+    _print(output)
 
 
-def _check_given(
+def _check_inputs(
     *,
     scene: str | None = None,
     config: str | None = None,
     checkpoint: str | None = None,
 ) -> None:
-    """Refuse what is not there, before anything heavy is imported; name all of it."""
-    faults: list[CTMError] = []
+    """Check that the inputs exist, before anything heavy is imported.
+
+    Raises:
+        CTMError: If any is missing. The message names all of them.
+    """
+    missing: list[CTMError] = []
     # URLs and GDAL's own names are no paths
-    named = scene is None or ':' in scene[2:] or scene.startswith(('/vsi', '<'))
-    if scene is not None and not named and not Path(scene).exists():
-        close = nearest_file(scene, ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip'))
-        needed = f'a raster, a folder of bands or a Sentinel-2 product{close}'
-        faults.append(SceneError(f'{scene} does not exist; needed: {needed}'))
+    remote = scene and (':' in scene[2:] or scene.startswith(('/vsi', '<')))
+    if scene is not None and not remote and not Path(scene).exists():
+        close = similar_file(scene, ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip'))
+        expected = 'a raster, a folder of bands or a Sentinel-2 product'
+        missing.append(
+            SceneError(f'{scene} does not exist, expected {expected}.{close}')
+        )
     if config is not None and not Path(config).exists():
-        close = nearest_file(config, ('.yaml', '.yml'))
-        needed = 'a configuration of torchgeo (.yaml)'
-        faults.append(DataError(f'{config} does not exist; needed: {needed}{close}'))
+        close = similar_file(config, ('.yaml', '.yml'))
+        expected = 'a configuration of torchgeo (.yaml)'
+        missing.append(
+            DataError(f'{config} does not exist, expected {expected}.{close}')
+        )
     if checkpoint is not None and not Path(checkpoint).is_file():
-        close = nearest_file(checkpoint, ('.ckpt',))
-        needed = f'a checkpoint (.ckpt){close}'
-        faults.append(CheckpointError(f'{checkpoint} is not a file; needed: {needed}'))
-    if faults:
-        raise type(faults[0])('; '.join(map(str, faults)))
+        close = similar_file(checkpoint, ('.ckpt',))
+        expected = 'a checkpoint (.ckpt)'
+        missing.append(
+            CheckpointError(f'{checkpoint} is not a file, expected {expected}.{close}')
+        )
+    if missing:
+        raise type(missing[0])(' '.join(map(str, missing)))
 
 
 def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
-    """Refuse a file that cannot be written, before any work is done."""
+    """Check the name and folder of a file to write, before any work is done."""
     if path.suffix.lower() != suffix:
-        nearest_name = path.with_suffix(suffix).name
-        raise OutputError(f'{path} is not a {suffix} name; nearest: {nearest_name}')
+        name = path.with_suffix(suffix).name
+        raise OutputError(
+            f'Expected a name that ends in {suffix}, got {str(path)!r}. '
+            f'Did you mean {name!r}?'
+        )
     check_file(path, overwrite)
+
+
+def _loading() -> None:
+    """Tell a terminal at once that libraries are being loaded, which takes seconds."""
+    if sys.stderr.isatty():
+        sys.stderr.write('torchgeo-ctm: loading PyTorch and TorchGeo ...\n')
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -458,7 +404,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     """Write one line to standard output."""
     sys.stdout.write(f'{line}\n')
 

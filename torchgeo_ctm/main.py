@@ -1,190 +1,229 @@
-"""The ``torchgeo-ctm`` command line, made of its commands' signatures."""
+"""The ``torchgeo-ctm`` command line: parsers made from the commands' signatures."""
 
 import inspect
 import re
 import sys
 import warnings
 from argparse import Action
-from collections.abc import Callable, Sequence
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
-from .errors import CTMError, CTMWarning, nearest
+from .errors import CTMError, CTMWarning, did_you_mean
 from .version import __version__
 
-
-class OneLineParser(ArgumentParser):
-    """A parser whose errors are one line on stderr, and exit status 2."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Report a mistake with the nearest valid option, and exit."""
-        line = ' '.join(message.split())
-        if match := re.search(r'unrecognized arguments?: (--[\w-]+)', line):
-            options = [
-                option
-                for action in self._actions
-                for option in action.option_strings
-                if option.startswith('--')
-            ]
-            line = f'unknown option {match[1]}{nearest(match[1], options)}'
-        elif match := re.search(r"invalid choice: '(.+?)'", line):
-            line = f'unknown command {match[1]!r}; needed: one of {", ".join(COMMANDS)}'
-            line += nearest(match[1], COMMANDS)
-        elif 'arguments are required' in line:
-            line = re.sub(r'\b([\w-]+)\.(\w+)', _as_typed, line)
-        elif match := re.search(r'unrecognized arguments: (.*)', line):
-            line = f'{match[1]!r} is one argument too many; switches are --x or --no_x'
-        elif match := re.match(r'Parser key "(\w+)":.*?(\S*)$', line):
-            option = match[1]
-            function = COMMANDS[self.prog.split()[-1]]
-            parameter = inspect.signature(function).parameters[option]
-            line = f'--{option} {match[2]}; needed: {_needed(parameter)}'
-        elif 'expected "command"' in line:
-            line = f'no command given; needed: one of {", ".join(COMMANDS)}'
-        prog = self.prog.replace(' [options]', '')
-        sys.stderr.write(f'{prog}: {line}\n')
-        raise SystemExit(2)
-
-
-def _as_typed(match: re.Match[str]) -> str:
-    """Turn jsonargparse's ``predict.output`` into what a user types."""
-    parameter = inspect.signature(COMMANDS[match[1]]).parameters[match[2]]
-    if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-        return match[2].upper()
-    return f'--{match[2]}'
+PROGRAM = 'torchgeo-ctm'
+#: Keys of a configuration that a command may override, as ``torchgeo`` does.
+OVERRIDE = re.compile(r'--(data|model)[.=]')
 
 
 class PlainHelp(DefaultHelpFormatter):
-    """Help that says what an option takes in words, where its text does."""
+    """Help that states types and defaults in words."""
 
     def _get_help_string(self, action: Action) -> str:
-        """Return an option's text; jsonargparse would add Python's types."""
-        function = COMMANDS.get(self._prog.split()[-1])
-        if function is None or action.dest == 'help':
+        """Return the text of an option with its type and default."""
+        if action.dest in ('help', 'version', 'command'):
             return str(super()._get_help_string(action))
-        parameter = inspect.signature(function).parameters[action.dest]
-        return f'{action.help}{_facts(parameter)}'
+        facts = ['required'] if action.required else []
+        kind = _kind(action)
+        if kind in ('an integer', 'a number'):
+            facts.append(kind)
+        if isinstance(action.default, bool):
+            facts.append(f'default: {"yes" if action.default else "no"}')
+        elif action.default is not None:
+            facts.append(f'default: {action.default}')
+        return f'{action.help} ({"; ".join(facts)})' if facts else str(action.help)
 
 
-def _is_list(annotation: Any) -> bool:
-    """Tell whether an option is a list of names, written ``A,B,C``."""
-    return annotation in (list[str], list[str] | None)
+class CommandParser(ArgumentParser):
+    """A parser of one command. Its errors are one line on stderr and exit status 2."""
+
+    def __init__(self, **options: Any) -> None:
+        """Create the parser; *options* are those of ``ArgumentParser``."""
+        super().__init__(formatter_class=PlainHelp, allow_abbrev=False, **options)
+
+    def add_argument(self, *names: str, **options: Any) -> Action:
+        """Add an argument: a boolean as ``--x`` and ``--no_x``, a list as ``A,B,C``."""
+        if options.get('type') is bool:
+            options = options | {'action': ActionYesNo}
+            del options['type']
+        elif names[-1].endswith('+'):
+            # jsonargparse's own form of a list, --x+ A --x+ B
+            options = options | {'type': comma_separated}
+            names = names[:-1]
+            del options['action']
+        action: Action = super().add_argument(*names, **options)
+        return action
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Report a wrong option in one line, and exit."""
+        line = ' '.join(message.split())
+        if match := re.search(r'unrecognized arguments?: (\S+)', line):
+            line = self._unknown(match[1])
+        elif match := re.search(r'arguments are required: (.*)', line):
+            missing = ', '.join(self._as_typed(name) for name in match[1].split(', '))
+            line = f'Missing required arguments: {missing}.'
+        elif match := re.match(r'Parser key "(\w+)":.* (\S*)$', line):
+            kind = _kind(self._action(match[1]))
+            line = f'Invalid --{match[1]} {match[2]!r}, expected {kind}.'
+        sys.stderr.write(f'{self.prog}: {line}\n')
+        raise SystemExit(2)
+
+    def _unknown(self, argument: str) -> str:
+        """Return the error for an argument that the command does not have."""
+        if not argument.startswith('--'):
+            return (
+                f'Unexpected argument {argument!r} (switches take no value: --flag or '
+                '--no_flag).'
+            )
+        options = [name for each in self._actions for name in each.option_strings]
+        return f'Unknown option {argument!r}.{did_you_mean(argument, options)}'
+
+    def _action(self, name: str) -> Action:
+        """Return the argument of a name."""
+        return next(action for action in self._actions if action.dest == name)
+
+    def _as_typed(self, name: str) -> str:
+        """Return an argument's name as a user types it: ``--output`` or ``SCENE``."""
+        return f'--{name}' if self._action(name).option_strings else name.upper()
 
 
-def _names(text: str) -> list[str]:
-    """Split ``A,B,C``, with or without brackets, into names."""
+def comma_separated(text: str | list[str]) -> list[str]:
+    """Return the names in ``A,B,C``, with or without brackets."""
+    if isinstance(text, list):  # jsonargparse validates what it has parsed
+        return text
     return [name.strip() for name in text.strip('[]').split(',') if name.strip()]
 
 
-def _needed(parameter: inspect.Parameter) -> str:
-    """Say which values an option takes, in words."""
-    kinds = [kind for kind in _parts(parameter.annotation) if kind is not type(None)]
-    if all(isinstance(kind, str) for kind in kinds):
-        return f'{"one of " * (len(kinds) > 1)}{", ".join(kinds)}'
-    words = {int: 'a whole number', float: 'a number', str: 'text'}
-    return words.get(kinds[0], 'A,B,…')
+def _kind(action: Action) -> str:
+    """Return in words what an option takes."""
+    hint = getattr(action, '_typehint', action.type)
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    choices = [value for kind in kinds for value in get_args(kind)] or kinds
+    if all(isinstance(value, str) for value in choices):
+        return ('one of: ' if len(choices) > 1 else '') + ', '.join(choices)
+    words = {int: 'an integer', float: 'a number', comma_separated: 'A,B,...'}
+    return words.get(choices[0], 'text')
 
 
-def _parts(annotation: Any) -> list[Any]:
-    """Return the types in a union, and the values of literals in it."""
-    if get_origin(annotation) in (Union, UnionType, Literal):
-        return [part for each in get_args(annotation) for part in _parts(each)]
-    return [annotation]
-
-
-def _facts(parameter: inspect.Parameter) -> str:
-    """Return what an option takes, and its default, in brackets."""
-    facts = []
-    if parameter.default is inspect.Parameter.empty:
-        facts.append('required')
-    if {int, float} & set(_parts(parameter.annotation)):
-        facts.append(_needed(parameter))
-    if isinstance(parameter.default, bool):
-        facts.append(f'default: {"yes" if parameter.default else "no"}')
-    elif parameter.default not in (None, inspect.Parameter.empty):
-        facts.append(f'default: {parameter.default}')
-    return f' ({"; ".join(facts)})' if facts else ''
-
-
-def _command_parser(function: Callable[..., None], prog: str) -> OneLineParser:
-    """Build a command's parser from its signature and docstring."""
+def command_parser(name: str) -> CommandParser:
+    """Return the parser of a command, made from its signature and docstring."""
+    function = COMMANDS[name]
     doc = parse_docstring(function.__doc__ or '')
-    help_of = {param.arg_name: param.description for param in doc.params}
-    parser = OneLineParser(
-        prog=prog,
-        description=doc.short_description,
-        formatter_class=PlainHelp,
-        allow_abbrev=False,
+    parser = CommandParser(
+        prog=f'{PROGRAM} {name}',
+        description=f'{doc.short_description}\n\n{doc.long_description or ""}'.strip(),
     )
-    for name, parameter in inspect.signature(function).parameters.items():
-        required = parameter.default is inspect.Parameter.empty
-        options: dict[str, Any] = {'help': help_of[name]}
-        if not required:
-            options['default'] = parameter.default
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            if not required:
-                options['nargs'] = '?'
-            parser.add_argument(name, type=parameter.annotation, **options)
-        elif parameter.annotation is bool:
-            parser.add_argument(f'--{name}', action=ActionYesNo, **options)
-        else:
-            listed = _is_list(parameter.annotation)
-            options['type'] = str if listed else parameter.annotation
-            parser.add_argument(f'--{name}', required=required, **options)
+    parameters = inspect.signature(function).parameters
+    # jsonargparse requires every positional
+    optional = {
+        key: parameter.default
+        for key, parameter in parameters.items()
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        and parameter.default is not inspect.Parameter.empty
+    }
+    for each in doc.params:
+        if each.arg_name in optional:
+            parser.add_argument(
+                each.arg_name,
+                nargs='?',
+                default=optional[each.arg_name],
+                help=each.description,
+            )
+    parser.add_function_arguments(
+        function, as_group=False, as_positional=True, skip={'overrides', *optional}
+    )
+    parser.usage = ' '.join([parser.prog, *_required(parser), '[options]'])
     return parser
 
 
-def build_parser() -> OneLineParser:
-    """Build the parser of the whole command."""
-    parser = OneLineParser(
-        prog='torchgeo-ctm',
+def _required(parser: CommandParser) -> list[str]:
+    """Return the arguments of the shortest call of a command."""
+    words = []
+    for action in parser._actions:
+        upper = action.dest.upper()
+        if not action.option_strings:
+            words.append(f'[{upper}]' if action.nargs == '?' else upper)
+        elif action.required:
+            words.append(f'--{action.dest} {upper}')
+    return words
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of the whole program, with a subcommand for each command."""
+    parser = CommandParser(
+        prog=PROGRAM,
+        usage=f'{PROGRAM} [--help] [--version] COMMAND [options]',
         description='Land-cover masks of whole scenes from image-level labels.',
         version=__version__,
-        formatter_class=PlainHelp,
-        allow_abbrev=False,
     )
     commands = parser.add_subcommands(dest='command', required=True)
     for name, function in COMMANDS.items():
-        command = _command_parser(function, f'torchgeo-ctm {name}')
         summary = (function.__doc__ or '').splitlines()[0]
-        commands.add_subcommand(name, command, help=summary)
+        commands.add_subcommand(name, command_parser(name), help=summary)
     return parser
 
 
 def _with_underscores(argument: str) -> str:
-    """Let ``--batch-size`` be ``--batch_size``; values stay as they are."""
+    """Return ``--batch_size`` for ``--batch-size``; values stay as they are."""
     if not argument.startswith('--'):
         return argument
     name, equals, value = argument[2:].partition('=')
     return f'--{name.replace("-", "_")}{equals}{value}'
 
 
+def _without_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the command's own arguments, and those that override a configuration."""
+    own, overrides = [], []
+    rest = iter(argv)
+    for argument in rest:
+        if not OVERRIDE.match(argument):
+            own.append(_with_underscores(argument))
+        elif '=' in argument:
+            overrides.append(argument)
+        else:
+            overrides.append(f'{argument}={next(rest, "")}')
+    return own, overrides
+
+
 def _run(argv: Sequence[str]) -> None:
     """Parse the arguments and call the command."""
-    config = build_parser().parse_args([_with_underscores(item) for item in argv])
-    function = COMMANDS[config.command]
-    values = config[config.command]
-    positional, named = [], {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            positional.append(values[name])
-        elif _is_list(parameter.annotation) and values[name] is not None:
-            named[name] = _names(values[name])
-        else:
-            named[name] = values[name]
-    function(*positional, **named)
+    name = argv[0] if argv else ''
+    if name.startswith('-'):
+        build_parser().parse_args(argv)
+    if name not in COMMANDS:
+        problem = f'Unknown command {name!r}' if name else 'Missing command'
+        sys.stderr.write(
+            f'{PROGRAM}: {problem}, expected one of: {", ".join(COMMANDS)}.'
+            f'{did_you_mean(name, COMMANDS)}\n'
+        )
+        raise SystemExit(2)
+    function = COMMANDS[name]
+    parameters = inspect.signature(function).parameters
+    own = list(map(_with_underscores, argv[1:]))
+    overrides: list[str] = []
+    if 'overrides' in parameters:
+        own, overrides = _without_overrides(argv[1:])
+    values = command_parser(name).parse_args(own).as_dict()
+    if overrides:
+        values['overrides'] = overrides
+    positional = [
+        values.pop(key)
+        for key, parameter in parameters.items()
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
+    function(*positional, **values)
 
 
-class Warned:
-    """Shows our own warnings as one line each, once, and leaves libraries' to the log."""
+class OncePrinted:
+    """Print each of our own warnings once, in one line; drop those of libraries."""
 
     def __init__(self) -> None:
-        """Begin with nothing said."""
-        self._said: set[str] = set()
+        """Start with no warning printed."""
+        self._printed: set[str] = set()
 
     def __call__(
         self,
@@ -195,38 +234,34 @@ class Warned:
         file: Any = None,
         line: str | None = None,
     ) -> None:
-        """Show a warning (:func:`warnings.showwarning`)."""
+        """Print a warning (:func:`warnings.showwarning`)."""
         text = str(message)
-        if issubclass(category, CTMWarning) and text not in self._said:
-            self._said.add(text)
-            sys.stderr.write(f'torchgeo-ctm: warning: {text}\n')
+        if issubclass(category, CTMWarning) and text not in self._printed:
+            self._printed.add(text)
+            sys.stderr.write(f'{PROGRAM}: warning: {text}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``torchgeo-ctm``.
 
-    Exits 0 on success, 2 with one line on stderr after a mistake in what was given,
-    130 after Ctrl-C.
+    Exits with 0 on success, 2 and one line on stderr if an input is wrong, 130 after
+    Ctrl-C.
 
     Args:
-        argv: Arguments after the program's name; the process's own if None.
+        argv: Arguments after the program's name; None: those of the process.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('default', CTMWarning)
-        warnings.showwarning = Warned()
-        given = sys.argv[1:] if argv is None else argv
+        warnings.showwarning = OncePrinted()
         try:
-            _run(given)
+            _run(sys.argv[1:] if argv is None else argv)
         except CTMError as error:
-            line = ' '.join(str(error).split())
-            if given[0] == 'predict':  # in a configuration it has no dashes
-                line = line.replace('with scene_bands', 'with --scene_bands')
-            sys.stderr.write(f'torchgeo-ctm: {line}\n')
+            sys.stderr.write(f'{PROGRAM}: {" ".join(str(error).split())}\n')
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             sys.stderr.write(
-                'torchgeo-ctm: interrupted; no product was written; the same command '
-                'goes on with what has been computed\n'
+                f'{PROGRAM}: Interrupted, no product was written. Run the same command '
+                'again to resume.\n'
             )
             raise SystemExit(130) from None
 

@@ -1,38 +1,35 @@
-"""Predict scenes and data sets with a checkpoint."""
+"""A scene and a checkpoint in, the products of the scene out.
+
+Lightning and TorchGeo take seconds to import, so the functions import what they need.
+"""
 
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as pl
-import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from numpy.typing import NDArray
-from torchgeo.datasets import DatasetNotFoundError
-
-from .configuration import read_data
-from .datamodules import ChipDataModule, SceneDataModule
 from .errors import DataError, SettingError, did_you_mean
 from .files import check_not_input
-from .inference.chip_writer import ChipMaskWriter
-from .inference.products import product_paths
-from .inference.scene_mask import SceneMask
-from .inference.writer import PseudoMaskWriter
-from .maps.class_maps import MapRule, MapSource
-from .scoring import confusion_matrix, summarise
+from .inference.options import ProductOptions
 from .split import Split
-from .trainers import load_predictor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch.callbacks import Callback
+    from numpy.typing import NDArray
+
+    from .inference.chip_writer import ChipMaskWriter
+    from .inference.scene_mask import SceneMask
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 def quiet_lightning() -> None:
-    """Silence Lightning's advice about loggers and workers."""
+    """Keep Lightning's advice about loggers and workers off a user's terminal."""
     for name in ('lightning.pytorch', 'lightning.fabric'):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -57,11 +54,11 @@ def predict_scene(
     overwrite: bool = False,
     progress: bool = True,
     **products: Any,
-) -> SceneMask:
+) -> 'SceneMask':
     """Write the georeferenced pseudo-mask of a scene.
 
-    It builds the same objects as ``torchgeo predict --config configs/scene.yaml``. An
-    interrupted run resumes if it is called again with the same arguments.
+    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``. Call it
+    again with the same arguments to resume an interrupted run.
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``.
@@ -69,34 +66,44 @@ def predict_scene(
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained on pseudo-masks
             (:func:`~torchgeo_ctm.trainers.load_predictor`).
-        output: Class raster to write (.tif). Other products are written beside it.
-        window: Side of a window in pixels; None: that of a training chip.
-        stride: Distance between windows in pixels; None: half a window.
+        output: Class raster to write (.tif); the other products lie beside it.
+        window: Side of a window in pixels, by default that of the training chips.
+        stride: Distance between windows in pixels, by default half a window.
         batch_size: Windows per batch.
-        num_workers: Threads that read ahead. 0 reads between two batches. None: 1 for
-            a local scene on a CPU, else 2.
-        scene_bands: Names of the scene's bands in file order, if its own descriptions
-            are missing or wrong.
-        nodata: Value of nodata pixels; None: that of the raster.
-        offset: Added to the scene's numbers to make them reflectance × 10,000; None:
-            from the metadata, else as in the training data.
-        ensemble: 'dihedral' averages over flips and quarter turns of each window.
-        shifted_grids: Shift the patch grid between overlapping windows.
-        accelerator: Lightning's name of the device.
-        precision: Lightning's name of the arithmetic: 32-true, bf16-mixed.
+        num_workers: Threads that read ahead and decode; 0 alternates reading and the
+            model. By default 1 for a local scene on a CPU, else 2.
+        scene_bands: Names of the scene's bands in file order, as B01,B02,..., if its
+            own descriptions are missing or wrong.
+        nodata: Nodata value, by default that of the scene.
+        offset: Added to the scene's values to make them reflectance x 10,000, as -1000
+            for Sentinel-2 processing baseline 04.00 and later. By default that of the
+            metadata, else that of the training data.
+        ensemble: Use dihedral to average over flips and quarter turns of each window.
+        shifted_grids: Place the patch grid of overlapping windows at different offsets.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
         progress: Show a progress bar.
-        **products: Products beside the mask, see
-            :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`.
+        **products: What to write beside the mask; see
+            :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
     Returns:
         The products.
 
     Raises:
-        CTMError: If an argument cannot be used. Nothing is written then.
+        CTMError: If any input cannot be used. Nothing is written then.
     """
     check_not_input(output, scene)
-    writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
+    options = ProductOptions(**products)
+    from .datamodules import SceneDataModule
+    from .inference.products import product_paths
+    from .inference.scene_mask import SceneMask
+    from .inference.writer import PseudoMaskWriter
+    from .trainers import load_predictor
+
+    writer = PseudoMaskWriter(
+        str(output), overwrite, progress=progress, **asdict(options)
+    )
     task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(
         str(scene),
@@ -111,7 +118,7 @@ def predict_scene(
     )
     _predict(task, datamodule, [writer], accelerator, False, precision)
     [path] = writer.outputs(datamodule.scenes)
-    return SceneMask(product_paths(path, writer.options))
+    return SceneMask(product_paths(path, options))
 
 
 def pseudo_masks(
@@ -121,8 +128,8 @@ def pseudo_masks(
     *,
     split: Split = 'val',
     labels: Literal['predicted', 'true'] = 'predicted',
-    source: MapSource | None = None,
-    rule: MapRule | None = None,
+    source: Literal['attention', 'patchcam', 'fused'] | None = None,
+    rule: Literal['argmax', 'paint'] | None = None,
     ensemble: Literal['dihedral'] | None = None,
     accelerator: str = 'auto',
     overwrite: bool = False,
@@ -132,29 +139,36 @@ def pseudo_masks(
     """Write the pseudo-masks of a data set's split, as arrays and GeoTIFFs.
 
     Args:
-        config: Configuration of ``torchgeo``, whose ``data`` section names the chips.
-        checkpoint: Checkpoint, as for :func:`predict_scene`.
+        config: Configuration of ``torchgeo``; its ``data`` section says which chips.
+        checkpoint: As for :func:`predict_scene`.
         output: Folder for ``pms_NAME.npy``, ``imgs_NAME.npy``, ``masks_NAME.npy``, and
-            ``pms_NAME/`` with GeoTIFFs of mask and confidence for each chip that has a
-            georeference.
-        split: 'train', 'val' or 'test', in order and cropped as in evaluation.
-        labels: Classes present in a chip: 'predicted', or 'true' from its label.
-        source: 'attention', 'patchcam' or 'fused'; None: the checkpoint's. Like *rule*
-            it applies to class-token checkpoints only.
-        rule: 'paint' or 'argmax'; None: the checkpoint's.
-        ensemble: 'dihedral' averages over flips and quarter turns of each chip.
-        accelerator: Lightning's name of the device.
+            ``pms_NAME/`` with GeoTIFFs of mask and confidence for each georeferenced
+            chip.
+        split: Split to read: train, val or test; in order, and as evaluation crops it.
+        labels: Classes taken as present in a chip: predicted ones, or the true ones of
+            its label.
+        source: Source of the class maps: attention, patchcam or fused; by default the
+            checkpoint's. For class-token checkpoints only, as is rule.
+        rule: How class maps become masks: paint or argmax; by default the checkpoint's.
+        ensemble: Use dihedral to average over flips and quarter turns of each chip.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
         overwrite: Replace existing arrays.
-        images: Also write the images.
+        images: Write imgs_NAME.npy, by far the largest array.
         progress: Show a progress bar.
 
     Returns:
-        ``chips`` and ``rasters``, the numbers of arrays' chips and of GeoTIFFs written;
-        with true masks also the scores of :func:`torchgeo_ctm.scoring.summarise`.
+        ``chips`` and ``rasters``, how many were written. With true masks also what
+        :func:`torchgeo_ctm.scoring.summarise` returns.
 
     Raises:
-        CTMError: If an argument cannot be used. No array is written then.
+        CTMError: If any input cannot be used. No array is written then.
     """
+    from .configuration import read_data
+    from .datamodules import ChipDataModule
+    from .inference.chip_writer import ChipMaskWriter
+    from .scoring import summarise
+    from .trainers import load_predictor
+
     quiet_lightning()
     task = load_predictor(checkpoint)
     chosen = {'source': source, 'rule': rule}
@@ -173,8 +187,12 @@ def pseudo_masks(
     return written
 
 
-def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
+def _confusion(writer: 'ChipMaskWriter', num_classes: int) -> 'NDArray[np.int64]':
     """Return the confusion matrix of the written arrays, chip by chip."""
+    import numpy as np
+
+    from .scoring import confusion_matrix
+
     truth = np.load(writer.path('masks'), mmap_mode='r')
     masks = np.load(writer.path('pms'), mmap_mode='r')
     confusion = np.zeros((num_classes, num_classes), np.int64)
@@ -184,29 +202,33 @@ def _confusion(writer: ChipMaskWriter, num_classes: int) -> NDArray[np.int64]:
 
 
 def _predict(
-    task: LightningModule,
-    datamodule: LightningDataModule,
-    callbacks: list[Callback],
+    task: 'LightningModule',
+    datamodule: 'LightningDataModule',
+    callbacks: list['Callback'],
     accelerator: str,
     progress: bool,
     precision: str = '32-true',
 ) -> None:
-    """Predict with Lightning, and turn its exceptions into ours."""
-    if accelerator not in ACCELERATORS:
-        raise SettingError(
-            f'Unknown accelerator {accelerator!r}, expected one of: '
-            f'{", ".join(ACCELERATORS)}.{did_you_mean(accelerator, ACCELERATORS)}'
-        )
-    if precision not in PRECISIONS:
-        raise SettingError(
-            f'Unknown precision {precision!r}, expected one of: '
-            f'{", ".join(PRECISIONS)}.{did_you_mean(precision, PRECISIONS)}'
-        )
+    """Run Lightning's prediction, and re-raise its errors and exits as ours."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import TQDMProgressBar
+    from torchgeo.datasets import DatasetNotFoundError
+
+    for name, value, known in (
+        ('accelerator', accelerator, ACCELERATORS),
+        ('precision', precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise SettingError(
+                f'Unknown {name} {value!r}, expected one of: {", ".join(known)}.'
+                + did_you_mean(value, known)
+            )
     quiet_lightning()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     try:
-        trainer = pl.Trainer(
+        trainer = Trainer(
             accelerator=accelerator,
             devices=1,
             precision=precision,  # type: ignore[arg-type]
@@ -218,14 +240,14 @@ def _predict(
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(
-            f"Accelerator {accelerator!r} is not available here. Use 'auto'."
+            f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"
         ) from error
     try:
         trainer.predict(task, datamodule=datamodule, return_predictions=False)
     except DatasetNotFoundError as error:
         raise DataError(' '.join(str(error).split())) from error
     except SystemExit:
-        # Lightning turns Ctrl-C into SystemExit
+        # Lightning turns Ctrl-C into an exit of its own
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise

@@ -13,6 +13,7 @@ from torchgeo.datamodules import GeoDataModule
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 from torchgeo.samplers import GridGeoSampler
 
+from tests.commands import Run, refused
 from tests.conftest import (
     TRANSFORM,
     WriteScene,
@@ -22,12 +23,9 @@ from tests.conftest import (
     tiny_task,
 )
 from tests.fakes.dfc2020 import write_dfc2020
-from tests.test_main import Run, refused, run
 from torchgeo_ctm.datamodules import DFC2020DataModule
 from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.trainers import load_task
-
-__all__ = ['run']
 
 DFC = 'torchgeo_ctm.datamodules.DFC2020DataModule'
 
@@ -232,9 +230,9 @@ def test_mistakes_are_one_line(
             *flags,
         )  # fmt: skip
 
-    refused(call(tmp_path / 'none.yaml'), 'none.yaml does not exist; needed')
+    refused(call(tmp_path / 'none.yaml'), 'none.yaml does not exist, expected')
     (tmp_path / 'empty.yaml').write_text('trainer: {}\n')
-    refused(call(tmp_path / 'empty.yaml'), 'no data section')
+    refused(call(tmp_path / 'empty.yaml'), 'has no data section')
     (tmp_path / 'bad.yaml').write_text('data: [\n')
     refused(call(tmp_path / 'bad.yaml'), 'YAML')
     wrong = write_config(tmp_path / 'wrong.yaml', 'torchgeo_ctm.datamodules.DFC2021')

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 
+from tests.commands import Run, refused
 from tests.conftest import (
     TRANSFORM,
     WriteScene,
@@ -19,10 +20,7 @@ from tests.conftest import (
     scene_pixels,
     tiny_task,
 )
-from tests.test_main import Run, refused, run
 from torchgeo_ctm.grids import IGNORED
-
-__all__ = ['run']
 
 
 @pytest.fixture

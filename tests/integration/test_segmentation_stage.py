@@ -12,16 +12,13 @@ import torchgeo.main
 import yaml
 
 from benchmarks.quality import Batch, Labels, Run, Setting, pseudo_masks, tiles
-from tests.commands import succeeded
+from tests.commands import Run as Command
+from tests.commands import refused, succeeded
 from tests.commands import torchgeo as command
 from tests.conftest import WriteScene, decisive, save_task, tiny_task
 from tests.integration.test_torchgeo_data import GDAL_OPTIONS
-from tests.test_main import Run as Command
-from tests.test_main import refused, run
 from torchgeo_ctm.datasets import DFC2020
 from torchgeo_ctm.labels import class_shares
-
-__all__ = ['run']
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CHIP = 64

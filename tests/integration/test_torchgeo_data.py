@@ -10,7 +10,7 @@ import torchgeo.main
 import yaml
 from torchgeo.datamodules import SEN12MSDataModule
 
-from tests.commands import succeeded
+from tests.commands import Run, succeeded
 from tests.commands import torchgeo as command
 from tests.conftest import save_task, tiny_task
 from tests.fakes.torchgeo_configs import MAKERS, small_config
@@ -20,12 +20,9 @@ from tests.fakes.torchgeo_data import (
     write_landcoverai,
     write_sen12ms,
 )
-from tests.test_main import Run, run
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.reports.chips import ConfiguredSplit
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
-
-__all__ = ['run']
 
 #: What TorchGeo's command sets for GDAL; other tests read files beside rasters.
 GDAL_OPTIONS = (

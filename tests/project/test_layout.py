@@ -83,8 +83,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     # floor 5: what joins the rooms
-    'configuration_faults': {'errors'},
-    'configuration': {'configuration_faults', 'trainers', 'scaling', 'errors'},
+    'configuration': {'trainers', 'scaling', 'errors'},
     'value_counts': set(),
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {

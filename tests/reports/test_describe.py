@@ -9,16 +9,14 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.commands import Run, refused
 from tests.conftest import WriteScene, scene_pixels
 from tests.fakes.dfc2020 import write_dfc2020
 from tests.fakes.label_files import SCENE, write_squares
 from tests.fakes.torchgeo_configs import MAKERS, small_config
 from tests.reports.test_statistics import Holes, HolesDataModule, holes_config
-from tests.test_main import Run, refused, run
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import ImageLabel
-
-__all__ = ['run']
 
 TASK = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
 SMALL = {'embed_dim': 16, 'depth': 1, 'num_heads': 2}
@@ -121,6 +119,26 @@ def test_dfc2020(run: Run, tmp_path: Path) -> None:
     assert facts(printed)['size'] == '13 bands, 32 × 32 px: 2 chips'
     status, printed, _ = run('describe', '--config', config, '--split', 'val')
     assert facts(printed)['read'] == '1 chips of the val split'
+
+
+def test_arguments_override_the_configuration(run: Run, tmp_path: Path) -> None:
+    write_dfc2020(tmp_path / 'data')
+    data = {
+        'class_path': 'torchgeo_ctm.datamodules.DFC2020DataModule',
+        'init_args': {'img_size': 32},
+    }
+    config = write_config(tmp_path / 'c.yaml', data)
+    root = ('--data.dict_kwargs.root', tmp_path / 'data')
+    for command in ('describe', 'stats'):
+        status, printed, err = run(
+            command, '--config', config, *root, '--data.init_args.img_size=48',
+            '--model.init_args.class_names=[A,B,C,D,E,F,G,H]',
+        )  # fmt: skip
+        assert status == 0, err
+        assert command == 'stats' or facts(printed)['size'].startswith('13 bands, 48')
+        assert 'Forest' not in printed
+    wrong = run('describe', '--config', config, '--data.init_args.img_sizes', 48)
+    refused(wrong, 'the data section of', 'img_sizes')
 
 
 def test_synthetic(run: Run, tmp_path: Path) -> None:

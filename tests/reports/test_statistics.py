@@ -15,17 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datamodules import NonGeoDataModule
 
-from tests.commands import succeeded
+from tests.commands import Run, refused, succeeded
 from tests.commands import torchgeo as command
 from tests.fakes.dfc2020 import write_dfc2020
 from tests.fakes.torchgeo_configs import small_config
 from tests.integration.test_torchgeo_data import GDAL_OPTIONS
-from tests.test_main import Run, refused, run
 from torchgeo_ctm.datamodules import DFC2020DataModule
 from torchgeo_ctm.reports.statistics import PERCENTILES, BandStatistics, measure
 from torchgeo_ctm.trainers import load_task
-
-__all__ = ['run']
 
 
 class Holes(Dataset[dict[str, Tensor]]):

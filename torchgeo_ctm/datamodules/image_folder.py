@@ -204,7 +204,7 @@ class ImageFolderDataModule(NonGeoDataModule):
                 'class_names has the classes of the data set in another order; needed: '
                 + ', '.join(images.classes)
             )
-        if hasattr(task, 'name_classes'):
+        if task is not None and hasattr(task, 'name_classes'):
             task.name_classes(images.classes, images.class_colors)
 
     def chips(self, split: Split) -> ImageFolder:

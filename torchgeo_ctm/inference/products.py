@@ -17,39 +17,13 @@ from ..plots import quick_look
 from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE, give_back
+from .options import ProductOptions
 from .stac import write_item
 from .style import write_style
 from .vector import vectorize
 
 #: What a value of 1 in the raster of shares stands for.
 PER_CENT = 0.01
-
-
-@dataclass(frozen=True)
-class ProductOptions:
-    """Which products are written beside the class raster.
-
-    Attributes:
-        confidence: ``OUT_confidence.tif``, per cent.
-        probabilities: ``OUT_probabilities.tif``, the share of each class, a band each,
-            uint8 with scale 0.01.
-        polygons: ``OUT.gpkg``.
-        style: ``OUT.qml``, which QGIS finds by name.
-        picture: ``OUT.png``, the quick look.
-        stac: ``OUT.json``, a STAC item.
-        sieve: Pixels; smaller patches are merged into their largest neighbour before
-            polygons are made.
-        min_area: Hectares; smaller polygons are left out.
-    """
-
-    confidence: bool = True
-    probabilities: bool = False
-    polygons: bool = True
-    style: bool = True
-    picture: bool = True
-    stac: bool = False
-    sieve: int = 0
-    min_area: float = 0.0
 
 
 @dataclass

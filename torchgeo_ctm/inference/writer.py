@@ -23,7 +23,8 @@ from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
-from .products import ProductOptions, Products, check_products
+from .options import ProductOptions
+from .products import Products, check_products
 from .scene_run import SHARE, SceneRun, say_what_was_found
 from .threads import ThreadedPrediction, threaded_prediction
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import SettingError, did_you_mean
 
-MapSource = Literal['attention', 'patchcam', 'fused']
+MapSource = Literal['attention', 'patchcam', 'fused', 'patches']
 MapRule = Literal['argmax', 'paint']
 SOURCES: tuple[str, ...] = get_args(MapSource)
 
@@ -31,7 +31,8 @@ def class_maps(
         patch_logits: Patch logits (B, C, h, w), or None without a patch head.
         source: 'attention': summed over blocks, scaled to mean 1 per class and image,
             which makes classes comparable; 'patchcam': sigmoid of the patch logits;
-            'fused': their product (METHOD, section 4).
+            'fused': their product (METHOD, section 4), on the finer of their grids;
+            'patches': softmax of the patch logits over the classes.
         last_blocks: Use only the last blocks' attention; None uses all (reference).
 
     Returns:
@@ -50,6 +51,8 @@ def class_maps(
             f'source={source!r} requires a patch head, which this model does not have. '
             "Use source='attention'."
         )
+    if source == 'patches' and patch_logits is not None:
+        return patch_logits.float().softmax(dim=1)
     blocks = attention if last_blocks is None else attention[:, -last_blocks:]
     summed = blocks.float().sum(dim=1)
     mean = summed.mean(dim=(-2, -1), keepdim=True)
@@ -57,7 +60,9 @@ def class_maps(
     if source == 'attention' or patch_logits is None:
         return scaled
     cam = patch_logits.float().sigmoid()
-    return cam if source == 'patchcam' else scaled * cam
+    if source == 'patchcam':
+        return cam
+    return resize(scaled, (cam.shape[-2], cam.shape[-1])) * cam
 
 
 def present_classes(probs: Tensor, threshold: float = 0.5) -> Tensor:

@@ -24,6 +24,7 @@ from .refine import (
     Refinement,
     RefinementOptions,
     check_refinement,
+    geometric_blend,
     refinement_tag,
 )
 
@@ -33,19 +34,24 @@ class MapOptions:
     """How class maps are made, and decided into masks.
 
     Attributes:
-        source: 'attention', 'patchcam' or 'fused', their product.
+        source: 'attention'; 'patchcam', the sigmoid of the patch logits; 'fused', the
+            product of these two; or 'patches', the softmax of the patch logits.
         rule: 'argmax', or the paper's 'paint'.
         labels: Which classes ``predict`` takes as present: 'predicted' by the model, or
             'true' by the batch's label or mask.
         threshold: A class is present if its probability is above it, 0 to 1.
         presence: 'threshold' lets only present classes into a mask (paper).
             'probability' lets every class of at least 0.2 % in and multiplies its map
-            by its probability. It requires rule 'argmax'.
+            by its probability. 'all' lets every class in, whatever its probability:
+            for the source 'patches', whose softmax already decides. These two require
+            rule 'argmax'.
         refinement: 'soft_assignment' moves the scores from patches to pixels by the
             bands of each image. It requires rule 'argmax'. See
             :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
         refinement_options: Its ``rounds``, ``likelihood``, ``neighbours`` and
             ``trust``, where they differ from the defaults.
+        refinement_weight: Weight of the refinement, 0 to 1, in a geometric mean with
+            the scores that it refines. 1 takes the refinement alone.
         ensemble: 'dihedral' averages ``predict`` over the eight flips and quarter turns
             of each window, at eight times the cost. Windows must be square.
         calibration: Shift of the logits before they become probabilities, because
@@ -58,9 +64,10 @@ class MapOptions:
     rule: MapRule = 'argmax'
     labels: Literal['predicted', 'true'] = 'predicted'
     threshold: float = 0.5
-    presence: Literal['threshold', 'probability'] = 'threshold'
+    presence: Literal['threshold', 'probability', 'all'] = 'threshold'
     refinement: Refinement | None = None
     refinement_options: RefinementOptions | None = None
+    refinement_weight: float = 1.0
     ensemble: Literal['dihedral'] | None = None
     calibration: Literal['odds', 'validation'] | None = None
 
@@ -75,12 +82,17 @@ def check_map_options(options: MapOptions) -> None:
         raise SettingError(
             f'maps.threshold must be above 0 and below 1, got {options.threshold}.'
         )
-    if options.presence == 'probability' and options.rule == 'paint':
+    if options.presence != 'threshold' and options.rule == 'paint':
         raise SettingError(
-            "maps.presence='probability' requires maps.rule='argmax', got 'paint'. "
+            f"maps.presence={options.presence!r} requires maps.rule='argmax', got 'paint'. "
             "Use maps.presence='threshold'."
         )
     check_refinement(options.refinement, options.refinement_options)
+    if not 0 < options.refinement_weight <= 1:
+        raise SettingError(
+            'maps.refinement_weight must be above 0 and at most 1, got '
+            f'{options.refinement_weight}.'
+        )
     if options.refinement is not None and options.rule != 'argmax':
         raise SettingError(
             f"maps.refinement={options.refinement!r} requires maps.rule='argmax', got "
@@ -127,13 +139,19 @@ class MapDecoder:
             'MAP_SOURCE': options.source,
             'MAP_RULE': options.rule,
             'MAP_LABELS': options.labels,
-            'REFINEMENT': refinement_tag(
-                options.refinement, options.refinement_options
-            ),
+            'REFINEMENT': self._refinement_tag(),
             'ENSEMBLE': str(options.ensemble),
             'PRESENCE': options.presence,
             'PRESENCE_THRESHOLD': str(options.threshold),
         }
+
+    def _refinement_tag(self) -> str:
+        """Return the refinement and its options as text."""
+        options = self.options
+        tag = refinement_tag(options.refinement, options.refinement_options)
+        if options.refinement is None or options.refinement_weight == 1:
+            return tag
+        return f'{tag} weight={options.refinement_weight:g}'
 
     def average(
         self, image: Tensor, predict: Callable[[Tensor], Mapping[str, Tensor]]
@@ -228,11 +246,16 @@ class MapDecoder:
         given = self.options.refinement_options or {}
         # half precision has too few digits for moments of pixels
         with torch.autocast(scores.device.type, enabled=False):
-            return refine(scores, image.float(), valid, **given)
+            finer = refine(scores, image.float(), valid, **given)
+            weight = self.options.refinement_weight
+            return finer if weight == 1 else geometric_blend(scores, finer, weight)
 
     def _weighted(self, maps: Tensor, probs: Tensor) -> tuple[Tensor, float]:
         """Return maps (B, C, h, w) weighted by presence, and the presence threshold."""
         threshold = self.options.threshold
         if self.options.presence == 'threshold':
             return maps, threshold
+        if self.options.presence == 'all':
+            # every probability is above a threshold below 0
+            return maps, -1.0
         return maps * probs[:, :, None, None], min(UNLIKELY, threshold)

@@ -16,7 +16,14 @@ from torchgeo.trainers import BaseTask
 from torchvision.models._api import WeightsEnum
 
 from ..errors import SettingError, did_you_mean
-from ..losses import diversity_loss, gate_penalty, narrowing_share, pool_patch_logits
+from ..losses import (
+    attention_loss,
+    balance_weights,
+    diversity_loss,
+    gate_penalty,
+    narrowing_share,
+    pool_patch_logits,
+)
 from ..maps.class_maps import class_maps
 from ..maps.decoder import MapDecoder, MapOptions
 from ..models import ClassTokenViT
@@ -75,6 +82,7 @@ class ClassTokenMaskingTask(BaseTask):
     scaling: BandScaling | nn.Identity
     class_weights: Tensor
     presence_shift: Tensor
+    label_counts: Tensor
 
     def __init__(
         self,
@@ -174,12 +182,12 @@ class ClassTokenMaskingTask(BaseTask):
                 f'Unknown model {name!r}, expected one of: {", ".join(BUILDERS)}.'
                 + did_you_mean(name, BUILDERS)
             )
-        options = self.hparams['model_options'] or {}
+        options, patches = self.hparams['model_options'] or {}, self.options.patches
         model: ClassTokenViT = BUILDERS[name](
             img_size=self.hparams['img_size'],
             in_chans=self.hparams['in_channels'],
             num_classes=self.hparams['num_classes'],
-            patch_head=self.options.patches.loss_weight > 0,
+            patch_head=patches.loss_weight > 0 and patches.head,
             **({'head_gates': self.options.attention.pruning is not None} | options),
         )
         model.set_grad_checkpointing(self.options.optimization.grad_checkpointing)
@@ -197,6 +205,10 @@ class ClassTokenMaskingTask(BaseTask):
         count: int = self.hparams['num_classes']
         values = torch.ones(count) if weights is None else torch.tensor(weights)
         self.register_buffer('class_weights', values.float(), persistent=False)
+        if self.options.patches.balance:
+            # presences and labels seen in training; one of each is assumed
+            seen = torch.tensor([[1.0], [2.0]]).repeat(1, count)
+            self.register_buffer('label_counts', seen)
 
     def configure_metrics(self) -> None:
         """Create the metrics of the validation and test splits."""
@@ -204,7 +216,13 @@ class ClassTokenMaskingTask(BaseTask):
         threshold = self.options.maps.threshold
         self.split_metrics: Any = nn.ModuleDict(
             {
-                split: SplitMetrics(split, count, self._multiclass, threshold)
+                split: SplitMetrics(
+                    split,
+                    count,
+                    self._multiclass,
+                    threshold,
+                    self.options.labels.min_share,
+                )
                 for split in ('val', 'test')
             }
         )
@@ -264,8 +282,15 @@ class ClassTokenMaskingTask(BaseTask):
                 which costs the last block's work on patches.
         """
         source = self.decoder.options.source
+        scaled = self.scaling(x.float())
+        if not patches and self.is_local:
+            patch_logits = self.model.local_logits(scaled)
+            logits = pool_patch_logits(
+                patch_logits.float(), 'share', share=self._final_share
+            )
+            return patch_logits.float().softmax(dim=1), logits, patch_logits
         logits, attention, patch_logits = self.model.forward_attention(
-            self.scaling(x.float()), patches=patches or source != 'attention'
+            scaled, patches=patches or source != 'attention'
         )
         return class_maps(attention, patch_logits, source), logits, patch_logits
 
@@ -289,6 +314,21 @@ class ClassTokenMaskingTask(BaseTask):
             Masks (B, H, W), int64.
         """
         return self.decoder.masks(maps, probs, size, *self._guide(batch))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether masks come from the local head alone.
+
+        Then prediction skips the transformer, images may have any size that is a
+        multiple of 4 px, and windows need to overlap by the field of view only.
+        """
+        maps = self.decoder.options
+        return (
+            self.model.local_head is not None
+            and maps.source == 'patches'
+            and maps.presence == 'all'
+            and maps.labels == 'predicted'
+        )
 
     @property
     def refines(self) -> bool:
@@ -481,22 +521,56 @@ class ClassTokenMaskingTask(BaseTask):
         rate = self.current_mask_rate
         drop = draw_masking(presence, rate, self._generator) if rate else None
         options = self.options.attention
-        weight = options.diversity_weight
-        if weight:
+        if options.diversity_weight or options.distillation_weight:
             logits, attention, patch_logits = self.model.forward_attention(x, drop=drop)
         else:
+            attention = None
             logits, patch_logits = self.model.forward_logits(x, drop)
+        self._count_labels(presence)
         loss = self.label_loss(logits, patch_logits, presence, self._current_share())
-        if weight:
-            loss = loss + weight * diversity_loss(
-                attention.sum(1), presence.clamp(min=0), options.diversity_form
-            )
+        if attention is not None:
+            loss = loss + self._attention_loss(attention, patch_logits, presence)
         loss = loss + self._self_training_loss(
             logits, patch_logits, presence, x, batch.get('valid')
         )
         loss = loss + self._gate_penalty()
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
+
+    def _attention_loss(
+        self, attention: Tensor, patch_logits: Tensor | None, presence: Tensor
+    ) -> Tensor | float:
+        """Return the losses on attention, and log what patches teach it."""
+        options = self.options.attention
+        loss: Tensor | float = 0.0
+        if options.diversity_weight:
+            loss = options.diversity_weight * diversity_loss(
+                attention.sum(1), presence.clamp(min=0), options.diversity_form
+            )
+        if options.distillation_weight and patch_logits is not None:
+            taught = attention_loss(attention, patch_logits, presence)
+            self.log('attention_loss', taught, batch_size=len(presence))
+            loss = loss + options.distillation_weight * taught
+        return loss
+
+    def _count_labels(self, presence: Tensor) -> None:
+        """Count presences and known labels of each class, over all processes."""
+        if not self.options.patches.balance:
+            return
+        known = presence != UNKNOWN
+        counts = torch.stack([(presence * known).sum(dim=0), known.sum(dim=0)])
+        if self.trainer.world_size > 1:
+            gathered: Any = self.all_gather(counts)
+            counts = gathered.sum(dim=0)
+        self.label_counts += counts
+
+    def _label_weights(self, presence: Tensor) -> Tensor:
+        """Return the weight of each label in the loss, (B, C) or (C,)."""
+        balance = self.options.patches.balance
+        if not balance:
+            return self.class_weights
+        frequency = self.label_counts[0] / self.label_counts[1]
+        return self.class_weights * balance_weights(presence, frequency, balance)
 
     def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
         """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C).
@@ -508,7 +582,10 @@ class ClassTokenMaskingTask(BaseTask):
             return F.cross_entropy(logits, target, self.class_weights)
         known = (presence != UNKNOWN).to(logits.dtype)
         loss = F.binary_cross_entropy_with_logits(
-            logits, presence * known, self.class_weights * known, reduction='sum'
+            logits,
+            presence * known,
+            self._label_weights(presence) * known,
+            reduction='sum',
         )
         return loss / known.sum().clamp(min=1)
 
@@ -517,26 +594,37 @@ class ClassTokenMaskingTask(BaseTask):
         logits: Tensor,
         patch_logits: Tensor | None,
         presence: Tensor,
-        least_share: float,
+        share: float,
     ) -> Tensor:
-        """Return the loss of the class tokens plus that of the patch head."""
+        """Return the loss of the class tokens plus that of the patch head.
+
+        Args:
+            logits: Logits of the class tokens (B, C).
+            patch_logits: Patch logits (B, C, h, w), or None without a patch head.
+            presence: Image-level labels (B, C), -1 unknown.
+            share: Share of the patches that pooling by 'share' asks for.
+        """
         loss = self.image_loss(logits.float(), presence)
         if patch_logits is None:
             return loss
         patches = self.options.patches
         pooled = pool_patch_logits(
-            patch_logits.float(), patches.pooling, share=least_share
+            patch_logits.float(), patches.pooling, share=share, compete=patches.compete
         )
         return loss + patches.loss_weight * self.image_loss(pooled, presence)
 
     def _current_share(self) -> float:
         """Return the share of patches that pooling by 'share' uses at this step."""
-        least = self.options.labels.min_share
-        warmup = self.options.patches.pooling_warmup
+        least, warmup = self._final_share, self.options.patches.pooling_warmup
         if not warmup:
             return least
         steps = warmup * self._length('patches.pooling_warmup')
         return narrowing_share(least, self.global_step / steps)
+
+    @property
+    def _final_share(self) -> float:
+        """The share of patches that pooling by 'share' uses after its warm-up."""
+        return self.options.patches.share or self.options.labels.min_share
 
     def _length(self, name: str) -> int:
         """Return the number of training steps, of which option *name* is a fraction.
@@ -626,8 +714,8 @@ class ClassTokenMaskingTask(BaseTask):
         metrics.labels.update(probs, target.argmax(1) if self._multiclass else target)
         if split == 'val' and self.decoder.options.calibration == 'validation':
             self.calibrator.update(logits.float(), presence)
-        share = self.options.labels.min_share
-        loss = self.label_loss(logits, patch_logits, presence, share)
+        metrics.balanced_bce.update(self.decoder.shares(maps, probs), presence)
+        loss = self.label_loss(logits, patch_logits, presence, self._final_share)
         empty = (probs <= self.decoder.options.threshold).all(dim=1).float().mean()
         self.log_dict(
             {f'{split}_loss': loss, f'{split}_nothing_predicted': empty},

@@ -1,9 +1,11 @@
 """Metrics of image labels and masks, one set per split."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -24,12 +26,18 @@ from .presence import UNKNOWN
 class SplitMetrics(nn.Module):
     """Scores of one split.
 
-    Mean average precision and F1 of the image labels; where there are true masks, also
+    Mean average precision and F1 of the image labels; balanced cross-entropy of the
+    labels against the area of each class in the masks; where there are true masks, also
     mean and per-class IoU of the masks from predicted and from true image labels.
     """
 
     def __init__(
-        self, split: str, num_classes: int, multiclass: bool, threshold: float
+        self,
+        split: str,
+        num_classes: int,
+        multiclass: bool,
+        threshold: float,
+        min_share: float = 0.1,
     ) -> None:
         """Create the metrics.
 
@@ -38,6 +46,7 @@ class SplitMetrics(nn.Module):
             num_classes: Number of classes.
             multiclass: Whether an image has one class only.
             threshold: Presence threshold of the F1, 0 to 1.
+            min_share: Share of a chip, 0 to 1, above which a class is present.
         """
         super().__init__()
         self.split = split
@@ -58,6 +67,7 @@ class SplitMetrics(nn.Module):
                 ),
             }
         self.labels = MetricCollection(scores, prefix=f'{split}_')
+        self.balanced_bce = BalancedBCE(num_classes, min_share)
         self.masks = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED)
         self.masks_true_labels = self.masks.clone()
 
@@ -69,6 +79,9 @@ class SplitMetrics(nn.Module):
         """
         scores: dict[str, Any] = dict(self.labels.compute())
         self.labels.reset()
+        if self.balanced_bce.update_called:
+            scores[f'{self.split}_balanced_bce'] = self.balanced_bce.compute()
+            self.balanced_bce.reset()
         for confusion, suffix in (
             (self.masks, ''),
             (self.masks_true_labels, '_true_labels'),
@@ -85,6 +98,54 @@ class SplitMetrics(nn.Module):
                     if value is not None
                 }
         return scores
+
+
+class BalancedBCE(Metric):
+    """Cross-entropy of image-level labels against the area of each class in the masks.
+
+    It ranks networks and settings by the quality of their masks without any mask. The
+    logit of a presence is 3 (logit(s) - logit(s0)), where s is the share of the chip
+    that the class covers and s0 the share that makes a class present. Presences and
+    absences are averaged apart, then the classes, so that rare classes count, and
+    labels that overlook things do not reward masks that do.
+    """
+
+    #: Slope of the logit of a presence.
+    SLOPE = 3.0
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, num_classes: int, min_share: float = 0.1) -> None:
+        """Create the metric.
+
+        Args:
+            num_classes: Number of classes C.
+            min_share: Share of a chip, 0 to 1, above which a class is present.
+        """
+        super().__init__()
+        self.threshold = math.log(min_share / (1 - min_share)) if min_share < 1 else 0.0
+        zeros = torch.zeros(2, num_classes)
+        self.add_state('sums', zeros, dist_reduce_fx='sum')
+        self.add_state('counts', zeros.clone(), dist_reduce_fx='sum')
+
+    def update(self, shares: Tensor, presence: Tensor) -> None:
+        """Add the shares of each class at every position (B, C, h, w), labels (B, C)."""
+        area = shares.float().mean(dim=(-2, -1)).clamp(1e-4, 1 - 1e-4)
+        logits = self.SLOPE * (torch.logit(area) - self.threshold)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, presence.clamp(min=0), reduction='none'
+        )
+        for row, is_label in enumerate((presence == 1, presence == 0)):
+            self.sums[row] += (losses * is_label).sum(dim=0)
+            self.counts[row] += is_label.sum(dim=0)
+
+    def compute(self) -> Tensor:
+        """Return the mean over classes; those without a label are left out."""
+        known = self.counts > 0
+        means = torch.where(known, self.sums / self.counts.clamp(min=1), 0)
+        sides = known.sum(dim=0)
+        classes = means.sum(dim=0) / sides.clamp(min=1)
+        return classes.sum() / (sides > 0).sum().clamp(min=1)
 
 
 class MeanAveragePrecision(MultilabelAveragePrecision):

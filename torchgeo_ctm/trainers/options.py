@@ -56,33 +56,51 @@ class PatchOptions:
     """The patch head, and how it learns from image-level labels.
 
     Attributes:
+        head: 'tokens', a linear layer on the patch tokens; or 'local', a small
+            convolutional network with a field of view of about 20 px, see
+            :class:`~torchgeo_ctm.models.local.LocalHead`.
         loss_weight: Weight of the patch head's loss. 0 removes the head.
         pooling: How patch logits become image logits, see
             :func:`~torchgeo_ctm.losses.pool_patch_logits`.
+        share: Share of the patches, 0 to 1, that pooling by 'share' asks for. Null:
+            ``labels.min_share``.
+        compete: Pool the log-odds of the softmax, so that classes compete for patches.
+            For few labels, and for classes that every chip contains.
+        balance: Weighs presences and absences of a class alike in the losses of patches
+            and class tokens, 0 (not at all) to 1 (fully). For few labels, and for
+            labels that overlook things.
         pooling_warmup: Fraction of training, 0 to 1, during which pooling by 'share'
-            narrows from all patches to the share ``labels.min_share``.
+            narrows from all patches to its share.
         self_training: From half of training on, the patch head also learns from its own
             refined maps of the classes in the labels. {} for the defaults, see
             :class:`~torchgeo_ctm.trainers.self_training.SelfTrainingOptions`. Where a
             label is unknown, the predicted probability replaces it.
     """
 
+    head: Literal['tokens', 'local'] = 'tokens'
     loss_weight: float = 1.0
     pooling: PatchPooling = 'logsumexp'
+    share: float | None = None
+    compete: bool = False
+    balance: float = 0.0
     pooling_warmup: float = 0.0
     self_training: SelfTrainingOptions | None = None
 
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """Losses on attention: distinct class tokens, and pruned heads.
+    """Losses on attention: taught by patches, distinct tokens, and pruned heads.
 
     Attributes:
+        distillation_weight: Weight of the loss that teaches class-to-patch attention
+            where the patch head sees each class, see
+            :func:`~torchgeo_ctm.losses.attention_loss`.
         diversity_weight: Weight of the loss that keeps class tokens apart.
         diversity_form: 'present', or the paper's 'reference'.
         pruning: Prune attention heads. Null: keep all of them.
     """
 
+    distillation_weight: float = 0.0
     diversity_weight: float = 0.0
     diversity_form: DiversityForm = 'present'
     pruning: PruningOptions | None = None
@@ -131,7 +149,7 @@ class FormerOptions(TypedDict, total=False):
     map_rule: MapRule
     map_labels: Literal['predicted', 'true']
     threshold: float
-    presence: Literal['threshold', 'probability']
+    presence: Literal['threshold', 'probability', 'all']
     refinement: Refinement | None
     refinement_options: RefinementOptions | None
     self_training: SelfTrainingOptions | None
@@ -252,6 +270,7 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
             "patches.loss_weight=0 removes. Use maps.source='attention'."
         )
     check_pooling_warmup(patches.pooling_warmup, patches.pooling)
+    _check_patches(options, task, num_classes)
     _check_self_training(patches, task)
     values = labels.values
     if values is not None and not len(values) == len(set(values)) == num_classes:
@@ -263,6 +282,40 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
         raise SettingError(
             f'labels.weights must have num_classes={num_classes} entries, got '
             f'{len(labels.weights)}.'
+        )
+
+
+def _check_patches(options: TaskOptions, task: str, num_classes: int) -> None:
+    """Check the options of pooling and of what the patch head teaches."""
+    patches = options.patches
+    if patches.share is not None and not 0 < patches.share <= 1:
+        raise SettingError(
+            f'patches.share must be above 0 and at most 1, got {patches.share}.'
+        )
+    if patches.share is not None and patches.pooling != 'share':
+        raise SettingError(
+            f"patches.share requires patches.pooling='share', got {patches.pooling!r}."
+        )
+    if not 0 <= patches.balance <= 1:
+        raise SettingError(f'patches.balance must be 0 to 1, got {patches.balance}.')
+    if patches.balance and task == 'multiclass':
+        raise SettingError(
+            "patches.balance requires task='multilabel'. Use labels.weights with "
+            "'multiclass'."
+        )
+    if patches.compete and num_classes < 2:
+        raise SettingError(
+            f'patches.compete requires 2 classes or more, got num_classes={num_classes}.'
+        )
+    weight = options.attention.distillation_weight
+    if weight < 0:
+        raise SettingError(
+            f'attention.distillation_weight must be 0 or more, got {weight}.'
+        )
+    if weight and patches.loss_weight == 0:
+        raise SettingError(
+            'attention.distillation_weight requires the patch head, which '
+            'patches.loss_weight=0 removes. Set patches.loss_weight=1.'
         )
 
 
