@@ -21,7 +21,8 @@ from benchmarks.gpu_machine import Job, Results, exact_float32, python_path
 from benchmarks.training import NO_TRAINER, Setting, make_batch, make_task
 from torchgeo_ctm.losses import DiversityForm, PatchPooling
 from torchgeo_ctm.models.reference import ReferenceFusion, from_reference
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, save_task
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, MapOptions, save_task
+from torchgeo_ctm.trainers.options import regrouped
 
 TOLERANCE = 1e-4
 #: Warnings that are not about the step: Lightning's advice, its own use of a deprecated
@@ -131,7 +132,7 @@ def equal_outputs(job: Job, _: Results) -> dict[str, Any]:
     }
 
 
-def recommended_task(job: Job, **options: Any) -> ClassTokenMaskingTask:
+def recommended_task(job: Job) -> ClassTokenMaskingTask:
     """Return an untrained task as the configuration of synthetic tiles has it."""
     size = {'embed_dim': 32, 'depth': 1} if job.tiny else {'embed_dim': 128, 'depth': 3}
     torch.manual_seed(0)
@@ -139,9 +140,7 @@ def recommended_task(job: Job, **options: Any) -> ClassTokenMaskingTask:
         model='ctm_vit_tiny_patch8_224',
         img_size=32 if job.tiny else 128,
         model_options={'num_heads': 4, 'stem': 'conv', **size},
-        presence='probability',
-        refinement='soft_assignment',
-        **options,
+        maps=MapOptions(presence='probability', refinement='soft_assignment'),
     )
 
 
@@ -180,7 +179,7 @@ def checkpoint_loads(job: Job, _: Results) -> dict[str, Any]:
     """
     exact_float32()
     batch = make_batch(Setting(2, 32 if job.tiny else 128, device=job.device))
-    task = recommended_task(job, schedule='plateau').to(job.device)
+    task = recommended_task(job).to(job.device)
     task.on_train_epoch_start()
     configured: Any = task.configure_optimizers()
     with warnings.catch_warnings():
@@ -279,7 +278,7 @@ def _fit(job: Job, options: dict[str, Any]) -> None:
         chosen['model_options'] = less | options.get('model_options', {})
     size = 32 if small else 224
     defaults = {'model': 'ctm_vit_tiny_patch8_224', 'schedule': 'cosine'}
-    task = ClassTokenMaskingTask(**{**defaults, **chosen, 'img_size': size})
+    task = ClassTokenMaskingTask(**regrouped({**defaults, **chosen, 'img_size': size}))
     batch = make_batch(Setting(2, size))
     samples = [
         {key: batch[key][index] for key in ('image', 'mask')} for index in range(2)

@@ -37,7 +37,7 @@ from torchgeo_ctm.maps.class_maps import posterior, present_classes, resize
 from torchgeo_ctm.maps.refine import soft_assignment
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
-from torchgeo_ctm.scoring import summarise
+from torchgeo_ctm.scoring import summarize
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
 from torchgeo_ctm.trainers.options import regrouped
@@ -528,7 +528,7 @@ class Counts:
     def scores(self) -> dict[str, Any]:
         """Return the scores, 0…1; ``ece`` is an error, less is better."""
         confusion = self.confusion.view(CLASSES, CLASSES).numpy()
-        summary = summarise(confusion, list(DFC2020.classes))
+        summary = summarize(confusion, list(DFC2020.classes))
         hits, drawn, found, true = self.edges.clamp(min=1e-6).tolist()
         precision, recall = hits / drawn, found / true
         number, confidence, right = self.bins

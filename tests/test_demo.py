@@ -17,7 +17,7 @@ def test_constant_guess() -> None:
 def test_an_output_that_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / 'file'
     path.touch()
-    with pytest.raises(OutputError, match='cannot be made'):
+    with pytest.raises(OutputError, match='Cannot create folder'):
         run_demo(path)
 
 

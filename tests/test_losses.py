@@ -158,7 +158,8 @@ class TestAttentionLoss:
     def test_patches_get_no_gradient(self) -> None:
         patches = self.patches().requires_grad_()
         attention = self.attention(0.1).requires_grad_()
-        attention_loss(attention, patches, self.presence).backward()
+        loss = attention_loss(attention, patches, self.presence)
+        loss.backward()  # type: ignore[no-untyped-call]
         assert patches.grad is None
         assert attention.grad is not None and attention.grad.isfinite().all()
         # the token of a class that is absent is taught nothing

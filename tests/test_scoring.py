@@ -12,6 +12,7 @@ from torchgeo_ctm.scoring import (
     evaluate,
     iou_from_confusion,
     summarise,
+    summarize,
 )
 
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
@@ -45,7 +46,9 @@ def write(
 def test_scores_by_hand() -> None:
     # class 0: 3 of 4 found; class 1: 4 pixels, all found, one too many; class 2: none
     confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    scores = summarise(confusion, ['a', 'b', 'c'])
+    scores = summarize(confusion, ['a', 'b', 'c'])
+    with pytest.warns(DeprecationWarning, match='summarize'):
+        assert summarise(confusion, ['a', 'b', 'c']) == scores
     assert scores['iou'] == {'a': 3 / 4, 'b': 4 / 5, 'c': None}
     assert scores['miou'] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert scores['pixel_accuracy'] == 7 / 8
@@ -121,7 +124,7 @@ def test_rounding_of_a_transform_is_no_other_grid(tmp_path: Path) -> None:
     ('truth', 'message'),
     [
         (np.full((4, 4), 7, np.uint8), 'holds class 7'),
-        (np.full((4, 4), 255, np.uint8), 'no labelled pixel'),
+        (np.full((4, 4), 255, np.uint8), 'no labeled pixel'),
         (np.zeros((4, 4), np.float32), 'integer classes'),
     ],
 )

@@ -96,5 +96,5 @@ def test_impossible_plans_are_refused(length: int, window: int, stride: int) -> 
 
 
 def test_too_large_a_stride_names_the_nearest() -> None:
-    with pytest.raises(SettingError, match='nearest: 8'):
+    with pytest.raises(SettingError, match='Did you mean 8'):
         window_starts(10, 8, 9)

@@ -56,14 +56,13 @@ def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> N
     _check_inputs(scene=scene, checkpoint=checkpoint)
     _loading()
     from .inference.geotiff import check_output
-    from .inference.memory import block_cache, keep_heap_small
+    from .inference.memory import block_cache
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
     check_output(output, overwrite)
     # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
     os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
-    keep_heap_small()
     mask = predict_scene(scene, checkpoint, output, progress=True, **options)
     for path in mask.paths:
         _print(str(path))

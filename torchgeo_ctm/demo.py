@@ -1,4 +1,4 @@
-"""The demonstration: synthetic tiles, image labels only, a mask of a whole scene."""
+"""Demo: train on synthetic chips with image labels only, and map a synthetic scene."""
 
 import json
 import time
@@ -14,6 +14,7 @@ from .datamodules import SceneDataModule, SyntheticDataModule
 from .datasets import DFC2020
 from .datasets.synthetic import write_scene
 from .errors import OutputError
+from .files import write_text
 from .inference.writer import PseudoMaskWriter
 from .maps.decoder import MapOptions
 from .prediction import predict_scene, quiet_lightning
@@ -28,20 +29,20 @@ BATCH = 8
 def run_demo(
     output: Path, compare: bool = False, seed: int = 0, steps: int = STEPS
 ) -> dict[str, float]:
-    """Make data, train from image labels, map a scene and score the mask.
+    """Generate data, train on image labels, map a scene and score the mask.
 
     Args:
-        output: Folder for everything that is made; created if missing. Products of an
-            earlier run are replaced, its synthetic tiles are used again.
+        output: Folder for all files, created if missing. Products of an earlier run
+            are replaced, its synthetic chips are reused.
         compare: Also train without masking, and score attention alone with and without.
         seed: Seed of data and training.
         steps: Training steps.
 
     Returns:
-        The content of ``metrics.json``. IoU are 0…1: of the scene's mask
+        The content of ``metrics.json``. IoU is 0 to 1: that of the scene's mask
         (``pseudo_mask_miou``), of the best single class (``constant_guess_miou``) and
-        of the mask that the true image labels of each window give
-        (``label_oracle_miou``); ``seconds`` is wall time.
+        of the mask from the true image labels of each window
+        (``label_oracle_miou``). ``seconds`` is wall time.
 
     Raises:
         OutputError: If *output* cannot be a folder.
@@ -55,7 +56,7 @@ def run_demo(
     checkpoint = output / 'checkpoint.ckpt'
     trainer = datamodule.trainer
     if trainer is None:
-        raise RuntimeError('the data module was not trained with')
+        raise RuntimeError('The data module has no trainer.')
     trainer.save_checkpoint(checkpoint)
     mask = output / 'mask.tif'
     predict_scene(scene, checkpoint, mask, overwrite=True)
@@ -73,18 +74,16 @@ def run_demo(
         metrics['attention_miou_with_masking'] = _attention_miou(task, datamodule)
         metrics['attention_miou_without_masking'] = _attention_miou(without, datamodule)
         metrics['seconds'] = time.perf_counter() - start
-    temporary = output / '.metrics.json.part'
-    temporary.write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
-    temporary.replace(output / 'metrics.json')
+    write_text(output / 'metrics.json', json.dumps(metrics, indent=2) + '\n')
     return metrics
 
 
 def _make_folder(output: Path) -> None:
-    """Create the folder, or say in one line why not."""
+    """Create the folder."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f'folder {output} cannot be made: {error}') from error
+        raise OutputError(f'Cannot create folder {output}: {error}') from error
 
 
 def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
@@ -105,7 +104,7 @@ def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
 def _train(
     output: Path, seed: int, steps: int, mask_rate: float
 ) -> tuple[ClassTokenMaskingTask, SyntheticDataModule]:
-    """Train on synthetic tiles, from labels that say which classes a tile holds."""
+    """Train on synthetic chips and their image-level labels."""
     pl.seed_everything(seed, verbose=False)
     datamodule = SyntheticDataModule(
         batch_size=BATCH, img_size=CHIP, root=str(output / 'data'), seed=seed
@@ -128,7 +127,7 @@ def _train(
 def _predict_with_true_labels(
     scene: Path, reference: Path, checkpoint: Path, output: Path
 ) -> None:
-    """Map the scene once more, told which classes each window really holds."""
+    """Map the scene again, with the true image-level labels of each window."""
     task = load_task(checkpoint).with_options(labels='true')
     trainer = pl.Trainer(
         accelerator='auto',
@@ -152,7 +151,7 @@ def constant_guess_miou(confusion: np.ndarray[Any, Any]) -> float:
 def _attention_miou(
     task: ClassTokenMaskingTask, datamodule: SyntheticDataModule
 ) -> float:
-    """Return the test tiles' mean IoU from class-token attention alone."""
+    """Return the mean IoU of the test chips from class-token attention alone."""
     task.with_options(source='attention')
     trainer = pl.Trainer(
         accelerator='auto', devices=1, logger=False, enable_model_summary=False

@@ -2,7 +2,12 @@
 
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import GridError
+
+Floats = NDArray[np.float64]
 
 #: Value of the pixels of a mask that are no data or have no label.
 IGNORED: Final = 255
@@ -56,3 +61,38 @@ def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
                 f'{name} and {other} are on different grids: {what} {pair[0]} and '
                 f'{pair[1]}. Warp one to the grid of the other first.'
             )
+
+
+def to_pixels(xy: Floats, transform: Any) -> Floats:
+    """Return points (n, 2) of a CRS, x and y, as columns and rows of a grid."""
+    return from_pixels(xy, ~transform)
+
+
+def from_pixels(pixels: Floats, transform: Any) -> Floats:
+    """Return points (n, 2), columns and rows of a grid, as x and y of its CRS."""
+    matrix = np.array([[transform.a, transform.d], [transform.b, transform.e]])
+    xy: Floats = pixels @ matrix + (transform.c, transform.f)
+    return xy
+
+
+def corners(grid: Grid) -> Floats:
+    """Return the four corners (4, 2) of a grid in its CRS, clockwise."""
+    height, width = grid.height, grid.width
+    pixels = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
+    return from_pixels(pixels, grid.transform)
+
+
+def clipped_boxes(bounds: Floats, grid: Grid) -> Floats:
+    """Clip boxes to a grid, and put rows first.
+
+    Args:
+        bounds: Boxes (n, 4) in pixels, as shapely orders them: first column, first
+            row, last column, last row.
+        grid: The grid.
+
+    Returns:
+        Boxes (n, 4): first row, first column, last row, last column.
+    """
+    limits = (grid.height, grid.width) * 2
+    boxes: Floats = np.clip(bounds[:, [1, 0, 3, 2]], 0.0, limits)
+    return boxes

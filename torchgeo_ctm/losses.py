@@ -115,7 +115,8 @@ def attention_loss(attention: Tensor, patch_logits: Tensor, presence: Tensor) ->
     ours = scaled / scaled.sum(dim=1, keepdim=True).clamp(min=tiny)
     with torch.no_grad():
         target = patch_logits.float().masked_fill(absent, -1e9).softmax(dim=1)
-        target = F.adaptive_avg_pool2d(target, attention.shape[-2:])
+        size = (attention.shape[-2], attention.shape[-1])
+        target = F.adaptive_avg_pool2d(target, size)
     # an image without a present class has nothing to teach
     labeled = (~absent).any(dim=1).expand_as(ours[:, 0])
     entropy = -(target * ours.clamp(min=1e-6).log()).masked_fill(absent, 0).sum(dim=1)

@@ -177,7 +177,8 @@ def _with_underscores(argument: str) -> str:
 
 def _without_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the command's own arguments, and those that override a configuration."""
-    own, overrides = [], []
+    own: list[str] = []
+    overrides: list[str] = []
     rest = iter(argv)
     for argument in rest:
         if not OVERRIDE.match(argument):
@@ -203,12 +204,11 @@ def _run(argv: Sequence[str]) -> None:
         raise SystemExit(2)
     function = COMMANDS[name]
     parameters = inspect.signature(function).parameters
-    own = list(map(_with_underscores, argv[1:]))
-    overrides: list[str] = []
-    if 'overrides' in parameters:
-        own, overrides = _without_overrides(argv[1:])
+    own, overrides = _without_overrides(argv[1:])
+    if 'overrides' not in parameters:
+        own += overrides  # an error, with its nearest option
     values = command_parser(name).parse_args(own).as_dict()
-    if overrides:
+    if 'overrides' in parameters:
         values['overrides'] = overrides
     positional = [
         values.pop(key)

@@ -1,7 +1,8 @@
-"""Pictures: class maps of a chip, and the quick look of a scene."""
+"""Figures: class maps of a chip, and the quick look of a scene."""
 
 from collections.abc import Sequence
-from typing import Any
+from textwrap import shorten
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,15 +16,17 @@ from .scaling import band_key
 
 #: Width and height of the quick look in inches.
 QUICK_LOOK = (12.0, 6.4)
-#: Height of a row of its legend, width of a key with its margins, and of a letter, in
-#: inches at a size of 10 points.
+#: Height of a legend row, and widths of a legend key with margins and of a letter, in
+#: inches at a font size of 10 points.
 LEGEND_ROW, LEGEND_KEY, LETTER = 0.22, 0.55, 0.085
+#: Chips in a row of a figure of labels; classes named below a chip; letters of a name.
+CHIPS_IN_ROW, NAMED, LETTERS = 5, 5, 26
 
 
 def rgb_indices(bands: Sequence[str]) -> list[int]:
     """Return the positions of red, green and blue (B04, B03, B02) among *bands*.
 
-    Without those names: the first three bands, or the first one three times.
+    Without those names, return the first three bands, or the first one three times.
     """
     keys = [band_key(band) for band in bands]
     if {'b2', 'b3', 'b4'} <= set(keys):
@@ -32,9 +35,9 @@ def rgb_indices(bands: Sequence[str]) -> list[int]:
 
 
 def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretch an image (3, H, W) to (H, W, 3) in 0…1 between its 2nd and 98th per cent.
+    """Stretch an image (3, H, W) to (H, W, 3) in 0…1 between percentiles 2 and 98.
 
-    The three bands share one stretch, so that hues stay.
+    The three bands share one stretch, which keeps hues.
     """
     known = rgb[~np.isnan(rgb)]
     if not known.size:
@@ -54,17 +57,17 @@ def map_figure(
     class_colors: Sequence[str],
     bands: Sequence[str],
 ) -> Figure:
-    """Draw RGB, truth, mask and the attention maps of at most 13 classes.
+    """Plot RGB, truth, mask and the attention maps of at most 13 classes.
 
-    Of more, those that cover most of the mask and of the truth.
+    If there are more, plot those that cover most of mask and truth.
 
     Args:
-        image: Image (bands, H, W) in the data set's own numbers.
+        image: Image (bands, H, W) in the units of the data set.
         maps: Class maps (C, h, w).
         mask: Pseudo-mask (H, W).
         truth: True mask (H, W), 255 ignored, or None.
-        class_names: One name per class.
-        class_colors: One colour per class.
+        class_names: Name of each class.
+        class_colors: Color of each class.
         bands: Names of the bands.
     """
     size = (image.shape[-2], image.shape[-1])
@@ -98,7 +101,7 @@ def map_figure(
 
 
 def _most_common(mask: Tensor, truth: Tensor | None, count: int) -> list[int]:
-    """Return up to 13 of *count* classes, those that cover most, in their order."""
+    """Return the up to 13 of *count* classes that cover most, in class order."""
     drawn = mask if truth is None else torch.cat([mask.flatten(), truth.flatten()])
     covered = torch.bincount(drawn[(drawn >= 0) & (drawn < count)], minlength=count)
     return sorted(covered.argsort(descending=True, stable=True)[:13].tolist())
@@ -111,16 +114,16 @@ def attention_figure(
     columns: Sequence[str],
     bands: Sequence[str],
 ) -> Figure:
-    """Draw attention over the RGB: a row a class, a column a block or a head.
+    """Plot attention over the RGB, with a row per class and a column per block or head.
 
-    Each map is stretched from its own minimum to its own maximum, so that weak blocks
-    can be read too; where it is low, the RGB shows through.
+    Each map is stretched from its minimum to its maximum, so that weak blocks are
+    legible. Where attention is low, the RGB shows through.
 
     Args:
-        image: Image (bands, H, W) in the data set's own numbers.
-        attention: Maps (K, C, h, w), of K blocks or heads.
-        class_names: One name per class.
-        columns: One title per column, K of them.
+        image: Image (bands, H, W) in the units of the data set.
+        attention: Maps (K, C, h, w) of K blocks or heads.
+        class_names: Name of each class.
+        columns: Title of each of the K columns.
         bands: Names of the bands.
     """
     size = (image.shape[-2], image.shape[-1])
@@ -155,20 +158,20 @@ def quick_look(
     class_names: Sequence[str],
     class_colors: Sequence[str],
 ) -> Figure:
-    """Draw a scene beside its mask, with a legend of the classes that occur.
+    """Plot a scene beside its mask, with a legend of the classes that occur.
 
     Args:
-        rgb: Red, green and blue (3, H, W), NaN where there is no data.
-        mask: Classes (h, w) 0…C−1, 255 where there is no data.
-        class_names: One name per class.
-        class_colors: One colour per class.
+        rgb: Red, green and blue (3, H, W), NaN where invalid.
+        mask: Classes (h, w) 0…C−1, 255 where invalid.
+        class_names: Name of each class.
+        class_colors: Color of each class.
     """
     occurring = _occurring(mask, class_names)
     columns = _legend_columns([class_names[c] for c in occurring], QUICK_LOOK[0])
-    # places are known: a layout engine would draw everything twice
+    # positions are known: a layout engine would draw everything twice
     legend = LEGEND_ROW * -(-len(occurring) // columns) / QUICK_LOOK[1] + 0.02
     figure = Figure(figsize=QUICK_LOOK)
-    # whatever a user's own settings say
+    # overrides the user's settings
     figure.set_layout_engine('none')
     left = figure.add_axes((0.01, legend, 0.48, 0.94 - legend))
     right = figure.add_axes((0.51, legend, 0.48, 0.94 - legend))
@@ -193,7 +196,7 @@ def _occurring(mask: NDArray[np.uint8], class_names: Sequence[str]) -> list[int]
 
 
 def _legend_columns(names: Sequence[str], width: float) -> int:
-    """Return how many columns of a legend fit into a width in inches, at most 8."""
+    """Return how many legend columns fit into a width in inches, at most 8."""
     longest = max(map(len, names), default=1)
     return max(1, min(8, len(names), int(width / (LEGEND_KEY + LETTER * longest))))
 
@@ -201,12 +204,12 @@ def _legend_columns(names: Sequence[str], width: float) -> int:
 def mask_figure(
     mask: NDArray[np.uint8], class_names: Sequence[str], class_colors: Sequence[str]
 ) -> Figure:
-    """Draw a mask (h, w) in its colours, with a legend of the classes that occur.
+    """Plot a mask (h, w), with a legend of the classes that occur.
 
     Args:
-        mask: Classes 0…C−1, 255 where there is no data.
-        class_names: One name per class.
-        class_colors: One colour per class.
+        mask: Classes 0…C−1, 255 where invalid.
+        class_names: Name of each class.
+        class_colors: Color of each class.
     """
     figure = Figure(figsize=(7, 7), layout='constrained')
     axis = figure.subplots()
@@ -221,7 +224,7 @@ def draw_mask(
     class_names: Sequence[str],
     class_colors: Sequence[str],
 ) -> None:
-    """Draw a mask (h, w), nodata left blank."""
+    """Draw a mask (h, w), nodata transparent."""
     palette = np.zeros((256, 4), np.uint8)
     palette[: len(class_names)] = np.rint(255 * to_rgba_array(list(class_colors)))
     axis.imshow(palette[mask], interpolation='nearest')
@@ -242,3 +245,72 @@ def add_legend(
         ncols=min(8, max(1, len(occurring))),
         frameon=False,
     )
+
+
+class LabeledChip(NamedTuple):
+    """A chip to plot with its image-level label."""
+
+    title: str
+    #: (bands, H, W), NaN where invalid.
+    image: NDArray[np.float32]
+    #: (C,), 1 where the class is present; None: no label.
+    label: NDArray[Any] | None
+    #: Where presence or absence is known, (C,); None: everywhere.
+    known: NDArray[np.bool_] | None
+    #: Classes (H, W), 255 ignored; None: no mask.
+    mask: NDArray[np.int64] | None
+
+
+def label_figure(
+    chips: Sequence[LabeledChip],
+    class_names: Sequence[str],
+    class_colors: Sequence[str],
+    bands: Sequence[str],
+) -> Figure:
+    """Plot chips, five in a row, with their classes below, and masks if there are any.
+
+    Args:
+        chips: The chips.
+        class_names: One name per class.
+        class_colors: One color per class.
+        bands: Names of the bands; see :func:`rgb_indices`.
+    """
+    masks = [chip.mask for chip in chips if chip.mask is not None]
+    each = 2 if masks else 1
+    rows = -(-len(chips) // CHIPS_IN_ROW) * each
+    figure = Figure(figsize=(2.6 * CHIPS_IN_ROW, 3.2 * rows), layout='constrained')
+    axes = figure.subplots(rows, CHIPS_IN_ROW, squeeze=False)
+    for axis in axes.ravel():
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    for number, chip in enumerate(chips):
+        row, column = number // CHIPS_IN_ROW * each, number % CHIPS_IN_ROW
+        axis = axes[row, column]
+        rgb = chip.image[rgb_indices(bands)]
+        seen = np.isfinite(rgb).all(axis=0)
+        axis.imshow(np.dstack([stretch(rgb), seen]).astype(np.float32))
+        axis.set_title(chip.title)
+        axis.set_xlabel(_words(chip, class_names), fontsize='small')
+        if chip.mask is not None:
+            shown = chip.mask.astype(np.uint8)
+            draw_mask(axes[row + 1, column], shown, class_names, class_colors)
+    if masks:
+        drawn = np.concatenate([mask.ravel() for mask in masks]).astype(np.uint8)
+        add_legend(figure, drawn, class_names, class_colors)
+    return figure
+
+
+def _words(chip: LabeledChip, class_names: Sequence[str]) -> str:
+    """Return the names of a chip's classes, one in a line."""
+    if chip.label is None:
+        return 'no label'
+    known = np.ones(len(class_names), bool) if chip.known is None else chip.known
+    names = [
+        shorten(name, LETTERS, placeholder=' …')
+        for name, present in zip(class_names, (chip.label > 0) & known, strict=True)
+        if present
+    ]
+    more = [f'and {len(names) - NAMED} more'] if len(names) > NAMED else []
+    unknown = int((~known).sum())
+    more += [f'{unknown} unknown'] if unknown else []
+    return '\n'.join([*names[:NAMED], *more]) or 'no class'

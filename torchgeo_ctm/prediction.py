@@ -6,7 +6,6 @@ Lightning and TorchGeo take seconds to import, so the functions import what they
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +28,7 @@ PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's advice about loggers and workers off a user's terminal."""
+    """Silence Lightning's advice about loggers and workers."""
     for name in ('lightning.pytorch', 'lightning.fabric'):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -84,7 +83,7 @@ def predict_scene(
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
         progress: Show a progress bar.
-        **products: What to write beside the mask; see
+        **products: Products beside the mask, see
             :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
     Returns:
@@ -101,9 +100,7 @@ def predict_scene(
     from .inference.writer import PseudoMaskWriter
     from .trainers import load_predictor
 
-    writer = PseudoMaskWriter(
-        str(output), overwrite, progress=progress, **asdict(options)
-    )
+    writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
     task = load_predictor(checkpoint).with_options(ensemble=ensemble)
     datamodule = SceneDataModule(
         str(scene),
@@ -158,7 +155,7 @@ def pseudo_masks(
 
     Returns:
         ``chips`` and ``rasters``, how many were written. With true masks also what
-        :func:`torchgeo_ctm.scoring.summarise` returns.
+        :func:`torchgeo_ctm.scoring.summarize` returns.
 
     Raises:
         CTMError: If any input cannot be used. No array is written then.
@@ -166,7 +163,7 @@ def pseudo_masks(
     from .configuration import read_data
     from .datamodules import ChipDataModule
     from .inference.chip_writer import ChipMaskWriter
-    from .scoring import summarise
+    from .scoring import summarize
     from .trainers import load_predictor
 
     quiet_lightning()
@@ -183,7 +180,7 @@ def pseudo_masks(
     written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
     if writer.path('masks').exists():
         confusion = _confusion(writer, len(task.class_names))
-        written |= summarise(confusion, task.class_names)
+        written |= summarize(confusion, task.class_names)
     return written
 
 
@@ -247,7 +244,7 @@ def _predict(
     except DatasetNotFoundError as error:
         raise DataError(' '.join(str(error).split())) from error
     except SystemExit:
-        # Lightning turns Ctrl-C into an exit of its own
+        # Lightning turns Ctrl-C into SystemExit
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise

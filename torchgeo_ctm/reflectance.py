@@ -1,4 +1,4 @@
-"""Whether a scene's numbers are those a model was trained on."""
+"""Check that the values of a scene are in the units of the training data."""
 
 from collections.abc import Sequence
 
@@ -20,27 +20,26 @@ def reflectance_complaint(
     std: ArrayLike | Tensor,
     bands: Sequence[str],
 ) -> str | None:
-    """Say in one line why a scene's numbers are not those a model was trained on.
+    """Return in one line why values are not in the units of the training data.
 
-    For method 'standard'. Judged by percentiles over all bands, so that scenes of
-    nothing but water, snow, cloud, sand or shade pass: what is merely dark or bright
-    is no reason.
+    For scaling method 'standard'. The check uses percentiles over all bands, so that
+    scenes of only water, snow, cloud, sand or shade pass.
 
     Args:
-        pixels: Valid pixels (bands, n), in the scene's numbers, after the offset.
-        mean: Mean (bands,) of the model's training data, in its numbers.
-        std: Standard deviation (bands,), likewise.
+        pixels: Valid pixels (bands, n) of the scene, with the offset added.
+        mean: Mean (bands,) of the training data.
+        std: Standard deviation (bands,) of the training data.
         bands: Names of the bands, in that order.
 
     Returns:
-        What was found and what to give instead, or None for a scene without fault, or
-        with too few pixels (below 64) to tell.
+        What was found and what to change, or None without a fault, or with less than 64
+        pixels.
     """
     values, means, stds = (_array(numbers) for numbers in (pixels, mean, std))
     values = values[:, np.isfinite(values).all(axis=0)]
     if values.shape[1] < 64:
         return None
-    # enough for one in a thousand to be a hundred pixels
+    # one in a thousand is still a hundred pixels
     values = values[:, :: max(1, values.shape[1] // 100_000)]
     if (values == values[:, :1]).all():
         return 'every band holds one and the same value in all pixels'
@@ -65,12 +64,12 @@ def _array(numbers: ArrayLike | Tensor) -> NDArray[np.float64]:
 
 
 def _number(value: float) -> str:
-    """Write a number as one reads it: 1,234 or 0.0123."""
+    """Format a number: 1,234 or 0.0123."""
     return f'{value:,.0f}' if abs(value) >= 10 else f'{value:.3g}'
 
 
 def _typical(middle: NDArray[np.float64], means: NDArray[np.float64]) -> str:
-    """Say what values are found and expected."""
+    """Return found and expected values in words."""
     return (
         f'values of about {_number(float(np.median(middle)))} were found where the '
         f'model was trained on about {_number(float(np.median(means)))}'
@@ -108,9 +107,9 @@ def _reflectance_fault(
 
 
 def _is_8_bit(values: NDArray[np.float64], keys: Sequence[str]) -> bool:
-    """Tell a picture of whole numbers 0…255 from dark water, which has them too.
+    """Return whether values are those of an 8-bit picture, not of dark water.
 
-    A picture has white pixels, or an infrared far brighter than water in the sun.
+    A picture has white pixels, or infrared bands far brighter than sunlit water.
     """
     if values.min() < 0 or values.max() > 255 or (values % 1).any():
         return False
@@ -122,12 +121,12 @@ def _is_8_bit(values: NDArray[np.float64], keys: Sequence[str]) -> bool:
 
 
 def _is_shifted(values: NDArray[np.float64], keys: Sequence[str], bright: bool) -> bool:
-    """Tell numbers that are 1,000 too large from a bright scene.
+    """Return whether values are 1,000 too large, not those of a bright scene.
 
-    B10 tells alone: the air absorbs nearly all of it, and above clouds it varies.
-    Without it open water is needed, which holds about 0 in the whole infrared: 1 in
-    1,000 pixels near 1,000 in three such bands or more, by nearly the same number,
-    none darker in any band, in a scene that is not *bright* all over as snow is.
+    B10 alone is enough: the atmosphere absorbs nearly all of it, and above clouds it
+    varies. Without B10, the check looks for open water, which is about 0 in the whole
+    infrared: 1 in 1,000 pixels near 1,000 in three such bands or more, at nearly the
+    same value, none darker in any band, in a scene that is not *bright* as snow is.
     """
     floor = np.quantile(values, 0.001, axis=1)
     if floor.min() < 900:

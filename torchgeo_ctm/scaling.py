@@ -8,7 +8,9 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from .errors import BandError, SettingError, nearest
+from .errors import BandError, SettingError, did_you_mean
+
+METHODS = ('standard', 'per_chip_maximum')
 
 #: Sentinel-2 Level-1C bands in product order.
 SENTINEL2_BANDS = (
@@ -48,11 +50,11 @@ SENTINEL2_STATISTICS = {
 
 
 class BandOptions(TypedDict, total=False):
-    """What a configuration may say about one band; the rest is as for all bands.
+    """Options of one band; missing ones are those of all bands.
 
     Attributes:
         offset: Added to this band first.
-        clip: Lowest and highest value of this band kept, after the offset.
+        clip: Lowest and highest value of this band, after the offset.
         mean: Mean of this band, after offset and clip.
         std: Standard deviation of this band, likewise.
     """
@@ -64,7 +66,7 @@ class BandOptions(TypedDict, total=False):
 
 
 class ScalingOptions(TypedDict, total=False):
-    """What a configuration may say about scaling; see :class:`BandScaling`."""
+    """Options of the scaling; see :class:`BandScaling`."""
 
     method: Literal['standard', 'per_chip_maximum']
     offset: float
@@ -75,10 +77,10 @@ class ScalingOptions(TypedDict, total=False):
 
 
 def band_key(name: str) -> str:
-    """Return the name that ``B1``, ``B01`` and ``b01`` share: ``b1``.
+    """Return one key for all spellings of a band: ``b1`` for ``B1``, ``B01``, ``b01``.
 
-    Descriptions with words after the name, as GDAL's Sentinel-2 driver writes them
-    (``B4, central wavelength 665 nm``), are read up to the name.
+    Text after the name is ignored, as in the descriptions of GDAL's Sentinel-2 driver
+    (``B4, central wavelength 665 nm``).
     """
     match = re.match(r'\s*b\s*0*(\d+)(a?)\b', name, flags=re.IGNORECASE)
     if match:
@@ -86,27 +88,26 @@ def band_key(name: str) -> str:
     return name.strip().lower()
 
 
-#: Polarisations of radar: their numbers are backscatter, in decibels.
+#: Polarizations of radar, whose values are backscatter in decibels.
 RADAR_BANDS = ('HH', 'HV', 'VH', 'VV')
 
 
 def is_reflectance(band: str) -> bool:
-    """Tell whether a band holds reflectance: all but radar's polarisations."""
+    """Return whether a band holds reflectance: all but the polarizations of radar."""
     return band_key(band) not in {band_key(name) for name in RADAR_BANDS}
 
 
 def match_bands(
     wanted: Sequence[str], found: Sequence[str | None], source: str
 ) -> list[int]:
-    """Find the wanted bands in a raster.
+    """Return the positions of the wanted bands in a raster.
 
-    Bands are matched by description when the raster has descriptions, by order when
-    it has none.
+    Bands are matched by description if the raster has descriptions, by order otherwise.
 
     Args:
         wanted: Band names of the model, in its order.
         found: Descriptions of the raster's bands, in file order.
-        source: What to call the raster in an error.
+        source: Name of the raster, for errors.
 
     Returns:
         For each wanted band its 0-based position in the raster.
@@ -118,8 +119,8 @@ def match_bands(
     if not any(found):
         if len(found) < len(wanted):
             raise BandError(
-                f'{source} has {len(found)} bands without names, {len(wanted)} are '
-                f'needed in this order: {names}'
+                f'{source} has {len(found)} bands without names, expected '
+                f'{len(wanted)} in this order: {names}.'
             )
         return list(range(len(wanted)))
     keys = [band_key(name or '') for name in found]
@@ -127,26 +128,28 @@ def match_bands(
     if missing:
         present = ', '.join(name or 'unnamed' for name in found)
         raise BandError(
-            f'{source} has {len(found)} bands ({present}), {len(wanted)} are needed '
-            f'({names}); missing: {", ".join(missing)}; if only the names are wrong, '
-            "give the scene's with scene_bands"
+            f'{source} has {len(found)} bands ({present}), expected {len(wanted)} '
+            f'({names}), missing: {", ".join(missing)}. If only the names are wrong, '
+            'pass the right ones with scene_bands.'
         )
     twice = [name for name in wanted if keys.count(band_key(name)) > 1]
     if twice:
-        raise BandError(f'{source} has more than one band named {", ".join(twice)}')
+        raise BandError(
+            f'{source} has more than one band named {", ".join(twice)}, expected one.'
+        )
     return [keys.index(band_key(name)) for name in wanted]
 
 
 class BandScaling(nn.Module):
-    """Bring bands in the data set's own numbers to the model's range.
+    """Scale bands from the data set's units to the model's range.
 
     ``standard``: add *offset*, clip, subtract each band's mean, divide by its
     standard deviation. ``per_chip_maximum``: add *offset*, clip, divide each band by
-    its own maximum in that chip (the reference's way; it loses absolute reflectance).
-    The numbers are buffers, so a checkpoint holds them.
+    its own maximum in that chip (as the reference does; absolute reflectance is lost).
+    Means and deviations are buffers, so that a checkpoint holds them.
 
-    Bands in another unit get their own numbers by name. Sentinel-1 in decibels as the
-    paper scales it, clipped to -25…0 dB and raised by 25 (METHOD, section 6)::
+    Bands in another unit have options of their own, by name. Sentinel-1 in decibels, as
+    scaled in the paper: clipped to -25…0 dB and raised by 25 (METHOD, section 6)::
 
         per_band:
           VV: {offset: 25, clip: [0, 25], mean: 12.4, std: 5.3}
@@ -169,28 +172,28 @@ class BandScaling(nn.Module):
         std: Sequence[float] | None = None,
         per_band: Mapping[str, BandOptions] | None = None,
     ) -> None:
-        """Create the scaling.
+        """Initialize a new BandScaling instance.
 
         Args:
             bands: Names of the bands, in the order of the tensor.
             method: 'standard' or 'per_chip_maximum'.
             offset: Added first; −1000 for Sentinel-2 processing baseline ≥ 04.00.
-            clip: Lowest and highest value kept, after the offset; None keeps all.
+            clip: Lowest and highest value, after the offset; None: no clipping.
             mean: One mean per band, after offset and clip; Sentinel-2 bands default
                 to :data:`SENTINEL2_STATISTICS`.
             std: One standard deviation per band; likewise.
-            per_band: By name, what differs for one band: ``offset``, ``clip``,
-                ``mean`` and ``std``, each in place of the above.
+            per_band: Options of single bands, by name: ``offset``, ``clip``, ``mean``
+                and ``std``, each in place of the above.
 
         Raises:
-            SettingError: If a number is missing, miscounted or not positive, or
-                *per_band* names a band or an option that is not there.
+            SettingError: If a statistic is missing, miscounted or not positive, or
+                *per_band* has an unknown band or option.
         """
         super().__init__()
-        if method not in ('standard', 'per_chip_maximum'):
+        if method not in METHODS:
             raise SettingError(
-                f"scaling method {method!r} is unknown; needed: 'standard' or "
-                "'per_chip_maximum'"
+                f"Unknown scaling method {method!r}, expected 'standard' or "
+                "'per_chip_maximum'." + did_you_mean(method, METHODS)
             )
         self.bands = tuple(bands)
         self.method = method
@@ -203,9 +206,10 @@ class BandScaling(nn.Module):
         self._keep_ranges(own)
 
     def _keep_ranges(self, own: Sequence[BandOptions]) -> None:
-        """Keep each band's offset and range, if a band has its own.
+        """Register each band's offset and range.
 
-        They follow from the arguments, so checkpoints hold them there, not as tensors.
+        They follow from the arguments in a checkpoint, so they are no part of its
+        tensors.
         """
         self.own_ranges = any(options.keys() & {'offset', 'clip'} for options in own)
         offsets = [float(options.get('offset', self.offset)) for options in own]
@@ -228,7 +232,9 @@ class BandScaling(nn.Module):
     ) -> tuple[list[float], list[float]]:
         """Check the given statistics, or look them up by band name."""
         if (mean is None) != (std is None):
-            raise SettingError('mean and std belong together: give both, or neither')
+            raise SettingError(
+                'Only one of mean and std is given. Set both, or neither.'
+            )
         if mean is None or std is None:
             pairs = [
                 self._known(band, options)
@@ -238,17 +244,17 @@ class BandScaling(nn.Module):
         for name, values in (('mean', mean), ('std', std)):
             if len(values) != len(self.bands):
                 raise SettingError(
-                    f'{name} has {len(values)} values, {len(self.bands)} bands need '
-                    f'{len(self.bands)}'
+                    f'{name} has {len(values)} values, expected {len(self.bands)}: one '
+                    'per band.'
                 )
         means = [float(o.get('mean', value)) for o, value in zip(own, mean)]
         stds = [float(o.get('std', value)) for o, value in zip(own, std)]
         if min(stds, default=1) <= 0:
-            raise SettingError(f'std must be positive, smallest given: {min(stds)}')
+            raise SettingError(f'std must be positive, the smallest is {min(stds)}.')
         return means, stds
 
     def _known(self, band: str, own: BandOptions) -> tuple[float, float]:
-        """Return mean and deviation of a band, of which the caller gave no list."""
+        """Return the built-in mean and standard deviation of a band, or its own."""
         known = {band_key(k): v for k, v in SENTINEL2_STATISTICS.items()}
         if self.method == 'per_chip_maximum':
             return 0.0, 1.0
@@ -256,21 +262,22 @@ class BandScaling(nn.Module):
             return own['mean'], own['std']
         if band_key(band) not in known:
             raise SettingError(
-                f'band {band!r} has no built-in statistics: give mean and std, of all '
-                'bands or its own under per_band' + nearest(band, SENTINEL2_STATISTICS)
+                f'Band {band!r} has no built-in statistics. Set mean and std of all '
+                'bands, or of this one under per_band.'
+                + did_you_mean(band, SENTINEL2_STATISTICS)
             )
         return known[band_key(band)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale images (B, bands, H, W) in the data set's numbers.
+        """Scale images (B, bands, H, W) in the data set's units.
 
         Raises:
             BandError: If the number of bands differs.
         """
         if x.shape[-3] != len(self.bands):
             raise BandError(
-                f'image has {x.shape[-3]} bands, {len(self.bands)} are needed: '
-                f'{", ".join(self.bands)}'
+                f'The image has {x.shape[-3]} bands, expected {len(self.bands)}: '
+                f'{", ".join(self.bands)}.'
             )
         x = self._clipped(x)
         if self.method == 'per_chip_maximum':
@@ -286,11 +293,11 @@ class BandScaling(nn.Module):
 
 
 def _range(clip: Sequence[float] | None, what: str) -> tuple[float, float] | None:
-    """Return a range of two rising numbers, or None for none."""
+    """Return [lowest, highest] checked, or None."""
     if clip is None:
         return None
     if len(clip) != 2 or not clip[0] < clip[1]:
-        raise SettingError(f'{what}={list(clip)} is not [lowest, highest]')
+        raise SettingError(f'{what}={list(clip)}, expected [lowest, highest].')
     return float(clip[0]), float(clip[1])
 
 
@@ -303,28 +310,30 @@ def _own_options(
     for band, options in per_band.items():
         if band_key(band) not in keys:
             raise SettingError(
-                f'per_band names {band!r}, the bands are {", ".join(bands)}'
-                + nearest(band, bands)
+                f'per_band has an unknown band {band!r}, expected some of: '
+                f'{", ".join(bands)}.' + did_you_mean(band, bands)
             )
-        _check_options(options, BandOptions, f'per_band option of {band}')
+        _check_options(options, BandOptions, f'option of {band} in per_band')
         own[keys.index(band_key(band))] = options
     return own
 
 
 def _check_options(options: Mapping[str, Any], known: Any, what: str) -> None:
-    """Refuse an option that a TypedDict does not have."""
+    """Check that a TypedDict has all options."""
     for key in options:
         if key not in known.__annotations__:
             raise SettingError(
-                f'{what} {key!r} is unknown' + nearest(key, known.__annotations__)
+                f'Unknown {what}: {key!r}, expected one of: '
+                f'{", ".join(known.__annotations__)}.'
+                + did_you_mean(key, known.__annotations__)
             )
 
 
 def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, ...]:
-    """Return the band names of a model: those given, or Sentinel-2's 13.
+    """Return the band names of a model, by default the 13 of Sentinel-2.
 
     Raises:
-        SettingError: If the names do not fit *in_channels*.
+        SettingError: If the number of names differs from *in_channels*.
     """
     if bands is None:
         if in_channels == len(SENTINEL2_BANDS):
@@ -332,8 +341,8 @@ def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, .
         return tuple(f'band {i + 1}' for i in range(in_channels))
     if len(bands) != in_channels:
         raise SettingError(
-            f'bands has {len(bands)} names, in_channels={in_channels} needs '
-            f'{in_channels}'
+            f'bands has {len(bands)} names, expected {in_channels}: one per channel '
+            f'(in_channels={in_channels}).'
         )
     return tuple(bands)
 
@@ -341,7 +350,7 @@ def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, .
 def build_scaling(
     bands: Sequence[str], options: ScalingOptions | None
 ) -> BandScaling | nn.Identity:
-    """Return the scaling that *options* describe; None means the data are scaled.
+    """Return the scaling of these options; None: the data are already scaled.
 
     Raises:
         SettingError: If an option is unknown.

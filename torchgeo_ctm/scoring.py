@@ -1,6 +1,7 @@
 """Compare a mask with a reference raster, block by block."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from .errors import SceneError
 from .grids import IGNORED, check_same_grid
 from .rasters import grid_of, open_raster
 
-#: Description of the band by which predict's confidence raster is known.
+#: Band description of confidence rasters.
 CONFIDENCE = 'confidence, per cent'
 
 
@@ -23,7 +24,7 @@ def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:
         confusion: Pixel counts (C, C), rows reference, columns mask.
 
     Returns:
-        IoU 0…1 per class; None for a class in neither raster.
+        IoU 0…1 of each class; None for a class in neither raster.
     """
     hits = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
@@ -34,7 +35,7 @@ def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:
 
 
 def mean_of_known(values: list[float | None]) -> float:
-    """Return the mean over the classes that occur; 0 if none does."""
+    """Return the mean of the values that are not None; 0 if there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else 0.0
 
@@ -42,7 +43,7 @@ def mean_of_known(values: list[float | None]) -> float:
 def confusion_matrix(
     reference: NDArray[Any], mask: NDArray[Any], num_classes: int
 ) -> NDArray[np.int64]:
-    """Count pixels by reference (rows) and mask (columns), (C, C).
+    """Return pixel counts (C, C) by reference (rows) and mask (columns).
 
     Pixels outside 0…C−1 in either raster are not counted.
     """
@@ -53,14 +54,18 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes)
 
 
-def summarise(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
-    """Return the scores that a confusion matrix (C, C) holds.
+def summarize(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
+    """Return the scores of a confusion matrix (C, C).
+
+    Args:
+        confusion: Pixel counts (C, C), rows reference, columns mask.
+        names: Name of each class.
 
     Returns:
         ``miou`` (mean over classes that occur in either raster), ``iou`` (class name
         → value or None), ``pixel_accuracy``, ``average_accuracy`` (mean recall of
         the reference's classes), ``confusion`` (rows reference, columns mask) and
-        ``pixels``. Shares are 0…1.
+        ``pixels``. Scores are 0…1.
     """
     total = int(confusion.sum())
     iou = iou_from_confusion(confusion)
@@ -79,10 +84,16 @@ def summarise(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
     }
 
 
+def summarise(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
+    """Return :func:`summarize`, under its old name."""
+    warnings.warn('summarise is now summarize', DeprecationWarning, stacklevel=2)
+    return summarize(confusion, names)
+
+
 def evaluate(mask: str | Path, reference: str | Path) -> dict[str, Any]:
     """Score a mask against a reference raster on the same grid.
 
-    Not compared are pixels that are nodata, 255 or negative in the reference, and
+    Pixels that are nodata, 255 or negative in the reference are left out, and so are
     pixels that are nodata in the mask (counted in ``pixels_without_mask``).
 
     Args:
@@ -90,43 +101,37 @@ def evaluate(mask: str | Path, reference: str | Path) -> dict[str, Any]:
         reference: Reference raster with the same classes.
 
     Returns:
-        What :func:`summarise` returns, and ``pixels_without_mask``.
+        The scores of :func:`summarize`, and ``pixels_without_mask``.
 
     Raises:
-        SceneError: If a raster cannot be read or holds classes the mask cannot have.
+        SceneError: If a raster cannot be read, or the reference has other classes.
         GridError: If the two rasters do not share size, CRS and transform.
     """
     with _open(mask) as predicted, _open(reference) as truth:
-        _check_grid(predicted, truth)
-        names = class_names(predicted)
-        return _score(predicted, truth, names)
+        check_same_grid(predicted.name, grid_of(predicted), truth.name, grid_of(truth))
+        return _score(predicted, truth, class_names(predicted))
 
 
 def _open(path: str | Path) -> DatasetReader:
-    """Open a single-band raster, or say in one line why not."""
+    """Open a raster of classes."""
     if not Path(path).exists():
-        raise SceneError(f'{path} does not exist; needed: a raster of classes')
+        raise SceneError(f'{path} does not exist, expected a raster of classes.')
     raster = open_raster(path)
     if raster.count != 1 or np.dtype(raster.dtypes[0]).kind not in 'iu':
         count, dtype = raster.count, raster.dtypes[0]
         raster.close()
         raise SceneError(
-            f'{path} has {count} band{"s" * (count > 1)} of {dtype}; needed: 1 band of '
-            'integer classes (gdal_translate -ot Byte makes them)'
+            f'{path} has {count} band{"s" * (count > 1)} of {dtype}, expected 1 band of '
+            'integer classes. Convert it with gdal_translate -ot Byte.'
         )
     if raster.descriptions[0] == CONFIDENCE:
         raster.close()
-        raise SceneError(f'{path} holds confidence in per cent; needed: classes')
+        raise SceneError(f'{path} holds confidence in percent, expected classes.')
     return raster
 
 
-def _check_grid(mask: DatasetReader, reference: DatasetReader) -> None:
-    """Refuse rasters on different grids, naming the first difference."""
-    check_same_grid(mask.name, grid_of(mask), reference.name, grid_of(reference))
-
-
 def class_names(raster: DatasetReader) -> list[str]:
-    """Return the class names of a mask: its tag, or numbers up to its maximum."""
+    """Return the class names of a mask, or numbers up to its maximum."""
     tag = raster.tags().get('CLASS_NAMES')
     if tag is not None:
         return [str(name) for name in json.loads(tag)]
@@ -143,7 +148,7 @@ def class_names(raster: DatasetReader) -> list[str]:
 def _score(
     predicted: DatasetReader, truth: DatasetReader, names: list[str]
 ) -> dict[str, Any]:
-    """Add up the confusion of every block of the mask."""
+    """Return the scores of a mask, from the confusion of every block."""
     confusion = np.zeros((len(names), len(names)), np.int64)
     without_mask = 0
     for _, window in predicted.block_windows(1):
@@ -154,9 +159,9 @@ def _score(
             known &= reference != truth.nodata
         if known.any() and reference[known].max() >= len(names):
             raise SceneError(
-                f'{truth.name} holds class {reference[known].max()}, {predicted.name} '
-                f'has {len(names)} classes; needed: 0 to {len(names) - 1}, or 255 for '
-                'pixels without a label'
+                f'{truth.name} holds class {reference[known].max()}, but '
+                f'{predicted.name} has {len(names)} classes. Expected 0 to '
+                f'{len(names) - 1}, or 255 for pixels without a label.'
             )
         reference[~known] = -1
         if predicted.nodata is not None:
@@ -165,6 +170,6 @@ def _score(
         confusion += confusion_matrix(reference, mask, len(names))
     if not confusion.any():
         raise SceneError(
-            f'{truth.name} has no labelled pixel where {predicted.name} has a class'
+            f'{truth.name} has no labeled pixel where {predicted.name} has a class.'
         )
-    return summarise(confusion, names) | {'pixels_without_mask': without_mask}
+    return summarize(confusion, names) | {'pixels_without_mask': without_mask}

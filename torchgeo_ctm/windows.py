@@ -1,4 +1,4 @@
-"""Window plan of a scene, and the weights that blend overlapping windows."""
+"""Plan of the windows of a scene, and the weights that blend them."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from .grids import Window
 def window_starts(length: int, window: int, stride: int) -> list[int]:
     """Return where windows start along one axis.
 
-    Law: every pixel of 0…length−1 is covered, no window starts before its
-    predecessor, and no window reaches outside unless *length* < *window* (then there
-    is one, at 0). The last window snaps inside.
+    Every pixel of 0…length−1 is covered. Starts increase, and no window reaches
+    outside unless *length* < *window* (then there is one, at 0). The last window is
+    moved inside.
 
     Args:
         length: Length of the axis in pixels.
@@ -27,11 +27,13 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
         SettingError: If a number is outside its range.
     """
     if length < 1 or window < 1:
-        raise SettingError(f'length={length} and window={window} must be at least 1 px')
+        raise SettingError(
+            f'Got length={length} and window={window} px, expected at least 1.'
+        )
     if not 1 <= stride <= window:
         raise SettingError(
-            f'stride={stride} px leaves gaps between windows of {window} px; needed: '
-            f'1 to {window}; nearest: {min(max(stride, 1), window)}'
+            f'stride={stride} px is out of range for windows of {window} px, expected 1 to '
+            f'{window}. Did you mean {min(max(stride, 1), window)}?'
         )
     if length <= window:
         return [0]
@@ -41,11 +43,11 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 def axis_weights(
     length: int, window: int, stride: int
 ) -> list[tuple[int, NDArray[np.float32]]]:
-    """Return where windows start along one axis, and how much each pixel counts.
+    """Return where windows start along one axis, and the weight of each pixel.
 
-    A window's weight rises linearly over the overlap (window − stride) at both ends,
-    so that neighbours fade into each other. Law: every weight is above 0, and at
-    every pixel the weights of the windows over it sum to 1.
+    The weight rises linearly over the overlap (window − stride) at both ends, to blend
+    neighbors. Every weight is above 0, and at every pixel the weights of all windows
+    sum to 1.
 
     Args:
         length: Length of the axis in pixels.
@@ -73,10 +75,10 @@ def axis_weights(
 
 
 class WindowPlan:
-    """The windows over one scene: rows of windows ("strips") from top to bottom.
+    """The windows of one scene: rows of windows ("strips") from top to bottom.
 
     The weight of a pixel in a window is the product of a weight along its column and
-    one along its row, so weights need not be added up while a scene is computed.
+    one along its row, so weights need not be summed up during the run.
     """
 
     def __init__(self, height: int, width: int, window: int, stride: int) -> None:
@@ -101,7 +103,7 @@ class WindowPlan:
         return len(self.rows) * len(self.cols)
 
     def __getitem__(self, index: int) -> Window:
-        """Return a window by its number, counted strip by strip."""
+        """Return a window by its number, counted row by row."""
         if not 0 <= index < len(self):
             raise IndexError(f'window {index} of {len(self)}')
         row, col = divmod(index, len(self.cols))
@@ -109,7 +111,7 @@ class WindowPlan:
         return Window(self.rows[row][0], self.cols[col][0], tall, wide)
 
     def strip_of(self, index: int) -> int:
-        """Return the strip that a window belongs to."""
+        """Return the row of windows that a window belongs to."""
         return index // len(self.cols)
 
 

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.fakes.dfc2020 import write_contest, write_dfc2020
 from torchgeo_ctm.datamodules import (
@@ -11,32 +10,13 @@ from torchgeo_ctm.datamodules import (
     DFC2020DataModule,
     SyntheticDataModule,
 )
-from torchgeo_ctm.datamodules.dfc2020 import CropAndFlip
 from torchgeo_ctm.datasets import DFC2020
-from torchgeo_ctm.datasets.dfc2020_layout import PROTOCOLS
+from torchgeo_ctm.datasets.dfc2020 import PROTOCOLS
 from torchgeo_ctm.errors import GeoreferenceWarning, SettingError, TileCountWarning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 # a few tiles are not what the protocols have
 pytestmark = pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.TileCountWarning')
-
-
-def test_image_and_mask_are_cropped_alike() -> None:
-    mask = torch.arange(256 * 256).reshape(256, 256)
-    sample = {'image': mask.expand(13, -1, -1).float(), 'mask': mask}
-    for train in (True, False):
-        crop = CropAndFlip(224, train)
-        for _ in range(5):
-            got = crop(sample)
-            assert got['mask'].shape == (224, 224)
-            assert torch.equal(got['image'][7], got['mask'].float())
-            assert type(got['image']) is torch.Tensor
-
-
-def test_evaluation_takes_the_centre() -> None:
-    mask = torch.arange(100).reshape(10, 10)
-    got = CropAndFlip(6, train=False)({'image': mask[None].float(), 'mask': mask})
-    assert torch.equal(got['mask'], mask[2:8, 2:8])
 
 
 @pytest.mark.parametrize('stage', ['fit', 'validate', 'test'])
@@ -102,7 +82,9 @@ def test_synthetic_tiles_have_no_protocol(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error', TileCountWarning)
         SyntheticDataModule(img_size=32, **tiles).setup('fit')
-    with pytest.raises(SettingError, match="protocol='B' is of DFC2020, Synthetic"):
+    with pytest.raises(
+        SettingError, match="protocol='B' applies to DFC2020 only, Synthetic"
+    ):
         SyntheticDataModule(img_size=32, protocol='B', **tiles)
 
 

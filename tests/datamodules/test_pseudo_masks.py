@@ -12,6 +12,7 @@ from tests.fakes.masks import CLASSES, COLORS, coded, place, write_image, write_
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
 from torchgeo_ctm.errors import CTMError, LabelError, SceneError, SettingError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
+from torchgeo_ctm.split import Split
 from torchgeo_ctm.trainers import SegmentationPredictor, load_predictor
 
 CHIP = 32
@@ -37,6 +38,11 @@ def module(folder: Path, **options: Any) -> PseudoMaskDataModule:
     return PseudoMaskDataModule(
         str(folder / 'images'), str(folder / 'masks'), **arguments
     )
+
+
+def count(data: PseudoMaskDataModule, split: Split) -> int:
+    assert data.splits is not None
+    return len(data.splits.windows(split))
 
 
 def network(**options: Any) -> SemanticSegmentationTask:
@@ -66,7 +72,7 @@ def test_tiles_and_their_masks(tiles: Path) -> None:
     data.setup('fit')
     data.setup('validate')
     assert data.legend == (list(CLASSES), list(COLORS))
-    assert len(data.train_dataloader()) == len(data.train_sampler) // 2
+    assert len(data.train_dataloader()) == -(-count(data, 'train') // 2)
     shown: dict[str, set[int]] = {'train': set(), 'val': set()}
     for split, loader in (
         ('train', data.train_dataloader()),
@@ -75,40 +81,38 @@ def test_tiles_and_their_masks(tiles: Path) -> None:
         for batch in loader:
             assert batch['image'].shape[1:] == (13, CHIP, CHIP)
             assert torch.equal(batch['image'][:, 0].long() % 3, batch['mask'])
-            shown[split] |= set(batch['image'][:, 0, 0, 0].int().tolist())
+            shown[split] |= set(batch['image'][:, 0].amin(dim=(1, 2)).int().tolist())
     assert not shown['train'] & shown['val']
     assert shown['train'] | shown['val'] <= {100 * n for n in range(1, 12)}
+    assert count(data, 'train') + count(data, 'val') == 11
 
 
 def test_chips_are_turned_with_their_masks_then_scaled(tiles: Path) -> None:
-    torch.manual_seed(0)
-    data = module(tiles)
+    data = module(tiles, length=200)
     data.setup('fit')
     scaling = BandScaling(SENTINEL2_BANDS)
     mean, std = scaling.mean, scaling.std
-    batch = next(iter(data.train_dataloader()))
-    before = {
-        key: value.clone() for key, value in batch.items() if key in ('image', 'mask')
-    }
-    turned = []
-    for training in (True, True, True, True, False):
-        step = trainer()
-        step.training = training
-        step.validating = not training
-        data.trainer = step
-        given = {key: value.clone() for key, value in before.items()}
-        after = data.on_after_batch_transfer(given, 0)
-        assert after['mask'].dtype == torch.int64
-        own = (after['image'] * std + mean).round()
-        assert torch.equal(own[:, 0].long() % 3, after['mask'])
-        turned.append(not torch.equal(after['mask'], before['mask']))
-    assert any(turned[:-1])
-    assert not turned[-1]
+    steps = {'train': set(), 'val': set()}  # type: dict[str, set[tuple[int, int]]]
+    for split, loader in (
+        ('train', data.train_dataloader()),
+        ('val', data.val_dataloader()),
+    ):
+        for batch in loader:
+            after = data.on_after_batch_transfer(batch, 0)
+            assert set(after) == {'image', 'mask'}
+            assert after['mask'].dtype == torch.int64
+            own = (after['image'] * std + mean).round()[:, 0]
+            assert torch.equal(own.long() % 3, after['mask'])
+            down, right = own[:, 1, 0] - own[:, 0, 0], own[:, 0, 1] - own[:, 0, 0]
+            steps[split] |= set(zip(down.int().tolist(), right.int().tolist()))
+    sides = ((1, CHIP), (1, -CHIP), (-1, CHIP), (-1, -CHIP))
+    assert steps['train'] == {*sides, *((b, a) for a, b in sides)}
+    assert steps['val'] == {(CHIP, 1)}
 
 
 def test_low_confidence_is_ignored(tiles: Path) -> None:
     data = module(tiles, min_confidence=95)
-    with pytest.raises(LabelError, match='lower min_confidence'):
+    with pytest.raises(LabelError, match='Lower min_confidence'):
         data.setup('fit')
 
 
@@ -128,6 +132,60 @@ def test_a_scene_of_its_own(tmp_path: Path) -> None:
     assert not places[0] & places[1]
 
 
+def test_ground_without_a_class_is_not_shown(tmp_path: Path) -> None:
+    pixels, classes = coded(256, 256)
+    classes[:, :176] = 255
+    write_image(tmp_path / 'images' / 'scene.tif', pixels)
+    write_mask(tmp_path / 'masks' / 'mask.tif', classes)
+    data = module(tmp_path, length=40, val_share=0.4)
+    data.setup('fit')
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        for batch in loader:
+            assert (batch['mask'] != 255).flatten(1).any(dim=1).all()
+
+
+def test_epochs_repeat_and_differ(tiles: Path) -> None:
+    data = module(tiles)
+    data.setup('fit')
+    epochs = []
+    for epoch in (0, 0, 1):
+        loader = data.train_dataloader()
+        loader.epoch = lambda epoch=epoch: epoch
+        epochs.append(torch.cat([batch['image'] for batch in loader]))
+    assert torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], epochs[2])
+
+
+def test_small_images_and_dates_go_with_their_ground(tmp_path: Path) -> None:
+    """Also where the dates are half an image apart."""
+    for day in range(2):
+        for number in range(12):
+            pixels, classes = coded(CHIP, CHIP, 100 * number)
+            corner = place(600_000 + 640 * number + 160 * day)
+            name = f'd{day}_n{number}'
+            write_image(tmp_path / 'images' / f'{name}.tif', pixels, corner)
+            write_mask(tmp_path / 'masks' / f'{name}_m.tif', classes, corner)
+    data = module(tmp_path, val_share=0.3)
+    data.setup('fit')
+    assert data.splits is not None
+    assert count(data, 'train') + count(data, 'val') == 24
+    places = [
+        {name.split('_')[1] for name in (data.splits.windows(split).place(n)[0]
+         for n in range(len(data.splits.windows(split))))}
+        for split in ('train', 'val')
+    ]  # fmt: skip
+    assert all(places)
+    assert not places[0] & places[1]
+
+
+def test_ground_too_small_to_split(tmp_path: Path) -> None:
+    pixels, classes = coded(40, 40)
+    write_image(tmp_path / 'images' / 'scene.tif', pixels)
+    write_mask(tmp_path / 'masks' / 'mask.tif', classes)
+    with pytest.raises(SettingError, match='smaller patch_size'):
+        module(tmp_path).setup('fit')
+
+
 @pytest.mark.parametrize('stage', ['test', 'predict'])
 def test_other_stages_are_refused(tiles: Path, stage: str) -> None:
     with pytest.raises(SettingError, match='torchgeo-ctm predict SCENE'):
@@ -135,18 +193,19 @@ def test_other_stages_are_refused(tiles: Path, stage: str) -> None:
 
 
 def test_what_does_not_fit(tiles: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match='nearest: 64'):
+    with pytest.raises(SettingError, match='Did you mean 64'):
         module(tiles, patch_size=70)
     (tmp_path / 'empty').mkdir()
     data = PseudoMaskDataModule(str(tmp_path / 'empty'), str(tiles / 'masks'))
     with pytest.raises(SceneError, match='empty'):
         data.setup('fit')
-    with pytest.raises(SettingError, match=r'nearest: \d+, or length=64'):
-        module(tiles, batch_size=64).setup('fit')
+    for share in (0, 1, -0.1):
+        with pytest.raises(SettingError, match=r'Did you mean 0\.1'):
+            module(tiles, val_share=share)
     for options, words in (
-        ({'in_channels': 3}, 'in_channels=3 .* needed: 13'),
-        ({'num_classes': 8}, 'num_classes=8 .* needed: 3'),
-        ({'ignore_index': None}, 'ignore_index=None .* needed: 255'),
+        ({'in_channels': 3}, 'in_channels=3 .* expected 13'),
+        ({'num_classes': 8}, 'num_classes=8 .* expected 3'),
+        ({'ignore_index': None}, 'ignore_index=None .* expected 255'),
     ):
         with pytest.raises(CTMError, match=words):
             trainer(max_steps=1).fit(network(**options), datamodule=module(tiles))

@@ -128,7 +128,9 @@ def _attached(task: ClassTokenMaskingTask) -> pl.Trainer:
 
 def test_scenes_without_labels_cannot_be_trained_on() -> None:
     for stage in ('fit', 'validate', 'test'):
-        with pytest.raises(SettingError, match=f'serves predict, not {stage}; needed'):
+        with pytest.raises(
+            SettingError, match=f'serves predict, not {stage}. Pass labels'
+        ):
             SceneDataModule('scene.tif').setup(stage)
 
 
@@ -137,7 +139,9 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
     others = RuleLabels(('Forest', 'Urban/Built-up', 'Water'), by_place)
     data = datamodule(scene, labels=others)
     data.trainer = _attached(tiny_task())
-    with pytest.raises(LabelError, match="needed, in the task's order: Forest, Water"):
+    with pytest.raises(
+        LabelError, match='expected those of the task, in order: Forest, Water'
+    ):
         data.setup('fit')
     data.trainer = _attached(tiny_task(class_names=None))
     data.setup('fit')
@@ -146,7 +150,7 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'length': 0}, 'length=0 is too small; nearest: 1'),
+        ({'length': 0}, 'length=0 is too small, expected at least 1'),
         ({'windows_per_read': 0}, 'windows_per_read=0 is too small'),
         ({'seed': -1}, 'seed=-1 is too small'),
         ({'shares': (1, 1, 1)}, 'shares='),
@@ -230,6 +234,31 @@ def test_polygons_smaller_than_a_window_are_told(
     )
     data = datamodule(path, labels=labels)
     data.trainer = _attached(tiny_task())
-    said = r'has 16 × 16 px, a window 32 × 32 px, .* nearest: img_size=16'
+    said = r'has 16 × 16 px, a window 32 × 32 px, .* Did you mean img_size=16'
     with pytest.warns(LabelWarning, match=said):
         data.setup('fit')
+
+
+def test_windows_of_a_local_head_overlap_by_its_field_of_view(
+    write_scene: WriteScene,
+) -> None:
+    task = tiny_task(
+        patches={'head': 'local', 'pooling': 'share'},
+        maps={'source': 'patches', 'presence': 'all'},
+    )
+
+    def windows(**options: int) -> tuple[int, int]:
+        data = SceneDataModule(write_scene(height=300, width=280), **options)
+        data.trainer = pl.Trainer(accelerator='cpu', logger=False)
+        data.trainer.strategy.connect(task)
+        data.setup('predict')
+        [scene] = data.predict_datasets
+        return scene.window, scene.stride
+
+    assert windows() == (256, 224)
+    assert windows(window=128) == (128, 96)
+    assert windows(window=128, stride=64) == (128, 64)
+    with pytest.raises(SettingError, match='field of view of 20 px'):
+        windows(window=16)
+    task.with_options(source='fused')
+    assert windows() == (32, 16)

@@ -55,7 +55,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_a_damaged_zip(tmp_path: Path) -> None:
     (tmp_path / f'{FOLDER}.zip').write_bytes(b'not a zip')
-    with pytest.raises(DataError, match='remove the file and fetch it again'):
+    with pytest.raises(DataError, match='Remove the file and fetch it again'):
         ADE20K(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_a_zip_of_something_else(tmp_path: Path) -> None:
     (tmp_path / 'made').mkdir()
     (tmp_path / 'made' / 'readme.txt').write_text('')
     pack(tmp_path / f'{FOLDER}.zip', tmp_path / 'made')
-    with pytest.raises(DataError, match=f'holds no {FOLDER}'):
+    with pytest.raises(DataError, match=f'has no {FOLDER}'):
         ADE20K(tmp_path)
 
 

@@ -1,15 +1,19 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rasterio.features import rasterize
+from scipy.ndimage import binary_dilation, binary_erosion
 from torchgeo.datasets import DatasetNotFoundError
 
 from tests.fakes.image_folders import every, write_coco
 from tests.fakes.serve import pack, served
 from torchgeo_ctm.datasets import COCO, coco
+from torchgeo_ctm.datasets.coco import Annotated, Instance, paint_instances
 from torchgeo_ctm.errors import DataError, SettingError
 
 #: Positions, after background, of the categories that the fake annotations use.
@@ -102,7 +106,7 @@ def change(root: Path, do: Callable[[dict[str, Any]], object]) -> None:
         ),
         (
             lambda c: c['images'].append(dict(c['images'][0], id=7, file_name='7.jpg')),
-            r'lists 5 images, 1 of them are not there: 7',
+            r'lists 5 images, 1 of them are missing: 7',
         ),
     ],
 )
@@ -124,7 +128,7 @@ def test_another_size_than_the_json_says(tmp_path: Path) -> None:
 
 
 def test_an_unknown_year(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match='needed: 2014 or 2017'):
+    with pytest.raises(SettingError, match='Unknown year 2015, expected 2014 or 2017'):
         COCO(tmp_path, year=2015)  # type: ignore[arg-type]
 
 
@@ -132,5 +136,44 @@ def test_a_truncated_json(tmp_path: Path) -> None:
     write_coco(tmp_path)
     path = tmp_path / 'annotations' / 'instances_train2017.json'
     path.write_text(path.read_text()[:200])
-    with pytest.raises(DataError, match='cannot be read as JSON'):
+    with pytest.raises(DataError, match=r'Cannot read .*train2017\.json as JSON'):
+        COCO(tmp_path)
+
+
+def painted(outline: Any, size: tuple[int, int]) -> Any:
+    """Return where an object with this outline is painted."""
+    image = Annotated('a.jpg', *size, [Instance(0, False, 1.0, outline)])
+    return paint_instances(image, 1, 0) == 1
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_polygons_agree_with_gdal_to_a_pixel(seed: int) -> None:
+    """GDAL fills pixels by their centers, pycocotools by its own finer grid."""
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 12))
+    radius = rng.uniform(12, 25, 12)
+    corners = np.stack([40 + radius * np.cos(angles), 30 + radius * np.sin(angles)], 1)
+    ours = painted([corners.astype(np.float32).ravel()], (60, 80))
+    ring = [*corners.tolist(), corners[0].tolist()]
+    theirs = rasterize([{'type': 'Polygon', 'coordinates': [ring]}], (60, 80)) == 1
+    around = np.ones((3, 3), bool)
+    assert ours.sum() > 400
+    assert (ours <= binary_dilation(theirs, around)).all()
+    assert (binary_erosion(theirs, around) <= ours).all()
+
+
+def test_runs_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    inside = rng.random((20, 30)) < 0.4
+    inside[0, 0] = False
+    flat = inside.ravel(order='F')
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges.tolist(), flat.size])
+    assert np.array_equal(painted(runs, (20, 30)), inside)
+
+
+def test_without_pycocotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coco(tmp_path)
+    monkeypatch.setitem(sys.modules, 'pycocotools', None)
+    with pytest.raises(SettingError, match=r'pip install "torchgeo-ctm\[coco\]"'):
         COCO(tmp_path)

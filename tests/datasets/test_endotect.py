@@ -8,7 +8,7 @@ from torchgeo.datasets import DatasetNotFoundError
 from tests.fakes.image_folders import every, write_endotect
 from tests.fakes.serve import pack, served
 from torchgeo_ctm.datasets import EndoTect, endotect
-from torchgeo_ctm.datasets.image_splits import SPLITS
+from torchgeo_ctm.split import SPLITS
 
 ZIP = 'hyper-kvasir-segmented-images.zip'
 

@@ -79,10 +79,10 @@ def test_mistakes(tmp_path: Path) -> None:
         PseudoMasks(tmp_path)
     classes = coded(8, 8)[1]
     path = write_mask(tmp_path / 'a.tif', classes)
-    with pytest.raises(SettingError, match='nearest: 100'):
+    with pytest.raises(SettingError, match='Did you mean 100'):
         PseudoMasks(path, min_confidence=101)
     assert len(PseudoMasks(path)) == 1
-    with pytest.raises(DataError, match=r'a_confidence\.tif is not there'):
+    with pytest.raises(DataError, match=r'a_confidence\.tif does not exist'):
         PseudoMasks(path, min_confidence=50)
     write_mask(tmp_path / 'a_confidence.tif', classes[:4])
     with pytest.raises(DataError, match='not on the grid'):
@@ -101,13 +101,13 @@ def test_the_legend_is_the_masks_own(tmp_path: Path) -> None:
     assert facts[0].scene == 'a_scene.tif'
     assert legend(facts) == (list(CLASSES), list(COLORS))
     assert legend(facts, CLASSES, ['#000000'] * 3)[1] == ['#000000'] * 3
-    with pytest.raises(LabelError, match='needed: Land, Sea'):
+    with pytest.raises(LabelError, match='expected Land, Sea'):
         legend(facts, ['Land', 'Sea'])
-    with pytest.raises(LabelError, match='2 colours for 3 classes'):
+    with pytest.raises(LabelError, match='2 colors for 3 classes'):
         legend(facts, None, ['#000000', '#ffffff'])
     write_mask(tmp_path / 'b.tif', classes, names=('x', 'y', 'z'))
     with pytest.raises(LabelError, match=r'b\.tif has the classes x, y, z'):
         legend(PseudoMasks(tmp_path).facts)
     write_image(tmp_path / 'plain' / 'c.tif', classes[None], bands=('classes',))
-    with pytest.raises(LabelError, match='give class_names'):
+    with pytest.raises(LabelError, match='Pass class_names'):
         legend(PseudoMasks(tmp_path / 'plain').facts)

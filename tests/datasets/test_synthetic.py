@@ -185,7 +185,7 @@ def test_scene_and_reference_share_a_grid(tmp_path: Path) -> None:
 )
 def test_other_settings_are_refused(root: Path, other: dict[str, Any]) -> None:
     before = files(root)
-    with pytest.raises(DataError, match=r'was drawn with .* asked for is') as error:
+    with pytest.raises(DataError, match=r'was drawn with .* expected') as error:
         SyntheticLandCover(root, **SETTINGS | other)
     assert '\n' not in str(error.value)
     assert files(root) == before
@@ -203,7 +203,7 @@ def test_tiles_of_an_older_drawing_are_refused(
 def test_the_real_data_set_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'real')
-    with pytest.raises(DataError, match='give another root'):
+    with pytest.raises(DataError, match='Choose another root'):
         SyntheticLandCover(tmp_path, **SETTINGS)
     assert files(tmp_path) == {name: b'real'}
 
@@ -222,7 +222,7 @@ def test_settings_out_of_range_are_refused(
 
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     split: Any = 'tests'
-    with pytest.raises(SettingError, match='nearest: test'):
+    with pytest.raises(SettingError, match="Did you mean 'test'"):
         SyntheticLandCover(tmp_path, split, **SETTINGS)
 
 

@@ -66,10 +66,10 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     write_voc2012(tmp_path)
-    with pytest.raises(SettingError, match="split='trainval' is unknown"):
+    with pytest.raises(SettingError, match="Unknown split 'trainval'"):
         VOC2012(tmp_path, 'trainval')  # type: ignore[arg-type]
     (tmp_path / 'VOCdevkit/VOC2012/JPEGImages/2007_000001.jpg').unlink()
-    with pytest.raises(DataError, match='1 of them are not there: 2007_000001'):
+    with pytest.raises(DataError, match='1 of them are missing: 2007_000001'):
         VOC2012(tmp_path)
     (tmp_path / 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt').unlink()
     with pytest.raises(DataError, match='is not the devkit of VOC 2012'):

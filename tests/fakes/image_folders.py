@@ -1,6 +1,6 @@
 """ADE20K, VOC 2012, COCO and EndoTect in their real layouts, and folders of one's own.
 
-A pixel's colour says its class (:func:`paint`), so that tests see which mask belongs to
+A pixel's color says its class (:func:`paint`), so that tests see which mask belongs to
 which image.
 """
 
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchgeo_ctm.datasets import ImageFolder
-from torchgeo_ctm.datasets.image_folder import Sample
-from torchgeo_ctm.datasets.mask_classes import pascal_colors
+from torchgeo_ctm.datasets.image_folder import Sample, pascal_colors
 
 Labels = NDArray[np.uint8]
 
@@ -28,7 +27,7 @@ def blocks(seed: int, classes: int, height: int, width: int) -> Labels:
 
 
 def paint(labels: Labels) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) that shows classes in PASCAL VOC's colours."""
+    """Return an image (H, W, 3) that shows classes in PASCAL VOC's colors."""
     palette = np.array(
         [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in pascal_colors(256)]
     )
@@ -154,7 +153,7 @@ def write_coco(root: Path, year: int = 2017, size: tuple[int, int] = (30, 40)) -
 def write_endotect(
     root: Path, count: int = 40, size: tuple[int, int] = (48, 56)
 ) -> None:
-    """Write ``segmented-images``: a bright polyp in each, masks as colour JPEGs."""
+    """Write ``segmented-images``: a bright polyp in each, masks as color JPEGs."""
     folder = root / 'segmented-images'
     for number in range(count):
         rows, cols = np.mgrid[: size[0], : size[1]]

@@ -51,8 +51,9 @@ def write_band(
     nodata: float | None = None,
     tags: dict[str, str] | None = None,
     mask: NDArray[np.bool_] | None = None,
+    transform: Affine | None = None,
 ) -> Path:
-    """Write one raster, JPEG 2000 without loss or GeoTIFF."""
+    """Write one raster, lossless JPEG 2000 or GeoTIFF."""
     path.parent.mkdir(parents=True, exist_ok=True)
     jpeg = path.suffix == '.jp2'
     options = {'QUALITY': '100', 'REVERSIBLE': 'YES'} if jpeg else {}
@@ -68,7 +69,8 @@ def write_band(
             height=layers.shape[1],
             width=layers.shape[2],
             crs=crs,
-            transform=Affine(resolution, 0, corner[0], 0, -resolution, corner[1]),
+            transform=transform
+            or Affine(resolution, 0, corner[0], 0, -resolution, corner[1]),
             nodata=nodata,
             **options,
         ) as raster,
@@ -79,6 +81,32 @@ def write_band(
         if mask is not None:
             raster.write_mask(mask)
     return path
+
+
+def write_shifted_bands(folder: Path, suffix: str = '.tif') -> dict[str, Pixels]:
+    """Write bands whose coarse grids are shifted and end early, as in a cut product.
+
+    A 10 m pixel (row, col) lies in the 20 m pixel (row // 2, (col + 1) // 2) and in
+    the 60 m pixel ((row + 2) // 6, (col + 1) // 6). The last pixels of the coarse bands
+    are missing: one row at 20 m, three rows and two columns at 60 m.
+
+    Returns:
+        Each band on the 10 m grid, 31 × 37 px, with the last pixels repeated.
+    """
+    rng = np.random.default_rng(7)
+    row, col = np.indices((31, 37))
+    left, top = CORNER
+    expected = {}
+    for band, resolution, size, corner, index in (
+        ('B02', 10, (31, 37), CORNER, (row, col)),
+        ('B05', 20, (15, 19), (left - 10, top), (row // 2, (col + 1) // 2)),
+        ('B01', 60, (5, 6), (left - 10, top + 20), ((row + 2) // 6, (col + 1) // 6)),
+    ):
+        pixels = rng.integers(1, 9999, size).astype(np.uint16)
+        write_band(folder / f's2_{band}{suffix}', pixels, resolution, corner)
+        rows, columns = (np.minimum(i, n - 1) for i, n in zip(index, size, strict=True))
+        expected[band] = pixels[rows, columns]
+    return expected
 
 
 def write_product(parent: Path, level: str, baseline: str, offset: int | None) -> Path:

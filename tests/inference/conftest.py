@@ -4,6 +4,6 @@ from torchgeo_ctm.inference import masks
 
 
 @pytest.fixture(autouse=True)
-def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small rasters are read in several strips too."""
-    monkeypatch.setattr(masks, 'STRIP', 3000)
+def small_row_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small rasters are read in several row bands too."""
+    monkeypatch.setattr(masks, 'ROW_BAND', 3000)

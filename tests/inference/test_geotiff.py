@@ -113,7 +113,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / 'there.tif').touch()
     (tmp_path / 'folder.tif').mkdir()
     for name, message in (
-        ('mask.jpg', r'nearest: mask\.tif'),
+        ('mask.jpg', r"Did you mean 'mask\.tif'"),
         ('nowhere/mask.tif', 'does not exist. Create it'),
         ('there.tif/mask.tif', 'there.tif is a file, expected a folder'),
         ('there.tif', 'Pass --overwrite'),

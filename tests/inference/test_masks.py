@@ -12,7 +12,7 @@ from torchgeo_ctm.inference.masks import (
     open_confidence,
     open_mask,
     open_raster,
-    strips,
+    row_bands,
 )
 
 
@@ -25,10 +25,10 @@ def test_names_and_colours_are_read_back(tmp_path: Path) -> None:
         assert class_names(mask) == class_colors(mask) == []
 
 
-def test_strips_put_together_are_the_raster(tmp_path: Path) -> None:
+def test_row_bands_put_together_are_the_raster(tmp_path: Path) -> None:
     values = random_classes(600, 30)
     with open_mask(write_classes(tmp_path / 'a.tif', values)) as mask:
-        rows, parts = zip(*strips(mask), strict=True)
+        rows, parts = zip(*row_bands(mask), strict=True)
     assert rows == (0, 100, 200, 300, 400, 500)
     expected = np.where(values == 255, -1, values.astype(int))
     np.testing.assert_array_equal(np.concatenate(parts), expected)
@@ -50,8 +50,8 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
     for name, message in (
         ('gone.tif', 'does not exist'),
         ('text.tif', 'Cannot open'),
-        ('two.tif', '2 bands; needed: 1'),
-        ('float.tif', 'float32; needed: classes as uint8'),
+        ('two.tif', '2 bands, expected 1'),
+        ('float.tif', 'float32, expected classes as uint8'),
         ('share.tif', 'holds confidence'),
     ):
         with pytest.raises(SceneError, match=message) as caught:
@@ -82,5 +82,5 @@ def test_confidence_must_lie_on_the_mask_s_grid(tmp_path: Path) -> None:
 def test_a_damaged_raster_is_an_error(tmp_path: Path) -> None:
     path = write_classes(tmp_path / 'a.tif', random_classes(600, 600))
     path.write_bytes(path.read_bytes()[:200_000])
-    with open_mask(path) as mask, pytest.raises(SceneError, match='cannot be read'):
-        list(strips(mask))
+    with open_mask(path) as mask, pytest.raises(SceneError, match='Cannot read'):
+        list(row_bands(mask))

@@ -42,13 +42,13 @@ def test_chunks_hold_every_polygon_once(
     assert shapely.equals_exact(np.concatenate(chunks), gdal_polygons(path)).all()
 
 
-@pytest.mark.parametrize('slab', [1, 2, 3, 7, 50])
+@pytest.mark.parametrize('rows', [1, 2, 3, 7, 50])
 @pytest.mark.parametrize('classes', [2, 3])
 @pytest.mark.parametrize('seed', range(4))
-def test_slabs_leave_no_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slab: int, classes: int, seed: int
+def test_row_bands_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, classes: int, seed: int
 ) -> None:
-    """Noise: patches that wind, touch themselves at corners, and hold one another."""
+    """Noise: regions that wind, touch themselves at corners, and hold one another."""
     noise = np.random.default_rng(seed).random((53, 41))
     values = (noise * classes).astype(np.uint8)
     values[noise > 0.96] = 255
@@ -57,7 +57,7 @@ def test_slabs_leave_no_trace(
     values[5:, 4:20:2] = 1
     values[-2, 4:20] = 1
     path = write_classes(tmp_path / 'a.tif', values)
-    monkeypatch.setattr(module, 'SLAB', slab * values.shape[1])
+    monkeypatch.setattr(module, 'ROW_BAND', rows * values.shape[1])
     with open_mask(path) as mask:
         found = np.concatenate(list(polygons(mask)))
     assert shapely.is_valid(found).all()

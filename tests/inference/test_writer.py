@@ -1,6 +1,5 @@
 """A scene through the real trainer: what is written, and what never depends."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingErr
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
+from torchgeo_ctm.trainers import load_task
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
 
@@ -316,21 +315,21 @@ class TestRefinement:
     ) -> None:
         scene = write_scene()
         whole = self.predict(scene, refining, tmp_path / 'whole.tif')
-        # the batch before is still being computed when a batch begins
-        step, calls = ClassTokenMaskingTask.predict_step, iter(range(100))
+        # when the third batch begins, the second one is not recorded yet
+        begin, calls = PseudoMaskWriter.on_predict_batch_start, iter(range(100))
 
-        def stops(task: Any, *arguments: Any) -> Any:
+        def stops(writer: Any, *arguments: Any) -> None:
             if next(calls) == 2:
                 raise KeyboardInterrupt
-            return step(task, *arguments)
+            begin(writer, *arguments)
 
         output = tmp_path / 'm.tif'
         with monkeypatch.context() as patch:
-            patch.setattr(ClassTokenMaskingTask, 'predict_step', stops)
+            patch.setattr(PseudoMaskWriter, 'on_predict_batch_start', stops)
             with pytest.raises((KeyboardInterrupt, SystemExit)):
                 self.predict(scene, refining, output)
-        layout = json.loads((output.parent / '.m.tif.part/layout.json').read_text())
-        assert (layout['shape'], layout['dtype']) == ([3, 32, 32], '|u1')
+        scores = np.load(output.parent / '.m.tif.part/scores.npy', mmap_mode='r')
+        assert (scores.shape, scores.dtype) == ((20, 3, 32, 32), np.uint8)
         with pytest.warns(ResumeWarning, match='5 of 20'):
             assert self.predict(scene, refining, output) == whole
 
@@ -400,12 +399,12 @@ def test_a_failure_leaves_nothing(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'window': 20}, 'nearest: 16'),
-        ({'window': 4}, 'nearest: 8'),
-        ({'stride': 33}, 'nearest: 32'),
+        ({'window': 20}, 'Did you mean 16'),
+        ({'window': 4}, 'Did you mean 8'),
+        ({'stride': 33}, 'Did you mean 32'),
         ({'accelerator': 'abacus'}, "Unknown accelerator 'abacus'"),
         ({'precision': 'bf16'}, "Did you mean 'bf16-mixed'"),
-        ({'sieve': -1}, 'nearest: 0'),
+        ({'sieve': -1}, '0 or more'),
         ({'batch_size': 0}, 'batch_size=0'),
     ],
 )

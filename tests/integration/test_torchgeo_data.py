@@ -127,7 +127,7 @@ def test_fill_is_no_class(tmp_path: Path) -> None:
     chips = ConfiguredSplit(small_config('l8biome', tmp_path), 'train', nodata=0)
     classes = set()
     fill = 0
-    for chip in chips.chips(progress=False, places=True):
+    for chip in chips.chips(progress=False, with_crs=True):
         assert chip.mask is not None
         empty = (chip.image == 0).all(axis=0)
         assert np.array_equal(empty, ~chip.valid)

@@ -139,7 +139,7 @@ def test_the_configuration_trains_and_tests(tmp_path: Path) -> None:
     )  # fmt: skip
     assert refused.returncode != 0
     last = refused.stderr.strip().splitlines()[-1]
-    assert 'without labels serves predict, not test; needed: labels' in last
+    assert 'without labels serves predict, not test. Pass labels' in last
 
 
 def _listed(values: Iterable[object]) -> str:

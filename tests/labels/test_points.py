@@ -96,17 +96,17 @@ def test_table_of_degrees(
     assert source.counts(grid)[0].tolist() == [1, 0]
 
 
-def test_table_of_metres(tmp_path: Path) -> None:
+def test_table_of_meters(tmp_path: Path) -> None:
     path = write_table(
         tmp_path / 'a.csv', ['E', 'N', 'class'], [(700_001, 5_299_999, 7)]
     )
     with pytest.raises(
-        LabelError, match=r'no two columns of coordinates; found: E, .* needed: lon'
+        LabelError, match=r'no two columns of coordinates, expected lon .*; found: E, N'
     ):
         labels(path)
-    with pytest.raises(LabelError, match="no column 'easting'; found: E"):
+    with pytest.raises(LabelError, match="no column 'easting', expected one of: E"):
         labels(path, x_field='easting', y_field='N')
-    with pytest.raises(LabelError, match='E and N without a CRS; needed: crs='):
+    with pytest.raises(LabelError, match=r'E and N without a CRS\. Pass crs='):
         labels(path, x_field='E', y_field='N')
     source = labels(path, x_field='E', y_field='N', crs=32632)
     assert source.classes == ('7',)
@@ -116,8 +116,11 @@ def test_table_of_metres(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'row, message',
     [
-        (('12.5', 'north', 'a'), "row 2: lat is 'north'; needed: a number"),
-        (('12.5', '91', 'a'), 'row 2: lat is 91 degrees; needed: -90 to 90'),
+        (('12.5', 'north', 'a'), "row 2: lat is 'north', expected a number."),
+        (
+            ('12.5', '91', 'a'),
+            'row 2: lat is 91 degrees, expected -90 to 90. Longitude',
+        ),
     ],
 )
 def test_bad_coordinates(tmp_path: Path, row: tuple[str, ...], message: str) -> None:
@@ -126,7 +129,7 @@ def test_bad_coordinates(tmp_path: Path, row: tuple[str, ...], message: str) -> 
         labels(path)
 
 
-def test_swapped_coordinates_are_recognised(tmp_path: Path) -> None:
+def test_swapped_coordinates_are_recognized(tmp_path: Path) -> None:
     path = write_table(tmp_path / 'a.csv', ['lon', 'lat', 'class'], [(35, 139, 'a')])
     with pytest.raises(LabelError, match='look swapped'):
         labels(path)
@@ -136,27 +139,29 @@ def test_swapped_coordinates_are_recognised(tmp_path: Path) -> None:
     xy = shapely.get_coordinates(right.geometry)
     rows = [(y, x, 'Forest') for x, y in xy]
     swapped = labels(write_table(tmp_path / 'c.csv', ['lon', 'lat', 'class'], rows))
-    with pytest.raises(LabelError, match='exchanged they would'):
+    with pytest.raises(LabelError, match=r'touch none of .* swapped'):
         check_overlap(swapped, [SCENE])
 
 
 def test_polygons_are_no_points(tmp_path: Path) -> None:
     path = write_features(tmp_path / 'a.gpkg', [square((0, 0, 5, 5))], ['Forest'])
-    with pytest.raises(LabelError, match='are no points; nearest: PolygonLabels'):
+    with pytest.raises(LabelError, match=r'are not points \(use PolygonLabels'):
         labels(path)
 
 
 def test_unknown_class_names_row(tmp_path: Path) -> None:
     rows = [(12, 47, 'Forest'), (12, 47, 'Watr')]
     path = write_table(tmp_path / 'a.csv', ['lon', 'lat', 'class'], rows)
-    with pytest.raises(LabelError, match=r"row 3: 'Watr' .*nearest: Water"):
+    with pytest.raises(LabelError, match=r"row 3: .*'Watr'.* Did you mean 'Water'"):
         labels(path, CLASSES)
     with pytest.raises(LabelError, match="no column 'class'"):
         labels(write_table(tmp_path / 'b.csv', ['lon', 'lat'], [(12, 47)]))
 
 
 def test_min_points(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match='min_points=0; needed: 1 or more'):
+    with pytest.raises(
+        SettingError, match='min_points=0 is too small, expected 1 or more'
+    ):
         labels(tmp_path / 'a.csv', min_points=0)
 
 
@@ -172,10 +177,10 @@ def test_one_wrong_row_is_named_and_not_called_swapped(tmp_path: Path) -> None:
     path = write_table(tmp_path / 'a.csv', ['lon', 'lat', 'class'], rows)
     with pytest.raises(LabelError) as caught:
         labels(path)
-    said = f'{path}, row 6: lat is 948 degrees; needed: -90 to 90'
-    assert str(caught.value) == f'{said} (1 of 20 rows are beyond)'
+    said = f'{path}, row 6: lat is 948 degrees, expected -90 to 90.'
+    assert str(caught.value) == f'{said} 1 of 20 rows are out of range.'
     rows = [(700_001, 5_299_999, 'a')] * 3
     path = write_table(tmp_path / 'b.csv', ['lon', 'lat', 'class'], rows)
-    with pytest.raises(LabelError, match='give theirs as crs=') as caught:
+    with pytest.raises(LabelError, match='pass theirs as crs=') as caught:
         labels(path)
     assert 'swapped' not in str(caught.value)

@@ -31,6 +31,8 @@ from torchgeo_ctm.labels import (
     raster_files,
 )
 
+#: The window at the upper left corner, upside down.
+TURNED = TRANSFORM @ Affine.translation(10, 10) @ Affine.rotation(180)
 MAP = {1: 'Forest', 2: 'Water'}
 CLASSES = ('Forest', 'Water')
 
@@ -131,9 +133,9 @@ def test_first_of_overlapping_rasters_counts(tmp_path: Path) -> None:
 def test_other_crs_and_rotated_windows(tmp_path: Path, crs: str) -> None:
     """Shares found by points agree with those of the same map, painted finely."""
     box = rasterio.warp.transform_bounds(
-        UTM32, crs, 699_000, 5_298_000, 702_000, 5_301_000
+        UTM32, crs, 699_800, 5_298_800, 701_200, 5_300_200
     )
-    size = 1500
+    size = 700
     pixel = ((box[2] - box[0]) / size, (box[3] - box[1]) / size)
     transform = Affine(pixel[0], 0, box[0], 0, -pixel[1], box[3])
     cols, rows = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
@@ -201,7 +203,9 @@ def test_bands_and_values_that_share_a_class(tmp_path: Path) -> None:
     source = RasterLabels(path, {1: 'Forest', 2: 'forest', 3: 'Water'}, band=2)
     assert source.classes == CLASSES
     assert source.shares(window(0, 0))[0].tolist() == pytest.approx([1, 0])
-    with pytest.raises(LabelError, match='has 2 bands; needed: band 3; nearest: 2'):
+    with pytest.raises(
+        LabelError, match=r'has 2 bands, expected band 3\. Did you mean 2'
+    ):
         RasterLabels(path, MAP, band=3)
 
 
@@ -220,10 +224,46 @@ def test_ignored_and_unknown_names_of_the_map(tmp_path: Path) -> None:
     assert source.classes == ('Forest',)
     shares, coverage = source.shares(window(0, 15))
     assert [*shares, coverage] == pytest.approx([0.5, 1])
-    with pytest.raises(LabelError, match=r"class_map: 'Water'.*nearest: Waters"):
+    with pytest.raises(
+        LabelError, match=r"class_map: .*'Water'.* Did you mean 'Waters'"
+    ):
         RasterLabels(path, MAP, ['Forest', 'Waters'])
-    with pytest.raises(SettingError, match='leaves nothing'):
+    with pytest.raises(SettingError, match='leaves no class'):
         RasterLabels(path, MAP, ['Forest'], ignore=CLASSES)
+
+
+def test_shares_are_those_of_exact_areas(tmp_path: Path) -> None:
+    """Parity with areas of pixels cut by the window, within 1 % of the window."""
+    rng = np.random.default_rng(3)
+    values = np.kron(rng.integers(0, 4, (40, 40)), np.ones((3, 3))).astype(np.uint8)
+    # pixels of 9.3 m × 11.7 m, none of whose edges lies on an edge of the window's
+    size = (0.93, 1.17)
+    transform = TRANSFORM @ Affine.translation(-3.3, -4.7) @ Affine.scale(*size)
+    path = write_class_raster(tmp_path / 'a.tif', values, transform, nodata=0)
+    source = RasterLabels(path, MAP)
+    for row, col, side in [(0, 0, 64), (20, 11, 48), (31, 7, 70)]:
+        edges = [
+            np.clip((np.arange(121) * step + start - first), 0, side)
+            for step, start, first in ((size[1], -4.7, row), (size[0], -3.3, col))
+        ]
+        areas = np.outer(*(np.diff(edge) for edge in edges)) / side**2
+        shares, coverage = source.shares(window(row, col, side))
+        for index in (0, 1):
+            exact = areas[values == index + 1].sum()
+            assert shares[index] == pytest.approx(exact, abs=0.01)
+        assert coverage == pytest.approx(areas[values > 0].sum(), abs=0.01)
+
+
+def test_masked_pixels_are_unknown(tmp_path: Path) -> None:
+    path = write_class_raster(tmp_path / 'a.tif', halves())
+    valid = np.ones((40, 40), bool)
+    valid[:5] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, 'r+') as file:
+        file.write_mask(valid)
+    source = RasterLabels(path, MAP)
+    for grid in (window(0, 0), window(0, 0)._replace(transform=TURNED)):
+        shares, coverage = source.shares(grid)
+        assert [*shares, coverage] == pytest.approx([0.5, 0, 0.5])
 
 
 def test_legends() -> None:
@@ -253,7 +293,9 @@ def test_legend_by_name(tmp_path: Path) -> None:
     assert label is not None
     assert label.known.all()
     assert label.present.nonzero()[0].tolist() == [7]
-    with pytest.raises(SettingError, match=r"'world_cover'.*nearest: worldcover"):
+    with pytest.raises(
+        SettingError, match=r"'world_cover'.* Did you mean 'worldcover'"
+    ):
         RasterLabels(path, 'world_cover')
 
 
@@ -263,7 +305,7 @@ def test_legend_by_name(tmp_path: Path) -> None:
         ({'min_share': 2}, 'min_share=2'),
         ({'samples': 0}, 'samples=0'),
         ({'class_map': {}}, 'class_map is empty'),
-        ({'class_map': {'x': 'Forest'}}, 'a whole number for each class'),
+        ({'class_map': {'x': 'Forest'}}, 'an integer for each class'),
     ],
 )
 def test_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -273,11 +315,11 @@ def test_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> Non
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match='does not exist; needed: rasters'):
+    with pytest.raises(LabelError, match='does not exist, expected class rasters'):
         RasterLabels(tmp_path / 'none.tif', MAP)
     with pytest.raises(LabelError, match=r'has no file \*\.tif'):
         RasterLabels(tmp_path, MAP)
-    with pytest.raises(LabelError, match='no raster of classes was given'):
+    with pytest.raises(LabelError, match='No class raster was given'):
         RasterLabels([], MAP)
     (tmp_path / 'text.tif').write_text('no raster')
     with pytest.raises(LabelError, match='Cannot open'):
@@ -307,7 +349,7 @@ def test_overlap_with_scenes(tmp_path: Path) -> None:
     check_overlap(source, [SCENE, far])
     with pytest.warns(LabelWarning, match='only 1 of 3'):
         check_overlap(source, [SCENE, far, far])
-    with pytest.raises(LabelError, match=r'a\.tif lie in none of the 1 scenes'):
+    with pytest.raises(LabelError, match=r'a\.tif overlap none of the 1 scenes'):
         check_overlap(source, [far])
     with pytest.raises(LabelError, match='without a CRS'):
         source.label(window(0, 0)._replace(crs=None))
@@ -341,11 +383,11 @@ def test_a_fork_opens_its_own_handles(
 ) -> None:
     source = RasterLabels(write_class_raster(tmp_path / 'a.tif', halves()), MAP)
     source.shares(window(0, 0))
-    handles = dict(source._open._open)
+    handles = dict(source._reader._open)
     monkeypatch.setattr(os, 'getpid', lambda: -1)
     source.shares(window(0, 0))
-    assert source._open._open.keys() == handles.keys()
-    assert all(source._open._open[path] is not handles[path] for path in handles)
+    assert source._reader._open.keys() == handles.keys()
+    assert all(source._reader._open[path] is not handles[path] for path in handles)
 
 
 def test_many_files_keep_few_open(tmp_path: Path) -> None:
@@ -355,13 +397,13 @@ def test_many_files_keep_few_open(tmp_path: Path) -> None:
     source = RasterLabels(tmp_path, MAP)
     shares, _ = source.shares(window(0, 0, 40))
     assert shares[0] == pytest.approx(37 * 10 / 1600)
-    assert len(source._open._open) == raster_files.OPEN_FILES
+    assert len(source._reader._open) == raster_files.OPEN_FILES
 
 
 def test_a_picture_is_no_map_of_classes(tmp_path: Path) -> None:
     bands = np.ones((13, 4, 4), np.uint16)
     path = write_class_raster(tmp_path / 'a.tif', bands)
-    message = 'has 13 bands of uint16; needed: 1 band of integer classes, or band='
+    message = 'has 13 bands of uint16, expected 1 band of integer classes. Pass band='
     with pytest.raises(LabelError, match=message):
         RasterLabels(path, MAP)
     assert RasterLabels(path, MAP, band=1).classes == CLASSES
@@ -377,8 +419,8 @@ def test_values_that_the_class_map_does_not_mention_are_counted(tmp_path: Path) 
         check_overlap(RasterLabels(path, MAP), [SCENE])
     said = [str(warning.message) for warning in caught]
     assert len(said) == 1
-    assert said[0].endswith('2 values around the scenes are not in class_map and count '
-                            'as no class: 7 (100 px), 9 (3 px)')  # fmt: skip
+    assert said[0].endswith('2 values in the scenes are not in class_map and count as '
+                            'no class: 7 (100 px), 9 (3 px).')  # fmt: skip
     # what is mentioned, ignored or nodata is no surprise; nor is what lies elsewhere
     known = RasterLabels(path, MAP | {9: 'Other'}, ignore=['Other'], nodata=[7])
     assert not known.unmapped(SCENE)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from torchgeo_ctm.errors import SettingError
-from torchgeo_ctm.losses import narrowing_share, pool_patch_logits
+from torchgeo_ctm.losses import log_odds, narrowing_share, pool_patch_logits
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.models.heads import PatchHead, log_odds
+from torchgeo_ctm.models.heads import PatchHead
 
 
 def spread_logits() -> Tensor:

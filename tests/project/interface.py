@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from tests.project.public_paths import resolve
+from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.main import build_parser
 
 REQUIRED = '(required)'
@@ -87,7 +88,11 @@ def keys() -> dict[str, dict[str, Any]]:
 def defaults(path: str) -> dict[str, Any]:
     """Return names and defaults of the arguments of what a path names."""
     content = {}
-    for name, parameter in inspect.signature(resolve(path)).parameters.items():
+    parameters = dict(inspect.signature(resolve(path)).parameters)
+    if path.endswith('PseudoMaskWriter'):
+        del parameters['products']
+        parameters |= inspect.signature(ProductOptions).parameters
+    for name, parameter in parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             name = f'**{name}'
         required = parameter.default is inspect.Parameter.empty

@@ -13,7 +13,7 @@ ARROWS: dict[str, set[str]] = {
     # floor 0: facts
     'version': set(),
     'errors': set(),
-    'split': set(),
+    'split': {'errors'},
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
@@ -84,7 +84,6 @@ ARROWS: dict[str, set[str]] = {
     },
     # floor 5: what joins the rooms
     'configuration': {'trainers', 'scaling', 'errors'},
-    'value_counts': set(),
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
         'export_formats',
@@ -126,7 +125,7 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {'labels', 'datasets.fixed_grid', 'inference.vector'},
+    'geopandas': {'labels.features', 'labels.vector_files', 'inference.vector'},
     'pyogrio': {'inference.vector'},
     'pyproj': {
         'inference.areas',
@@ -136,6 +135,8 @@ DOORS: dict[str, set[str]] = {
         'samplers',
         'datasets',
     },
+    'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
+    'pycocotools': {'datasets.coco'},
     'pystac': {'inference.stac'},
     'onnx': {'export_formats'},
     'onnxruntime': {'export_formats'},
@@ -145,7 +146,7 @@ DOORS: dict[str, set[str]] = {
         'samplers',
         'datasets',
         'inference.polygons',
-        'inference.seams',
+        'inference.outlines',
         'inference.stac',
         'inference.vector',
     },

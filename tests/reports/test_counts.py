@@ -20,7 +20,7 @@ def counts(*labels: list[float], known: list[list[bool]] | None = None) -> Label
 def test_labels_and_areas_are_counted() -> None:
     counted = counts([1, 0, 0], [1, 1, 0], [0, 0, 0])
     counted.update(mask=np.array([[0, 0, 2, 255], [-1, 3, 2, 2]]))
-    assert (counted.chips, counted.labelled, counted.masked) == (4, 3, 1)
+    assert (counted.chips, counted.labeled, counted.masked) == (4, 3, 1)
     assert counted.empty == 1
     assert counted.ignored == 3
     found = counted.content(NAMES)
@@ -40,32 +40,20 @@ def test_what_is_unknown_is_not_counted() -> None:
         counted.warn(NAMES)
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2
-    assert said[0].startswith('known in none of 2 labelled chips: Water; Urban:')
-    assert said[1].startswith('present in all of 2 labelled chips: Forest:')
+    assert said[0].startswith('known in none of 2 labeled chips: Water; Urban:')
+    assert said[1].startswith('present in all of 2 labeled chips: Forest:')
 
 
-def test_halves_make_a_whole() -> None:
-    rng = np.random.default_rng(0)
-    whole, halves = LabelCounts(3), [LabelCounts(3), LabelCounts(3)]
-    for index in range(10):
-        chip = (rng.integers(0, 2, 3), rng.random(3) > 0.3, rng.integers(0, 5, (4, 4)))
-        whole.update(*chip)
-        halves[index % 2].update(*chip)
-    halves[0].merge(halves[1])
-    for name, value in vars(whole).items():
-        assert np.array_equal(getattr(halves[0], name), value), name
-
-
-def test_classes_that_cannot_be_learnt_are_named() -> None:
+def test_classes_that_cannot_be_learned_are_named() -> None:
     with pytest.warns(LabelWarning) as caught:
         counts([1, 0, 1], [1, 0, 0]).warn(NAMES)
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2
-    assert 'present in none of 2 labelled chips: Water:' in said[0]
-    assert 'present in all of 2 labelled chips: Forest:' in said[1]
+    assert 'present in none of 2 labeled chips: Water:' in said[0]
+    assert 'present in all of 2 labeled chips: Forest:' in said[1]
     # Urban is there or not, so where it is not tells where Forest is
     assert 'patch_activation: softmax' in said[1]
-    with pytest.warns(LabelWarning, match='Forest; Urban: nothing tells them'):
+    with pytest.warns(LabelWarning, match='Forest; Urban: they cannot be told'):
         counts([1, 0, 1], [1, 0, 1]).warn(NAMES)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -81,12 +69,12 @@ def test_presence_alone_is_told_with_the_way_out() -> None:
     said = [str(warning.message) for warning in caught]
     assert len(said) == 1
     assert said[0].startswith(
-        'present wherever known, in some of 3 labelled chips: Forest; Water; Urban: '
+        'present wherever known, in some of 3 labeled chips: Forest; Water; Urban: '
     )
-    assert 'absent, which training needs too: complete: true where' in said[0]
+    assert 'training needs absent classes: set complete: true if' in said[0]
     alone.update(np.array([0, 0, 1]), np.array([True, True, True]))
     with pytest.warns(
-        LabelWarning, match='known, in some of 4 .*: Urban: only the oth'
+        LabelWarning, match='known, in some of 4 .*: Urban: they can only be'
     ):
         alone.warn(NAMES)
 

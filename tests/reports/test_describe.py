@@ -207,8 +207,8 @@ def test_windows_without_data_or_class_are_counted(run: Run, tmp_path: Path) -> 
     status, printed, err = run('describe', '--config', config, '--nodata', 7)
     assert status == 0, err
     assert facts(printed)['no data'] == '2 chips'
-    assert '3 of 7 labelled chips have no class' in printed
-    assert facts(printed)['test chips'].startswith('none: the test split of')
+    assert '3 of 7 labeled chips have no class' in printed
+    assert facts(printed)['test chips'].startswith('none: The test split of')
 
 
 def test_mistakes_in_labels_are_one_line(
@@ -234,5 +234,5 @@ def test_mistakes_in_labels_are_one_line(
     )
     _, _, err = result = run('describe', '--config', config)
     refused(result)
-    said = "field 'class', row 1: 'Watr' is none of the classes Wood, Water; nearest: "
-    assert err == f'torchgeo-ctm: {config}: {squares}, {said}Water\n'
+    said = "field 'class', row 1: unknown class 'Watr', expected one of: Wood, Water."
+    assert err == (f"torchgeo-ctm: {config}: {squares}, {said} Did you mean 'Water'?\n")

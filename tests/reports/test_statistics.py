@@ -116,21 +116,44 @@ def test_it_is_numpy_on_all_pixels() -> None:
 
 
 @pytest.mark.parametrize('cut', [0, 1, 400, 1000])
-def test_halves_make_a_whole(cut: int) -> None:
+def test_parts_make_a_whole(cut: int) -> None:
     values = np.random.default_rng(1).normal(10, 3, (3, 1000)).astype(np.float32)
     values[1, ::7] = np.nan
     values[2] = 4
-    whole, first, second = (BandStatistics(3) for _ in range(3))
+    whole, first = BandStatistics(3), BandStatistics(3)
     whole.update(values)
     first.update(values[:, :cut])
-    second.update(values[:, cut:])
-    first.merge(second)
+    first.update(values[:, cut:])
     np.testing.assert_array_equal(first.count, whole.count)
     np.testing.assert_allclose(first.mean, whole.mean, rtol=1e-13)
     np.testing.assert_allclose(first.std, whole.std, rtol=1e-12)
     assert whole.std[2] == 0
     for band in range(3):
         assert first.percentiles(band) == whole.percentiles(band)
+
+
+@pytest.mark.parametrize('rising', [True, False])
+def test_percentiles_of_a_sample(rising: bool) -> None:
+    """Every pixel is equally likely to be drawn, whatever the order."""
+    values = np.random.default_rng(4).normal(0, 1000, (1, 50_000)).astype(np.float32)
+    ordered = np.sort(values) if rising else np.sort(values)[:, ::-1]
+    drawn, again = BandStatistics(1, 4000), BandStatistics(1, 4000)
+    for part in np.array_split(ordered, 37, axis=1):
+        drawn.update(part)
+        again.update(part)
+    assert (drawn.sampled, drawn.pixels) == (4000, 50_000)
+    assert drawn.percentiles(0) == again.percentiles(0)
+    ranks = [float((values < found).mean()) for found in drawn.percentiles(0)]
+    # four standard errors of a median of 4000 pixels
+    assert ranks == pytest.approx([each / 100 for each in PERCENTILES], abs=0.032)
+
+
+def test_nothing_has_no_percentile() -> None:
+    statistics = BandStatistics(1)
+    assert np.isnan(statistics.percentiles(0)).all()
+    statistics.update(np.full((1, 5), np.nan, np.float32))
+    assert np.isnan(statistics.percentiles(0)).all()
+    assert statistics.constant.all()
 
 
 @pytest.mark.parametrize(('batch_size', 'num_workers'), [(2, 0), (7, 0), (3, 2)])
@@ -164,13 +187,15 @@ def test_the_command_warns_counts_and_writes(run: Run, tmp_path: Path) -> None:
                  '--nodata', '-9999')  # fmt: skip
     status, printed, err = run(*arguments)
     assert status == 0, err
-    assert 'present in none of 7 labelled chips: Urban' in err
-    assert 'present in all of 7 labelled chips: Forest' in err
+    assert 'present in none of 7 labeled chips: Urban' in err
+    assert 'present in all of 7 labeled chips: Forest' in err
     assert '7 of 7 training chips' in printed
     content = json.loads(numbers.read_text())
     means = [values.astype(np.float64).mean() for values in valid_pixels()]
     assert content['bands']['VH']['mean'] == pytest.approx(means[1], rel=1e-6)
-    assert content['percentiles_relative_error'] == 0
+    valid = Holes().valid.numel()
+    assert 0 < content['percentiles_of_pixels'] < valid
+    assert 'percentiles of all pixels' in printed
     assert content['classes']['Water']['chips'] == 1
     scaling = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
     assert scaling['offset'] == -5
@@ -190,7 +215,9 @@ def test_a_limit_is_spread_over_the_split(run: Run, tmp_path: Path) -> None:
     chosen = [0, 25, 50, 75]
     pixels = images.image[chosen, 1][images.valid[chosen]]
     assert measured.bands.count[1] == pixels.numel()
-    refused(run('stats', '--config', config, '--limit', 0), 'limit=0', 'nearest: 1')
+    refused(
+        run('stats', '--config', config, '--limit', 0), 'limit=0', 'Did you mean 1?'
+    )
 
 
 def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
@@ -214,7 +241,7 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     content['model']['init_args']['in_channels'] = 3
     content['model']['init_args']['bands'] = ['VV', 'VH', 'HH']
     config.write_text(yaml.safe_dump(content))
-    refused(run('stats', '--config', config), '2 bands, 3 are needed')
+    refused(run('stats', '--config', config), '2 bands, expected 3')
     content['model']['class_path'] = 'torchgeo.trainers.ClassificationTask'
     config.write_text(yaml.safe_dump(content))
     refused(run('stats', '--config', config), 'model section', 'ClassificationTask')

@@ -3,7 +3,9 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
+from affine import Affine
 
 from tests.fakes.labeled_scenes import footprint, grid_at
 from torchgeo_ctm.errors import SettingError
@@ -162,3 +164,21 @@ def test_shares_that_are_none(shares: tuple[float, ...]) -> None:
     with pytest.raises(SettingError, match='three numbers of at least 0 that sum to 1'):
         check_shares(shares)
     check_shares((0.7, 0.3, 0))
+
+
+def test_small_scenes_are_not_cut_unless_they_overlap_a_large_one() -> None:
+    crs = rasterio.CRS.from_epsg(32632)
+    grids = [
+        Grid(size, size, crs, Affine(10, 0, left, 0, -10, 5_000_000))
+        for left, size in ((600_000, 60), (600_300, 60), (700_000, 60), (699_000, 200))
+    ]
+    blocks = GroundBlocks(grids, WINDOW, whole=2 * WINDOW)
+    windows = [Window(row, col, 10, 10) for row in (0, 50) for col in (0, 50)]
+    touched = [blocks.touched(number, windows) for number in range(4)]
+    # two that overlap each other share one block, whole
+    assert len({*touched[0], *touched[1]}) == 1
+    assert len(touched[0][0]) == 1
+    # the third one overlaps the large one
+    assert touched[2] == GroundBlocks(grids, WINDOW).touched(2, windows)
+    assert len({*touched[2]}) > 1
+    assert len({*touched[3]}) > 1

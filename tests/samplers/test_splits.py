@@ -14,7 +14,7 @@ from torchgeo_ctm.datasets import SceneWindows
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
 from torchgeo_ctm.grids import Window
 from torchgeo_ctm.samplers.blocks import SPLITS
-from torchgeo_ctm.samplers.labeled_scene import LabelledScene, LabelledWindows
+from torchgeo_ctm.samplers.labeled_scene import LabeledScene, LabeledWindows
 from torchgeo_ctm.samplers.splits import SceneSplits
 from torchgeo_ctm.split import Split
 
@@ -26,12 +26,12 @@ def anything(_: object) -> list[int]:
     return [1, 0]
 
 
-def labelled(
+def labeled(
     paths: Sequence[Path], rule: Rule = anything, window: int = WINDOW
-) -> list[LabelledScene]:
+) -> list[LabeledScene]:
     labels = RuleLabels(('a', 'b'), rule)
     return [
-        LabelledScene(SceneWindows(path, ['B02'], window, window), labels)
+        LabeledScene(SceneWindows(path, ['B02'], window, window), labels)
         for path in paths
     ]
 
@@ -71,7 +71,7 @@ def ground(splits: SceneSplits, split: Split) -> shapely.Geometry:
 
 
 def test_splits_share_no_ground_across_zones(write_scene: WriteScene) -> None:
-    scenes = labelled(neighbours(write_scene))
+    scenes = labeled(neighbours(write_scene))
     splits = SceneSplits(scenes)
     grounds = {split: ground(splits, split) for split in SPLITS}
     for one, other in itertools.combinations(SPLITS, 2):
@@ -84,7 +84,7 @@ def test_splits_share_no_ground_across_zones(write_scene: WriteScene) -> None:
 
 
 def test_windows_of_both_scenes_meet_the_shares(write_scene: WriteScene) -> None:
-    splits = SceneSplits(labelled(neighbours(write_scene)), shares=(0.5, 0.25, 0.25))
+    splits = SceneSplits(labeled(neighbours(write_scene)), shares=(0.5, 0.25, 0.25))
     counts = [len(splits.windows(split)) for split in SPLITS]
     assert {n for n, *_ in splits.windows('train').windows} == {0, 1}
     assert np.abs(np.array(counts) / sum(counts) - [0.5, 0.25, 0.25]).max() < 0.1
@@ -92,13 +92,13 @@ def test_windows_of_both_scenes_meet_the_shares(write_scene: WriteScene) -> None
     assert sum(counts) > 250
 
 
-def places(windows: LabelledWindows) -> list[tuple[int, Window]]:
+def places(windows: LabeledWindows) -> list[tuple[int, Window]]:
     return [(number, window) for number, window, _ in windows.windows]
 
 
 def test_the_same_seed_gives_the_same_splits(write_scene: WriteScene) -> None:
     paths = neighbours(write_scene)
-    one, same, other = (SceneSplits(labelled(paths), seed=seed) for seed in (1, 1, 2))
+    one, same, other = (SceneSplits(labeled(paths), seed=seed) for seed in (1, 1, 2))
     for split in SPLITS:
         assert places(one.windows(split)) == places(same.windows(split))
     assert places(one.windows('val')) != places(other.windows('val'))
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_splits(write_scene: WriteScene) -> None:
 
 def test_scenes_that_serve_one_split(write_scene: WriteScene) -> None:
     """Ground that a neighbour shares with them is not trained on."""
-    splits = SceneSplits(labelled(neighbours(write_scene)), fixed={1: 'test'})
+    splits = SceneSplits(labeled(neighbours(write_scene)), fixed={1: 'test'})
     assert {n for n, *_ in splits.windows('test').windows} == {1}
     assert len(splits.windows('test')) == 16 * 17
     assert {n for n, *_ in splits.windows('train').windows} == {0}
@@ -114,7 +114,7 @@ def test_scenes_that_serve_one_split(write_scene: WriteScene) -> None:
     grounds = {split: ground(splits, split) for split in SPLITS}
     for one, other in itertools.combinations(SPLITS, 2):
         assert (grounds[one] & grounds[other]).area == 0
-    with pytest.raises(SettingError, match='needed: one to train on'):
+    with pytest.raises(SettingError, match='expected at least one to train on'):
         SceneSplits(splits.scenes, fixed={0: 'val', 1: 'test'})
 
 
@@ -124,27 +124,29 @@ def test_windows_without_labels_are_counted_once(write_scene: WriteScene) -> Non
 
     path = write_scene(height=80, width=80)
     with pytest.warns(LabelWarning, match='10 of 25 windows side by side have no') as w:
-        splits = SceneSplits(labelled([path], western), block_size=32)
+        splits = SceneSplits(labeled([path], western), block_size=32)
     assert [entry.category for entry in w].count(LabelWarning) == 1
     for split in SPLITS:
         assert all(window.col < 40 for _, window in places(splits.windows(split)))
-    with pytest.raises(LabelError, match='none of 25 windows of 1 scenes has a label'):
-        SceneSplits(labelled([path], lambda _: None))
+    with pytest.raises(LabelError, match='None of 25 windows of 1 scenes has a label'):
+        SceneSplits(labeled([path], lambda _: None))
 
 
 def test_an_empty_split_says_which_block_size_would_do(write_scene: WriteScene) -> None:
-    scenes = labelled([write_scene(height=96, width=96, crs=None)])
+    scenes = labeled([write_scene(height=96, width=96, crs=None)])
     with pytest.raises(SettingError) as caught:
         SceneSplits(scenes, block_size=96)
     message = str(caught.value)
     assert message.startswith(
-        'block_size=96 px leaves no labelled window to val, test: 1 blocks hold '
-        'labelled windows; needed: 3 or more; nearest: block_size='
+        'block_size=96 px leaves no labeled window to val, test: 1 blocks have '
+        'labeled windows, expected 3 or more. Did you mean block_size='
     )
-    proposed = int(message.rpartition('=')[2])
+    proposed = int(message.rpartition('=')[2].rstrip('?'))
     assert all(len(SceneSplits(scenes, block_size=proposed).windows(s)) for s in SPLITS)
-    tiny = labelled([write_scene('tiny.tif', height=20, width=20)])
-    with pytest.raises(SettingError, match='no block size does it: give more labels'):
+    tiny = labeled([write_scene('tiny.tif', height=20, width=20)])
+    with pytest.raises(
+        SettingError, match='No block size is small enough: pass more labels'
+    ):
         SceneSplits(tiny)
     with pytest.raises(SettingError, match='smaller than a window of 16 px'):
         SceneSplits(scenes, block_size=8)

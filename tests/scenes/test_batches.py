@@ -10,7 +10,7 @@ from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm.datasets import SceneBatches, SceneWindows
 from torchgeo_ctm.errors import SceneError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
-from torchgeo_ctm.scenes.batches import Batch, ReadAhead
+from torchgeo_ctm.scenes.batches import Batch, prefetch
 
 
 @pytest.mark.parametrize('ahead', [0, 1])
@@ -85,7 +85,7 @@ def test_nothing_is_made_that_has_no_room(items: int) -> None:
             made.append(number)
             yield {'index': torch.tensor([number])}
 
-    ahead = ReadAhead(source, items)
+    ahead = prefetch(source, items)
     for asked in range(1, 4):
         assert int(next(ahead)['index']) == asked - 1
         for _ in range(50):

@@ -68,7 +68,7 @@ def test_names_can_be_given(write_scene: WriteScene) -> None:
 
 def test_three_bands_are_refused(write_scene: WriteScene) -> None:
     path = write_scene(pixels=scene_pixels(40, 40, 3), descriptions=None)
-    with pytest.raises(BandError, match='3 bands without names, 13 are needed'):
+    with pytest.raises(BandError, match='3 bands without names, expected 13'):
         SceneWindows(path, SENTINEL2_BANDS, 32, 32)
 
 
@@ -188,13 +188,13 @@ def test_what_cannot_be_opened(tmp_path: Path, write_scene: WriteScene) -> None:
     for path, message in (
         (tmp_path / 'nowhere.tif', 'does not exist'),
         (text, 'Cannot open'),
-        (folder, 'is a folder with no raster; needed: one raster'),
+        (folder, 'is a folder without a raster, expected one raster'),
     ):
         with pytest.raises(SceneError, match=message):
             SceneWindows(path, SENTINEL2_BANDS, 32, 32)
     complex_pixels = scene_pixels(40, 40).astype(np.complex64)
     path = write_scene('complex.tif', pixels=complex_pixels)
-    with pytest.raises(SceneError, match='complex64; needed: real numbers'):
+    with pytest.raises(SceneError, match='complex64, expected real numbers'):
         SceneWindows(path, SENTINEL2_BANDS, 32, 32)
 
 

@@ -165,7 +165,7 @@ def test_other_names_are_bands_when_they_are_needed(tmp_path: Path) -> None:
     assert find_source(tmp_path, ['vv', 'VH']).bands == ('VH', 'VV')
     with pytest.raises(
         SceneError,
-        match=r'a folder with rasters, but no bands.*nearest: .*S1_IW_VH\.tif',
+        match=r'a folder with rasters, but no bands.*Did you mean .*S1_IW_VH\.tif',
     ):
         find_source(tmp_path)
 
@@ -218,13 +218,13 @@ def test_a_relative_path_and_a_vrt(
 
 def test_what_is_not_there(tmp_path: Path, write_scene: WriteScene) -> None:
     write_scene('berlin.tif')
-    refused(tmp_path / 'berln.tif', r'does not exist; .*; nearest: berlin\.tif')
+    refused(tmp_path / 'berln.tif', r'does not exist, .* Did you mean .*berlin\.tif')
     refused('/vsizip/nowhere.zip/x.tif', 'Cannot open')
     refused('zip://nowhere.zip!x.tif', r'nowhere\.zip does not exist')
-    refused(tmp_path, r'rasters, but no bands; .*; nearest: .*berlin\.tif')
+    refused(tmp_path, r'rasters, but no bands, .* Did you mean .*berlin\.tif')
     empty = tmp_path / 'empty'
     empty.mkdir()
-    refused(empty, 'is a folder with no raster; needed: one raster, or one a band')
+    refused(empty, 'is a folder without a raster, expected one raster, or one per band')
     text = tmp_path / 'text.tif'
     text.write_text('no raster')
     refused(text, r'Cannot open .*text\.tif')
@@ -239,7 +239,7 @@ def test_metadata_in_an_archive(product: Product, tmp_path: Path) -> None:
     member = f'{safe.name}/MTD_MSIL1C.xml'
     assert find_source(f'zip://{archive}!{member}').bands == SENTINEL2_BANDS
     # by GDAL's own name it is a container
-    message = 'no bands itself; needed: one raster; nearest: SENTINEL2_L1C:'
+    message = 'no bands itself, expected a raster. Did you mean .SENTINEL2_L1C:'
     refused(f'/vsizip/{archive}/{member}', message)
 
 
@@ -248,9 +248,11 @@ def test_an_archive_of_several_rasters(write_scene: WriteScene, tmp_path: Path) 
     for letter in 'abcd':
         write_scene(f'in/{letter}.tif', height=4, width=4)
     archive = zipped(tmp_path / 'in', tmp_path / 'four.zip')
-    message = r'4 rasters \(a\.tif, b\.tif, c\.tif, …\); .*nearest: zip://.*!in/a\.tif'
+    message = (
+        r'4 rasters \(a\.tif, b\.tif, c\.tif, …\), .*Did you mean .zip://.*!in/a\.tif'
+    )
     refused(archive, message)
-    refused(f'zip://{archive}!in/e.tif', r'holds no in/e\.tif; nearest: in/')
+    refused(f'zip://{archive}!in/e.tif', r'has no member in/e\.tif\. Did you mean .in/')
 
 
 def test_two_files_for_a_band(folder: Path) -> None:
@@ -263,5 +265,5 @@ def test_a_product_of_several_tiles(tmp_path: Path) -> None:
     for tile in ('L1C_T32TMT', 'L1C_T32TMS'):
         images = tmp_path / 'old.SAFE' / 'GRANULE' / tile / 'IMG_DATA'
         write_band(images / 'S2A_OPER_MSI_L1C_B02.jp2', np.ones((60, 60), np.uint16))
-    refused(tmp_path / 'old.SAFE', r'2 tiles; needed: one; nearest: .*L1C_T32TMS')
+    refused(tmp_path / 'old.SAFE', r'2 tiles, expected one\. Did you mean .*L1C_T32TMS')
     assert find_source(images).bands == ('B02',)

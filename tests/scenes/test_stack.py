@@ -1,11 +1,24 @@
+import itertools
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from tests.fakes.sentinel2 import CORNER, TAKEN, native, pixels_of, refused, write_band
+from tests.fakes.sentinel2 import (
+    CORNER,
+    TAKEN,
+    native,
+    pixels_of,
+    refused,
+    write_band,
+    write_shifted_bands,
+)
+from torchgeo_ctm.errors import NodataWarning
 from torchgeo_ctm.scenes.sources import find_source
 
 
@@ -47,12 +60,61 @@ def test_masks_are_kept(tmp_path: Path) -> None:
         )
 
 
-def test_a_coarse_pixel_that_is_cut_off(tmp_path: Path) -> None:
-    write_band(tmp_path / 'B02.tif', np.ones((7, 9), np.uint16))
-    write_band(tmp_path / 'B05.tif', np.ones((4, 4), np.uint16), 20)
+@pytest.mark.parametrize('suffix', ['.tif', '.jp2'])
+def test_shifted_coarse_bands(tmp_path: Path, suffix: str) -> None:
+    expected = write_shifted_bands(tmp_path, suffix)
     with rasterio.open(find_source(tmp_path).dataset) as raster:
-        assert raster.shape == (7, 8)
-        assert (raster.read() == 1).all()
+        assert raster.shape == (31, 37)
+        assert raster.transform == Affine(10, 0, CORNER[0], 0, -10, CORNER[1])
+        bands = np.stack([expected[band] for band in raster.descriptions])
+        np.testing.assert_array_equal(raster.read(), bands)
+        assert (raster.dataset_mask() == 255).all()
+        for row, col, side in itertools.product((0, 7, 22), (0, 5, 29), (1, 5, 9)):
+            rows, columns = slice(row, row + side), slice(col, col + side)
+            np.testing.assert_array_equal(
+                raster.read(window=Window.from_slices(rows, columns, boundless=True)),
+                bands[:, rows, columns],
+            )
+
+
+@pytest.mark.parametrize('nodata', [None, 0])
+def test_pixels_that_a_band_does_not_reach_are_invalid(
+    tmp_path: Path, nodata: float | None
+) -> None:
+    left, top = CORNER
+    ones = np.ones((20, 30), np.uint16)
+    ones[4, 4] = nodata is None
+    write_band(tmp_path / 'B02.tif', ones, nodata=nodata)
+    write_band(
+        tmp_path / 'B05.tif',
+        np.full((8, 9), 5, np.uint16),
+        20,
+        corner=(left + 30, top + 10),
+        nodata=nodata,
+    )
+    with pytest.warns(NodataWarning, match=r'outside rows 0 to 14 and columns 3 to 20'):
+        source = find_source(tmp_path)
+    with rasterio.open(source.dataset) as raster:
+        valid = np.zeros((20, 30), bool)
+        valid[:15, 3:21] = True
+        np.testing.assert_array_equal(raster.dataset_mask() > 0, valid)
+        assert (raster.read(2)[valid] == 5).all()
+        # a pixel that is nodata in one band only is valid
+        assert valid[4, 4] and (raster.read(1)[4, 4] == 0) == (nodata == 0)
+
+
+def test_bands_that_do_not_overlap(tmp_path: Path) -> None:
+    ones = np.ones((6, 6), np.uint16)
+    write_band(tmp_path / 'B02.tif', ones)
+    left, top = CORNER
+    for corner in ((left + 60, top), (left, top - 60), (left - 120, top)):
+        write_band(tmp_path / 'B05.tif', ones, 20, corner=corner)
+        refused(tmp_path, r'B0\d\.tif and B0\d\.tif do not overlap')
+    # each overlaps the finest, but not the other
+    write_band(tmp_path / 'B02.tif', np.ones((6, 60), np.uint16))
+    write_band(tmp_path / 'B05.tif', ones, 20)
+    write_band(tmp_path / 'B06.tif', ones, 20, corner=(left + 300, top))
+    refused(tmp_path, r'B06\.tif and B05\.tif do not overlap')
 
 
 def test_no_georeference_is_invented(tmp_path: Path) -> None:
@@ -74,12 +136,21 @@ def test_grids_that_do_not_nest(tmp_path: Path) -> None:
     write_band(tmp_path / 'B02.tif', ones)
     path = tmp_path / 'B03.tif'
     write_band(path, ones, crs='EPSG:32633')
-    refused(tmp_path, r'B03\.tif and B02\.tif have different CRS \(EPSG:32633 and')
+    refused(tmp_path, r'B03\.tif and B02\.tif have different CRS: EPSG:32633 and')
     write_band(path, ones, corner=(CORNER[0] + 5, CORNER[1]))
-    refused(tmp_path, 'same upper left corner')
+    refused(tmp_path, 'start at the corner of one')
     write_band(path, ones, resolution=15)
-    refused(tmp_path, 'whole multiples')
-    write_band(path, ones[:58])
-    refused(tmp_path, r'different areas \(58 × 60 and 60 × 60 px')
+    refused(tmp_path, 'integer multiples of the finest')
     write_band(path, np.stack([ones, ones]))
-    refused(tmp_path, r'B03\.tif has 2 bands; needed: one raster a band')
+    refused(tmp_path, r'B03\.tif has 2 bands, expected one raster per band')
+
+
+def test_different_sizes_without_a_transform(tmp_path: Path) -> None:
+    for band, rows in (('B02', 4), ('B03', 3)):
+        with pytest.warns(NotGeoreferencedWarning):
+            write_band(
+                tmp_path / f'{band}.tif',
+                np.ones((rows, 4), np.uint16),
+                transform=Affine.identity(),
+            )
+    refused(tmp_path, r'no transform and different sizes: 3 × 4 and 4 × 4 px')

@@ -1,6 +1,9 @@
+import math
+
+import pytest
 import torch
 
-from torchgeo_ctm.trainers.metrics import BestShift, MeanAveragePrecision
+from torchgeo_ctm.trainers.metrics import BalancedBCE, BestShift, MeanAveragePrecision
 
 
 def test_mean_average_precision_leaves_out_classes_that_never_occur() -> None:
@@ -59,3 +62,35 @@ def test_what_is_not_known_does_not_count() -> None:
     torch.testing.assert_close(shift.compute()[:2], alone[0].compute()[:2])
     assert shift.compute()[2] == 0
     torch.testing.assert_close(precision.compute(), alone[1].compute())
+
+
+class TestBalancedBCE:
+    def shares(self, *values: float) -> torch.Tensor:
+        """One chip whose classes cover these shares of it."""
+        return torch.tensor(values).view(1, -1, 1, 1).expand(1, -1, 4, 4)
+
+    def test_a_class_at_the_share_that_makes_it_present_is_undecided(self) -> None:
+        for label in (0.0, 1.0):
+            metric = BalancedBCE(2, 0.1)
+            metric.update(self.shares(0.1, 0.1), torch.full((1, 2), label))
+            assert metric.compute().item() == pytest.approx(math.log(2), abs=1e-5)
+
+    def test_better_areas_score_lower(self) -> None:
+        values = []
+        for wrong in (0.0, 0.1, 0.3, 0.5):
+            metric = BalancedBCE(2)
+            metric.update(self.shares(1 - wrong, wrong), torch.tensor([[1.0, 0.0]]))
+            values.append(metric.compute().item())
+        assert values == sorted(values)
+
+    def test_rare_presences_count_as_much_as_many_absences(self) -> None:
+        metric = BalancedBCE(1)
+        for _ in range(99):
+            metric.update(self.shares(0.0), torch.zeros(1, 1))
+        metric.update(self.shares(0.1), torch.ones(1, 1))
+        assert metric.compute().item() == pytest.approx(math.log(2) / 2, abs=1e-3)
+
+    def test_unknown_labels_and_classes_without_labels_are_left_out(self) -> None:
+        metric = BalancedBCE(3)
+        metric.update(self.shares(0.1, 0.9, 0.9), torch.tensor([[1.0, -1.0, -1.0]]))
+        assert metric.compute().item() == pytest.approx(math.log(2), abs=1e-5)

@@ -125,7 +125,7 @@ def test_pooling_warms_up_over_its_share_of_the_run(
 ) -> None:
     asked: list[float] = []
 
-    def spy(logits: Tensor, pooling: Any, share: float) -> Tensor:
+    def spy(logits: Tensor, pooling: Any, share: float, compete: bool) -> Tensor:
         asked.append(share)
         return pool_patch_logits(logits, pooling, share=share)
 

@@ -2,63 +2,26 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from ..datasets import DFC2020
 from ..errors import SettingError, TileCountWarning
 from ..grids import Grid
 from ..split import Split
-
-
-class CropAndFlip:
-    """Crop a sample's image and mask alike; flip and turn them in training.
-
-    Nadir imagery has no up, so all eight ways to lay a chip are as likely.
-    """
-
-    def __init__(self, size: int, train: bool) -> None:
-        """Create the transform.
-
-        Args:
-            size: Side of the crop in pixels.
-            train: Crop at random, flip and turn, instead of cropping the centre.
-        """
-        steps: list[nn.Module] = [v2.CenterCrop(size)]
-        if train:
-            steps = [
-                v2.RandomCrop(size),
-                v2.RandomHorizontalFlip(),
-                v2.RandomVerticalFlip(),
-                v2.RandomApply([v2.RandomRotation((90, 90))], p=0.5),
-            ]
-        self.transform = v2.Compose(steps)
-
-    def __call__(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the sample with ``image`` and ``mask`` cropped."""
-        image, mask = self.transform(
-            tv_tensors.Image(sample['image']), tv_tensors.Mask(sample['mask'])
-        )
-        plain = torch.Tensor
-        return sample | {
-            'image': image.as_subclass(plain),
-            'mask': mask.as_subclass(plain),
-        }
+from .augment import FitChip, augmentation
+from .chips import SPLITS_OF_STAGE
 
 
 class DFC2020DataModule(NonGeoDataModule):
-    """DFC2020 tile by tile, of 256 px, in the splits of a protocol.
+    """Chips of DFC2020's 256 px tiles, in the splits of a protocol.
 
-    Images keep their own numbers: scaling belongs to the model.
+    Images keep the data set's units: the model scales them.
     """
 
-    #: The data set that the splits are opened with.
-    tiles: ClassVar[type[DFC2020]] = DFC2020
+    dataset_class: type[DFC2020] = DFC2020
 
     def __init__(
         self,
@@ -69,65 +32,65 @@ class DFC2020DataModule(NonGeoDataModule):
         bands: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Initialise the data module.
+        """Initialize a new DFC2020DataModule instance.
 
         Args:
             batch_size: Chips per batch.
             num_workers: Workers that load data.
             img_size: Side of a chip in pixels, at most the tile's 256: a random crop
-                in training, the centre otherwise (paper: 224).
+                in training, the center otherwise (paper: 224).
             protocol: Which tiles to train, validate and test on: 'A' Copernicus-Bench's
                 3,156, 986 and 986; 'B' 789 and 197 of the contest's "validation" tiles
                 and its 5,128 "test" tiles; 'C' the paper's: the 5,128 "test" tiles,
                 the 986 "validation" tiles, and these again. See
-                :func:`~torchgeo_ctm.datasets.dfc2020_layout.tile_names`.
+                :func:`~torchgeo_ctm.datasets.dfc2020.tile_names`.
             bands: Names of the bands to read, in the model's order; None: Sentinel-2's
                 13. VV and VH are Sentinel-1's, in decibels.
             **kwargs: Arguments of :class:`~torchgeo_ctm.datasets.DFC2020`, such as
                 ``root`` and ``download``.
 
         Raises:
-            SettingError: If a protocol is asked for where there is none.
+            SettingError: If the data set has no such protocol.
         """
-        if self.tiles.tile_counts:
+        if self.dataset_class.tile_counts:
             kwargs['protocol'] = protocol
         elif protocol != 'A':
             raise SettingError(
-                f'protocol={protocol!r} is of DFC2020, {self.tiles.__name__} has none'
+                f'protocol={protocol!r} applies to DFC2020 only, '
+                f'{self.dataset_class.__name__} has no protocols.'
             )
-        super().__init__(self.tiles, batch_size, num_workers, bands=bands, **kwargs)
+        super().__init__(
+            self.dataset_class, batch_size, num_workers, bands=bands, **kwargs
+        )
         self.img_size = img_size
         self.protocol = protocol
-        # TorchGeo would normalise here; our scaling belongs to the model
+        # TorchGeo would normalize here, but the model holds the scaling
         self.aug = nn.Identity()
+        self.train_aug = augmentation()
 
     def setup(self, stage: str) -> None:
-        """Open the splits that *stage* needs, each with its crop.
+        """Open the splits that *stage* needs.
 
         Args:
             stage: 'fit', 'validate', 'test' or 'predict'.
         """
-        splits: dict[str, tuple[Split, ...]] = {
-            'fit': ('train', 'val'),
-            'validate': ('val',),
-            'test': ('test',),
-        }
-        for split in splits.get(stage, ()):
+        for split in SPLITS_OF_STAGE.get(stage, ()):
             setattr(self, f'{split}_dataset', self._open(split, split == 'train'))
 
     def chips(self, split: Split) -> DFC2020:
-        """Open a split as evaluation sees it: the middle of every tile, in order."""
+        """Open a split for evaluation: the center of every tile, in order."""
         return self._open(split, train=False)
 
     def _open(self, split: Split, train: bool) -> DFC2020:
-        """Open a split; warn where it has not the tiles that its protocol has."""
-        crop = CropAndFlip(self.img_size, train=train)
-        dataset = self.tiles(split=split, transforms=crop, **self.kwargs)
-        expected = self.tiles.tile_counts.get(self.protocol, {}).get(split)
+        """Open a split, and warn if it has more or fewer tiles than its protocol."""
+        fit = FitChip((self.img_size, self.img_size), train=train)
+        dataset = self.dataset_class(split=split, transforms=fit, **self.kwargs)
+        expected = self.dataset_class.tile_counts.get(self.protocol, {}).get(split)
         if expected not in (None, len(dataset)):
             warnings.warn(
                 f'{dataset.root} has {len(dataset):,} tiles for split {split}, protocol '
-                f'{self.protocol} has {expected:,}: scores are not those of the protocol',
+                f'{self.protocol} has {expected:,}: scores are not comparable with '
+                "the protocol's.",
                 TileCountWarning,
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""Batches of labelled windows, read by threads ahead of the model."""
+"""Batches of labeled windows, read ahead by threads."""
 
 import logging
 import threading
@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from ..errors import SceneError
 from ..grids import Window
-from ..samplers.labeled_scene import LabelledWindows, labelled
-from ..samplers.neighborhoods import Draw, Reading, WindowDraws
-from ..scenes.batches import Batch, ReadAhead
+from ..samplers.labeled_scene import LabeledWindows, with_label
+from ..samplers.neighborhoods import Reading, WindowDraws
+from ..scenes.batches import Batch, prefetch
 from ..scenes.scene import SceneWindows
 
 T = TypeVar('T')
@@ -25,18 +26,21 @@ R = TypeVar('R')
 
 logger = logging.getLogger(__name__)
 
-#: How often windows are drawn anew where none of a neighbourhood holds data.
+#: Scenes that a thread keeps open; TorchGeo's RasterDataset keeps as many.
+OPEN = 128
+
+#: Number of draws before an error says that no window has valid pixels.
 REDRAWS = 100
 
 
-class TrainingBatches:
-    """The batches of an epoch, other windows in each.
+class TrainingBatches(IterableDataset[Batch]):
+    """The training batches of an epoch, different windows in each.
 
     A batch holds ``image``, ``valid``, ``window`` and, where the scenes have
     references, ``mask``, as :class:`SceneWindows` makes them; ``label`` float32
-    (B, C), ``label_known`` bool (B, C) and ``scene`` int64 (B,). Images are turned
-    over, rows and columns each with probability 1/2, together with all that lies on
-    their pixels: nadir imagery has no up.
+    (B, C), ``label_known`` bool (B, C) and ``scene`` int64 (B,). Each window is shown
+    in one of its 8 orientations (quarter turns and flips), drawn at random, because
+    nadir imagery has no up.
     """
 
     def __init__(
@@ -51,13 +55,13 @@ class TrainingBatches:
         """Create the batches.
 
         Args:
-            draws: Which windows to show.
+            draws: Sampler of windows.
             batch_size: Windows per batch.
-            length: Windows an epoch, of all processes together; rounded up to whole
-                batches of each.
-            threads: Threads that read ahead; 0 reads when asked.
-            part: Which of how many processes this is.
-            epoch: Tells the number of the epoch that begins.
+            length: Number of windows per epoch, over all processes; rounded up to
+                whole batches of each.
+            threads: Number of threads that read ahead; 0 reads when asked.
+            part: Number of this process, and how many there are.
+            epoch: Returns the number of the epoch that starts.
         """
         self.draws = draws
         self.batch_size = batch_size
@@ -69,28 +73,28 @@ class TrainingBatches:
         self._drawing = threading.Lock()
 
     def __len__(self) -> int:
-        """Return the number of batches that this process shows."""
+        """Return the number of batches of this process."""
         return self._batches
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return the epoch's batches in order."""
+        """Return the batches of the epoch in order."""
         begin = partial(self._begin, self.epoch())
-        return ReadAhead(begin) if self.threads else begin()
+        return prefetch(begin) if self.threads else begin()
 
     def _begin(self, epoch: int) -> Iterator[Batch]:
-        before = self.draws.unlabelled
+        before = self.draws.unlabeled
         with closing(self._samples(epoch)) as samples:
             for _ in range(len(self)):
                 yield _stack(samples, self.batch_size)
         logger.info(
-            'epoch %d: %d windows; %d places had no label and were drawn again',
+            'epoch %d: %d windows; %d draws had no label and were repeated',
             epoch,
             len(self) * self.batch_size,
-            self.draws.unlabelled - before,
+            self.draws.unlabeled - before,
         )
 
     def _samples(self, epoch: int) -> Generator[dict[str, Tensor], None, None]:
-        """Yield this process's windows in order."""
+        """Yield the windows of this process in order."""
         chunks = self._chunks(epoch)
         for chunk, results in _ahead(self._reader.draws, chunks, self.threads):
             found = [sample for result in results for sample in result]
@@ -99,33 +103,34 @@ class TrainingBatches:
                 again += 1
                 if again > REDRAWS:
                     raise SceneError(
-                        f'no window with data was found in {REDRAWS} draws: the '
-                        "scenes' overviews do not tell where they hold data"
+                        f'No window with valid pixels was found in {REDRAWS} draws. '
+                        'Rebuild the overviews of the scenes: they show valid pixels '
+                        'where there are none.'
                     )
                 for reading in self.draws.readings(epoch, chunk, again):
                     found += self._reader.draws(reading)
-            # where some held no data, others are shown once more
+            # others are repeated in place of invalid ones
             found.sort(key=lambda pair: pair[0])
             for turn in range(self.draws.chunk):
                 yield found[turn % len(found)][1]
 
     def _chunks(self, epoch: int) -> Iterator[tuple[int, list[Reading]]]:
-        """Yield what this process reads: every n-th chunk."""
+        """Yield the chunks that this process reads: every n-th."""
         chunks = -(-len(self) * self.batch_size // self.draws.chunk)
         for turn in range(chunks):
             chunk = self.part[0] + turn * self.part[1]
-            # an iterator that was given up may still be drawing
+            # an abandoned iterator may still be drawing
             with self._drawing:
                 readings = self.draws.readings(epoch, chunk)
             yield chunk, readings
 
 
-class EvaluationBatches:
+class EvaluationBatches(IterableDataset[Batch]):
     """The windows of a split in batches, in order, the same in every epoch."""
 
     def __init__(
         self,
-        windows: LabelledWindows,
+        windows: LabeledWindows,
         batch_size: int,
         threads: int = 1,
         part: tuple[int, int] = (0, 1),
@@ -135,11 +140,11 @@ class EvaluationBatches:
         Args:
             windows: The windows.
             batch_size: Windows per batch, at most.
-            threads: Threads that read ahead; 0 reads when asked.
+            threads: Number of threads that read ahead; 0 reads when asked.
             part: Which of how many processes this is: each takes a stretch.
         """
         first, last = (len(windows) * (part[0] + i) // part[1] for i in (0, 1))
-        # processes wait for each other's metrics: none may be without a window
+        # processes wait for the metrics of all: none may be without a window
         first = min(first, len(windows) - 1)
         last = max(last, first + 1)
         starts = range(first, last, batch_size)
@@ -149,12 +154,12 @@ class EvaluationBatches:
         self._reader = _Reader([scene.scene for scene in windows.scenes])
 
     def __len__(self) -> int:
-        """Return the number of batches that this process shows."""
+        """Return the number of batches of this process."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
-        return ReadAhead(self._begin) if self.threads else self._begin()
+        return prefetch(self._begin) if self.threads else self._begin()
 
     def _begin(self) -> Iterator[Batch]:
         chunks = (
@@ -166,7 +171,7 @@ class EvaluationBatches:
 
 
 class _Reader:
-    """Reads windows; every thread opens the scenes for itself, and once."""
+    """Read windows; every thread opens the scenes for itself, at most :data:`OPEN`."""
 
     def __init__(self, scenes: Sequence[SceneWindows]) -> None:
         self._scenes = list(scenes)
@@ -175,18 +180,21 @@ class _Reader:
     def _scene(self, number: int) -> SceneWindows:
         """Return this thread's own scene: two must never share an open file."""
         opened: dict[Any, SceneWindows] = self._opened.__dict__
-        if number not in opened:
-            opened[number] = copy(self._scenes[number])
-        return opened[number]
+        scene = opened.pop(number, None) or copy(self._scenes[number])
+        while len(opened) >= OPEN:
+            # the one that was read longest ago
+            del opened[next(iter(opened))]
+        opened[number] = scene
+        return scene
 
     def window(self, place: tuple[int, Window, Any]) -> dict[str, Tensor]:
         """Read one window."""
         number, window, label = place
         scene = self._scene(number)
-        return labelled(scene.sample(window, *scene.read(window)), number, label)
+        return with_label(scene.sample(window, *scene.read(window)), number, label)
 
     def draws(self, reading: Reading) -> list[tuple[int, dict[str, Tensor]]]:
-        """Read the windows of a neighbourhood that hold data, each with its index."""
+        """Read the windows of a neighborhood that have valid pixels, with their index."""
         scene = self._scene(reading.scene)
         pixels, valid = scene.read(reading.area)
         samples = []
@@ -201,26 +209,36 @@ class _Reader:
                 sample = scene.sample(
                     draw.window, pixels[:, rows, cols], valid[rows, cols]
                 )
-                sample = labelled(_turn(sample, draw), reading.scene, draw.label)
+                sample = with_label(
+                    _turn(sample, draw.orientation), reading.scene, draw.label
+                )
                 samples.append((draw.number, sample))
         return samples
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open files behind."""
+        """Drop open files before pickling."""
         return {'_scenes': self._scenes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open anew."""
+        """Restore without open files."""
         self.__init__(state['_scenes'])  # type: ignore[misc]
 
 
-def _turn(sample: dict[str, Tensor], draw: Draw) -> dict[str, Tensor]:
-    """Turn over everything that lies on the image's pixels."""
-    axes = [axis for axis, turn in zip((-2, -1), draw.flips, strict=True) if turn]
-    if not axes:
-        return sample
-    on_pixels = {key for key in ('image', 'valid', 'mask') if key in sample}
-    return sample | {key: torch.flip(sample[key], axes) for key in on_pixels}
+def _turn(sample: dict[str, Tensor], orientation: int) -> dict[str, Tensor]:
+    """Turn everything that lies on the pixels of the image.
+
+    Args:
+        sample: A sample of a window.
+        orientation: Number of quarter turns, plus 4 to flip afterwards.
+    """
+    turned = {
+        key: torch.rot90(sample[key], orientation % 4, (-2, -1))
+        for key in ('image', 'valid', 'mask')
+        if key in sample
+    }
+    if orientation >= 4:
+        turned = {key: value.flip(-1) for key, value in turned.items()}
+    return sample | turned
 
 
 def _stack(samples: Iterator[dict[str, Tensor]], count: int) -> Batch:
@@ -232,7 +250,7 @@ def _stack(samples: Iterator[dict[str, Tensor]], count: int) -> Batch:
 def _ahead(
     read: Callable[[T], R], chunks: Iterator[tuple[int, list[T]]], threads: int
 ) -> Iterator[tuple[int, list[R]]]:
-    """Read chunk after chunk in threads, one chunk ahead of whoever asks."""
+    """Read chunk after chunk in a pool of threads, one chunk ahead of the caller."""
     if not threads:
         for number, chunk in chunks:
             yield number, [read(item) for item in chunk]
@@ -243,14 +261,9 @@ def _ahead(
         for number, chunk in chunks:
             waiting.append((number, [pool.submit(read, item) for item in chunk]))
             if len(waiting) > 1:
-                yield _done(waiting)
-        while waiting:
-            yield _done(waiting)
+                oldest, futures = waiting.popleft()
+                yield oldest, [future.result() for future in futures]
+        for oldest, futures in waiting:
+            yield oldest, [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _done(waiting: deque[tuple[int, list[Future[R]]]]) -> tuple[int, list[R]]:
-    """Wait for the oldest chunk."""
-    number, futures = waiting.popleft()
-    return number, [future.result() for future in futures]

@@ -1,23 +1,22 @@
-"""Data module of images and exported masks, for TorchGeo's segmentation task."""
+"""Data module of images and exported masks, for segmentation tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import kornia.augmentation as K
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchgeo.datamodules import GeoDataModule
+from torchgeo.datamodules import NonGeoDataModule
 
-from ..datasets.ground_chips import GroundSampler, side_by_side
-from ..datasets.ground_pieces import split_ground
-from ..datasets.paired import PairedDatasets, pair
-from ..datasets.pseudo_masks import PseudoMasks, legend
-from ..errors import SceneError, SettingError
+from ..datasets.mask_reference import MIN_LABELED, MaskReference, match_masks
+from ..datasets.pseudo_masks import MaskFacts, PseudoMasks, legend
+from ..errors import LabelError, SceneError, SettingError
 from ..grids import IGNORED
+from ..samplers.labeled_scene import LabeledScene
+from ..samplers.splits import SceneSplits
 from ..scaling import (
     SENTINEL2_BANDS,
     BandScaling,
@@ -27,21 +26,32 @@ from ..scaling import (
 )
 from ..scenes.scene import SceneWindows
 from ..scenes.sources import RASTER_SUFFIXES, find_source
+from .loaders import EvaluationBatches, TrainingBatches
 
 #: Encoders of segmentation networks halve the size five times.
 STEP = 32
+#: Sides of a block in chips that are tried, until one gives :data:`MIN_BLOCKS` blocks.
+BLOCK_SIDES = (4, 2, 1.5)
+#: Number of blocks that is enough to choose those of validation from.
+MIN_BLOCKS = 10
+#: Windows drawn from one neighborhood of a scene whose sides are this many chips.
+GROUP, LARGE = 8, 4
 
 
-class PseudoMaskDataModule(GeoDataModule):
-    """Images and masks of the same ground, for any network that learns from masks.
+class PseudoMaskDataModule(NonGeoDataModule):
+    """Images with masks, to train any segmentation network.
 
     Images are read as ``torchgeo-ctm predict`` reads scenes: bands by name, each
-    scene's own offset, pixels without data filled. They are paired with masks by place,
-    without resampling either, in any number of UTM zones. Chips of training and
-    validation share no ground. Batches hold ``image`` float32 (B, bands, H, W), scaled,
-    and ``mask`` int64 (B, H, W), 255 where there is no class.
+    scene's own offset, invalid pixels filled. Masks are found by their georeference;
+    neither is resampled. Scenes may be in any number of UTM zones. Windows are split
+    and drawn as in :class:`~torchgeo_ctm.datamodules.SceneDataModule`: training and
+    validation share no ground, and images of less than two by two chips go with the
+    block of their center. Training draws windows at random, in all 8 orientations;
+    windows with a class in less than 5 % of their pixels are left out. Batches hold
+    ``image`` float32 (B, bands, H, W), scaled, and ``mask`` int64 (B, H, W), 255 where
+    there is no class.
 
-    Checkpoints keep what a map needs beside the weights: names and colours of the
+    Checkpoints store what a map needs beside the weights: names and colors of the
     classes, bands, scaling and size of a chip (:meth:`state_dict`).
     """
 
@@ -64,11 +74,11 @@ class PseudoMaskDataModule(GeoDataModule):
         offset: float | None = None,
         seed: int = 0,
     ) -> None:
-        """Initialise the data module.
+        """Initialize the data module.
 
         Args:
-            images: A scene as :class:`~torchgeo_ctm.datamodules.SceneDataModule` takes
-                it, a folder of rasters, or a list of these.
+            images: A scene (see :func:`~torchgeo_ctm.scenes.sources.find_source`), a
+                folder of rasters, or a list of these.
             masks: Masks, or folders with masks, that ``torchgeo-ctm predict`` or
                 ``pseudomasks`` wrote; see
                 :class:`~torchgeo_ctm.datasets.PseudoMasks`.
@@ -76,29 +86,38 @@ class PseudoMaskDataModule(GeoDataModule):
             scaling: How images are scaled: arguments of
                 :class:`~torchgeo_ctm.scaling.BandScaling`; None: not at all.
             class_names: Names of the classes; None: what the masks say.
-            class_colors: One ``#rrggbb`` a class; None: the masks' colour table.
-            min_confidence: In per cent, 0…100; pixels of less become 255.
-            val_share: Share of the ground that is for validation.
+            class_colors: One ``#rrggbb`` per class; None: the masks' color table.
+            min_confidence: In percent, 0…100; pixels of less become 255.
+            val_share: Fraction of the windows for validation, between 0 and 1.
             batch_size: Chips per batch.
             patch_size: Side of a chip in pixels, a multiple of 32.
-            length: Chips an epoch; None: as many as lie side by side.
-            num_workers: Workers that load data.
+            length: Chips per epoch; None: as many as lie side by side on the training
+                ground. Rounded up to whole batches.
+            num_workers: Threads that read ahead; 0 reads when asked.
             scene_bands: Names of the images' bands in file order, if their own
                 descriptions are missing or wrong.
-            nodata: Value that means no data; None: what the images say.
-            offset: Added to the images' numbers to make them reflectance × 10,000;
-                None: what the metadata say, else as they are.
-            seed: Seed of the split.
+            nodata: Value of invalid pixels; None: as the images declare them.
+            offset: Added to the values of the images to get reflectance × 10,000; None:
+                from the metadata, else 0.
+            seed: Seed of split and sampler.
 
         Raises:
-            SettingError: If *patch_size* does not fit.
+            SettingError: If *patch_size* or *val_share* is out of range.
         """
-        super().__init__(PseudoMasks, batch_size, patch_size, length, num_workers)
+        super().__init__(SceneWindows, batch_size, num_workers)
         if patch_size < STEP or patch_size % STEP:
+            fits = max(1, round(patch_size / STEP)) * STEP
             raise SettingError(
-                f'patch_size={patch_size} px is not a multiple of {STEP} px; nearest: '
-                f'{max(1, round(patch_size / STEP)) * STEP}'
+                f'patch_size={patch_size} is out of range, expected a multiple of '
+                f'{STEP} px. Did you mean {fits}?'
             )
+        if not 0 < val_share < 1:
+            raise SettingError(
+                f'val_share={val_share} is out of range, expected a number between 0 '
+                'and 1. Did you mean 0.1?'
+            )
+        self.patch_size = patch_size
+        self.length = length
         self.images = [images] if isinstance(images, str) else list(images)
         self.masks = [masks] if isinstance(masks, str) else list(masks)
         self.bands = tuple(bands or SENTINEL2_BANDS)
@@ -117,20 +136,14 @@ class PseudoMaskDataModule(GeoDataModule):
         self.nodata = nodata
         self.offset = offset
         self.seed = seed
-        #: Names and colours of the classes, known after :meth:`setup`.
+        #: Names and colors of the classes, known after :meth:`setup`.
         self.legend: tuple[list[str], list[str]] | None = None
+        #: Windows of training and validation, known after :meth:`setup`.
+        self.splits: SceneSplits | None = None
         self.aug = nn.Identity()
-        # nadir imagery has no up
-        self.train_aug = K.AugmentationSequential(
-            K.RandomHorizontalFlip(p=0.5),
-            K.RandomVerticalFlip(p=0.5),
-            K.RandomRotation90((0, 3), p=1.0),
-            data_keys=None,
-            keepdim=True,
-        )
 
     def setup(self, stage: str) -> None:
-        """Pair images with masks, and split their ground.
+        """Match images with masks, and split them.
 
         Args:
             stage: 'fit' or 'validate'.
@@ -142,26 +155,66 @@ class PseudoMaskDataModule(GeoDataModule):
         name = str(getattr(stage, 'value', stage))
         if name not in ('fit', 'validate'):
             raise SettingError(
-                f'PseudoMaskDataModule serves fit and validate, not {name}; nearest: '
-                'torchgeo-ctm predict SCENE --checkpoint CKPT, torchgeo-ctm evaluate'
+                f'PseudoMaskDataModule serves fit and validate, got {name}. Use '
+                'torchgeo-ctm predict SCENE --checkpoint CKPT, or torchgeo-ctm evaluate.'
             )
-        if self.train_dataset is not None:
+        if self.splits is not None:
             return
         facts = PseudoMasks(self.masks, min_confidence=self.min_confidence).facts
         self.legend = legend(facts, self.class_names, self.class_colors)
         self._check_task()
-        pairings = pair(self._scenes(), facts, self.min_confidence)
-        size: Any = self.patch_size
-        train, val = split_ground(pairings, size, self.val_share, self.seed)
-        self.train_dataset = self.val_dataset = PairedDatasets(pairings)
-        self.val_sampler: Any = side_by_side(pairings, val, size)
-        self.train_sampler: Any = GroundSampler(pairings, train, size, self.length)
-        length = len(self.train_sampler)
-        if length < self.batch_size:
+        self.splits = self._split(self._labeled_scenes(facts, self.legend[0]))
+        self.train_dataset = self.splits.windows('train')
+        self.val_dataset = self.splits.windows('val')
+
+    def _labeled_scenes(
+        self, facts: Sequence[MaskFacts], classes: Sequence[str]
+    ) -> list[LabeledScene]:
+        """Return the images that have masks, labeled by them."""
+        scenes = self._scenes()
+        labeled = []
+        for scene, masks in zip(scenes, match_masks(scenes, facts), strict=True):
+            if masks:
+                source = MaskReference(scene, masks, classes, self.min_confidence)
+                scene.reference = source
+                labeled.append(LabeledScene(scene, source))
+        return labeled
+
+    def _split(self, scenes: Sequence[LabeledScene]) -> SceneSplits:
+        """Split the images, by blocks that are small enough to choose from.
+
+        Raises:
+            LabelError: If no window has a class.
+            SettingError: If the images are too small to split.
+        """
+        splits: SceneSplits | None = None
+        shares = (1 - self.val_share, self.val_share, 0)
+        for side in BLOCK_SIDES:
+            try:
+                splits = SceneSplits(
+                    scenes,
+                    round(side * self.patch_size),
+                    shares,
+                    self.seed,
+                    small_scenes_whole=True,
+                )
+            except SettingError:
+                # no window for one of the splits
+                continue
+            except LabelError as error:
+                raise LabelError(
+                    f'No window has a class in {MIN_LABELED:.0%} of its pixels. Lower '
+                    'min_confidence, or pass masks with more classified pixels.'
+                ) from error
+            if len(splits.labeled_blocks) >= MIN_BLOCKS:
+                break
+        if splits is None:
             raise SettingError(
-                f'batch_size={self.batch_size} is more than the {length} chips of an '
-                f'epoch; nearest: {length}, or length={self.batch_size}'
+                f'The images with masks are too small to hold a chip of '
+                f'{self.patch_size} px for training and another one for validation. '
+                'Use a smaller patch_size, or more images.'
             )
+        return splits
 
     def _scenes(self) -> list[SceneWindows]:
         """Open the images."""
@@ -183,7 +236,7 @@ class PseudoMaskDataModule(GeoDataModule):
         ]
 
     def _check_task(self) -> None:
-        """Refuse a task of other channels or classes, or that would learn from 255."""
+        """Check that the task has these bands and classes, and ignores 255."""
         if self.trainer is None or self.legend is None:
             return
         task: Any = self.trainer.lightning_module
@@ -195,23 +248,57 @@ class PseudoMaskDataModule(GeoDataModule):
             given = task.hparams.get(name, needed)
             if given != needed:
                 raise SettingError(
-                    f'{name}={given} of the model does not fit images and masks; '
-                    f'needed: {needed}'
+                    f'{name}={given} of the model does not fit images and masks, '
+                    f'expected {needed}.'
                 )
+
+    def train_dataloader(self) -> Any:
+        """Return the training batches, different ones in every epoch."""
+        splits = self._ready()
+        large = all(
+            min(scene.grid[:2]) >= LARGE * self.patch_size for scene in splits.scenes
+        )
+        return TrainingBatches(
+            splits.draws(GROUP if large else 1),
+            self.batch_size,
+            self.length or len(splits.windows('train')),
+            self.num_workers,
+            self._part(),
+            lambda: 0 if self.trainer is None else self.trainer.current_epoch,
+        )
+
+    def val_dataloader(self) -> Any:
+        """Return the validation batches."""
+        windows = self._ready().windows('val')
+        return EvaluationBatches(
+            windows, self.batch_size, self.num_workers, self._part()
+        )
+
+    def _ready(self) -> SceneSplits:
+        """Return the splits.
+
+        Raises:
+            SettingError: Before :meth:`setup`.
+        """
+        if self.splits is None:
+            raise SettingError("Call setup('fit') of PseudoMaskDataModule first.")
+        return self.splits
+
+    def _part(self) -> tuple[int, int]:
+        """Return the number of this process, and how many there are."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
     def on_after_batch_transfer(
         self, batch: dict[str, Tensor], dataloader_idx: int
     ) -> dict[str, Tensor]:
-        """Turn training chips over, and scale."""
-        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        """Scale the images, and keep what a segmentation task reads."""
         scaling = self.scaling.to(batch['image'].device)
-        return batch | {
-            'image': scaling(batch['image'].float()),
-            'mask': batch['mask'].long(),
-        }
+        return {'image': scaling(batch['image'].float()), 'mask': batch['mask'].long()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps beside the weights, to map scenes with."""
+        """Return what a checkpoint stores beside the weights, to map scenes with."""
         names, colors = self.legend or ([], [])
         scaling = self.scaling_options
         return {
@@ -223,12 +310,12 @@ class PseudoMaskDataModule(GeoDataModule):
         }
 
     def plot(self, sample: dict[str, Tensor], *args: Any, **kwargs: Any) -> Figure:
-        """Draw a chip: image, mask, and prediction where there is one.
+        """Plot a chip: image, mask, and prediction where there is one.
 
         Args:
             sample: ``image`` (bands, H, W), ``mask`` and maybe ``prediction`` (H, W).
-            *args: Of TorchGeo's signature, unused.
-            **kwargs: Likewise.
+            *args: Unused, as in TorchGeo.
+            **kwargs: Unused, as in TorchGeo.
         """
         keys = [band_key(band) for band in self.bands]
         visible = [keys.index(key) for key in ('b4', 'b3', 'b2') if key in keys]
@@ -255,7 +342,7 @@ class PseudoMaskDataModule(GeoDataModule):
 
 
 def _files(given: str, bands: Sequence[str]) -> list[str]:
-    """Return the scenes that a path stands for: itself, or the rasters of a folder.
+    """Return a path if it is a scene, else the rasters in the folder.
 
     Raises:
         SceneError: If a folder holds neither bands nor rasters.

@@ -1,4 +1,4 @@
-"""Data module of scenes, to train on and to predict."""
+"""Data module of scenes, for training and prediction."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,34 +21,38 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
-from ..samplers.labeled_scene import LabelledScene, LabelledWindows
+from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.splits import SceneSplits
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
 
-#: What tells labels. Ours by name too: a configuration may name any class with exactly
-#: the signatures of the protocol, and these promise more than it asks for.
+#: Sources of labels. Ours are listed by name, too, because jsonargparse accepts a class
+#: for a protocol only if its signatures are exactly the same.
 Labels = LabelSource | PolygonLabels | PointLabels | RasterLabels | TableLabels
 
-#: Threads that read ahead of training, unless told otherwise.
+#: Default number of threads that read ahead in training.
 TRAINING_THREADS = 2
 
 
+#: Side and overlap in pixels of windows whose masks come from a local head.
+LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
+
+
 class SceneDataModule(NonGeoDataModule):
-    """Windows over one or many scenes, to train on and to predict.
+    """Windows of one or many scenes, for training and prediction.
 
     For ``predict``, windows overlap and cover every scene; several processes share
-    each by bands of rows. With *labels*, the same scenes also serve ``fit``,
-    ``validate`` and ``test``: their ground is cut into blocks for training, validation
-    and test, so that no two splits share ground
-    (:class:`~torchgeo_ctm.samplers.splits.SceneSplits`). Training draws windows
-    at random, other ones in every epoch
-    (:class:`~torchgeo_ctm.samplers.neighborhoods.WindowDraws`); validation and test
-    take those that lie side by side. Windows without a label, or of which more than
-    half is empty, are left out and counted.
+    each by rows of windows. With *labels*, the same scenes also serve ``fit``,
+    ``validate`` and ``test``: blocks on the ground belong to training, validation or
+    test, so that no two splits overlap
+    (:class:`~torchgeo_ctm.samplers.splits.SceneSplits`). Training windows are drawn at
+    random, different ones in every epoch, in all 8 orientations
+    (:class:`~torchgeo_ctm.samplers.neighborhoods.WindowDraws`); those of validation
+    and test lie side by side. Windows without a label, or with less than half of
+    their pixels valid, are left out and counted.
 
-    What depends on the model (bands, window, offset) is taken from the trainer's task,
-    so to predict, a scene and a checkpoint are enough. Batches for training hold
+    Bands, window and offset come from the task of the trainer, so a scene and a
+    checkpoint are enough for prediction. Batches for training hold
     ``image``, ``label``, ``label_known``, ``valid``, ``window`` and ``scene``, and
     ``mask`` where there is a reference.
     """
@@ -74,43 +78,44 @@ class SceneDataModule(NonGeoDataModule):
         windows_per_read: int = 8,
         seed: int = 0,
     ) -> None:
-        """Initialise the data module.
+        """Initialize the data module.
 
         Args:
-            scene: Any raster that GDAL opens, a folder with one file a band, a
+            scene: Any raster that GDAL opens, a folder with one file per band, a
                 ``.SAFE``; a list of such scenes; or a TorchGeo RasterDataset, whose
-                files are the scenes (folders of files, where it has one a band).
+                files are the scenes (folders of files, if it has one per band).
             batch_size: Windows per batch.
-            num_workers: Threads that read ahead and decode; 0 reads when the model has
-                finished, and decodes with every core; None: 1 to predict a local scene
-                on a CPU, where the model needs the cores itself, else 2.
-            window: Side of a window in pixels, a multiple of the model's patch; None
-                takes the chip size the model was trained with.
-            stride: Distance between windows to predict, in pixels; None takes half a
-                window.
+            num_workers: Number of threads that read ahead and decode; 0 reads when
+                asked, and decodes with every core; None: 1 to predict a local scene on
+                a CPU, where the model needs the cores, else 2.
+            window: Side of a window in pixels, a multiple of the model's patch; None:
+                the chip size that the model was trained with, or 256 px to predict if
+                masks come from the local head alone.
+            stride: Distance between windows to predict, in pixels; None: half a window,
+                or an overlap of 32 px if masks come from the local head alone.
             scene_bands: Names of the scene's bands in file order, for a scene whose
                 own descriptions are missing or wrong.
             reference: Class raster on the scene's grid, or one for each scene in the
-                order of *scene*, *val_scene*, *test_scene*; its windows are handed to
-                the task as ``mask``, to score with, and for ``map_labels: true``.
-            nodata: Value that means no data; None: what the raster says.
-            offset: Added to the scene's numbers to make them reflectance × 10,000;
-                None: what the metadata says, else as in the training data.
+                order of *scene*, *val_scene*, *test_scene*; its windows are the
+                ``mask`` of a batch, for metrics, and for ``map_labels: true``.
+            nodata: Value of invalid pixels; None: as the raster declares them.
+            offset: Added to the values of the scene to get reflectance × 10,000; None:
+                from the metadata, else as in the training data.
             shifted_grids: Move *stride* to the nearest odd multiple of half a patch, so
                 that overlapping windows cut the patches in different places.
-            labels: What tells which classes a window contains, to train with.
-            val_scene: Scenes to validate on, instead of a share of *scene*; their
-                ground is kept out of training.
-            test_scene: Scenes to test on, likewise.
+            labels: Source of the image-level labels, for training.
+            val_scene: Scenes for validation, instead of a share of *scene*; their area
+                is kept out of training.
+            test_scene: Scenes for the test, likewise.
             shares: Shares of train, val and test in the windows with labels, sum 1.
-            block_size: Side of a block of ground in pixels, of the coarsest scene; None:
-                four windows. Smaller blocks meet the shares better, larger ones lose
-                fewer windows that lie across a border.
-            length: Windows drawn an epoch; None: as many as lie side by side on the
-                training ground. Rounded up to whole batches.
-            windows_per_read: Windows drawn from one neighbourhood, whose pixels are
-                decoded once; 1 draws each from anywhere, and reads more slowly.
-            seed: Seed of split and draws.
+            block_size: Side of a block in pixels of the coarsest scene; None: four
+                windows. Smaller blocks meet the shares better, larger ones lose fewer
+                windows across a border.
+            length: Number of windows drawn per epoch; None: as many as lie side by side
+                in the training blocks. Rounded up to whole batches.
+            windows_per_read: Number of windows drawn from one neighborhood, whose
+                pixels are decoded once; 1 draws each from all scenes, which is slower.
+            seed: Seed of split and sampler.
         """
         super().__init__(SceneWindows, batch_size)
         self.scenes = _scenes(scene)
@@ -130,14 +135,15 @@ class SceneDataModule(NonGeoDataModule):
         self.length = length
         self.windows_per_read = windows_per_read
         self.seed = seed
-        #: Which ground serves which split; made by the first setup that needs it.
+        #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
-        self._splits_fit: tuple[int, tuple[str, ...]] | None = None
+        #: Window and bands that the splits were made for.
+        self._split_for: tuple[int, tuple[str, ...]] | None = None
         self.aug = nn.Identity()
         self.predict_datasets: list[SceneWindows] = []
         self.batches: list[SceneBatches] = []
-        #: Called when weights are loaded and nothing has been read yet.
-        self.before_reading: Callable[[], None] = _nothing
+        #: Called when weights are loaded and nothing has been read yet; see on_start.
+        self._on_start: Callable[[], None] = _nothing
 
     def setup(self, stage: str) -> None:
         """Cut the scenes into windows that fit the trainer's model.
@@ -157,22 +163,27 @@ class SceneDataModule(NonGeoDataModule):
             ('seed', self.seed, 0),
         ):
             if value is not None and value < least:
-                raise SettingError(f'{name}={value} is too small; nearest: {least}')
+                raise SettingError(
+                    f'{name}={value} is too small, expected at least {least}.'
+                )
         if self.labels is None and stage != 'predict':
             raise SettingError(
                 'SceneDataModule without labels serves predict, not '
-                f'{getattr(stage, "value", stage)}; needed: labels, such as '
-                'torchgeo_ctm.labels.PolygonLabels'
+                f'{getattr(stage, "value", stage)}. Pass labels, such as '
+                'torchgeo_ctm.labels.PolygonLabels.'
             )
         if self.trainer is None:
-            raise SettingError('SceneDataModule takes bands and window from a trainer')
+            raise SettingError(
+                'SceneDataModule has no trainer to take bands and window from. Pass it '
+                'to a Lightning Trainer.'
+            )
         task: Any = self.trainer.lightning_module
         if stage == 'predict':
             self._setup_prediction(task)
         else:
-            fits = (self._window(task), tuple(task.bands))
-            if self.splits is None or self._splits_fit != fits:
-                self.splits, self._splits_fit = self._split(task), fits
+            needed = (self._window(task), tuple(task.bands))
+            if self._split_for != needed:
+                self.splits, self._split_for = self._split(task), needed
         if self.splits is not None:
             self.train_dataset = self.splits.windows('train')
             self.val_dataset = self.splits.windows('val')
@@ -180,13 +191,12 @@ class SceneDataModule(NonGeoDataModule):
 
     def _setup_prediction(self, task: Any) -> None:
         """Cut the scenes into overlapping windows."""
-        window = self._window(task)
-        stride = self._stride(task, window)
+        window, stride = self._prediction_windows(task)
         ahead = self._ahead()
         decoders = ahead or os.cpu_count() or 1
         self.predict_datasets = self._open(self.scenes, task, window, stride, decoders)
         self.batches = [
-            # however many threads decode, batches that wait are only memory
+            # more waiting batches would only use memory
             SceneBatches(scene, self.batch_size, min(ahead, 2), self._part())
             for scene in self.predict_datasets
         ]
@@ -194,7 +204,7 @@ class SceneDataModule(NonGeoDataModule):
     def _open(
         self, scenes: Sequence[str], task: Any, window: int, stride: int, threads: int
     ) -> list[SceneWindows]:
-        """Open scenes as the model needs them."""
+        """Open scenes with the bands and the offset of the model."""
         references = self._references(len(scenes))
         return [
             SceneWindows(
@@ -224,12 +234,12 @@ class SceneDataModule(NonGeoDataModule):
         given = len(self.reference)
         if given not in (len(scenes), count):
             raise SettingError(
-                f'{given} references for {len(scenes)} scenes; needed: one for each'
+                f'Got {given} references for {len(scenes)} scenes, expected one for each.'
             )
         return list(self.reference[:count])
 
     def _split(self, task: Any) -> SceneSplits:
-        """Open all scenes with their labels and cut their ground."""
+        """Open all scenes with their labels, and split them."""
         labels: Any = self.labels
         _check_classes(labels, task.class_names)
         window = self._window(task)
@@ -242,7 +252,7 @@ class SceneDataModule(NonGeoDataModule):
         kinds: list[Split] = ['val'] * len(self.val_scenes)
         kinds += ['test'] * len(self.test_scenes)
         return SceneSplits(
-            [LabelledScene(scene, labels) for scene in opened],
+            [LabeledScene(scene, labels) for scene in opened],
             self.block_size,
             self.shares,
             self.seed,
@@ -255,7 +265,7 @@ class SceneDataModule(NonGeoDataModule):
         return trainer.global_rank, trainer.world_size
 
     def take_thumbnails(self, bands: Sequence[int], longest: int) -> None:
-        """Take a small picture of each scene while it is read.
+        """Take a thumbnail of each scene while it is read.
 
         Args:
             bands: Positions among the model's bands.
@@ -265,7 +275,7 @@ class SceneDataModule(NonGeoDataModule):
             batches.thumbnail = Thumbnail(batches.scene, bands, longest)
 
     def _ahead(self) -> int:
-        """Return how many threads read ahead."""
+        """Return the number of threads that read ahead."""
         if self.threads is not None:
             return self.threads
         local = all(Path(scene).exists() for scene in self.scenes)
@@ -273,7 +283,7 @@ class SceneDataModule(NonGeoDataModule):
         return 1 if local and trainer.strategy.root_device.type == 'cpu' else 2
 
     def _window(self, task: Any) -> int:
-        """Return the side of a window in pixels, if the model's patches fit it."""
+        """Return the side of a window in pixels, a multiple of the patch size."""
         chip = task.hparams['img_size']
         window = self.window
         if window is None:
@@ -281,13 +291,31 @@ class SceneDataModule(NonGeoDataModule):
         patch: int = task.model.patch_size
         if window < patch or window % patch:
             fits = max(1, round(window / patch)) * patch
-            fault = 'is not a multiple of the patch of'
-            if window < 1:
-                fault = 'is not positive; needed: a multiple of the patch of'
+            fault = 'does not fit' if window >= 1 else 'is not positive'
             raise SettingError(
-                f'window={window} px {fault} {patch} px; nearest: {fits}'
+                f'window={window} px {fault}, expected a multiple of the patch size '
+                f'{patch} px. Did you mean {fits}?'
             )
         return int(window)
+
+    def _prediction_windows(self, task: Any) -> tuple[int, int]:
+        """Return side of and distance between windows to predict, in pixels.
+
+        Masks of a local head need no more context than its field of view, so larger
+        windows with less overlap give the same masks with less work.
+        """
+        if not task.is_local:
+            window = self._window(task)
+            return window, self._stride(task, window)
+        window = LOCAL_WINDOW if self.window is None else self.window
+        view: int = task.model.field_of_view
+        if window < view:
+            raise SettingError(
+                f'window={window} px is smaller than the field of view of {view} px. '
+                f'Did you mean {LOCAL_WINDOW}?'
+            )
+        stride = self.stride or window - min(LOCAL_OVERLAP, window // 2)
+        return window, stride
 
     def _stride(self, task: Any, window: int) -> int:
         """Return the distance between windows in pixels."""
@@ -299,8 +327,8 @@ class SceneDataModule(NonGeoDataModule):
         return stride
 
     def train_dataloader(self) -> Any:
-        """Return the batches to train on, other ones in every epoch."""
-        splits, trainer = self._splits(), self.trainer
+        """Return the training batches, different ones in every epoch."""
+        splits, trainer = self._ready(), self.trainer
         length = self.length or len(splits.windows('train'))
         return TrainingBatches(
             splits.draws(self.windows_per_read),
@@ -312,39 +340,54 @@ class SceneDataModule(NonGeoDataModule):
         )
 
     def val_dataloader(self) -> Any:
-        """Return the batches to validate on."""
+        """Return the validation batches."""
         return self._evaluation('val')
 
     def test_dataloader(self) -> Any:
-        """Return the batches to test on."""
+        """Return the test batches."""
         return self._evaluation('test')
 
     def _evaluation(self, split: Split) -> Any:
-        """Return the batches of a split, none if it has no share."""
-        windows = self._splits().windows(split)
+        """Return the batches of a split, none if it has no windows."""
+        windows = self._ready().windows(split)
         threads = TRAINING_THREADS if self.threads is None else self.threads
         if not len(windows):
             return []
         return EvaluationBatches(windows, self.batch_size, threads, self._part())
 
-    def _splits(self) -> SceneSplits:
-        """Return the splits."""
+    def _ready(self) -> SceneSplits:
+        """Return the splits.
+
+        Raises:
+            SettingError: Before :meth:`setup`.
+        """
         if self.splits is None:
-            raise SettingError("SceneDataModule needs setup('fit') first")
+            raise SettingError("Call setup('fit') of SceneDataModule first.")
         return self.splits
 
-    def chip_place(self, split: LabelledWindows, index: int) -> tuple[str, Grid]:
-        """Return the name of a split's window, and its grid."""
+    def chip_place(self, split: LabeledWindows, index: int) -> tuple[str, Grid]:
+        """Return the name of a window of a split, and its grid."""
         return split.place(index)
+
+    def on_start(self, callback: Callable[[], None]) -> None:
+        """Register a function to call before the first window to predict is read.
+
+        By then the weights are loaded, and :attr:`predict_datasets` and
+        :attr:`batches` are ready. The last one registered is called.
+
+        Args:
+            callback: A function without arguments.
+        """
+        self._on_start = callback
 
     def predict_dataloader(self) -> Any:
         """Return the batches of each scene."""
-        self.before_reading()
+        self._on_start()
         return self.batches
 
 
 def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
-    """Refuse labels of other classes than the task's.
+    """Check that the labels have the classes of the task.
 
     Raises:
         LabelError: If number or names differ; a task without names takes any.
@@ -356,8 +399,8 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
     unnamed = needed == [str(number) for number in range(len(needed))]
     if len(given) != len(needed) or (given != needed and not unnamed):
         raise LabelError(
-            f'the labels are of classes {", ".join(labels.classes)}; needed, in the '
-            f"task's order: {', '.join(names)}"
+            f'The labels have the classes {", ".join(labels.classes)}, expected those of '
+            f'the task, in order: {", ".join(names)}.'
         )
 
 

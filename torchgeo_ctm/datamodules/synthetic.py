@@ -7,9 +7,9 @@ from .dfc2020 import DFC2020DataModule
 
 
 class SyntheticDataModule(DFC2020DataModule):
-    """Synthetic tiles in DFC2020's layout, made on first use."""
+    """Synthetic tiles in the layout of DFC2020, drawn on first use."""
 
-    tiles = SyntheticLandCover
+    dataset_class = SyntheticLandCover
 
     def __init__(
         self,
@@ -18,7 +18,7 @@ class SyntheticDataModule(DFC2020DataModule):
         img_size: int = 128,
         **kwargs: Any,
     ) -> None:
-        """Initialise the data module.
+        """Initialize a new SyntheticDataModule instance.
 
         Args:
             batch_size: Chips per batch.
@@ -31,5 +31,5 @@ class SyntheticDataModule(DFC2020DataModule):
         super().__init__(batch_size, num_workers, img_size, **kwargs)
 
     def prepare_data(self) -> None:
-        """Make the tiles, once and in one process."""
-        self.tiles(split='train', **self.kwargs)
+        """Draw the tiles on first use, in one process."""
+        self.dataset_class(split='train', **self.kwargs)

@@ -10,7 +10,6 @@ from .endotect import EndoTect
 from .image_folder import ImageFolder
 from .labeled import LabelledDataset, LabelledSampler
 from .pseudo_masks import PseudoMasks
-from .scene_images import SceneImages
 from .synthetic import SyntheticLandCover, write_scene
 from .voc2012 import VOC2012
 
@@ -26,7 +25,6 @@ __all__ = [
     'LabelledSampler',
     'PseudoMasks',
     'SceneBatches',
-    'SceneImages',
     'SceneWindows',
     'SyntheticLandCover',
     'Thumbnail',

@@ -31,16 +31,16 @@ class ADE20K(ImageFolder):
         transforms: Callable[[Sample], Sample] | None = None,
         download: bool = False,
     ) -> None:
-        """Open one split.
+        """Initialize a new ADE20K instance.
 
         Args:
             root: Folder that holds ``ADEChallengeData2016`` or its zip.
             split: 'train', 'val' or 'test'.
             transforms: Applied to each sample.
-            download: Download the zip if neither is there (0.9 GB).
+            download: Download the zip if neither exists (0.9 GB).
 
         Raises:
-            torchgeo.datasets.DatasetNotFoundError: If the data set is not there and
+            torchgeo.datasets.DatasetNotFoundError: If the data set is missing and
                 *download* is False.
             DataError: If its files are not those of the challenge.
         """
@@ -70,13 +70,13 @@ def read_class_names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path} cannot be read: {error}') from error
+        raise DataError(f'Cannot read {path}: {error}') from error
     rows = [line.split('\t') for line in lines if line.strip()]
     numbers = [row[0].strip() for row in rows[1:]]
     wanted = [str(number) for number in range(1, 151)]
     if not rows or rows[0][-1].strip() != 'Name' or numbers != wanted:
         raise DataError(
-            f'{path} has {max(len(rows) - 1, 0)} rows; needed: a header that ends in '
-            'Name, and 150 rows numbered from 1'
+            f'{path} has {max(len(rows) - 1, 0)} rows, expected a header that ends in '
+            'Name and 150 rows numbered from 1.'
         )
     return [row[-1].split(',')[0].strip() for row in rows[1:]]

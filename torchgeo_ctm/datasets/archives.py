@@ -1,4 +1,4 @@
-"""Archives of a data set: unpacked where they lie, or downloaded first."""
+"""Download and unpack the archives of a data set."""
 
 import tarfile
 import zipfile
@@ -16,9 +16,9 @@ from ..errors import DataError
 class Archive(NamedTuple):
     """One archive of a data set."""
 
-    #: Where its publisher offers it; the file keeps the last part of the address.
+    #: Address of its publisher; the file is named after its last part.
     url: str
-    #: What it holds, a file or folder below the data set's root.
+    #: A file or folder in it, relative to the data set's root.
     contents: str
     md5: str | None = None
 
@@ -26,17 +26,17 @@ class Archive(NamedTuple):
 def fetch(
     dataset: Dataset[object], root: Path, archives: Sequence[Archive], download: bool
 ) -> None:
-    """Unpack the archives whose contents are not there; download them if allowed.
+    """Unpack the archives whose contents are missing; download them if allowed.
 
     Args:
-        dataset: Whom it is for, with ``root`` and ``download``, for the message.
-        root: Folder that the archives lie in and are unpacked to.
+        dataset: The data set, with ``root`` and ``download``, for the message.
+        root: Folder of the archives, to which they are unpacked.
         archives: The archives.
-        download: Whether to download what is not there.
+        download: Whether to download missing archives.
 
     Raises:
         DatasetNotFoundError: If contents and archive are missing, without *download*.
-        DataError: If an archive is damaged, or does not hold its contents.
+        DataError: If an archive is damaged, or lacks its contents.
     """
     for archive in archives:
         if (root / archive.contents).exists():
@@ -51,8 +51,10 @@ def fetch(
                 download_and_extract_archive(archive.url, str(root), md5=archive.md5)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise DataError(
-                f'{file} cannot be unpacked ({error}): needed is {archive.url} as '
-                'published; remove the file and fetch it again'
+                f'Cannot unpack {file} ({error}), expected {archive.url} as published. '
+                'Remove the file and fetch it again.'
             ) from error
         if not (root / archive.contents).exists():
-            raise DataError(f'{file} holds no {archive.contents}, which is needed')
+            raise DataError(
+                f'{file} has no {archive.contents}, expected {archive.url}.'
+            )

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from ..split import Split
 from .archives import Archive, fetch
-from .image_files import open_image
-from .image_folder import ImageFolder, Sample
+from .image_folder import ImageFolder, Sample, open_image
 
 FOLDER = 'segmented-images'
 ARCHIVE = Archive(
@@ -22,10 +21,10 @@ ARCHIVE = Archive(
 class EndoTect(ImageFolder):
     """The 1,000 segmented images of Hyper-Kvasir, EndoTect's training set; 2 classes.
 
-    There is no official split: images are drawn by their names, 80 % to train and 10 %
-    each to validate and test. Masks are JPEGs, whose values compression has changed:
-    from 128 on a pixel is polyp. Every image shows a polyp, so that labels of whole
-    images say nothing; crops (``resize: null``) are with and without.
+    There is no official split: images are assigned by their names, 80 % to training and
+    10 % each to validation and test. Masks are JPEGs, whose values compression has
+    changed: a pixel of 128 or more is polyp. Every image shows a polyp, so image-level
+    labels tell nothing; crops (``resize: null``) are with and without one.
 
     Borgli et al.: *HyperKvasir*, Scientific Data 2020; Hicks et al.: *The EndoTect 2020
     Challenge*, ICPR 2021.
@@ -39,17 +38,17 @@ class EndoTect(ImageFolder):
         transforms: Callable[[Sample], Sample] | None = None,
         download: bool = False,
     ) -> None:
-        """Open one split.
+        """Initialize a new EndoTect instance.
 
         Args:
             root: Folder that holds ``segmented-images`` or its zip.
             split: 'train', 'val' or 'test'.
             shares: Shares of training, validation and test images.
             transforms: Applied to each sample.
-            download: Download the zip if neither is there (46 MB).
+            download: Download the zip if neither exists (46 MB).
 
         Raises:
-            torchgeo.datasets.DatasetNotFoundError: If the data set is not there and
+            torchgeo.datasets.DatasetNotFoundError: If the data set is missing and
                 *download* is False.
             DataError: If its files are not those of the data set.
         """
@@ -67,8 +66,8 @@ class EndoTect(ImageFolder):
         )
 
     def _mask_values(self, index: int) -> NDArray[np.int64] | None:
-        """Return 1 (H, W) where the mask is nearer to white than to black."""
+        """Return 1 where the mask (H, W) is closer to white than to black."""
         if self.masks is None:
             return None
-        grey = open_image(self.masks[self.names[index]]).convert('L')
-        return (np.asarray(grey) >= 128).astype(np.int64)
+        gray = open_image(self.masks[self.names[index]]).convert('L')
+        return (np.asarray(gray) >= 128).astype(np.int64)

@@ -1,35 +1,45 @@
-"""Images with masks, or image-level labels: any folder of them."""
+"""Images with masks or image-level labels, in folders of any layout."""
 
+import hashlib
+import os
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
+import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..errors import DataError, LabelWarning, SettingError
+from ..errors import DataError, LabelError, LabelWarning, SettingError, did_you_mean
 from ..grids import IGNORED
-from ..split import Split
-from .image_files import find_images, read_image, read_mask
-from .image_labels import label_of, read_image_labels
-from .image_splits import check_listed, check_split, drawn_split, read_list
-from .mask_classes import MaskClasses, pascal_colors
+from ..labels.source import class_indices
+from ..split import Split, check_split
 
-#: How many masks are looked at for 0 and 255 where 0 and 1 are needed.
-LOOKED_AT = 8
+#: Placeholder of an image's name in a pattern.
+NAME = '{name}'
+#: Number of values that a mask can hold: 16 bits.
+VALUES = 65_536
+#: Number of masks that are searched for values of 0 and 255 alone.
+SEARCHED = 8
 
 Sample = dict[str, Tensor]
+Values = NDArray[np.int64]
 
 
 class ImageFolder(NonGeoDataset):
-    """RGB images and their masks, or image-level labels, found by patterns.
+    """RGB images and their masks or image-level labels, found by patterns.
 
     A sample holds ``image`` float32 (3, H, W) in 0…255 and, where the data set has
     them, ``mask`` int64 (H, W), classes 0…C−1 with 255 ignored, and ``label`` float32
     (C,), 1 where the class is present. The mask is for scoring, and for deriving
-    image-level labels where there is no ``label``; no loss sees it.
+    image-level labels where there is no ``label``. No loss sees it.
     """
 
     def __init__(
@@ -47,36 +57,36 @@ class ImageFolder(NonGeoDataset):
         mask_values: Mapping[int, str | None] | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        """Find the images of one split.
+        """Initialize a new ImageFolder instance.
 
-        Which images belong to it is said by ``{split}`` in *images*, by *list_file*, or
+        The images of a split are selected by ``{split}`` in *images*, by *list_file*, or
         by *shares*.
 
         Args:
             root: Folder of the data set; all patterns start there.
             split: 'train', 'val' or 'test'.
-            classes: Names of the C classes; a mask holds their positions.
+            classes: Names of the C classes, in the order of their values in the masks.
             class_colors: One ``#rrggbb`` per class; None: PASCAL VOC's.
             images: Pattern of the image files: ``{split}``, ``{name}``, and ``*`` for
                 any part of a name.
             masks: Pattern of the masks; a mask has the ``{name}`` of its image. None:
-                there are none.
+                there are no masks.
             labels: CSV of image-level labels, in which ``{split}`` may occur; see
-                :func:`~torchgeo_ctm.datasets.image_labels.read_image_labels`.
+                :func:`~torchgeo_ctm.datasets.image_folder.read_image_labels`.
             list_file: File with one ``{name}`` a line, such as ``lists/{split}.txt``.
-            shares: Shares of training, validation and test images, as (0.8, 0.1, 0.1):
-                each image is drawn by its name, so that it stays in its split when
-                others come or go.
-            splits: What ``{split}`` becomes where that is not 'train', 'val' or 'test',
-                as {'val': 'validation'}.
+            shares: Shares of training, validation and test images, as (0.8, 0.1, 0.1).
+                Each image is assigned by its name, so that it stays in its split when
+                images are added or removed.
+            splits: Value of ``{split}`` where that is not 'train', 'val' or 'test', as
+                {'val': 'validation'}.
             mask_values: Name of the class, or None for ignored, of each value in the
-                masks, as {0: 'background', 255: 'polyp'}; None: a value is the class's
-                position and 255 is ignored.
+                masks, as {0: 'background', 255: 'polyp'}; None: a value is the class
+                index and 255 is ignored.
             transforms: Applied to each sample.
 
         Raises:
             SettingError: If the arguments contradict each other.
-            DataError: If a folder or list is missing, or no image is left.
+            DataError: If a folder or list is missing, or the split has no image.
             LabelError: If the table of labels cannot be used.
         """
         check_split(split)
@@ -88,8 +98,8 @@ class ImageFolder(NonGeoDataset):
         self.class_colors = tuple(class_colors or pascal_colors(len(classes)))
         if len(self.class_colors) != len(classes):
             raise SettingError(
-                f'class_colors has {len(self.class_colors)} entries, {len(classes)} '
-                f'classes need {len(classes)}'
+                f'class_colors has {len(self.class_colors)} entries, expected '
+                f'{len(classes)}: one per class.'
             )
         self._folder = (splits or {}).get(split, split)
         self.images = self._find_images(images, list_file, shares)
@@ -98,13 +108,13 @@ class ImageFolder(NonGeoDataset):
         self.names = list(self.images)
         if not self.names:
             raise DataError(
-                f'no image of split {split!r} is in {self.root}; needed: files like '
-                f'{self._here(images)}'
+                f'{self.root} has no image of split {split!r}, expected files like '
+                f'{self._resolved(images)}.'
             )
         if mask_values is None and self.masks is not None:
-            self._look_for_255()
+            self._warn_about_255()
 
-    def _here(self, pattern: str) -> str:
+    def _resolved(self, pattern: str) -> str:
         """Return a pattern with this split's name in it."""
         return pattern.replace('{split}', self._folder)
 
@@ -112,20 +122,17 @@ class ImageFolder(NonGeoDataset):
         self, pattern: str, list_file: str | None, shares: Sequence[float] | None
     ) -> dict[str, Path]:
         """Find the split's images, in the order of the list or of their names."""
-        found = find_images(self.root, self._here(pattern))
+        found = find_images(self.root, self._resolved(pattern))
         listed = self._listed(list_file)
         if listed is not None:
-            where, names = listed
-            check_listed(names, found, str(where))
-            return {name: found[name] for name in names}
+            return _select(found, *listed)
         if shares is not None:
-            return {
-                n: p for n, p in found.items() if drawn_split(n, shares) == self.split
-            }
+            names = [n for n in found if drawn_split(n, shares) == self.split]
+            return {name: found[name] for name in names}
         if '{split}' not in pattern:
             raise SettingError(
-                f'images={pattern!r} is the same for every split; needed: {{split}} in '
-                'it, or list_file, or shares such as [0.8, 0.1, 0.1]'
+                f'images={pattern!r} is the same for every split. Put {{split}} in it, '
+                'or set list_file, or shares such as [0.8, 0.1, 0.1].'
             )
         return found
 
@@ -133,34 +140,42 @@ class ImageFolder(NonGeoDataset):
         """Return the list of the split and the names in it, None without a list."""
         if list_file is None:
             return None
-        path = self.root / self._here(list_file)
-        return path, read_list(path)
+        path = self.root / self._resolved(list_file)
+        try:
+            lines = path.read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f'Cannot read {path} as a list of images: {error}'
+            ) from error
+        return path, [line.strip() for line in lines if line.strip()]
 
     def _find_masks(self, pattern: str | None) -> dict[str, Path] | None:
-        """Find the masks; leave images without one out, and say how many."""
+        """Find the masks, and drop images without one."""
         if pattern is None:
             return None
-        pattern = self._here(pattern)
+        pattern = self._resolved(pattern)
         found = find_images(self.root, pattern)
         self._keep([name for name in self.images if name in found], 'mask', pattern)
         return {name: found[name] for name in self.images}
 
     def _read_labels(self, file: str | None) -> dict[str, Tensor] | None:
-        """Read the image-level labels; leave images without one out."""
+        """Read the image-level labels, and drop images without one."""
         if file is None:
             return None
-        path = self.root / self._here(file)
+        path = self.root / self._resolved(file)
         table = read_image_labels(path, self.classes)
         labels = {}
         for name, image in self.images.items():
-            label = label_of(table, image, name)
-            if label is not None:
-                labels[name] = label
+            # a row names its image with or without folder and suffix
+            keys = (name, name + image.suffix, PurePosixPath(name).name, image.name)
+            key = next((key for key in keys if key in table), None)
+            if key is not None:
+                labels[name] = table[key]
         self._keep(list(labels), 'label', str(path))
         return labels
 
     def _keep(self, names: Sequence[str], what: str, where: str) -> None:
-        """Keep these images; count and name the others."""
+        """Keep these images, and warn about the others."""
         kept = set(names)
         lost = [name for name in self.images if name not in kept]
         if not lost:
@@ -168,15 +183,15 @@ class ImageFolder(NonGeoDataset):
         first = ', '.join(lost[:3]) + (', …' if len(lost) > 3 else '')
         warnings.warn(
             f'{len(lost)} of {len(self.images)} images of split {self.split!r} in '
-            f'{self.root} have no {what} ({where}) and are left out: {first}',
+            f'{self.root} have no {what} ({where}) and are dropped: {first}',
             LabelWarning,
             stacklevel=4,
         )
         self.images = {name: self.images[name] for name in names}
 
-    def _look_for_255(self) -> None:
-        """Warn where masks hold 0 and 255 alone: 255 would be ignored."""
-        step = -(-len(self.names) // LOOKED_AT)
+    def _warn_about_255(self) -> None:
+        """Warn if masks hold 0 and 255 alone, because 255 is ignored."""
+        step = -(-len(self.names) // SEARCHED)
         held: set[int] = set()
         for index in range(0, len(self.names), step):
             values = self._mask_values(index)
@@ -184,8 +199,8 @@ class ImageFolder(NonGeoDataset):
         if held == {0, IGNORED}:
             meant = {0: self.classes[0], IGNORED: self.classes[-1]}
             warnings.warn(
-                f'the masks of {self.root} hold 0 and 255 alone, and 255 is ignored; '
-                f'if it stands for a class: mask_values={meant}',
+                f'The masks of {self.root} hold 0 and 255 alone, and 255 is ignored. If '
+                f'it is the value of a class, set mask_values={meant}.',
                 LabelWarning,
                 stacklevel=3,
             )
@@ -199,7 +214,7 @@ class ImageFolder(NonGeoDataset):
 
         Raises:
             DataError: If a file is damaged, the mask has another size than its image,
-                or holds values that stand for no class.
+                or a value in it belongs to no class.
         """
         sample = {'image': read_image(self.images[self.names[index]])}
         values = self._mask_values(index)
@@ -208,8 +223,8 @@ class ImageFolder(NonGeoDataset):
             if values.shape != (height, width):
                 raise DataError(
                     f'{self._mask_name(index)} has {values.shape[0]} × '
-                    f'{values.shape[1]} px, its image {height} × {width} px; needed: '
-                    'one size'
+                    f'{values.shape[1]} px, its image {height} × {width} px. Both must '
+                    'have the same size.'
                 )
             sample['mask'] = self._mask_classes(values, self._mask_name(index))
         label = self.image_label(index)
@@ -217,14 +232,12 @@ class ImageFolder(NonGeoDataset):
             sample['label'] = label
         return sample if self.transforms is None else self.transforms(sample)
 
-    def _mask_values(self, index: int) -> NDArray[np.int64] | None:
+    def _mask_values(self, index: int) -> Values | None:
         """Return the values of a mask (H, W) as stored, None without masks."""
-        if self.masks is None:
-            return None
-        return read_mask(self.masks[self.names[index]])
+        return None if self.masks is None else read_mask(self.masks[self.names[index]])
 
     def _mask_name(self, index: int) -> str:
-        """Return what to call a mask in a message."""
+        """Return the name of a mask for a message."""
         name = self.names[index]
         return str(self.masks[name]) if self.masks is not None else f'mask of {name}'
 
@@ -235,3 +248,327 @@ class ImageFolder(NonGeoDataset):
     def chip_name(self, index: int) -> str:
         """Return the name of an image; folders in it are joined by ``_``."""
         return self.names[index].replace('/', '_')
+
+
+class MaskClasses:
+    """Convert the values of a mask to classes 0…C−1 and 255, ignored."""
+
+    def __init__(
+        self, classes: Sequence[str], mask_values: Mapping[int, str | None] | None
+    ) -> None:
+        """Create the table of values.
+
+        Args:
+            classes: Names of the C classes.
+            mask_values: Name of the class, or None for ignored, of each value; None: a
+                value is the class index. 255 is ignored unless it is named.
+
+        Raises:
+            SettingError: If there are no classes, too many, or two of one name, or
+                *mask_values* has an unknown class or an impossible value.
+        """
+        self.classes = names = tuple(classes)
+        if isinstance(classes, str) or not 0 < len(names) <= IGNORED:
+            raise SettingError(
+                f'classes={classes!r}, expected a list of 1 to {IGNORED} names, in the '
+                'order of their values in the masks.'
+            )
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SettingError(f'classes has {twice!r} twice, expected unique names.')
+        self._class_of = np.full(VALUES, -1, np.int64)
+        self._class_of[IGNORED] = IGNORED
+        if mask_values is None:
+            self._class_of[: len(names)] = np.arange(len(names))
+        for value, name in (mask_values or {}).items():
+            if not isinstance(value, int) or not 0 <= value < VALUES:
+                raise SettingError(
+                    f'mask_values has the value {value!r}, expected an integer in '
+                    f'0…{VALUES - 1}.'
+                )
+            if name is not None and name not in names:
+                raise SettingError(
+                    f'mask_values has an unknown class {name!r}, expected one of: '
+                    f'{", ".join(names)}.' + did_you_mean(str(name), names)
+                )
+            self._class_of[value] = IGNORED if name is None else names.index(name)
+
+    def __call__(self, values: Values, where: str) -> Tensor:
+        """Return the classes (H, W) int64 of a mask's values (H, W).
+
+        Args:
+            values: Values as they are stored.
+            where: Name of the mask, for the message.
+
+        Raises:
+            DataError: If a value belongs to no class.
+        """
+        inside = (values >= 0) & (values < VALUES)
+        classes = np.where(inside, self._class_of[values.clip(0, VALUES - 1)], -1)
+        if (classes < 0).any():
+            raise DataError(self._unknown(np.unique(values[classes < 0]), where))
+        return torch.from_numpy(classes)
+
+    def _unknown(self, values: Values, where: str) -> str:
+        """Return the message about values that belong to no class."""
+        shown = ', '.join(map(str, values[:5])) + (', …' if len(values) > 5 else '')
+        known = np.flatnonzero(self._class_of >= 0)
+        parts = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+        ranges = [
+            f'{part[0]}…{part[-1]}' if len(part) > 1 else str(part[0]) for part in parts
+        ]
+        closest = int(known[np.abs(known - values[0]).argmin()])
+        index = int(self._class_of[closest])
+        name = 'ignored' if index == IGNORED else self.classes[index]
+        lossy = where.lower().endswith(('.jpg', '.jpeg'))
+        return (
+            f'{where} holds {shown}, expected values of classes: {", ".join(ranges)}. '
+            f'The closest to {values[0]} is {closest} ({name}).'
+            + (' JPEG changes values. Store masks as PNG.' if lossy else '')
+        )
+
+
+def pascal_colors(count: int) -> tuple[str, ...]:
+    """Return PASCAL VOC's color map, ``#rrggbb``: up to 256 different colors.
+
+    The bits of a class index go to red, green and blue in turn, from the highest bit of
+    a channel to its lowest (Everingham et al., VOC2012 development kit).
+    """
+    colors = []
+    for number in range(count):
+        channels = [
+            sum((number >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
+            for channel in range(3)
+        ]
+        colors.append('#' + ''.join(f'{value:02x}' for value in channels))
+    return tuple(colors)
+
+
+def drawn_split(name: str, shares: Sequence[float]) -> Split:
+    """Return the split of an image, drawn by its name alone.
+
+    Args:
+        name: Name of the image.
+        shares: Shares of training, validation and test, which sum to 1.
+
+    Raises:
+        SettingError: If these are not three shares that sum to 1.
+    """
+    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise SettingError(
+            f'shares={list(shares)}, expected three that sum to 1, as [0.8, 0.1, 0.1].'
+        )
+    digest = hashlib.sha256(name.encode()).digest()
+    position = int.from_bytes(digest[:4], 'big') / 2**32
+    train, both, _ = accumulate(shares)
+    if position < train:
+        return 'train'
+    return 'val' if position < both else 'test'
+
+
+def _select(
+    found: Mapping[str, Path], where: Path, names: Sequence[str]
+) -> dict[str, Path]:
+    """Return the images in a list, in its order.
+
+    Raises:
+        DataError: If an image is missing, or listed twice.
+    """
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise DataError(
+            f'{where} lists {len(names)} images, {len(missing)} of them are missing: '
+            f'{", ".join(missing[:3])}.' + did_you_mean(missing[0], found)
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f'{where} lists {twice} twice, expected it once.')
+    return {name: found[name] for name in names}
+
+
+def find_images(root: Path, pattern: str) -> dict[str, Path]:
+    """Return the image files that match a pattern, ordered by name.
+
+    Hidden files, and files without the suffix of an image, are skipped.
+
+    Args:
+        root: Folder that the pattern starts in.
+        pattern: Path with ``{name}`` once, which may span folders, and ``*`` for any
+            part of a file's or folder's name: ``train/images/{name}.*``.
+
+    Raises:
+        SettingError: If the pattern does not hold ``{name}`` once.
+        DataError: If the folder is missing, or two files have the same name.
+    """
+    if pattern.count(NAME) != 1:
+        raise SettingError(
+            f"Pattern {pattern!r} needs {NAME} once, as in 'images/{NAME}.*'."
+        )
+    fixed = re.split(r'\*|\{name\}', pattern)[0].rpartition('/')[0]
+    expression = re.escape(pattern).replace(r'\*', '[^/]*')
+    matches = re.compile(expression.replace(re.escape(NAME), '(?P<name>.+)'))
+    found: dict[str, Path] = {}
+    for path in _walk(root / fixed):
+        match = matches.fullmatch(path.relative_to(root).as_posix())
+        if match is None:
+            continue
+        name = match['name']
+        if name in found:
+            raise DataError(
+                f'{found[name]} and {path} are both named {name!r}, expected one file.'
+            )
+        found[name] = path
+    return dict(sorted(found.items()))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the images below a folder, also through links.
+
+    Raises:
+        DataError: If the folder does not exist.
+    """
+    if not folder.is_dir():
+        parent = next(path for path in folder.parents if path.is_dir())
+        missing = folder.relative_to(parent).parts[0]
+        folders = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+        raise DataError(
+            f'{folder} does not exist: {parent} has no folder {missing!r}.'
+            + did_you_mean(missing, folders)
+        )
+    for inside, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            suffix = PurePosixPath(file).suffix.lower()
+            if suffix in IMG_EXTENSIONS and not file.startswith('.'):
+                yield Path(inside, file)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open an image file with Pillow.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    try:
+        image: Image.Image = Image.open(path)
+        image.load()
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        reason = ' '.join(str(error).split())
+        raise DataError(f'Cannot read {path} as an image: {reason}') from error
+    return image
+
+
+def read_image(path: Path) -> Tensor:
+    """Read an image of any 8-bit mode as float32 (3, H, W), RGB in 0…255.
+
+    Transparency is dropped, and rotation tags are not applied, because masks were drawn
+    on the pixels as they are stored.
+
+    Raises:
+        DataError: If the file cannot be read, or has more than 8 bits.
+    """
+    image = open_image(path)
+    if image.mode.startswith(('I', 'F')):
+        raise DataError(
+            f'{path} has more than 8 bits per pixel (mode {image.mode}), expected 8.'
+        )
+    pixels = np.array(image.convert('RGB'))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float()
+
+
+def read_mask(path: Path) -> Values:
+    """Read the values of a mask (H, W) as stored: indices if it has a palette.
+
+    Raises:
+        DataError: If the file cannot be read, or holds colors.
+    """
+    image = open_image(path)
+    values = np.asarray(image)
+    if values.ndim == 3 and image.mode in ('LA', 'RGB', 'RGBA'):
+        colors = values[..., : 1 if image.mode == 'LA' else 3]
+        if (colors == colors[..., :1]).all():
+            values = colors[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in 'biu':
+        raise DataError(
+            f'{path} holds colors or fractions (mode {image.mode}), expected a mask '
+            'with one integer per pixel, gray or with a palette.'
+        )
+    return values.astype(np.int64)
+
+
+def read_image_labels(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Read a CSV of image-level labels.
+
+    Its column ``image`` holds names with or without the file's suffix. Then comes
+    either one column ``classes`` with the names of the present classes, separated by
+    ``;``, or one column per class with 1 (present) or 0.
+
+    Args:
+        path: The CSV, in UTF-8.
+        classes: Names of the C classes.
+
+    Returns:
+        Label (C,) float32, 1 where a class is present, by image name.
+
+    Raises:
+        LabelError: If the file is missing or malformed, has an unknown class, or an
+            image twice.
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            dtype=str,
+            keep_default_na=False,
+            encoding='utf-8-sig',
+            index_col=False,
+        ).fillna('')
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    except (OSError, ValueError) as error:
+        raise LabelError(f'Cannot read {path} as a CSV: {error}') from error
+    columns = _class_columns(path, [str(name) for name in table.columns], classes)
+    labels: dict[str, Tensor] = {}
+    for line, row in enumerate(table.to_dict('records'), start=2):
+        where = f'{path}, line {line}'
+        image = row.pop('image').strip()
+        if image in labels:
+            raise LabelError(f'{where}: image {image!r} is repeated, expected one row.')
+        cells = {name: row[name].strip() for name in columns}
+        wrong = [name for name in columns if cells[name] not in ('0', '1')]
+        if columns == ['classes']:
+            present = [name for name in cells['classes'].split(';') if name.strip()]
+        elif wrong:
+            raise LabelError(
+                f'{where}: {wrong[0]} is {row[wrong[0]]!r}, expected 0 or 1.'
+            )
+        else:
+            present = [name for name in columns if cells[name] == '1']
+        label = torch.zeros(len(classes))
+        label[class_indices(present, classes, where)] = 1
+        labels[image] = label
+    return labels
+
+
+def _class_columns(
+    path: Path, header: Sequence[str], classes: Sequence[str]
+) -> list[str]:
+    """Return the columns of classes: ``['classes']``, or one per class.
+
+    Raises:
+        LabelError: If a column is missing.
+    """
+    if 'image' not in header:
+        raise LabelError(
+            f"{path} has no column 'image', found: {', '.join(header) or 'none'}."
+            + did_you_mean('image', header)
+        )
+    columns = [name for name in header if name != 'image']
+    if columns == ['classes']:
+        return columns
+    found = class_indices(columns, classes, f'{path}, first line')
+    missing = [name for index, name in enumerate(classes) if index not in found]
+    if missing:
+        raise LabelError(
+            f'{path} has no column for {", ".join(missing)}, expected one per class, or '
+            "one named 'classes'."
+        )
+    return columns

@@ -1,4 +1,4 @@
-"""Image labels beside the samples of any TorchGeo GeoDataset."""
+"""Image-level labels for the samples of any TorchGeo GeoDataset."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ from ..labels import ImageLabel, LabelSource
 
 
 class LabelledDataset(GeoDataset):
-    """A GeoDataset whose samples also hold the label of their ground.
+    """A GeoDataset whose samples also hold their label.
 
-    Adds ``label`` float32 (C,) and ``label_known`` bool (C,); everything else is as the
-    data set gives it. It shares index, CRS and resolution with that data set, so that
-    samplers, ``&`` and ``|`` take it as they take any other.
+    Adds ``label`` float32 (C,) and ``label_known`` bool (C,) to the samples of another
+    data set. It shares index, CRS and resolution with that data set, so that samplers,
+    ``&`` and ``|`` work as with any other.
     """
 
     def __init__(self, dataset: GeoDataset, labels: LabelSource) -> None:
-        """Put labels beside a data set.
+        """Wrap a data set.
 
         Args:
             dataset: Any TorchGeo GeoDataset.
-            labels: What its chips contain.
+            labels: Source of the labels of its chips.
         """
         self.dataset = dataset
         self.labels = labels
@@ -72,15 +72,15 @@ class LabelledDataset(GeoDataset):
             query: [xmin:xmax:xres, ymin:ymax:yres, tmin:tmax:tres].
 
         Raises:
-            LabelError: If nothing is known of its ground; see :class:`LabelledSampler`.
+            LabelError: If the query has no label; see :class:`LabelledSampler`.
         """
         label = self.label(query)
         if label is None:
             x, y, _ = self._disambiguate_slice(query)
             raise LabelError(
-                f'nothing is known of the ground at x={x.start:g} to {x.stop:g}, '
-                f'y={y.start:g} to {y.stop:g}; needed: LabelledSampler(sampler, '
-                'dataset), which leaves such queries out'
+                f'The query x={x.start:g} to {x.stop:g}, y={y.start:g} to {y.stop:g} has '
+                'no label. Use LabelledSampler(sampler, dataset), which leaves such '
+                'queries out.'
             )
         sample: dict[str, Any] = self.dataset[query]
         return sample | {
@@ -89,7 +89,7 @@ class LabelledDataset(GeoDataset):
         }
 
     def label(self, query: GeoSlice) -> ImageLabel | None:
-        """Return the label of a query's ground, None where nothing is known of it."""
+        """Return the label of a query, None if it has none."""
         return self.labels.label(self.grid(query))
 
     def grid(self, query: GeoSlice) -> Grid:
@@ -111,26 +111,26 @@ class LabelledDataset(GeoDataset):
 
 
 class LabelledSampler(Sampler[Any]):
-    """A sampler without the queries that have no label, which it counts.
+    """A sampler that leaves out queries without a label, and counts them.
 
-    A sampler that draws at random is asked again for each query left out, so that an
-    epoch is as long as it was; of others, what is left over is shown. It also takes
-    TorchGeo's batch samplers: batches then become smaller, and empty ones are left out.
+    A random sampler draws another query for each one left out, so that the length of
+    an epoch stays the same; epochs of other samplers become shorter. TorchGeo's batch
+    samplers work, too: batches become smaller, and empty ones are left out.
     """
 
     def __init__(self, sampler: Sampler[Any], dataset: LabelledDataset) -> None:
         """Wrap a sampler.
 
         Args:
-            sampler: Any sampler of TorchGeo's, of *dataset* or of one on its ground.
-            dataset: What knows the labels.
+            sampler: A sampler of TorchGeo, over the area of *dataset*.
+            dataset: The data set with the labels.
         """
         self.sampler = sampler
         self.dataset = dataset
-        #: Queries without a label that were left out, since this object was made.
+        #: Queries without a label that were left out, since this object was created.
         self.skipped = 0
         self._length: int | None = None
-        self._said = False
+        self._warned = False
 
     def __len__(self) -> int:
         """Return the number of queries of an epoch; of batches, at most."""
@@ -147,13 +147,13 @@ class LabelledSampler(Sampler[Any]):
         """Yield the queries that have a label.
 
         Raises:
-            LabelError: If none has.
+            LabelError: If no query has a label.
         """
         before, shown = self.skipped, 0
         wanted = len(self.sampler) if isinstance(self.sampler, RandomGeoSampler) else 0
         while True:
             found = 0
-            for item in self._labelled():
+            for item in self._labeled():
                 found += 1
                 shown += 1
                 yield item
@@ -161,15 +161,15 @@ class LabelledSampler(Sampler[Any]):
                     break
             if not found:
                 raise LabelError(
-                    f'none of {self.skipped - before} queries has a label; needed: '
-                    'labels of the same ground'
+                    f'None of {self.skipped - before} queries has a label. Check that '
+                    'labels and data set cover the same area.'
                 )
             if shown >= wanted:
                 break
-        self._tell(self.skipped - before, shown)
+        self._warn(self.skipped - before, shown)
 
-    def _labelled(self) -> Iterator[Any]:
-        """Yield what the sampler yields in one go, without queries that have no label."""
+    def _labeled(self) -> Iterator[Any]:
+        """Yield one epoch of the sampler, without queries that have no label."""
         for item in self.sampler:
             if not isinstance(item, list):
                 if self._has_label(item):
@@ -178,17 +178,17 @@ class LabelledSampler(Sampler[Any]):
                 yield kept
 
     def _has_label(self, query: GeoSlice) -> bool:
-        """Tell whether a query has a label; count those that have none."""
+        """Return whether a query has a label; count those without."""
         has = self.dataset.label(query) is not None
         self.skipped += not has
         return has
 
-    def _tell(self, skipped: int, shown: int) -> None:
-        """Say once how many queries were left out."""
-        if skipped and not self._said:
-            self._said = True
+    def _warn(self, skipped: int, shown: int) -> None:
+        """Warn once about the number of queries left out."""
+        if skipped and not self._warned:
+            self._warned = True
             warnings.warn(
-                f'{skipped} queries have no label and were left out; {shown} have one',
+                f'{skipped} queries have no label and were left out. {shown} have one.',
                 LabelWarning,
                 stacklevel=3,
             )

@@ -13,20 +13,20 @@ from ..errors import DataError, LabelError, SettingError
 from ..grids import IGNORED, Grid
 from ..rasters import grid_of, open_raster
 
-#: Rasters that lie beside a mask, and are none.
+#: Ends of the names of rasters beside a mask that are no masks.
 BESIDE = ('_confidence', '_probabilities')
 
 
 class MaskFacts(NamedTuple):
-    """What a mask says of itself."""
+    """Metadata of a mask."""
 
     path: str
     grid: Grid
-    #: Name of the scene that it was made of, None where it does not say.
+    #: Name of the scene that it was made of, None if unknown.
     scene: str | None
-    #: Names of the classes, None where it does not say.
+    #: Names of the classes, None if unknown.
     class_names: tuple[str, ...] | None
-    #: Colour of each value (``#rrggbb``) in its colour table, if it has one.
+    #: Color of each value (``#rrggbb``) in its color table, if it has one.
     colors: dict[int, str]
 
 
@@ -38,7 +38,7 @@ class PseudoMasks(RasterDataset):
     not masks. Any class raster of one band serves, if 255 is its nodata value.
 
     As TorchGeo does, masks of other coordinate systems are warped to *crs*, pixels by
-    nearest neighbour, for masks and their confidence alike.
+    nearest neighbor, for masks and their confidence alike.
     """
 
     filename_glob = '*.tif*'
@@ -61,7 +61,7 @@ class PseudoMasks(RasterDataset):
             res: Resolution in units of the CRS; None: that of the first mask.
             transforms: Applied to each sample.
             cache: Keep files open between samples.
-            min_confidence: In per cent, 0…100; pixels of less become 255. Above 0,
+            min_confidence: In percent, 0…100; pixels of less become 255. Above 0,
                 each mask ``X.tif`` needs its ``X_confidence.tif``.
 
         Raises:
@@ -72,16 +72,16 @@ class PseudoMasks(RasterDataset):
         """
         if not 0 <= min_confidence <= 100:
             raise SettingError(
-                f'min_confidence={min_confidence} is not in 0…100 per cent; nearest: '
-                f'{min(max(min_confidence, 0), 100)}'
+                f'min_confidence={min_confidence} is out of range, expected 0 to 100 '
+                f'percent. Did you mean {min(max(min_confidence, 0), 100)}?'
             )
         self.min_confidence = min_confidence
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         for path in given:
             if not Path(path).exists():
-                raise DataError(f'{path} does not exist; needed: a mask, or a folder')
+                raise DataError(f'{path} does not exist, expected a mask or a folder.')
         self.paths = given
-        #: What each mask says of itself, in the order of :attr:`files`.
+        #: Metadata of each mask, in the order of :attr:`files`.
         self.facts = [mask_facts(path) for path in self.files]
         if min_confidence:
             self._check_confidence()
@@ -98,16 +98,17 @@ class PseudoMasks(RasterDataset):
         ]
 
     def _check_confidence(self) -> None:
-        """Refuse masks whose confidence is missing, or on another grid."""
+        """Check that each mask has a confidence on its grid."""
         for facts in self.facts:
             path = confidence_path(facts.path)
             if not Path(path).is_file():
                 raise DataError(
-                    f'{path} is not there, needed for min_confidence='
-                    f'{self.min_confidence:g} of {facts.path}; nearest: min_confidence=0'
+                    f'{path} does not exist, which min_confidence='
+                    f'{self.min_confidence:g} of {facts.path} requires. Did you mean '
+                    'min_confidence=0?'
                 )
             if _open_facts(path)[0] != facts.grid:
-                raise DataError(f'{path} is not on the grid of {facts.path}')
+                raise DataError(f'{path} is not on the grid of {facts.path}.')
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
         """Return the sample of a query: ``mask``, ``crs`` and ``bounds``.
@@ -144,7 +145,7 @@ def confidence_path(mask: str | Path) -> str:
 
 
 def _open_facts(path: str) -> tuple[Grid, dict[str, str], dict[int, str], int]:
-    """Return a raster's grid, tags, colours, and number of bands."""
+    """Return grid, tags, colors and number of bands of a raster."""
     with open_raster(path, DataError) as raster:
         is_palette = raster.colorinterp[0].name == 'palette'
         colors = raster.colormap(1) if is_palette else {}
@@ -156,7 +157,7 @@ def _open_facts(path: str) -> tuple[Grid, dict[str, str], dict[int, str], int]:
 
 
 def mask_facts(path: str) -> MaskFacts:
-    """Read what a mask says of itself.
+    """Read the metadata of a mask.
 
     Args:
         path: The class raster.
@@ -166,9 +167,9 @@ def mask_facts(path: str) -> MaskFacts:
     """
     grid, tags, colors, bands = _open_facts(path)
     if bands != 1:
-        raise DataError(f'{path} has {bands} bands; needed: a mask, of one')
+        raise DataError(f'{path} has {bands} bands, expected a mask of one band.')
     if grid.crs is None:
-        raise DataError(f'{path} has no CRS, so it has no place; needed: one with')
+        raise DataError(f'{path} has no CRS, expected a georeferenced raster.')
     names = tags.get('CLASS_NAMES')
     return MaskFacts(
         path,
@@ -184,33 +185,35 @@ def legend(
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Return names and colours of the classes: those given, or what the masks say.
+    """Return names and colors of the classes: those given, or those of the masks.
 
     Args:
-        facts: What each mask says; all have to say the same.
+        facts: Metadata of the masks, which must agree.
         class_names: Names, for masks that have none.
-        class_colors: Colours as ``#rrggbb``, likewise.
+        class_colors: Colors as ``#rrggbb``, likewise.
 
     Raises:
-        LabelError: If masks contradict each other or the given names, or say nothing
-            where nothing is given.
+        LabelError: If masks contradict each other or the given names, or names or
+            colors are missing.
     """
     names = None if class_names is None else tuple(class_names)
     for fact in facts:
         names = fact.class_names if names is None else names
         if fact.class_names not in (None, names):
             raise LabelError(
-                f'{fact.path} has the classes {", ".join(fact.class_names or ())}; '
-                f'needed: {", ".join(names or ())}'
+                f'{fact.path} has the classes {", ".join(fact.class_names or ())}, '
+                f'expected {", ".join(names or ())}.'
             )
     if not names:
-        raise LabelError(f'{facts[0].path} does not name its classes: give class_names')
+        raise LabelError(
+            f'{facts[0].path} does not name its classes. Pass class_names.'
+        )
     colors = list(class_colors or [])
     if not colors:
         colors = [facts[0].colors.get(index, '') for index in range(len(names))]
     if len(colors) != len(names) or not all(colors):
         raise LabelError(
-            f'{len([c for c in colors if c])} colours for {len(names)} classes of '
-            f'{facts[0].path}: give class_colors, one for each'
+            f'Got {len([c for c in colors if c])} colors for {len(names)} classes of '
+            f'{facts[0].path}, expected one for each. Pass class_colors.'
         )
     return list(names), colors

@@ -1,4 +1,4 @@
-"""Synthetic land cover: DFC2020's layout and classes, drawn from a seed."""
+"""Synthetic land cover in the layout and classes of DFC2020."""
 
 import json
 import os
@@ -17,9 +17,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..errors import DataError, SettingError, nearest
+from ..errors import DataError, SettingError
 from ..files import atomic_path
-from ..split import Split
+from ..grids import IGNORED
+from ..split import SPLITS, Split, check_split
 from .dfc2020 import DFC2020, SOURCE_TO_CLASS
 
 #: Top-of-atmosphere reflectance x 10,000 of pure materials in the 13 bands B01 … B12.
@@ -32,15 +33,15 @@ MATERIALS = {
     'roof': (1600, 1600, 1700, 1850, 1950, 2050, 2150, 2200, 2250, 860, 20, 2500, 2200),
     'water': (1240, 950, 720, 460, 440, 420, 400, 350, 320, 150, 12, 140, 90),
 }
-#: What the thickest haze adds to each band: scattering fades towards the infrared.
+#: Reflectance that the thickest haze adds to each band, less toward the infrared.
 HAZE = (300, 240, 170, 110, 95, 80, 70, 60, 55, 50, 0, 15, 8)
 
 
 class Cover(NamedTuple):
-    """How a class looks: the share of its second material, as it varies in space.
+    """Appearance of a class: a mixture of two materials that varies in space.
 
-    The share is ``mean + spread * region + contrast * texture``, cut to 0…1, where
-    region and texture name fields of about unit variance.
+    The share of the second is ``mean + spread * region + contrast * texture``, clipped
+    to 0…1, where region and texture are names of fields of about unit variance.
     """
 
     first: str
@@ -54,7 +55,7 @@ class Cover(NamedTuple):
 
 #: In the order of DFC2020.classes. Forest and Shrubland, Grassland and Croplands,
 #: Wetlands and Water, Urban and Barren consist of the same materials in overlapping
-#: shares: single pixels do not tell them apart, texture of 3 to 8 pixels does.
+#: shares, so that only texture of 3 to 8 pixels tells them apart, not single pixels.
 COVERS = (
     Cover('shade', 'canopy', 0.40, 0.10, 'drift', 0.38, 'speckle'),
     Cover('shade', 'canopy', 0.80, 0.09, 'drift', 0.12, 'soft'),
@@ -69,10 +70,9 @@ COVERS = (
 PATCH_SPACING = 135  # pixels between patches of one class
 PARCEL_SPACING = 34  # pixels between the parcels (fields, blocks) they consist of
 POINT_SPREAD = 0.8  # standard deviation of the optics' blur, pixels
-PIXEL = 10  # metres
+PIXEL = 10  # meters
 UTM_ZONES = ('EPSG:32632', 'EPSG:32633')
-SPLITS = ('train', 'val', 'test')
-#: Part of the settings kept beside the tiles; raise it when the drawing changes.
+#: Version of the drawing, stored with the tiles. Increase it with every change.
 DRAWING = 2
 
 Shape = tuple[int, int]
@@ -83,8 +83,8 @@ Labels = NDArray[np.uint8]
 def _noise(rng: Generator, shape: Shape, sigma: float) -> Floats:
     """Draw Gaussian noise (H, W) of unit variance, smoothed over *sigma* pixels.
 
-    Filtered by Fourier transform: the cost does not grow with *sigma*, and noise that
-    wraps around varies at the edge as it does in the middle.
+    A Fourier transform filters it at a cost that does not grow with *sigma*, and its
+    wrap-around keeps the variance at the edges.
     """
     rows, columns = (fft.next_fast_len(max(n, round(6 * sigma))) for n in shape)
     frequency = np.hypot(fft.fftfreq(rows)[:, None], fft.rfftfreq(columns))
@@ -96,9 +96,9 @@ def _noise(rng: Generator, shape: Shape, sigma: float) -> Floats:
 
 
 def _scatter(rng: Generator, shape: Shape, spacing: int) -> NDArray[np.float64]:
-    """Scatter points, (N, 2) rows and columns, over the area and a margin around it.
+    """Draw random points (N, 2), rows and columns, in the area and a margin.
 
-    With the margin, cells at the edge are as large as those in the middle.
+    The margin makes cells at the edge as large as those in the center.
     """
     corner = np.array(shape) + 2 * spacing
     count = round(float((corner + 2 * spacing).prod()) / spacing**2)
@@ -109,23 +109,23 @@ def _layout(rng: Generator, shape: Shape) -> tuple[NDArray[np.intp], Labels]:
     """Draw the parcel number and the class 0…7 of every pixel, (H, W) each.
 
     Parcels are Voronoi cells with borders bent by noise. Each takes the class of the
-    patch that its centre lies in, so that patches consist of whole parcels.
+    patch that its center lies in, so that patches consist of whole parcels.
     """
     bend = [6 * _noise(rng, shape, 8) + _noise(rng, shape, 2) for _ in range(2)]
     pixels = np.moveaxis(np.indices(shape, np.float32) + np.stack(bend), 0, -1)
     patches = _scatter(rng, shape, PATCH_SPACING)
-    centres = _scatter(rng, shape, PARCEL_SPACING)
-    # dealt, not drawn: no class is left out of a scene by chance
+    centers = _scatter(rng, shape, PARCEL_SPACING)
+    # dealt, not drawn, so that no scene lacks a class by chance
     patch_class = rng.permutation(np.arange(len(patches)) % len(COVERS)).astype(
         np.uint8
     )
-    parcel_class = patch_class[cKDTree(patches).query(centres)[1]]
-    parcel = np.asarray(cKDTree(centres).query(pixels)[1])
+    parcel_class = patch_class[cKDTree(patches).query(centers)[1]]
+    parcel = np.asarray(cKDTree(centers).query(pixels)[1])
     return parcel, parcel_class[parcel]
 
 
 def _grids(rng: Generator, parcel: NDArray[np.intp]) -> tuple[Floats, Floats]:
-    """Draw stripes and blocks, (H, W) each, that turn with every parcel's own angle."""
+    """Draw stripes and blocks, (H, W) each, at an own angle in every parcel."""
     low, high = ((0,), (4.5,), (0,)), ((np.pi,), (7,), (1,))
     drawn = rng.uniform(low, high, (3, int(parcel.max()) + 1)).astype(np.float32)
     angle, period, phase = drawn[:, parcel]
@@ -142,7 +142,7 @@ def _grids(rng: Generator, parcel: NDArray[np.intp]) -> tuple[Floats, Floats]:
 
 
 def _abundances(rng: Generator, parcel: NDArray[np.intp], labels: Labels) -> Floats:
-    """Draw how much of each material a pixel holds: (materials, H, W), sum 1."""
+    """Draw the share of each material in every pixel: (materials, H, W), sum 1."""
     height, width = labels.shape
     shape = (height, width)
     fields = {
@@ -161,7 +161,7 @@ def _abundances(rng: Generator, parcel: NDArray[np.intp], labels: Labels) -> Flo
         share = cover.mean + cover.spread * region + cover.contrast * texture
         abundances[names.index(cover.second), here] = share.clip(0, 1)
         abundances[names.index(cover.first), here] = 1 - share.clip(0, 1)
-    # the optics mix neighbouring pixels, across borders too
+    # the optics mix neighboring pixels, also across borders
     return gaussian_filter(abundances, (0, POINT_SPREAD, POINT_SPREAD), truncate=3)
 
 
@@ -173,22 +173,24 @@ def render(
     Args:
         height: Rows, pixels of 10 m.
         width: Columns, pixels of 10 m.
-        seed: What :func:`numpy.random.default_rng` takes; it alone decides the result.
+        seed: Seed of :func:`numpy.random.default_rng`, which determines the result.
 
     Returns:
         The image, uint16 (13, height, width), reflectance x 10,000, bands in the order
-        of ``DFC2020.all_bands``, and the source's labels, uint8 (height, width), 1…10
-        without 3 and 8.
+        of ``DFC2020.all_bands``, and labels of DFC2020's source, uint8 (height, width),
+        1…10 without 3 and 8.
 
     Raises:
-        SettingError: If there is no pixel to draw.
+        SettingError: If the image has no pixel.
     """
     if min(height, width) < 1:
-        raise SettingError(f'asked for {height} x {width} pixels, needed is 1 x 1')
+        raise SettingError(
+            f'Cannot draw {height} x {width} px, expected at least 1 x 1.'
+        )
     rng = np.random.default_rng(seed)
     parcel, labels = _layout(rng, (height, width))
     spectra = np.array(list(MATERIALS.values()), np.float32)
-    # sun and calibration: one factor for the scene, a smaller one for each band
+    # sun and calibration: one factor for the scene, a weaker one for each band
     gain = rng.normal(1, 0.05) * rng.normal(1, 0.02, (1, len(HAZE)))
     lit = (spectra * gain).T.astype(np.float32)
     image = np.tensordot(lit, _abundances(rng, parcel, labels), axes=1)
@@ -196,7 +198,7 @@ def render(
     noise *= (6 + 0.02 * spectra.mean(axis=0))[:, None, None]
     haze = np.array(HAZE, np.float32) * np.float32(rng.uniform())
     image += noise + haze[:, None, None]
-    # 0 means 'no data' in Sentinel-2 products
+    # 0 is nodata in Sentinel-2 products
     reflectance = image.round().clip(1, 65535).astype(np.uint16)
     source = np.array([SOURCE_TO_CLASS.index(i) for i in range(len(COVERS))], np.uint8)
     return reflectance, source[labels]
@@ -224,16 +226,16 @@ def write_scene(
     size: int = 1024,
     seed: int = 0,
 ) -> None:
-    """Write one scene and its reference, drawn as the tiles are but larger.
+    """Write a scene like the tiles, but larger, and its reference.
 
-    Both are tiled, deflated GeoTIFFs on one UTM grid of 10 m pixels. No tile of the
-    data set with the same seed shows the same place.
+    Both are tiled, deflated GeoTIFFs on one UTM grid of 10 m pixels. The scene differs
+    from every tile of the same seed.
 
     Args:
-        scene_path: Written: uint16, 13 named bands, reflectance x 10,000.
-        reference_path: Written: uint8, classes 0…7 of :class:`DFC2020`, nodata 255.
+        scene_path: Output: uint16, 13 named bands, reflectance x 10,000.
+        reference_path: Output: uint8, classes 0…7 of :class:`DFC2020`, nodata 255.
         size: Rows and columns in pixels.
-        seed: Decides what is drawn.
+        seed: Seed of the drawing.
 
     Raises:
         SettingError: If *size* is below 1.
@@ -241,29 +243,28 @@ def write_scene(
     image, labels = render(size, size, (seed, len(SPLITS), 0))
     classes = np.array(SOURCE_TO_CLASS, np.uint8)[labels][None]
     tiling: dict[str, Any] = {'tiled': True, 'compress': 'deflate', 'predictor': 2}
-    place = (UTM_ZONES[0], (600_000, 6_000_000))
-    rasters = ((scene_path, image, None), (reference_path, classes, 255))
+    location = (UTM_ZONES[0], (600_000, 6_000_000))
+    rasters = ((scene_path, image, None), (reference_path, classes, IGNORED))
     for path, array, nodata in rasters:
         with atomic_path(path) as temporary:
-            _write(temporary, array, *place, nodata=nodata, **tiling)
+            _write(temporary, array, *location, nodata=nodata, **tiling)
 
 
 class SyntheticLandCover(DFC2020):
-    """Tiles with DFC2020's classes, bands and layout, drawn from a seed.
+    """Synthetic tiles with the classes, bands and layout of DFC2020.
 
-    Nothing is downloaded: the tiles are written below *root* on first use (with the
-    default settings 350 MB, in 15 s on one core), and :class:`DFC2020` reads them. A
-    sample is DFC2020's with *size* for 256.
+    Nothing is downloaded: the tiles are written below *root* on first use (350 MB with
+    the default settings, in 15 s on one core), and :class:`DFC2020` reads them. Samples
+    are those of DFC2020, with *size* instead of 256.
 
-    A tile shows irregular patches of mostly two to four classes. Classes come in pairs
-    of the same materials and different texture, so that single pixels do not tell: a
-    random forest on them, trained on true masks, reaches a test mIoU of 0.70, the best
-    single class 0.02; with the mean and deviation of 3 x 3 pixels the forest reaches
-    0.94. To reproduce:
-    ``python benchmarks/synthetic_pixels.py``.
+    A tile has irregular patches of mostly two to four classes. Pairs of classes have
+    the same materials and different texture, so that single pixels do not tell them
+    apart: a random forest on pixels, trained on true masks, reaches a test mIoU of
+    0.70, the best single class 0.02; with the mean and deviation of 3 x 3 pixels the
+    forest reaches 0.94. ``python benchmarks/synthetic_pixels.py`` reproduces this.
     """
 
-    #: No protocols: as many tiles as asked for.
+    #: Synthetic tiles have no protocols.
     tile_counts: ClassVar[dict[str, dict[str, int]]] = {}
 
     def __init__(
@@ -277,7 +278,7 @@ class SyntheticLandCover(DFC2020):
         size: int = 128,
         seed: int = 0,
     ) -> None:
-        """Open one split; draw all three first where *root* holds none.
+        """Initialize a new SyntheticLandCover instance, and draw its tiles if needed.
 
         Args:
             root: Folder that holds, or will hold, ``dfc2020_s1s2``.
@@ -286,19 +287,19 @@ class SyntheticLandCover(DFC2020):
             transforms: Applied to each sample by TorchGeo's class.
             num_tiles: Tiles in each of the three splits.
             size: Rows and columns of a tile in pixels.
-            seed: Decides what is drawn: a tile depends on it, its split and its number.
+            seed: Seed of the drawing. A tile depends on it, its split and its number.
 
         Raises:
-            DataError: If *root* holds DFC2020 itself, or tiles of other settings.
+            DataError: If *root* holds the real DFC2020, or tiles of other settings.
             SettingError: If *split*, *num_tiles*, *size* or *seed* is not valid.
         """
         settings = {'num_tiles': list(num_tiles), 'size': size, 'seed': seed}
-        if split not in SPLITS:
-            needed = f'needed is one of {SPLITS}{nearest(split, SPLITS)}'
-            raise SettingError(f'split is {split!r}; {needed}')
+        check_split(split)
         if len(num_tiles) != len(SPLITS) or min(*num_tiles, size) < 1 or seed < 0:
-            needed = 'three counts and a size of at least 1, a seed of at least 0'
-            raise SettingError(f'{settings} given; needed are {needed}')
+            raise SettingError(
+                f'Invalid settings {settings}, expected three counts and a size of at '
+                'least 1, and a seed of at least 0.'
+            )
         folder = Path(root) / self.directory
         settings['drawing'] = DRAWING
         if not folder.exists() and not (Path(root) / self.zipfile).exists():
@@ -308,15 +309,22 @@ class SyntheticLandCover(DFC2020):
 
     @staticmethod
     def _check(folder: Path, settings: dict[str, Any]) -> None:
-        """Raise DataError unless the tiles in *folder* were drawn with *settings*."""
+        """Check that the tiles in *folder* were drawn with *settings*.
+
+        Raises:
+            DataError: If not, or if they are the real DFC2020.
+        """
         record = folder / 'synthetic.json'
-        advice = 'give another root'
         if not record.is_file():
-            raise DataError(f'{folder.parent} holds DFC2020, not drawn here: {advice}')
+            raise DataError(
+                f'{folder.parent} holds the real DFC2020. Choose another root.'
+            )
         drawn = json.loads(record.read_text())
         if drawn != settings:
-            needed = f'asked for is {settings}: give the same settings or {advice}'
-            raise DataError(f'{folder} was drawn with {drawn}, {needed}')
+            raise DataError(
+                f'{folder} was drawn with {drawn}, expected {settings}. Use the same '
+                'settings or choose another root.'
+            )
 
     @classmethod
     def _draw(cls, folder: Path, settings: dict[str, Any]) -> None:
@@ -334,7 +342,7 @@ class SyntheticLandCover(DFC2020):
             try:
                 partial.rename(folder)
             except OSError:
-                # another process was faster: its settings are checked like any other's
+                # another process was faster; its settings are checked afterward
                 if not folder.exists():
                     raise
 
@@ -343,14 +351,14 @@ class SyntheticLandCover(DFC2020):
         """Draw and write tile *index* of a split; return the file name of its mask."""
         size = settings['size']
         image, labels = render(size, size, (settings['seed'], split, index))
-        # zones take turns; within one, rows of 20 tiles with a tile's width between
+        # zones alternate; within one, tiles stand in rows of 20, one tile apart
         row, column = divmod(index // len(UTM_ZONES), 20)
         step = 2 * size * PIXEL
-        place = (
+        location = (
             UTM_ZONES[index % len(UTM_ZONES)],
             (300_000 + column * step, 5_000_000 + split * 400_000 - row * step),
         )
         name = f'ROIs0000_synthetic_dfc_{split}_p{index}.tif'
-        _write(folder / 's2' / name.replace('dfc', 's2'), image, *place)
-        _write(folder / 'dfc' / name, labels[None], *place)
+        _write(folder / 's2' / name.replace('dfc', 's2'), image, *location)
+        _write(folder / 'dfc' / name, labels[None], *location)
         return name

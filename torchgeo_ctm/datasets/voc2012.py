@@ -7,10 +7,9 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from ..errors import DataError
-from ..split import Split
+from ..split import Split, check_split
 from .archives import Archive, fetch
 from .image_folder import ImageFolder, Sample
-from .image_splits import check_split
 
 CLASSES = (
     'background',
@@ -42,7 +41,7 @@ IMAGE_SETS = {'train': 'train', 'val': 'val', 'test': 'val'}
 class VOC2012(ImageFolder):
     """PASCAL VOC 2012's segmentation: 1,464 images train, 1,449 validate.
 
-    :class:`torchvision.datasets.VOCSegmentation` knows the address, the layout and the
+    :class:`torchvision.datasets.VOCSegmentation` provides the address, layout and
     lists. A mask's palette indices are the classes, and 255, the outline of objects, is
     ignored. No masks of the test images were published: 'test' is 'val'.
     """
@@ -54,16 +53,16 @@ class VOC2012(ImageFolder):
         transforms: Callable[[Sample], Sample] | None = None,
         download: bool = False,
     ) -> None:
-        """Open one split.
+        """Initialize a new VOC2012 instance.
 
         Args:
             root: Folder that holds ``VOCdevkit/VOC2012`` or its tar.
             split: 'train', 'val' or 'test'.
             transforms: Applied to each sample.
-            download: Download the tar if neither is there (2 GB).
+            download: Download the tar if neither exists (2 GB).
 
         Raises:
-            torchgeo.datasets.DatasetNotFoundError: If the data set is not there and
+            torchgeo.datasets.DatasetNotFoundError: If the data set is missing and
                 *download* is False.
             DataError: If its files are not those of the devkit.
         """
@@ -77,7 +76,8 @@ class VOC2012(ImageFolder):
             self._reader = VOCSegmentation(self.root, '2012', IMAGE_SETS[split])
         except OSError as error:
             raise DataError(
-                f'{self.root / folder} is not the devkit of VOC 2012: {error}'
+                f'{self.root / folder} is not the devkit of VOC 2012: {error}. Remove '
+                'it and unpack the published archive again.'
             ) from error
         super().__init__(
             self.root,
@@ -89,6 +89,6 @@ class VOC2012(ImageFolder):
         )
 
     def _listed(self, list_file: str | None) -> tuple[Path, list[str]] | None:
-        """Return the devkit's list of the split, as torchvision has read it."""
+        """Return the devkit's list of the split, as read by torchvision."""
         names = [Path(image).stem for image in self._reader.images]
         return Path('ImageSets/Segmentation', f'{IMAGE_SETS[self.split]}.txt'), names

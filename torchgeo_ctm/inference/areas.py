@@ -1,4 +1,4 @@
-"""Areas on the ground, whatever the projection."""
+"""Areas on the ground, in any projection."""
 
 from pathlib import Path
 
@@ -9,65 +9,71 @@ from pyproj.exceptions import ProjError
 from rasterio.io import DatasetReader
 
 from ..errors import GridError
-from .masks import class_names, open_mask, strips
+from .masks import class_names, open_mask, row_bands
 
-#: Cells along an axis: over the whole globe, 0.7°, areas are still right to 2e-5.
+#: Cells along an axis. Over the whole globe, 0.7° each, areas are right to 2e-5.
 CELLS = 512
-#: Cells along an axis of what is no wider than :data:`REGION`.
+#: Cells along an axis of a raster no wider than :data:`REGION`.
 REGION_CELLS = 64
 #: Degrees; a cell of a region is finer than one of the globe.
 REGION = 30.0
 
-WGS84 = pyproj.Geod(ellps='WGS84')
+#: Lambert's cylindrical equal-area projection of the WGS84 ellipsoid, in meters.
+EQUAL_AREA = pyproj.Proj(proj='cea', ellps='WGS84')
+#: Its y at the pole, and the square of the radius of the sphere of equal area.
+POLE = EQUAL_AREA(0, 90)[1]
+RADIUS2 = pyproj.Geod(ellps='WGS84').a * POLE
 
 
 class PixelAreas:
     """The area of every pixel of a raster on the WGS84 ellipsoid.
 
-    Areas are worked out for at most 512 × 512 cells, 64 × 64 of a region, whose corners
-    are carried to the ellipsoid, and are linear between their centres.
+    Areas are computed for at most 512 × 512 cells, 64 × 64 of a region, whose corners
+    are projected to the sphere of equal area, and interpolated linearly between the
+    centers of the cells.
     """
 
     def __init__(self, raster: DatasetReader) -> None:
-        """Work out the cells.
+        """Compute the areas of the cells.
 
         Raises:
-            GridError: If the raster has no CRS or no transform, or no place on Earth.
+            GridError: If the raster has no CRS, no transform, or no location on Earth.
         """
         self._height, self._width = raster.shape
         lon, lat = self._corners(raster, REGION_CELLS)
         if not (np.ptp(lon) <= REGION and np.ptp(lat) <= REGION):
             lon, lat = self._corners(raster, CELLS)
-        square_metres = np.nan_to_num(_quad_areas(_authalic(lon, lat)))
+        square_meters = np.nan_to_num(_quad_areas(_on_sphere(lon, lat)))
         pixels = self._height * self._width / (self._cells[0] * self._cells[1])
-        self._density = square_metres / pixels / 10_000
+        self._density = square_meters / pixels / 10_000
 
     def _corners(
         self, raster: DatasetReader, cells: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return longitude and latitude of the corners of cells."""
+        """Return longitude and latitude (n+1, m+1) of the corners of n × m cells."""
         self._cells = (min(cells, self._height), min(cells, self._width))
-        rows, cols = np.meshgrid(
-            np.linspace(0, self._height, self._cells[0] + 1),
-            np.linspace(0, self._width, self._cells[1] + 1),
-            indexing='ij',
+        rows, cols = (
+            np.linspace(0, side, count + 1)
+            for side, count in zip(raster.shape, self._cells, strict=True)
         )
-        return _to_degrees(raster, *(raster.transform @ (cols, rows)))
+        return _to_degrees(raster, rows, cols)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float64]:
         """Return the hectares of each pixel of rows *start* to *stop* − 1, (rows, width)."""
-        low, high, share = _between(
+        low, high, weight = _between(
             np.arange(start, stop), self._height, self._cells[0]
         )
-        rows = self._density[low] * (1 - share[:, None])
-        rows += self._density[high] * share[:, None]
-        low, high, share = _between(np.arange(self._width), self._width, self._cells[1])
-        rows = rows[:, low] * (1 - share) + rows[:, high] * share
+        rows = self._density[low] * (1 - weight[:, None])
+        rows += self._density[high] * weight[:, None]
+        low, high, weight = _between(
+            np.arange(self._width), self._width, self._cells[1]
+        )
+        rows = rows[:, low] * (1 - weight) + rows[:, high] * weight
         return np.asarray(rows, np.float64)
 
 
 def class_areas(mask: str | Path) -> dict[str, float]:
-    """Add up the area of each class.
+    """Return the area of each class.
 
     Args:
         mask: Class raster; class names are read from its tags.
@@ -84,13 +90,12 @@ def class_areas(mask: str | Path) -> dict[str, float]:
         names = class_names(raster)
         areas = PixelAreas(raster)
         totals = np.zeros(len(names))
-        for row, values in strips(raster):
+        for row, values in row_bands(raster):
             known = values >= 0
             hectares = areas.rows(row, row + len(values))[known]
-            sums = np.bincount(values[known], hectares)
-            longest = max(len(sums), len(totals))
-            totals = np.pad(totals, (0, longest - len(totals)))
-            totals[: len(sums)] += sums
+            sums = np.bincount(values[known], hectares, len(totals)).astype(float)
+            sums[: len(totals)] += totals
+            totals = sums
     return {
         names[index] if index < len(names) else str(index): float(total)
         for index, total in enumerate(totals)
@@ -99,58 +104,58 @@ def class_areas(mask: str | Path) -> dict[str, float]:
 
 
 def _to_degrees(
-    raster: DatasetReader, x: NDArray[np.float64], y: NDArray[np.float64]
+    raster: DatasetReader, rows: NDArray[np.float64], cols: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return longitude and latitude, NaN off the Earth."""
-    if raster.crs is None:
-        raise GridError(
-            f'{raster.name} has no CRS, so its pixels have no area; needed: a CRS '
-            '(gdal_edit.py -a_srs EPSG:…)'
-        )
-    if raster.transform.is_identity:
-        raise GridError(
-            f'{raster.name} has no transform, so its pixels have no area; needed: a '
-            'transform (gdal_edit.py -a_ullr …)'
-        )
+    """Return longitude and latitude of corners of pixels, NaN off the Earth.
+
+    Args:
+        raster: The raster.
+        rows: Rows (n,), may be fractions.
+        cols: Columns (m,), likewise.
+
+    Returns:
+        Degrees (n, m) each.
+    """
+    for fault, what, fix in (
+        (raster.crs is None, 'CRS', '-a_srs EPSG:…'),
+        (raster.transform.is_identity, 'transform', '-a_ullr …'),
+    ):
+        if fault:
+            raise GridError(
+                f'{raster.name} has no {what}, so its pixels have no area. Assign one '
+                f'with gdal_edit.py {fix}.'
+            )
+    grid = np.meshgrid(cols, rows)
     try:
         crs = pyproj.CRS.from_user_input(raster.crs)
         transformer = pyproj.Transformer.from_crs(crs, 'EPSG:4326', always_xy=True)
-        lon, lat = transformer.transform(x, y)
+        lon, lat = transformer.transform(*(raster.transform @ (grid[0], grid[1])))
     except ProjError as error:
         reason = str(error).splitlines()[0]
-        raise GridError(f'{raster.name} has no place on Earth: {reason}') from error
+        raise GridError(f'{raster.name} has no location on Earth: {reason}') from error
     off = ~(np.isfinite(lon) & np.isfinite(lat))
     return np.where(off, np.nan, lon), np.where(off, np.nan, lat).clip(-90, 90)
 
 
-def _authalic(
+def _on_sphere(
     lon: NDArray[np.float64], lat: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Carry degrees on the ellipsoid to the sphere of equal areas, unit vectors (…, 3).
+    """Return unit vectors (…, 3) on the sphere of equal area.
 
-    On a sphere the area of a quad has a closed form that also holds at the poles and
-    across the date line.
+    On a sphere the area of a quadrangle has a closed form that also holds at the poles
+    and across the date line.
     """
-    sine = _authalic_q(np.sin(np.radians(lat))) / _authalic_q(np.float64(1))
+    sine = EQUAL_AREA(np.zeros_like(lat), np.nan_to_num(lat))[1] / POLE
     cosine = np.sqrt((1 - sine**2).clip(0))
     angle = np.radians(lon)
     return np.stack([cosine * np.cos(angle), cosine * np.sin(angle), sine], axis=-1)
 
 
-def _authalic_q(sine: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    """Return the area from equator to latitude, in units of π a² (Snyder 1987, 3-12)."""
-    e = np.sqrt(WGS84.es)
-    return np.asarray(
-        (1 - e**2) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
-    )
-
-
 def _quad_areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the areas (n, m) in m² of the quads between corners (n+1, m+1, 3)."""
+    """Return the areas (n, m) in m² of the quadrangles between corners (n+1, m+1, 3)."""
     a, b = corners[:-1, :-1], corners[:-1, 1:]
     c, d = corners[1:, 1:], corners[1:, :-1]
-    radius2 = WGS84.a**2 * _authalic_q(np.float64(1)) / 2
-    return np.asarray(radius2 * np.abs(_excess(a, b, c) + _excess(a, c, d)))
+    return np.asarray(RADIUS2 * np.abs(_excess(a, b, c) + _excess(a, c, d)))
 
 
 def _excess(
@@ -167,11 +172,11 @@ def _excess(
 def _between(
     pixels: NDArray[np.int64], length: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the cells before and after each pixel's centre, and the latter's share.
+    """Return the cells before and after each pixel's center, and the latter's weight.
 
-    Beyond the centres of the outermost cells the line goes on.
+    Beyond the centers of the outermost cells the line is extrapolated.
     """
-    place = (pixels + 0.5) * cells / length - 0.5
-    low = np.floor(place).astype(np.int64).clip(0, max(cells - 2, 0))
+    position = (pixels + 0.5) * cells / length - 0.5
+    low = np.floor(position).astype(np.int64).clip(0, max(cells - 2, 0))
     high = (low + 1).clip(max=cells - 1)
-    return low, high, place - low
+    return low, high, position - low

@@ -1,34 +1,112 @@
-"""The Lightning callback that writes pseudo-masks of chips, as arrays and GeoTIFFs."""
+"""Lightning callback that writes pseudo-masks of chips, as arrays and GeoTIFFs."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 from torch import Tensor
 
-from ..errors import OutputError
-from ..grids import Grid
+from ..errors import DataError, OutputError
+from ..files import check_file, temporary_path
+from ..grids import IGNORED, Grid
 from ..maps.class_maps import resize
 from ..version import __version__
-from .arrays import ArrayRows
 from .geotiff import RasterRows, product_path
+from .protocols import ChipPredictor, ChipSource
+
+#: Tags of a task's provenance that chips get.
+TAGS = ('MAP_SOURCE', 'MAP_RULE', 'MAP_LABELS', 'REFINEMENT', 'ENSEMBLE')
+
+
+class ArrayRows:
+    """A ``.npy`` file that grows along its first axis and is never held in memory.
+
+    NumPy pads the header so that the first axis can grow in place. The header is
+    written again at the end (numpy.lib.format, version 1.0).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a temporary file beside *path*.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        self.path = path
+        self._part = temporary_path(path)
+        self._like: NDArray[Any] | None = None
+        self._length = 0
+        try:
+            self._file = self._part.open('wb')
+        except OSError as error:
+            raise OutputError(f'Cannot write {path}: {error}') from error
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows (N, …).
+
+        Raises:
+            DataError: If their shape differs from that of the rows before.
+            OutputError: If the disk refuses them.
+        """
+        if self._like is None:
+            self._like = rows[:0]
+            self._write_header(self._like)
+        shape = self._like.shape[1:]
+        if rows.shape[1:] != shape:
+            raise DataError(
+                f'Cannot add a {rows.shape[1:]} chip to {self.path.name}, which holds '
+                f'{shape} chips. All chips must have the same size.'
+            )
+        try:
+            self._file.write(rows.astype(self._like.dtype, copy=False).tobytes())
+        except OSError as error:
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
+        self._length += len(rows)
+
+    def _write_header(self, like: NDArray[Any]) -> None:
+        """Write the header for the rows so far."""
+        header = npy.header_data_from_array_1_0(like)
+        header |= {'shape': (self._length, *like.shape[1:]), 'fortran_order': False}
+        self._file.seek(0)
+        npy.write_array_header_1_0(self._file, header)
+
+    def finish(self) -> None:
+        """Give the file its final name.
+
+        Raises:
+            OutputError: If the disk refuses it.
+        """
+        try:
+            if self._like is not None:
+                self._write_header(self._like)
+            self._file.close()
+            self._part.replace(self.path)
+        except OSError as error:
+            raise OutputError(f'Cannot write {self.path}: {error}') from error
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove the temporary file."""
+        self._file.close()
+        self._part.unlink(missing_ok=True)
 
 
 class ChipMaskWriter(BasePredictionWriter):
-    """Write what the paper's scripts write, streamed, and a GeoTIFF a chip.
+    """Write the arrays of the paper's scripts, streamed, and one GeoTIFF per chip.
 
     ``pms_NAME.npy`` uint8 (N, H, W), ``imgs_NAME.npy`` float32 (N, bands, H, W) and,
-    where batches have masks, ``masks_NAME.npy`` uint8 (N, H, W), 255 ignored; the
-    GeoTIFFs lie in ``pms_NAME/``, each with its ``…_confidence.tif``, the share of the
-    class that was chosen, in per cent; from true labels, its share had all classes been
-    allowed, which is low where pixels look like a class that the label leaves out. Works
-    over a
+    where batches have masks, ``masks_NAME.npy`` uint8 (N, H, W), 255 ignored. GeoTIFFs
+    lie in ``pms_NAME/``, each with its ``…_confidence.tif``: the score of the chosen
+    class in percent. With true labels it is the score that the class would have had
+    if every class had been present, which is low for pixels that look like a class
+    missing from the label. Works over a
     :class:`~torchgeo_ctm.datamodules.ChipDataModule`, in one process.
     """
 
@@ -38,13 +116,13 @@ class ChipMaskWriter(BasePredictionWriter):
         """Create the callback.
 
         Args:
-            output: Folder, made if missing.
-            name: NAME of the data set.
-            overwrite: Replace arrays that exist.
+            output: Folder, created if missing.
+            name: Name of the data set.
+            overwrite: Replace existing arrays.
             images: Also write the images, by far the largest array.
 
         Raises:
-            OutputError: If the folder cannot be made, or an array exists.
+            OutputError: If the folder cannot be created, or an array exists.
         """
         super().__init__(write_interval='batch')
         self.folder = Path(output)
@@ -53,23 +131,20 @@ class ChipMaskWriter(BasePredictionWriter):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f'folder {output} cannot be made: {error}') from error
-        for path in (self.path(kind) for kind in ('pms', 'imgs', 'masks')):
-            if path.exists() and not overwrite:
-                raise OutputError(
-                    f'{path} already exists. Pass --overwrite to replace it.'
-                )
+            raise OutputError(f'Cannot create folder {output}: {error}') from error
+        for kind in ('pms', 'imgs', 'masks'):
+            check_file(self.path(kind), overwrite)
         self._arrays: dict[str, ArrayRows] = {}
         self._raster: RasterRows | None = None
-        #: How many chips were written, and how many of them as GeoTIFFs.
+        #: Number of chips written, and of those written as GeoTIFFs.
         self.chips = self.rasters = 0
 
     def path(self, kind: str) -> Path:
-        """Return the array of a kind: 'pms', 'imgs' or 'masks'."""
+        """Return the path of an array: 'pms', 'imgs' or 'masks'."""
         return self.folder / f'{kind}_{self.name}.npy'
 
     def _append(self, kind: str, rows: NDArray[Any]) -> None:
-        """Append to an array, opened by its first rows."""
+        """Append to an array, which its first rows open."""
         if kind not in self._arrays:
             self._arrays[kind] = ArrayRows(self.path(kind))
         self._arrays[kind].append(rows)
@@ -85,24 +160,23 @@ class ChipMaskWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Decide the masks of one batch and write them."""
+        task = cast(ChipPredictor, pl_module)
         size = (batch['image'].shape[-2], batch['image'].shape[-1])
-        task: Any = pl_module
-        maps, probs = prediction['maps'], prediction['probs']
-        masks = task.pseudo_masks(maps, probs, size, batch)
-        pseudo = masks.cpu().numpy().astype(np.uint8)
+        masks = task.pseudo_masks(prediction['maps'], prediction['probs'], size, batch)
         scores = resize(_open_scores(task, prediction, batch), size)
-        shares = scores.gather(1, masks[:, None])[:, 0]
-        confidence = (100 * shares).round().cpu().numpy().astype(np.uint8)
+        chosen = scores.gather(1, masks[:, None])[:, 0]
+        pseudo = masks.cpu().numpy().astype(np.uint8)
+        confidence = (100 * chosen).round().cpu().numpy().astype(np.uint8)
         self._append('pms', pseudo)
         if self.images:
             self._append('imgs', batch['image'].float().cpu().numpy())
         if 'mask' in batch:
             truth = task.reference_mask(batch['mask']).cpu().numpy()
-            outside = (truth < 0) | (truth > 255)
-            self._append('masks', np.where(outside, 255, truth).astype(np.uint8))
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            outside = (truth < 0) | (truth > IGNORED)
+            self._append('masks', np.where(outside, IGNORED, truth).astype(np.uint8))
+        source = cast(ChipSource, trainer.datamodule)  # type: ignore[attr-defined]
         for position, mask in enumerate(pseudo):
-            name, grid = datamodule.place(self.chips)
+            name, grid = source.place(self.chips)
             if grid is None and 'bounds' in batch:
                 grid = _grid(batch['bounds'][position], batch['crs'][position], size)
             if grid is not None:
@@ -111,31 +185,24 @@ class ChipMaskWriter(BasePredictionWriter):
 
     def _write_chip(
         self,
-        task: Any,
+        task: ChipPredictor,
         name: str,
         grid: Grid,
         mask: NDArray[np.uint8],
         confidence: NDArray[np.uint8],
     ) -> None:
-        """Write one chip's mask with names, colours and provenance, and confidence."""
+        """Write the confidence of a chip, then its mask with names, colors and tags."""
         folder = self.folder / f'pms_{self.name}'
         folder.mkdir(exist_ok=True)
         facts = task.provenance()
-        names = ('MAP_SOURCE', 'MAP_RULE', 'MAP_LABELS', 'REFINEMENT', 'ENSEMBLE')
-        tags = {'TORCHGEO_CTM_VERSION': __version__} | {k: facts[k] for k in names}
+        tags = {'TORCHGEO_CTM_VERSION': __version__} | {k: facts[k] for k in TAGS}
         path = folder / f'{name}.tif'
-        self._write_raster(
-            RasterRows(
-                product_path(path, 'confidence'), grid, ['confidence, per cent'], tags
-            ),
-            confidence,
-            'average',
-        )
+        beside = product_path(path, 'confidence')
+        raster = RasterRows(beside, grid, ['confidence, per cent'], tags)
+        self._write_raster(raster, confidence, 'average')
         classes = (task.class_names, task.class_colors)
-        # last: where it is, both are
-        self._write_raster(
-            RasterRows(path, grid, ['land cover class'], tags, classes), mask, 'mode'
-        )
+        raster = RasterRows(path, grid, ['land cover class'], tags, classes)
+        self._write_raster(raster, mask, 'mode')
         self.rasters += 1
 
     def _write_raster(
@@ -151,12 +218,12 @@ class ChipMaskWriter(BasePredictionWriter):
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """Give every array its final name, the masks' last."""
+        """Give every array its final name, the pseudo-masks' last."""
         for kind in ('imgs', 'masks', 'pms'):
             if kind in self._arrays:
                 self._arrays.pop(kind).finish()
             else:
-                # of an earlier run: it would not belong to these masks
+                # one of an earlier run would not belong to these pseudo-masks
                 self.path(kind).unlink(missing_ok=True)
 
     def on_exception(
@@ -165,7 +232,7 @@ class ChipMaskWriter(BasePredictionWriter):
         pl_module: pl.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Leave nothing half-written behind."""
+        """Remove temporary files."""
         for array in self._arrays.values():
             array.abandon()
         self._arrays = {}
@@ -174,12 +241,12 @@ class ChipMaskWriter(BasePredictionWriter):
 
 
 def _open_scores(
-    task: Any, prediction: dict[str, Tensor], batch: dict[str, Any]
+    task: ChipPredictor, prediction: dict[str, Tensor], batch: dict[str, Any]
 ) -> Tensor:
-    """Return scores (B, C, h, w) that no true label has closed to a class.
+    """Return scores (B, C, h, w) as if every class were present.
 
-    A label leaves out classes that are small, so the pixels of these get another class
-    for certain; they are found by what they would have got without the label.
+    A true label leaves out small classes, whose pixels then get another class for
+    certain. The scores without the label reveal them.
     """
     options = task.decoder.options
     if options.labels != 'true' or options.rule != 'argmax':

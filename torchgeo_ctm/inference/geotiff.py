@@ -24,11 +24,14 @@ SUFFIXES = ('.tif', '.tiff')
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> Path:
-    """Refuse an output that could not be written, before any work is done.
+    """Check that a GeoTIFF can be written, before any work is done.
 
     Args:
         path: The GeoTIFF to write.
         overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        *path*.
 
     Raises:
         OutputError: If the suffix is wrong, the folder is missing or read-only, or
@@ -36,22 +39,24 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f'{path} is not a GeoTIFF name; nearest: {path.stem}.tif')
+        raise OutputError(
+            f'{path} is not the name of a GeoTIFF. Did you mean {path.stem + ".tif"!r}?'
+        )
     return check_file(path, overwrite)
 
 
 def product_path(mask: Path, product: str, suffix: str | None = None) -> Path:
-    """Return the name of a product beside the mask: ``OUT.tif`` → ``OUT_x.tif``."""
+    """Return the path of a product beside the mask: ``OUT.tif`` → ``OUT_x.tif``."""
     suffix = mask.suffix if suffix is None else suffix
     name = f'{mask.stem}_{product}{suffix}' if product else f'{mask.stem}{suffix}'
     return mask.with_name(name)
 
 
 class RasterRows:
-    """A uint8 raster that is written row by row and becomes a COG.
+    """A uint8 raster, written row by row and then converted to a COG.
 
-    Rows go to a plain raster under a temporary name; :meth:`finish` makes a
-    cloud-optimised GeoTIFF of it, :meth:`publish` gives that its final name.
+    Rows go to a plain raster under a temporary name. :meth:`finish` converts it to a
+    cloud-optimized GeoTIFF, and :meth:`publish` gives that its final name.
     """
 
     def __init__(
@@ -66,12 +71,12 @@ class RasterRows:
         """Create the raster.
 
         Args:
-            path: Final name.
-            grid: Grid of the scene, kept as it is.
+            path: Final path.
+            grid: Grid of the scene.
             descriptions: Description of each band.
-            tags: Tags of the data set.
-            classes: Class names and ``#rrggbb`` colours, for a class raster.
-            folder: Where temporary files lie; None: hidden, beside *path*.
+            tags: Tags of the raster.
+            classes: Class names and ``#rrggbb`` colors, for a class raster.
+            folder: Folder for temporary files; None: hidden, beside *path*.
 
         Raises:
             OutputError: If the file cannot be created.
@@ -123,10 +128,10 @@ class RasterRows:
             raise OutputError(f'Cannot write {self.path}: {error}') from error
 
     def close(self, scale: float | None = None) -> None:
-        """End the rows, which can be read from then on.
+        """Close the plain raster, which can be read from then on.
 
         Args:
-            scale: What a value of 1 stands for, as the raster shall tell.
+            scale: Scale to record in the raster; None: 1.
 
         Raises:
             OutputError: If the disk refuses them.
@@ -140,10 +145,10 @@ class RasterRows:
             raise OutputError(f'Cannot write {self.path}: {error}') from error
 
     def finish(self, resampling: str) -> None:
-        """Turn the rows into a COG, still under a temporary name.
+        """Convert the rows to a COG, still under a temporary name.
 
         Args:
-            resampling: How overviews are made: 'mode' for classes, 'average' for
+            resampling: Resampling of overviews: 'mode' for classes, 'average' for
                 confidence.
 
         Raises:
@@ -184,10 +189,10 @@ class RasterRows:
             self.abandon()
 
     def abandon(self) -> None:
-        """Remove whatever lies under temporary names."""
+        """Remove temporary files."""
         raster = getattr(self, '_raster', None)
         if raster is not None and not raster.closed:
-            # what is thrown away may fail to be written
+            # errors do not matter: the file is deleted
             with contextlib.suppress(RasterioError):
                 raster.close()
         for path in (self.rows, self.cog):
@@ -196,7 +201,7 @@ class RasterRows:
 
 
 def _palette(colors: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
-    """Return GDAL's colour table; nodata is transparent."""
+    """Return GDAL's color table; nodata is transparent."""
     palette = {IGNORED: (0, 0, 0, 0)}
     for index, color in enumerate(colors):
         red, green, blue = (round(255 * part) for part in to_rgb(color))
@@ -205,9 +210,9 @@ def _palette(colors: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
 
 
 def _write_category_names(path: Path, names: Sequence[str]) -> None:
-    """Write the names where GDAL and QGIS read them: a PAM sidecar.
+    """Write a PAM sidecar with category names, which GDAL and QGIS read.
 
-    GeoTIFF itself has no place for category names, and rasterio no call.
+    GeoTIFF itself cannot hold category names, and rasterio cannot write them.
     """
     lines = ''.join(f'      <Category>{escape(name)}</Category>\n' for name in names)
     text = (

@@ -1,33 +1,23 @@
-"""Read class rasters, strip by strip."""
+"""Open class and confidence rasters, and read them by row bands."""
 
 import json
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from .. import rasters
-from ..errors import GridError, SceneError
+from ..errors import CTMError, GridError, SceneError
 from ..grids import IGNORED
 
-#: Pixels read at a time, as whole rows: what is worked out for each takes 50 bytes.
-STRIP = 1 << 20
-#: What GDAL can sieve and turn into polygons without rounding.
+#: Pixels of a row band; what is computed for each takes 50 bytes.
+ROW_BAND = 1 << 20
+#: Types that GDAL can sieve and turn into polygons without rounding.
 DTYPES = ('uint8', 'int16', 'uint16', 'int32')
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the warning that a raster has no georeference, where that is allowed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        yield
 
 
 def open_raster(path: str | Path, what: str, bands: int | None = 1) -> DatasetReader:
@@ -35,18 +25,20 @@ def open_raster(path: str | Path, what: str, bands: int | None = 1) -> DatasetRe
 
     Args:
         path: The raster.
-        what: What it should hold, for the message.
-        bands: How many bands it should have; None: any number.
+        what: Expected content, for the error.
+        bands: Expected number of bands; None: any.
 
     Raises:
-        SceneError: If it is missing, no raster, or has another number of bands.
+        SceneError: If it is missing, not a raster, or has another number of bands.
     """
     if not Path(path).exists():
-        raise SceneError(f'{path} does not exist; needed: a raster of {what}')
+        raise SceneError(f'{path} does not exist, expected a raster of {what}.')
     raster = rasters.open_raster(path)
     if bands is not None and raster.count != bands:
         raster.close()
-        raise SceneError(f'{path} has {raster.count} bands; needed: {bands} of {what}')
+        raise SceneError(
+            f'{path} has {raster.count} bands, expected {bands} of {what}.'
+        )
     return raster
 
 
@@ -54,19 +46,20 @@ def open_mask(path: str | Path) -> DatasetReader:
     """Open a class raster.
 
     Raises:
-        SceneError: If it cannot be read or holds something else.
+        SceneError: If it cannot be read or does not hold classes.
     """
     raster = open_raster(path, 'classes')
+    fault = None
     if raster.dtypes[0] not in DTYPES:
-        dtype = raster.dtypes[0]
-        raster.close()
-        raise SceneError(
-            f'{path} holds {dtype}; needed: classes as {" or ".join(DTYPES)} '
-            '(gdal_translate -ot Byte makes them)'
+        fault = (
+            f'{path} holds {raster.dtypes[0]}, expected classes as '
+            f'{" or ".join(DTYPES)}. Convert it with gdal_translate -ot Byte.'
         )
-    if str(raster.descriptions[0]).startswith('confidence'):
+    elif str(raster.descriptions[0]).startswith('confidence'):
+        fault = f'{path} holds confidence in percent, expected classes.'
+    if fault is not None:
         raster.close()
-        raise SceneError(f'{path} holds confidence in per cent; needed: classes')
+        raise SceneError(fault)
     return raster
 
 
@@ -74,34 +67,34 @@ def open_confidence(path: str | Path, mask: DatasetReader) -> DatasetReader:
     """Open the confidence raster of a mask.
 
     Raises:
-        SceneError: If it cannot be read or holds something else.
-        GridError: If it lies on another grid than *mask*.
+        SceneError: If it cannot be read or does not hold confidence.
+        GridError: If its grid differs from that of *mask*.
     """
-    raster = open_raster(path, 'confidence in per cent')
-    problem: Exception | None = None
+    raster = open_raster(path, 'confidence in percent')
+    fault: CTMError | None = None
     same = raster.shape == mask.shape and raster.crs == mask.crs
     pixel = max(abs(part) for part in mask.transform[:6:3] + mask.transform[1:6:3])
     if 'CLASS_NAMES' in raster.tags():
-        problem = SceneError(f'{path} holds classes; needed: confidence in per cent')
+        fault = SceneError(f'{path} holds classes, expected confidence in percent.')
     elif not (same and raster.transform.almost_equals(mask.transform, 1e-6 * pixel)):
-        problem = GridError(
-            f'{path} and {mask.name} are on different grids; needed: the confidence '
-            'that was written with the mask'
+        fault = GridError(
+            f'{path} and {mask.name} are on different grids, expected the confidence '
+            'raster that was written with the mask.'
         )
-    if problem is not None:
+    if fault is not None:
         raster.close()
-        raise problem
+        raise fault
     return raster
 
 
 def class_names(raster: DatasetReader) -> list[str]:
-    """Return the class names of a mask, or ``[]`` where it carries none."""
+    """Return the class names of a mask, or ``[]`` if it has none."""
     tag = raster.tags().get('CLASS_NAMES')
     return [str(name) for name in json.loads(tag)] if tag else []
 
 
 def class_colors(raster: DatasetReader) -> list[str]:
-    """Return the ``#rrggbb`` of each named class, or ``[]`` without a colour table."""
+    """Return the ``#rrggbb`` of each named class, or ``[]`` without a color table."""
     try:
         palette = raster.colormap(1)
     except ValueError:
@@ -111,17 +104,17 @@ def class_colors(raster: DatasetReader) -> list[str]:
     return [f'#{color[0]:02x}{color[1]:02x}{color[2]:02x}' for color in colors]
 
 
-def strips(raster: DatasetReader) -> Iterator[tuple[int, NDArray[np.int32]]]:
+def row_bands(raster: DatasetReader) -> Iterator[tuple[int, NDArray[np.int32]]]:
     """Read a class raster from top to bottom.
 
     Yields:
-        The first row, and classes (rows, width) with −1 for nodata.
+        The first row of a row band, and its classes (rows, width), −1 for nodata.
 
     Raises:
         SceneError: If the file is damaged.
     """
     nodata = IGNORED if raster.nodata is None else raster.nodata
-    rows = max(1, STRIP // raster.width)
+    rows = max(1, ROW_BAND // raster.width)
     for row in range(0, raster.height, rows):
         values = read_rows(raster, row, rows).astype(np.int32)
         values[values == nodata] = -1
@@ -129,7 +122,7 @@ def strips(raster: DatasetReader) -> Iterator[tuple[int, NDArray[np.int32]]]:
 
 
 def read_rows(raster: DatasetReader, row: int, rows: int) -> NDArray[np.generic]:
-    """Read one strip of at most *rows* rows, (rows, width), from *row* downwards.
+    """Read at most *rows* rows, (rows, width), from *row* downwards.
 
     Raises:
         SceneError: If the file is damaged.
@@ -141,5 +134,5 @@ def read_rows(raster: DatasetReader, row: int, rows: int) -> NDArray[np.generic]
         )
     except (RasterioError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SceneError(f'{raster.name} cannot be read: {reason}') from error
+        raise SceneError(f'Cannot read {raster.name}: {reason}') from error
     return values

@@ -1,4 +1,4 @@
-"""Polygons of the patches of a class raster, and rasters without small patches."""
+"""Polygons of the regions of a class raster, and rasters without small regions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,27 +15,27 @@ from rasterio.windows import Window as RasterWindow
 
 from ..grids import IGNORED
 from ..rasters import quiet
-from .masks import open_mask, open_raster, read_rows, strips
-from .seams import Seam, SeamJoiner, placed
+from .masks import open_mask, open_raster, read_rows, row_bands
+from .outlines import Edge, OutlineJoiner, to_coordinates
 
-#: Pixels whose polygons are made at a time, as whole rows.
-SLAB = 1 << 22
-#: Polygons that are made at a time.
+#: Pixels of a row band, whose polygons are made in one call.
+ROW_BAND = 1 << 22
+#: Polygons of a chunk.
 CHUNK = 50_000
-#: Polygons that are turned from lists of corners into geometries at a time.
+#: Polygons that are converted from lists of corners to geometries in one call.
 BATCH = 500
 
 
 def sieved(mask: DatasetReader, size: int, folder: Path) -> DatasetReader:
-    """Merge small patches into their largest neighbour, but never across nodata.
+    """Merge small regions into their largest neighbor, but never across nodata.
 
     Args:
         mask: Class raster.
-        size: Patches of fewer pixels are merged.
-        folder: Where temporary files may lie.
+        size: Merge regions of fewer pixels.
+        folder: Folder for temporary files.
 
     Returns:
-        The sieved raster, or *mask* opened once more if there is nothing to do.
+        The sieved raster, or *mask*, opened again, if there is nothing to do.
     """
     if size < 2:
         return open_mask(mask.name)
@@ -53,10 +53,10 @@ def sieved(mask: DatasetReader, size: int, folder: Path) -> DatasetReader:
         quiet(),
         rasterio.open(folder / 'valid', 'w', dtype='uint8', **profile) as valid,
     ):
-        for row, values in strips(mask):
+        for row, values in row_bands(mask):
             window = RasterWindow(0, row, mask.width, len(values))
             valid.write((values >= 0).astype(np.uint8), 1, window=window)
-    # rasterio sieves into arrays only; one on disk costs no memory
+    # rasterio sieves into arrays only; one on disk takes no memory
     dtype = mask.dtypes[0]
     out: NDArray[Any] = np.memmap(folder / 'pixels', dtype, 'w+', shape=mask.shape)
     with open_raster(folder / 'valid', 'valid pixels') as valid:
@@ -69,48 +69,50 @@ def sieved(mask: DatasetReader, size: int, folder: Path) -> DatasetReader:
 
 
 def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:
-    """Yield chunks of polygons on the raster's grid, without those of nodata.
+    """Yield chunks of polygons, without those of nodata.
 
-    GDAL holds every polygon of what it is given: so it is given slabs of rows, and
-    what is held of a patch in several slabs is its outline.
+    GDAL holds every polygon of its input in memory. So its input is one row band, and
+    only the outlines of regions that continue in the next one are held.
     """
     transform = source.transform
-    joiner = SeamJoiner(source.width, transform)
+    joiner = OutlineJoiner(source.width, transform)
     nodata = IGNORED if source.nodata is None else source.nodata
     above = None
-    rows = max(1, SLAB // source.width)
+    rows = max(1, ROW_BAND // source.width)
     values = read_rows(source, 0, rows)
     for row in range(0, source.height, rows):
         bottom = row + len(values)
         ahead = read_rows(source, bottom, rows) if bottom < source.height else None
-        top_seam = _seam(row, above, values, nodata)
-        seam = _seam(bottom, values, ahead, nodata)
-        pieces: list[Any] = []
-        for shapes in _slab_polygons(values, row, nodata):
+        top = _edge(row, above, values, nodata)
+        edge = _edge(bottom, values, ahead, nodata)
+        parts: list[Any] = []
+        for shapes in _row_band_polygons(values, row, nodata):
             low, high = shapely.bounds(shapes)[:, 1::2].T
-            cut = (low == row) & top_seam.linked.any()
-            cut |= (high == bottom) & seam.linked.any()
-            pieces += shapes[cut].tolist()
-            yield shapely.transform(shapes[~cut], lambda xy: placed(xy, transform))
-        yield np.array(joiner.add(pieces, top_seam, seam), object)
+            cut = (low == row) & top.linked.any()
+            cut |= (high == bottom) & edge.linked.any()
+            parts += shapes[cut].tolist()
+            yield shapely.transform(
+                shapes[~cut], lambda xy: to_coordinates(xy, transform)
+            )
+        yield np.array(joiner.add(parts, top, edge), object)
         if ahead is not None:
             above, values = values, ahead
 
 
-def _seam(
+def _edge(
     row: int, above: NDArray[Any] | None, below: NDArray[Any] | None, nodata: float
-) -> Seam:
-    """Return the seam between two slabs, or above the first or below the last."""
+) -> Edge:
+    """Return the edge between two row bands, or that of the raster."""
     if above is None or below is None:
         known = above if above is not None else below
-        return Seam(row, np.zeros(0 if known is None else known.shape[1], bool))
-    return Seam(row, (above[-1] == below[0]) & (above[-1] != nodata))
+        return Edge(row, np.zeros(0 if known is None else known.shape[1], bool))
+    return Edge(row, (above[-1] == below[0]) & (above[-1] != nodata))
 
 
-def _slab_polygons(
+def _row_band_polygons(
     values: NDArray[Any], row: int, nodata: float
 ) -> Iterator[NDArray[Any]]:
-    """Yield chunks of the polygons of a slab that begins at *row*, in pixels."""
+    """Yield chunks of the polygons of a row band that begins at *row*, in pixels."""
     chunk: list[NDArray[Any]] = []
     rings: list[list[list[tuple[float, float]]]] = []
     known = values != nodata

@@ -1,4 +1,4 @@
-"""What is written of a scene: which products, under which names, in which order."""
+"""The products of a scene: their names, and the order in which they are written."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,21 +14,32 @@ from numpy.typing import NDArray
 from ..files import atomic_path, check_file
 from ..grids import Grid
 from ..plots import quick_look
-from .geotiff import RasterRows, check_output, product_path
+from .geotiff import RasterRows, product_path
 from .masks import open_mask
-from .memory import FINISHING_CACHE, give_back
+from .memory import FINISHING_CACHE
 from .options import ProductOptions
 from .stac import write_item
 from .style import write_style
 from .vector import vectorize
 
-#: What a value of 1 in the raster of shares stands for.
-PER_CENT = 0.01
+#: Scale of the raster of probabilities.
+PERCENT = 0.01
 
 
 @dataclass
 class Products:
-    """The products of one scene, from the first row to their final names."""
+    """The products of one scene, from the first row to their final names.
+
+    Attributes:
+        output: The class raster.
+        options: Products to write.
+        class_names: Name of each class.
+        class_colors: Color of each class, as matplotlib reads it.
+        grid: Grid of the scene.
+        folder: Folder for temporary files.
+        tags: Tags of the rasters.
+        rasters: Open rasters by product.
+    """
 
     output: Path
     options: ProductOptions
@@ -41,7 +52,7 @@ class Products:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Final names by product, the class raster first."""
+        """Final paths by product, the class raster first."""
         return product_paths(self.output, self.options)
 
     def open(self) -> None:
@@ -71,26 +82,25 @@ class Products:
     def finish(
         self, picture: Callable[[], NDArray[np.float32]] | None, acquired: str | None
     ) -> None:
-        """Make the other products, and give everything its final name.
+        """Write the other products, and give every product its final name.
 
-        Where the class raster is, everything is: it comes last but for the STAC item,
-        which describes it.
+        The class raster comes last, so that it exists only with its companions; only
+        the STAC item, which describes it, follows.
 
         Args:
-            picture: Returns the scene in small (3, h, w) for the quick look, NaN
-                without data; None: no quick look.
-            acquired: When the scene was taken, ISO 8601, if known.
+            picture: Returns a thumbnail of the scene (3, h, w) for the quick look, NaN
+                where invalid; None: no quick look.
+            acquired: Acquisition time of the scene, ISO 8601, if known.
         """
-        # what libraries do to warnings in threads is undone when all have ended
+        # libraries change warning filters in threads: restore them after all ended
         with (
             warnings.catch_warnings(),
             rasterio.Env(GDAL_CACHEMAX=FINISHING_CACHE * 2**20),
             ThreadPoolExecutor(2) as pool,
         ):
-            give_back()
             for product, raster in self.rasters.items():
-                raster.close(PER_CENT if product == 'probabilities' else None)
-            # of rows, which need not be a COG for it; the longest first
+                raster.close(PERCENT if product == 'probabilities' else None)
+            # polygons take longest, and are made from rows before these are a COG
             tasks = [pool.submit(self._vectorize)] if self.options.polygons else []
             tasks += [pool.submit(self._finish_raster, name) for name in self.rasters]
             if picture is not None:
@@ -118,11 +128,11 @@ class Products:
             )
 
     def _finish_raster(self, product: str) -> None:
-        """Turn the rows of a raster product into a COG."""
+        """Convert the rows of a raster product to a COG."""
         self.rasters[product].finish('mode' if product == 'mask' else 'average')
 
     def _vectorize(self) -> None:
-        """Make polygons of the class raster."""
+        """Write the polygons of the class raster."""
         confidence = self.rasters.get('confidence')
         vectorize(
             self.rasters['mask'].rows,
@@ -134,7 +144,7 @@ class Products:
         )
 
     def _draw(self, picture: Callable[[], NDArray[np.float32]]) -> None:
-        """Write the quick look: every so many pixels of scene and classes."""
+        """Write the quick look."""
         rgb = picture()
         with open_mask(self.rasters['mask'].rows) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
@@ -145,14 +155,14 @@ class Products:
             )
 
     def abandon(self) -> None:
-        """Remove what lies under temporary names."""
+        """Remove temporary files."""
         for raster in self.rasters.values():
             raster.abandon()
         self.rasters = {}
 
 
 def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
-    """Return the final names of the products that are written, the mask first."""
+    """Return the paths of the products to write, the mask first."""
     names = {
         'mask': output,
         'confidence': product_path(output, 'confidence'),
@@ -169,11 +179,12 @@ def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
     }
 
 
-def check_products(output: Path, options: ProductOptions, overwrite: bool) -> None:
-    """Refuse products that exist, unless they may be replaced.
+def check_companions(output: Path, options: ProductOptions, overwrite: bool) -> None:
+    """Check that the products beside the class raster can be written.
 
     Raises:
         OutputError: If one cannot be written.
     """
-    for path in product_paths(check_output(output, overwrite), options).values():
-        check_file(path, overwrite)
+    for name, path in product_paths(output, options).items():
+        if name != 'mask':
+            check_file(path, overwrite)

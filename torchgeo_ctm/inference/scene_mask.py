@@ -1,4 +1,4 @@
-"""The mask of a scene in a notebook: open it, measure it, draw it."""
+"""The mask of a scene, to open, measure and plot in a notebook."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from .masks import class_colors, class_names, open_mask
 
 @dataclass(frozen=True)
 class SceneMask:
-    """The mask of a scene, and everything that was written beside it.
+    """The mask of a scene and its companion products.
 
     Attributes:
         products: Path by product: ``mask``, ``confidence``, ``probabilities``,
@@ -24,7 +24,7 @@ class SceneMask:
 
     @property
     def paths(self) -> list[Path]:
-        """The products' paths, the class raster first."""
+        """Paths of the products, the class raster first."""
         return list(self.products.values())
 
     def open(self) -> DatasetReader:
@@ -32,7 +32,7 @@ class SceneMask:
         return open_mask(self.products['mask'])
 
     def areas(self) -> dict[str, float]:
-        """Return hectares by class name, equal-area whatever the CRS.
+        """Return hectares by class name, on the WGS84 ellipsoid.
 
         Raises:
             GridError: If the scene has no CRS.
@@ -40,10 +40,7 @@ class SceneMask:
         return class_areas(self.products['mask'])
 
     def plot(self) -> Figure:
-        """Draw the mask with its legend, in its own colours.
-
-        At most 1,024 pixels a side are drawn.
-        """
+        """Plot the mask with a legend, at no more than 1,024 px per side."""
         with self.open() as raster:
             shrink = max(1.0, max(raster.shape) / 1024)
             size = tuple(max(1, round(side / shrink)) for side in raster.shape)

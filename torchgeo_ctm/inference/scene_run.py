@@ -1,8 +1,7 @@
-"""One scene from windows to products: journal, mosaic, decision, files."""
+"""One scene from window scores to products: journal, blending, decision, files."""
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +16,21 @@ from ..windows import WindowPlan
 from .journal import ScoreJournal
 from .mosaic import RowMosaic, Rows
 from .products import Products
+from .protocols import Scene, Thumbnail
 
-#: Windows that are read back from the journal at a time.
+#: Windows read back from the journal at a time.
 REPLAYED = 16
-#: Byte that stands for a share of 1, where shares are stored as bytes.
-SHARE = 255
+#: Byte that stands for a score of 1, where scores are stored as bytes.
+FULL = 255
 
 
 class SceneRun:
-    """Takes the windows of one scene, in any number of sittings and processes.
+    """The run of one scene, over any number of interruptions and processes.
 
-    Every window's scores go into the journal first. A single process blends them as
-    they come; windows that the journal holds already, from an interrupted run or from
-    other processes, are blended when their turn comes. So the order of every sum,
-    and with it every byte, is that of the plan.
+    Scores of every window go into the journal first. A single process blends them as
+    they come. Windows that the journal holds already, from an interrupted run or from
+    other processes, are blended when their turn comes. So the order of every sum, and
+    with it every byte, is that of the plan.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class SceneRun:
         device: torch.device,
         alone: bool,
     ) -> None:
-        """Create the run; the journal is open.
+        """Create the run.
 
         Args:
-            plan: The windows.
-            journal: Holds what has been computed.
-            products: What is written.
-            device: Where scores are blended.
+            plan: Windows of the scene.
+            journal: Journal of the scene, started.
+            products: Products to write.
+            device: Device that blends scores.
             alone: Blend while windows arrive; otherwise in :meth:`finish`.
         """
         self.plan = plan
@@ -58,13 +58,13 @@ class SceneRun:
         self._mosaic = RowMosaic(plan, len(products.class_names))
         self._next = 0
         self._pixels = 0
-        #: Windows that were computed in this sitting.
-        self.computed = 0
-        self.progress: Any = None
+        self._progress: tqdm[None] | None = None
 
     def show_progress(self, title: str) -> None:
-        """Show a bar with pixels per second and the time that is left."""
-        self.progress = tqdm(
+        """Show a progress bar with pixels per second, unless there is one already."""
+        if self._progress is not None:
+            return
+        self._progress = tqdm(
             total=self.plan.height * self.plan.width,
             desc=title,
             unit='px',
@@ -75,22 +75,22 @@ class SceneRun:
         self._advance(int((self.journal.finished > 0).sum()))
 
     def _advance(self, windows: int) -> None:
-        """Move the bar by as many windows."""
-        if self.progress is not None:
-            step = self.progress.total * windows / len(self.plan)
-            self.progress.update(min(step, self.progress.total - self.progress.n))
+        """Advance the progress bar by some windows."""
+        if self._progress is not None and self._progress.total is not None:
+            step = self._progress.total * windows / len(self.plan)
+            self._progress.update(min(step, self._progress.total - self._progress.n))
 
     def take(
         self, numbers: Sequence[int], scores: Tensor, valid: Tensor, nothing: Tensor
     ) -> None:
-        """Record a batch of windows of one strip; blend it if alone.
+        """Record a batch of windows of one row; blend it if there is one process.
 
         Args:
-            numbers: The windows' numbers, ascending.
-            scores: Shares (B, C, h, w), or as bytes of :data:`SHARE`; or decided
+            numbers: Numbers of the windows, ascending.
+            scores: Scores 0…1 (B, C, h, w), or bytes 0…:data:`FULL`; or decided
                 classes (B, H, W) uint8.
             valid: Valid pixels (B, window, window) bool.
-            nothing: In which windows no class reached the presence threshold (B,).
+            nothing: Windows in which no class reached the presence threshold (B,).
         """
         self.journal.write(
             np.asarray(numbers),
@@ -98,7 +98,6 @@ class SceneRun:
             valid.cpu().numpy(),
             nothing.cpu().numpy(),
         )
-        self.computed += len(numbers)
         self._advance(len(numbers))
         if self.alone:
             self._replay(numbers[0])
@@ -108,11 +107,11 @@ class SceneRun:
     def _replay(self, end: int) -> None:
         """Blend the windows before *end* that the journal holds."""
         held = self._next + np.flatnonzero(self.journal.finished[self._next : end])
-        for strip in np.unique(held // len(self.plan.cols)):
-            inside = held[held // len(self.plan.cols) == strip]
+        for row in np.unique(held // len(self.plan.cols)):
+            inside = held[held // len(self.plan.cols) == row]
             for start in range(0, len(inside), REPLAYED):
                 numbers = inside[start : start + REPLAYED]
-                scores, valid = self.journal.read(numbers)
+                scores, valid = self.journal.read(numbers, self.plan.window)
                 self._blend(
                     numbers.tolist(),
                     torch.from_numpy(scores).to(self._device),
@@ -121,43 +120,42 @@ class SceneRun:
         self._next = end
 
     def _blend(self, numbers: Sequence[int], scores: Tensor, valid: Tensor) -> None:
-        """Add windows to the mosaic and write the rows that they finish."""
+        """Blend windows and write the rows that they finish."""
         if scores.ndim == 3:
             classes = len(self.products.class_names)
             scores = F.one_hot(scores.long(), classes).movedim(-1, 1).float()
         elif scores.dtype == torch.uint8:
-            scores = scores.float() / SHARE
+            scores = scores.float() / FULL
         self._write(self._mosaic.add(numbers, scores, valid))
 
     def _write(self, finished: Iterator[Rows]) -> None:
         """Decide the class of every pixel in finished rows, once, and write them."""
         for rows in finished:
-            empty = ~rows.valid
-            share, classes = rows.scores.max(dim=0)
+            highest, classes = rows.scores.max(dim=0)
             values = {'mask': classes.to(torch.uint8)}
             if 'confidence' in self.products.rasters:
-                values['confidence'] = _per_cent(share)
+                values['confidence'] = _percent(highest)
             if 'probabilities' in self.products.rasters:
-                values['probabilities'] = _per_cent(rows.scores)
+                values['probabilities'] = _percent(rows.scores)
             written: dict[str, NDArray[np.uint8]] = {
-                name: value.masked_fill(empty, IGNORED).cpu().numpy()
+                name: value.masked_fill(~rows.valid, IGNORED).cpu().numpy()
                 for name, value in values.items()
             }
             self._pixels += int(rows.valid.sum())
             self.products.write(rows.row, written)
 
-    def finish(self, scene: Any, thumbnail: Any) -> None:
-        """Blend what is left, write every product, and drop the journal.
+    def finish(self, scene: Scene, thumbnail: Thumbnail | None) -> None:
+        """Blend the remaining windows, write every product, delete the journal.
 
         Args:
-            scene: The :class:`~torchgeo_ctm.datasets.SceneWindows`.
-            thumbnail: Its :class:`~torchgeo_ctm.datasets.Thumbnail`, or None.
+            scene: The scene.
+            thumbnail: Thumbnail of the scene for the quick look; None: no quick look.
         """
         self._replay(len(self.plan))
         self._write(self._mosaic.finish())
-        if self.progress is not None:
+        if self._progress is not None:
             self._advance(len(self.plan))
-            self.progress.close()
+            self._progress.close()
         picture = thumbnail.picture if thumbnail is not None else None
         self.products.finish(picture, scene.source.acquired)
         self._warn(scene.scene)
@@ -165,51 +163,56 @@ class SceneRun:
         self.journal.remove()
 
     def _warn(self, scene: str) -> None:
-        """Say what is unusual about the mask."""
+        """Warn about an empty mask, and about windows below the threshold."""
         windows = int((self.journal.finished > 0).sum())
         nothing = int((self.journal.finished > 1).sum())
         if not self._pixels:
             warnings.warn(
-                f'{scene} has no valid pixel: the mask is empty',
+                f'{scene} has no valid pixel: the mask is empty.',
                 NodataWarning,
                 stacklevel=2,
             )
         elif nothing:
             warnings.warn(
-                f'no class reached the presence threshold in {nothing} of {windows} '
-                'windows: their most probable class was taken',
+                f'No class reached the presence threshold in {nothing} of {windows} '
+                'windows: their most probable class was taken.',
                 PresenceWarning,
                 stacklevel=2,
             )
 
     def abandon(self, keep: bool) -> None:
-        """Stop: keep what has been computed for the next run, or nothing at all."""
-        if self.progress is not None:
-            self.progress.close()
+        """Stop without products.
+
+        Args:
+            keep: Keep the journal for the next run, if a window is complete.
+        """
+        if self._progress is not None:
+            self._progress.close()
         self.products.abandon()
         self.journal.close()
         if not keep or not self.journal.finished.any():
             self.journal.remove()
 
 
-def say_what_was_found(journal: ScoreJournal, reason: str | None) -> None:
-    """Warn that an earlier run goes on, or why it cannot."""
+def warn_about_resume(journal: ScoreJournal, reason: str | None) -> None:
+    """Warn that an interrupted run is resumed, or why it cannot be.
+
+    Args:
+        journal: Journal of the scene, started.
+        reason: Why the records of an earlier run were deleted, if they were.
+    """
     done = int((journal.finished > 0).sum())
+    text = None
     if reason is not None:
-        warnings.warn(
-            f'{journal.output}: an unfinished run is thrown away, for {reason}',
-            ResumeWarning,
-            stacklevel=2,
-        )
+        text = f'an interrupted run cannot be resumed, because {reason}; starting over.'
     elif done:
-        warnings.warn(
-            f'{journal.output}: going on with an unfinished run, {done} of '
-            f'{len(journal.finished)} windows are there',
-            ResumeWarning,
-            stacklevel=2,
+        text = (
+            f'resuming an interrupted run at {done} of {len(journal.finished)} windows.'
         )
+    if text is not None:
+        warnings.warn(f'{journal.output}: {text}', ResumeWarning, stacklevel=2)
 
 
-def _per_cent(share: Tensor) -> Tensor:
-    """Turn shares 0…1 into per cent."""
-    return (100 * share.clamp(0, 1)).round().to(torch.uint8)
+def _percent(scores: Tensor) -> Tensor:
+    """Convert scores 0…1 to percent, uint8."""
+    return (100 * scores.clamp(0, 1)).round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""A STAC item that describes a class raster and the products beside it."""
+"""A STAC item that describes a class raster and its companion products."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ MEDIA_TYPES = {
     '.qml': 'text/xml',
 }
 ROLES = {'.png': ['overview'], '.qml': ['style']}
-#: Where a mask may say when its scene was taken, best first.
+#: Tags of a mask that may hold the acquisition time, best first.
 DATE_TAGS = ('ACQUISITION', 'DATETIME', 'TIFFTAG_DATETIME')
 TIFF_DATE = '%Y:%m:%d %H:%M:%S'
 
@@ -53,14 +53,14 @@ def write_item(
 
     Its time is ``datetime`` of *properties*, else the date in the mask's tags
     (``ACQUISITION``, ``DATETIME``, ``TIFFTAG_DATETIME``), else the time at which the
-    mask was written; ``ctm:datetime_source`` says which.
+    mask was written. ``ctm:datetime_source`` names the source.
 
     Args:
         path: The item to write; an existing one is replaced.
         mask: Class raster.
         assets: The other products by name; rasters are described band by band.
-        class_names: One name per class.
-        class_colors: One colour per class, as matplotlib reads them.
+        class_names: Name of each class.
+        class_colors: Color of each class, as matplotlib reads it.
         properties: Further properties of the item.
 
     Raises:
@@ -69,7 +69,7 @@ def write_item(
         GridError: If the mask has no CRS.
     """
     if importlib.util.find_spec('pystac') is None:
-        raise OutputError(f'{path} needs pystac: pip install "torchgeo-ctm[stac]"')
+        raise OutputError(f'{path} requires pystac: pip install "torchgeo-ctm[stac]".')
     with open_mask(mask) as raster:
         item = _item(raster, mask, properties)
     for name, asset in {'mask': mask, **assets}.items():
@@ -85,22 +85,24 @@ def write_item(
 def _item(
     raster: DatasetReader, mask: Path, properties: Mapping[str, Any]
 ) -> 'pystac.Item':
-    """Return the item without assets: where, when, on which grid."""
+    """Return the item without assets: footprint, time and grid."""
     import pystac
     from pystac.extensions.projection import ProjectionExtension
 
     if raster.crs is None:
-        raise GridError(f'{mask} has no CRS, so it has no place in a STAC item')
+        raise GridError(f'{mask} has no CRS, which a STAC item requires.')
     if not (raster.crs.is_projected or raster.crs.is_geographic):
-        raise GridError(f'{mask} has a local CRS; a STAC item needs a place on Earth')
+        raise GridError(
+            f'{mask} has a local CRS, but a STAC item requires a location on Earth.'
+        )
     geometry = _footprint(raster)
-    taken, source = _acquired(raster, mask, properties.get('datetime'))
+    acquired, source = _acquired(raster, mask, properties.get('datetime'))
     rest = {key: value for key, value in properties.items() if key != 'datetime'}
     item = pystac.Item(
         id=mask.stem,
         geometry=shapely.geometry.mapping(geometry),
         bbox=_bbox(geometry),
-        datetime=taken,
+        datetime=acquired,
         properties={**rest, 'ctm:datetime_source': source},
     )
     item.common_metadata.created = _written(mask)
@@ -117,9 +119,9 @@ def _item(
 
 
 def _footprint(raster: DatasetReader) -> Any:
-    """Return the outline in degrees, cut at the date line, counter-clockwise.
+    """Return the footprint in degrees, split at the date line, counter-clockwise.
 
-    Straight edges of a projection are curves in degrees, so corners are added.
+    Vertices are added, because straight edges of a projection are curves in degrees.
     """
     height, width = raster.shape
     corners = [(0, 0), (0, height), (width, height), (width, 0)]
@@ -131,7 +133,7 @@ def _footprint(raster: DatasetReader) -> Any:
         )
     except (RasterioError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise GridError(f'{raster.name} has no place on Earth: {reason}') from error
+        raise GridError(f'{raster.name} has no location on Earth: {reason}') from error
     shape = shapely.geometry.shape(degrees)
     parts = [orient(part) for part in getattr(shape, 'geoms', [shape])]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
@@ -148,7 +150,7 @@ def _bbox(geometry: Any) -> list[float]:
 
 
 def _acquired(raster: DatasetReader, mask: Path, given: Any) -> tuple[datetime, str]:
-    """Return when the scene was taken, and which source says so."""
+    """Return the acquisition time and the source that it comes from."""
     tags = raster.tags()
     sources = {'properties': given} | {tag: tags.get(tag) for tag in DATE_TAGS}
     for source, value in sources.items():
@@ -159,7 +161,7 @@ def _acquired(raster: DatasetReader, mask: Path, given: Any) -> tuple[datetime, 
 
 
 def _date(value: Any) -> datetime | None:
-    """Read ISO 8601 or TIFF's own form, in UTC unless it says otherwise."""
+    """Parse ISO 8601 or the format of TIFF, in UTC unless an offset is given."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -174,11 +176,12 @@ def _date(value: Any) -> datetime | None:
 
 
 def _written(mask: Path) -> datetime:
+    """Return when a file was written."""
     return datetime.fromtimestamp(int(mask.stat().st_mtime), UTC)
 
 
 def _asset(asset: Path, folder: Path) -> 'pystac.Asset':
-    """Return an asset with a reference relative to the item's folder."""
+    """Return an asset with a path relative to the item's folder."""
     import pystac
 
     reference = Path(os.path.relpath(asset, folder)).as_posix()
@@ -191,7 +194,7 @@ def _asset(asset: Path, folder: Path) -> 'pystac.Asset':
 
 
 def _describe_bands(asset: 'pystac.Asset', raster: DatasetReader) -> None:
-    """Describe each band by the raster extension."""
+    """Add the raster extension, with an entry for each band."""
     from pystac.extensions.raster import DataType, RasterBand, RasterExtension
 
     bands = [
@@ -210,7 +213,7 @@ def _describe_bands(asset: 'pystac.Asset', raster: DatasetReader) -> None:
 
 
 def _resolution(raster: DatasetReader) -> float | None:
-    """Return the side of a pixel in metres; at the centre, for pixels in degrees."""
+    """Return the pixel size in meters; for pixels in degrees, at the center."""
     if raster.crs is None:
         return None
     if raster.crs.is_projected:
@@ -224,13 +227,13 @@ def _resolution(raster: DatasetReader) -> float | None:
 def _describe_classes(
     asset: 'pystac.Asset', names: Sequence[str], colors: Sequence[str]
 ) -> None:
-    """Name and colour the values by the classification extension."""
+    """Add the classification extension, with name and color of each class."""
     from pystac.extensions.classification import Classification, ClassificationExtension
 
     classes = [
         Classification.create(
             value=value,
-            # the extension allows no other characters; the title has them all
+            # the extension allows only these characters; the title keeps all
             name=re.sub('[^0-9A-Za-z_-]+', '_', name),
             title=name,
             color_hint=to_hex(color)[1:].upper(),

@@ -1,4 +1,4 @@
-"""The style by which QGIS shows classes, of rasters and of polygons."""
+"""QGIS styles of class rasters and polygons."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +15,15 @@ DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 def write_style(
     path: Path, class_names: Sequence[str], class_colors: Sequence[str]
 ) -> None:
-    """Write a QGIS style, ``OUT.qml``, that serves ``OUT.tif`` and its polygons alike.
+    """Write a QGIS style, ``OUT.qml``, for both ``OUT.tif`` and its polygons.
 
-    QGIS looks for ``OUT.qml`` beside any layer ``OUT.*`` and takes the part that suits
-    the layer: a palette for the raster, categories of ``class`` for polygons.
+    QGIS looks for ``OUT.qml`` beside any layer ``OUT.*`` and uses the part for that type
+    of layer: a palette for the raster, categories of ``class`` for polygons.
 
     Args:
         path: The style to write; an existing one is replaced.
-        class_names: One name per class.
-        class_colors: One colour per class, as matplotlib reads them.
+        class_names: Name of each class.
+        class_colors: Color of each class, as matplotlib reads it.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -53,9 +53,9 @@ def _text(root: ET.Element) -> str:
 
 
 def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
-    """Return the raster's part: one entry of the palette per class.
+    """Return the style of the raster: one palette entry per class.
 
-    Nodata has no entry, and what has no entry is transparent.
+    Values without an entry, such as nodata, are transparent.
     """
     pipe = ET.Element('pipe')
     renderer = ET.SubElement(
@@ -84,7 +84,7 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
 
 
 def _vector_renderer(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
-    """Return the polygons' part: one category of ``class`` per class."""
+    """Return the style of polygons: one category of ``class`` per class."""
     renderer = ET.Element(
         'renderer-v2', type='categorizedSymbol', attr='class', enableorderby='0'
     )
@@ -105,9 +105,9 @@ def _vector_renderer(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
 
 
 def _fill(name: str, color: str) -> ET.Element:
-    """Return a symbol that fills a polygon and draws its outline in the same colour.
+    """Return a symbol with fill and outline of the same color.
 
-    Without an outline, hairs of background show between neighbours.
+    Without an outline, thin lines of background show between neighboring polygons.
     """
     paint = ','.join(map(str, (*_rgb(color), 255)))
     symbol = ET.Element('symbol', name=name, type='fill', alpha='1', clip_to_extent='1')
@@ -122,7 +122,7 @@ def _fill(name: str, color: str) -> ET.Element:
         'outline_width_unit': 'MM',
         'joinstyle': 'miter',
     }.items():
-        # both spellings: QGIS before 3.26 reads prop, later ones Option
+        # both forms: QGIS before 3.26 reads prop, later ones Option
         ET.SubElement(options, 'Option', name=key, value=value, type='QString')
         ET.SubElement(layer, 'prop', k=key, v=value)
     return symbol
@@ -135,7 +135,7 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 
 def has_style(mask: str | Path, path: Path) -> bool:
-    """Say whether a file is already the style of a class raster, to the letter."""
+    """Return whether a file is exactly the style of a class raster."""
     if not path.is_file():
         return False
     with open_mask(mask) as raster:
@@ -144,7 +144,7 @@ def has_style(mask: str | Path, path: Path) -> bool:
 
 
 def style_of(mask: str | Path, path: Path) -> Path:
-    """Write the style that a class raster's own names and colours make.
+    """Write the style of a class raster from its own names and colors.
 
     Args:
         mask: Class raster written by predict.

@@ -118,7 +118,8 @@ class ThreadedPrediction:
         Args:
             task: A task on a CPU, whose ``predict_step`` uses ``batch`` only.
         """
-        self._task = task
+        self._own = vars(task)
+        self._before = self._own.get('predict_step')
         self._threads = ImageThreads()
         step = task.predict_step
 
@@ -127,11 +128,13 @@ class ThreadedPrediction:
         ) -> Mapping[str, Tensor]:
             return self._threads.submit(lambda part: step(part, batch_idx), batch)
 
-        vars(task)['predict_step'] = predict_step
+        self._own['predict_step'] = predict_step
 
     def close(self) -> None:
         """Stop the threads and give the task its own ``predict_step`` back."""
-        vars(self._task).pop('predict_step', None)
+        del self._own['predict_step']
+        if self._before is not None:
+            self._own['predict_step'] = self._before
         self._threads.close()
 
 

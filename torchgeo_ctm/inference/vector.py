@@ -1,12 +1,12 @@
-"""Polygons of a class raster: complete, or not at all."""
+"""Polygons of a class raster."""
 
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -17,29 +17,26 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from ..errors import GridError, OutputError, SceneError, SettingError, nearest
+from ..errors import GridError, OutputError, SceneError, SettingError, did_you_mean
 from ..files import check_file, check_not_input, temporary_path
 from .areas import PixelAreas
 from .masks import class_names, open_confidence, open_mask
-from .memory import give_back
 from .polygons import polygons, sieved
-from .regions import Patches, find_patches
+from .regions import Regions, find_regions
 
-#: GDAL's driver by suffix; only GeoPackage can be written piece by piece.
+#: GDAL's driver by suffix; only GeoPackage can be written in chunks.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}
-
-#: Corners of polygons after whose making memory is given back.
-CORNERS = 1 << 20
-
-T = TypeVar('T')
 
 
 def check_vector_output(path: str | Path, overwrite: bool = False) -> Path:
-    """Refuse an output that could not be written, before any work is done.
+    """Check that a vector file can be written, before any work is done.
 
     Args:
         path: The vector file to write.
         overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        *path*.
 
     Raises:
         OutputError: If the suffix is wrong or its library missing, the folder is
@@ -48,12 +45,13 @@ def check_vector_output(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in DRIVERS:
-        close = nearest(suffix, DRIVERS) or '; nearest: .gpkg'
-        raise OutputError(f'{path} is not one of {", ".join(DRIVERS)}{close}')
+        close = did_you_mean(suffix, DRIVERS) or " Did you mean '.gpkg'?"
+        expected = ', '.join(DRIVERS)
+        raise OutputError(f'{path} is not a vector file, expected {expected}.{close}')
     if suffix == '.parquet' and importlib.util.find_spec('pyarrow') is None:
         raise OutputError(
-            f'{path} needs pyarrow: pip install "torchgeo-ctm[parquet]"; nearest '
-            f'without it: {path.stem}.gpkg'
+            f'{path} requires pyarrow: pip install "torchgeo-ctm[parquet]". Or write '
+            f'{path.stem}.gpkg.'
         )
     return check_file(path, overwrite)
 
@@ -67,22 +65,22 @@ def vectorize(
     min_area: float = 0.0,
     overwrite: bool = False,
 ) -> Path:
-    """Turn a class raster into polygons, one for each 4-connected patch of a class.
+    """Write the polygons of a class raster, one for each 4-connected region of a class.
 
     Attributes: ``class`` (number), ``name``, ``area_ha`` (hectares on the WGS84
-    ellipsoid, whatever the CRS; empty where the raster has none, because then a pixel
-    has no size), ``confidence`` (mean over the polygon's pixels in per cent; empty
-    without a confidence raster). Corners lie exactly on the raster's grid; without a
-    georeference they are in pixels, rows counted downwards. Nodata makes no polygon.
+    ellipsoid; empty for a raster without a CRS, whose pixels have no size),
+    ``confidence`` (mean over the polygon's pixels in percent; empty without a
+    confidence raster). Corners are corners of pixels. Without a georeference they are
+    in pixels, rows counted downwards. Nodata pixels are left out.
 
     Args:
-        mask: Class raster as predict writes it.
+        mask: Class raster.
         output: Vector file to write: .gpkg, .fgb or .parquet.
-        confidence: Confidence raster in per cent, on the same grid.
-        sieve: Patches of fewer pixels are merged into their largest neighbour, but
-            never across nodata; as in gdal_sieve, one whose neighbours are all that
-            small stays.
-        min_area: Polygons of fewer hectares are left out.
+        confidence: Confidence raster in percent, on the same grid.
+        sieve: Merge regions of fewer pixels into their largest neighbor, but never
+            across nodata. As in gdal_sieve, a region stays if all its neighbors are
+            as small.
+        min_area: Leave out polygons of fewer hectares.
         overwrite: Replace an existing file.
 
     Returns:
@@ -90,97 +88,94 @@ def vectorize(
 
     Raises:
         OutputError: If *output* cannot be written.
-        SceneError: If a raster cannot be read or holds something else.
-        GridError: If confidence lies on another grid, or *min_area* is asked of a
+        SceneError: If a raster cannot be read or does not hold what it should.
+        GridError: If the grids of the rasters differ, or *min_area* is given for a
             raster without a CRS.
         SettingError: If *sieve* or *min_area* is negative.
     """
     output = check_vector_output(output, overwrite)
-    if sieve < 0:
-        raise SettingError(f'sieve={sieve} px; needed: 0 or more; nearest: 0')
-    if not 0 <= min_area < np.inf:
-        raise SettingError(f'min_area={min_area} ha; needed: 0 or more; nearest: 0')
+    for name, value, unit in (('sieve', sieve, 'px'), ('min_area', min_area, 'ha')):
+        if not 0 <= value < np.inf:
+            raise SettingError(f'{name}={value} {unit}, expected 0 or more.')
     check_not_input(output, mask)
     with ExitStack() as stack:
         raster = stack.enter_context(open_mask(mask))
-        share = None
+        percent = None
         if confidence is not None:
-            share = stack.enter_context(open_confidence(confidence, raster))
+            percent = stack.enter_context(open_confidence(confidence, raster))
         areas = _pixel_areas(raster, min_area)
         folder = temporary_path(output)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        _refusable(output, folder.mkdir)
-        source = _refusable(output, lambda: sieved(raster, sieve, folder))
-        stack.enter_context(source)
-        patches = find_patches(source, areas, share)
-        frames = _frames(source, raster, patches, min_area)
-        _refusable(output, lambda: _write(frames, folder / output.name))
-        _refusable(output, lambda: _publish(folder / output.name, output))
+        with _output_errors(output):
+            folder.mkdir()
+            source = stack.enter_context(sieved(raster, sieve, folder))
+        regions = find_regions(source, areas, percent)
+        with _output_errors(output):
+            _write(_frames(source, raster, regions, min_area), folder / output.name)
+            _publish(folder / output.name, output)
     return output
 
 
 def _pixel_areas(raster: DatasetReader, min_area: float) -> PixelAreas | None:
-    """Return the areas of the pixels; None where they have none and need none."""
+    """Return the areas of the pixels; None without a CRS, if no area is required."""
     try:
         return PixelAreas(raster)
     except GridError as error:
         if min_area:
             raise GridError(
-                f'min_area={min_area} ha cannot be measured: {error}; nearest: sieve, '
-                'in pixels'
+                f'min_area={min_area} ha cannot be measured: {error} Or use sieve, in '
+                'pixels.'
             ) from error
         return None
 
 
-def _refusable(output: Path, work: Callable[[], T]) -> T:
-    """Do what the disk or the driver may refuse."""
+@contextmanager
+def _output_errors(output: Path) -> Iterator[None]:
+    """Re-raise errors of the disk and the driver as OutputError."""
     try:
-        return work()
+        yield
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OutputError(f'Cannot write {output}: {reason}') from error
 
 
 def _frames(
-    source: DatasetReader, mask: DatasetReader, patches: Patches, min_area: float
+    source: DatasetReader, mask: DatasetReader, regions: Regions, min_area: float
 ) -> Iterator[gpd.GeoDataFrame]:
-    """Make the polygons in chunks: at least one, which may be empty."""
+    """Yield the polygons in chunks: at least one, which may be empty."""
     names, crs = class_names(mask), None
     if mask.crs is not None:
         crs = pyproj.CRS.from_user_input(mask.crs)
-    left = len(patches.first)
-    corners = 0
+    left = len(regions.first)
     for shapes in polygons(source):
-        corners += int(shapely.get_num_coordinates(shapes).sum())
-        if corners > CORNERS:
-            # what making them took; a stop for all threads, so not every time
-            give_back()
-            corners = 0
-        index = _patch_of(shapes, source, patches)
+        index = _region_of(shapes, source, regions)
         left -= len(index)
-        keep = slice(None) if not min_area else patches.hectares[index] >= min_area
+        keep = slice(None) if not min_area else regions.hectares[index] >= min_area
         index = index[keep]
-        classes = patches.classes[index]
+        classes = regions.classes[index]
         columns = {
             'class': classes,
             'name': pd.Series(
                 [names[c] if c < len(names) else str(c) for c in classes.tolist()],
                 dtype=object,
             ),
-            'area_ha': patches.hectares[index],
-            'confidence': patches.confidence[index],
+            'area_ha': regions.hectares[index],
+            'confidence': regions.confidence[index],
         }
         yield gpd.GeoDataFrame(columns, geometry=shapes[keep], crs=crs)
     if left:
-        raise SceneError(f'{mask.name}: GDAL lost {left} patches; is the file damaged?')
+        raise SceneError(
+            f'GDAL made no polygon for {left} regions of {mask.name}. The file may be '
+            'damaged.'
+        )
 
 
-def _patch_of(
-    shapes: NDArray[Any], source: DatasetReader, patches: Patches
+def _region_of(
+    shapes: NDArray[Any], source: DatasetReader, regions: Regions
 ) -> NDArray[np.int64]:
-    """Return which patch each polygon outlines.
+    """Return the index of each polygon's region.
 
-    The first corner in reading order is the upper left one of the first pixel.
+    The first corner in reading order is the upper left corner of the first pixel.
     """
     outlines = shapely.get_exterior_ring(shapes)
     xy, owner = shapely.get_coordinates(outlines, return_index=True)
@@ -189,9 +184,11 @@ def _patch_of(
     # a corner may lie on the right edge, one column past the last pixel
     np.minimum.at(first, owner, rows * (source.width + 1) + cols)
     pixel = first // (source.width + 1) * source.width + first % (source.width + 1)
-    index = np.searchsorted(patches.first, pixel)
-    if not np.array_equal(patches.first.take(index, mode='clip'), pixel):
-        raise SceneError(f'{source.name}: polygons and pixels differ; is it damaged?')
+    index = np.searchsorted(regions.first, pixel)
+    if not np.array_equal(regions.first.take(index, mode='clip'), pixel):
+        raise SceneError(
+            f'Polygons and pixels of {source.name} differ. The file may be damaged.'
+        )
     return np.asarray(index, np.int64)
 
 
@@ -204,7 +201,7 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
             frame.to_parquet(path, index=False)
             return
         frames = [frame]
-    # GDAL 3.6, as in QGIS 3.22, warns of later versions
+    # GDAL 3.6, which QGIS 3.22 has, warns about later versions
     options = {'dataset_options': {'VERSION': '1.2'}} if suffix == '.gpkg' else {}
     for number, frame in enumerate(frames):
         if number and frame.empty:
@@ -224,7 +221,7 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
 
 
 def _publish(made: Path, path: Path) -> None:
-    """Give the file its final name, without what SQLite left beside an older one."""
+    """Give the file its final name, and delete SQLite's files of an older one."""
     for ending in ('-wal', '-shm', '-journal'):
         path.with_name(path.name + ending).unlink(missing_ok=True)
     made.replace(path)

@@ -1,9 +1,9 @@
-"""The Lightning callback that turns predictions of windows into the products."""
+"""Lightning callback that turns predictions of windows into products."""
 
 import hashlib
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,144 +14,120 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import CTMError, OutputError, ReflectanceWarning, SettingError
+from ..errors import CTMError, OutputError, ReflectanceWarning
 from ..files import check_not_input
 from ..plots import rgb_indices
 from ..reflectance import reflectance_complaint
-from ..scaling import is_reflectance
+from ..scaling import BandScaling, is_reflectance
 from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
 from .options import ProductOptions
-from .products import Products, check_products
-from .scene_run import SHARE, SceneRun, say_what_was_found
+from .products import Products, check_companions
+from .protocols import Scene, ScenePredictor, SceneSource, scene_predictor, scene_source
+from .scene_run import FULL, SceneRun, warn_about_resume
 from .threads import ThreadedPrediction, threaded_prediction
 
 #: Longest side of the quick look's scene, in pixels.
 PICTURE = 768
-#: Every how many rows and columns of the first windows are looked at.
+#: Step between the rows and columns of the first windows that are checked.
 SAMPLED = 4
 
 
 class PseudoMaskWriter(Callback):
-    """Blend the windows of scenes and write masks and everything beside them.
+    """Blend the windows of scenes and write the masks and their companion products.
 
     The class of a pixel is decided once, from the scores of all windows over it.
-    Works on the predictions of
+    Writes the predictions of
     :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask` over a
-    :class:`~torchgeo_ctm.datamodules.SceneDataModule`, in one process or many: the
-    first one assembles. A run that was killed goes on where it stood.
+    :class:`~torchgeo_ctm.datamodules.SceneDataModule`. Of several processes, the first
+    one assembles the products. An interrupted run resumes.
     """
 
     def __init__(
         self,
         output: str,
         overwrite: bool = False,
-        confidence: bool = True,
-        probabilities: bool = False,
-        polygons: bool = True,
-        style: bool = True,
-        picture: bool = True,
-        stac: bool = False,
-        sieve: int = 0,
-        min_area: float = 0.0,
+        *,
         progress: bool = False,
+        **products: Any,
     ) -> None:
         """Create the callback.
 
         Args:
-            output: The class raster to write, ``OUT.tif``; for many scenes a folder.
+            output: Class raster to write, ``MASK.tif``; for several scenes a folder.
             overwrite: Replace existing products.
-            confidence: Write ``OUT_confidence.tif``, in per cent.
-            probabilities: Write ``OUT_probabilities.tif``, the share of each class.
-            polygons: Write ``OUT.gpkg``.
-            style: Write ``OUT.qml``, the colours and names for QGIS.
-            picture: Write ``OUT.png``, the quick look.
-            stac: Write ``OUT.json``, a STAC item (extra ``stac``).
-            sieve: Pixels; smaller patches join their largest neighbour in polygons.
-            min_area: Hectares; smaller polygons are left out.
             progress: Show a progress bar of its own, with pixels per second.
+            **products: Options of
+                :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
         Raises:
-            OutputError: If *output* cannot be written.
             SettingError: If *sieve* or *min_area* is negative.
         """
         super().__init__()
-        for name, value in (('sieve', sieve), ('min_area', min_area)):
-            if value < 0:
-                raise SettingError(f'{name}={value} is negative; nearest: 0')
         self.output = Path(output)
         self.overwrite = overwrite
-        self.options = ProductOptions(
-            confidence, probabilities, polygons, style, picture, stac, sieve, min_area
-        )
+        self.options = ProductOptions(**products)
         self.progress = progress
-        if not self.output.is_dir():
-            check_output(self.output, overwrite)
         self.runs: list[SceneRun] = []
         self._finished = 0
         self._threads: ThreadedPrediction | None = None
-        # what the model is still at: number of the scene, results, which windows
-        self._pending: tuple[int, Any, dict[str, Tensor]] | None = None
+        # a batch that may still be computed: number of the scene, prediction, facts
+        self._pending: tuple[int, Mapping[str, Tensor], dict[str, Tensor]] | None = None
 
     def outputs(self, scenes: list[str]) -> list[Path]:
         """Return the class raster of each scene.
 
         Raises:
-            OutputError: If one file is named for many scenes, or two share a name.
+            OutputError: If *output* is one file for several scenes, or two scenes
+                share a name.
         """
         if len(scenes) == 1 and not self.output.is_dir():
             return [self.output]
         if not self.output.is_dir():
             raise OutputError(
-                f'{self.output} is one file for {len(scenes)} scenes; needed: a folder'
+                f'{self.output} is one file for {len(scenes)} scenes, expected an '
+                'existing folder.'
             )
         paths = [self.output / f'{Path(scene).stem}.tif' for scene in scenes]
         if len(set(paths)) < len(paths):
             raise OutputError(
-                f'scenes share names, so their masks would in {self.output}; needed: '
-                'scenes with different file names'
+                f'Scenes with the same file name would share a mask in {self.output}. '
+                'Map them one by one.'
             )
         return paths
 
     def setup(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str
     ) -> None:
-        """Refuse outputs that cannot be written, before anything is computed.
+        """Check that every product can be written, before anything is computed.
 
         Raises:
             OutputError: If a product exists and may not be replaced.
-            SettingError: If there is no SceneDataModule to take windows from.
+            SettingError: If the data module is not a SceneDataModule.
         """
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not hasattr(datamodule, 'before_reading'):
-            raise SettingError(
-                f'PseudoMaskWriter takes windows of a SceneDataModule, not of '
-                f'{type(datamodule).__name__}'
-            )
-        for path, scene in zip(
-            self.outputs(datamodule.scenes), datamodule.scenes, strict=True
-        ):
+        source, task = _partners(trainer, pl_module)
+        scenes = list(source.scenes)
+        for path, scene in zip(self.outputs(scenes), scenes, strict=True):
             check_not_input(path, scene)
+            check_output(path, self.overwrite)
             if not _journal_folder(path).is_dir():
-                # an unfinished run may have published some products already
-                check_products(path, self.options, self.overwrite)
+                # an interrupted run may have published some products already
+                check_companions(path, self.options, self.overwrite)
         # weights are loaded between now and then
-        datamodule.before_reading = lambda: self._begin(trainer, pl_module)
+        source.on_start(lambda: self._begin(trainer, source, task))
 
-    def _begin(self, trainer: pl.Trainer, task: Any) -> None:
-        """Open a journal for each scene, and tell the reader what it can skip."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        weights = _weights_hash(task)
+    def _begin(
+        self, trainer: pl.Trainer, source: SceneSource, task: ScenePredictor
+    ) -> None:
+        """Start a run for each scene, and skip the windows that its journal holds."""
         if self.options.picture:
-            datamodule.take_thumbnails(rgb_indices(task.bands), PICTURE)
-        alone = trainer.world_size == 1
+            source.take_thumbnails(rgb_indices(task.bands), PICTURE)
+        weights = _weights_hash(task)
+        outputs = self.outputs(list(source.scenes))
         for path, scene, batches in zip(
-            self.outputs(datamodule.scenes),
-            datamodule.predict_datasets,
-            datamodule.batches,
-            strict=True,
+            outputs, source.predict_datasets, source.batches, strict=True
         ):
             tags = _tags(task, scene, weights)
             settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
@@ -161,7 +137,7 @@ class PseudoMaskWriter(Callback):
                 journal.lock()
                 reason = journal.start()
             trainer.strategy.barrier('journal')
-            journal.open()
+            journal.reload()
             batches.finished = journal.finished.copy()
             products = Products(
                 path,
@@ -172,10 +148,12 @@ class PseudoMaskWriter(Callback):
                 journal.folder,
                 tags,
             )
-            run = SceneRun(scene.plan, journal, products, task.device, alone)
-            self.runs.append(run)
+            alone = trainer.world_size == 1
+            self.runs.append(
+                SceneRun(scene.plan, journal, products, task.device, alone)
+            )
             if trainer.is_global_zero:
-                say_what_was_found(journal, reason)
+                warn_about_resume(journal, reason)
                 products.open()
                 if self.progress:
                     line = estimate(scene, task, batches.batch_size)
@@ -189,7 +167,7 @@ class PseudoMaskWriter(Callback):
             self._threads = threaded_prediction(pl_module)
 
     def _stop_threads(self) -> None:
-        """Stop the threads; batches that are still computed are dropped."""
+        """Stop the threads and drop batches that are still being computed."""
         if self._threads is not None:
             self._threads.close()
             self._threads = None
@@ -202,31 +180,14 @@ class PseudoMaskWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the first windows of a scene before the model does."""
-        task: Any = pl_module
+        """Compare the first windows of a scene with the training statistics."""
+        source, task = _partners(trainer, pl_module)
         run = self.runs[dataloader_idx]
-        if run.progress is None and self.progress and trainer.is_global_zero:
+        if self.progress and trainer.is_global_zero:
             run.show_progress(run.products.output.name)
-        if batch_idx:
-            return
-        if not hasattr(task.scaling, 'mean') or task.scaling.method != 'standard':
-            return
-        if not any(map(is_reflectance, task.bands)):
-            return
-        offset = task.scaling.offset
-        some = np.s_[..., ::SAMPLED, ::SAMPLED]
-        image, valid = batch['image'][some], batch['valid'][some]
-        pixels = image.movedim(1, 0)[:, valid].float() + offset
-        optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
-        complaint = reflectance_complaint(
-            pixels[optical].cpu().numpy(),
-            task.scaling.mean.flatten()[optical].cpu().numpy(),
-            task.scaling.std.flatten()[optical].cpu().numpy(),
-            [task.bands[index] for index in optical],
-        )
+        complaint = None if batch_idx else _complaint(task, batch)
         if complaint is not None:
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            scene = datamodule.predict_datasets[dataloader_idx].scene
+            scene = source.predict_datasets[dataloader_idx].scene
             warnings.warn(f'{scene}: {complaint}', ReflectanceWarning, stacklevel=2)
 
     def on_predict_batch_end(
@@ -238,54 +199,51 @@ class PseudoMaskWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the batch before this one, now that the model is busy."""
-        self._take(pl_module)
+        """Record the previous batch, while the model computes this one."""
+        source, task = _partners(trainer, pl_module)
+        self._record(task)
         if trainer.world_size == 1:
-            self._finish(trainer, pl_module, dataloader_idx)
-        # not its pixels, which nobody needs any more
+            self._finish(source, dataloader_idx)
+        # not the image, which is not used any more
         facts = {key: batch[key] for key in ('index', 'valid')}
         self._pending = dataloader_idx, outputs, facts
 
-    def _take(self, task: Any) -> None:
-        """Record the batch of windows that is pending, and blend it."""
+    def _record(self, task: ScenePredictor) -> None:
+        """Record and blend the pending batch of windows."""
         if self._pending is None:
             return
         number, outputs, batch = self._pending
         self._pending = None
-        scores = outputs['scores']
-        if task.decoder.options.rule == 'paint':
-            # one-hot: the class says as much in a fraction of the space
+        scores, options = outputs['scores'], task.decoder.options
+        if options.rule == 'paint':
+            # one-hot scores: the class index holds the same in less space
             scores = scores.argmax(dim=1).to(torch.uint8)
         elif task.refines:
-            # of every pixel, so a byte each has to do
-            scores = (SHARE * scores).round().to(torch.uint8)
-        nothing = (outputs['probs'] <= task.decoder.options.threshold).all(dim=1)
-        numbers = batch['index'].tolist()
-        self.runs[number].take(numbers, scores, batch['valid'], nothing)
+            # one byte per class is enough, as there is one score per pixel
+            scores = (FULL * scores).round().to(torch.uint8)
+        nothing = (outputs['probs'] <= options.threshold).all(dim=1)
+        self.runs[number].take(batch['index'].tolist(), scores, batch['valid'], nothing)
 
-    def _finish(self, trainer: pl.Trainer, task: Any, end: int) -> None:
+    def _finish(self, source: SceneSource, end: int) -> None:
         """Finish the scenes before *end*."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         while self._finished < end:
-            scene = datamodule.predict_datasets[self._finished]
-            thumbnail = datamodule.batches[self._finished].thumbnail
+            scene = source.predict_datasets[self._finished]
+            thumbnail = source.batches[self._finished].thumbnail
             self.runs[self._finished].finish(scene, thumbnail)
             self._finished += 1
 
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """Write the last rows; the first of many processes writes everything."""
-        self._take(pl_module)
+        """Finish the last scene; the first of several processes finishes all."""
+        source, task = _partners(trainer, pl_module)
+        self._record(task)
         self._stop_threads()
         trainer.strategy.barrier('windows')
         if trainer.is_global_zero:
             for run in self.runs[self._finished :]:
                 run.journal.reload()
-            self._finish(trainer, pl_module, len(self.runs))
-        else:
-            for run in self.runs:
-                run.journal.close()
+            self._finish(source, len(self.runs))
         trainer.strategy.barrier('products')
 
     def on_exception(
@@ -294,25 +252,50 @@ class PseudoMaskWriter(Callback):
         pl_module: pl.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Leave no product half-written; keep what has been computed."""
+        """Remove temporary files, but keep the journal if the run can resume."""
         self._pending = None
         self._stop_threads()
         mistake = isinstance(exception, CTMError)
         keep = not mistake or isinstance(exception, OutputError)
-        for run in self.runs[self._finished :]:
-            if trainer.is_global_zero:
+        if trainer.is_global_zero:
+            for run in self.runs[self._finished :]:
                 run.abandon(keep)
-            else:
-                run.journal.close()
+
+
+def _partners(
+    trainer: pl.Trainer, module: pl.LightningModule
+) -> tuple[SceneSource, ScenePredictor]:
+    """Return the data module and the task, checked to serve this callback."""
+    datamodule: object = trainer.datamodule  # type: ignore[attr-defined]
+    return scene_source(datamodule), scene_predictor(module)
+
+
+def _complaint(task: ScenePredictor, batch: Mapping[str, Tensor]) -> str | None:
+    """Return why a batch does not look like the training data, or None."""
+    scaling = task.scaling
+    optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
+    if not isinstance(scaling, BandScaling) or scaling.method != 'standard':
+        return None
+    if not optical:
+        return None
+    some = np.s_[..., ::SAMPLED, ::SAMPLED]
+    image, valid = batch['image'][some], batch['valid'][some]
+    pixels = image.movedim(1, 0)[:, valid].float() + scaling.offset
+    return reflectance_complaint(
+        pixels[optical].cpu(),
+        scaling.mean.flatten()[optical].cpu(),
+        scaling.std.flatten()[optical].cpu(),
+        [task.bands[index] for index in optical],
+    )
 
 
 def _journal_folder(output: Path) -> Path:
-    """Return where the journal of an output lies: hidden, beside it."""
+    """Return the folder of an output's journal: hidden, beside it."""
     return output.with_name(f'.{output.name}.part')
 
 
-def _tags(task: Any, scene: Any, weights: str) -> dict[str, str]:
-    """Return what is needed to repeat the run."""
+def _tags(task: ScenePredictor, scene: Scene, weights: str) -> dict[str, str]:
+    """Return the tags that make a run repeatable."""
     facts = task.provenance()
     known = scene.offset is not None
     return {
@@ -329,8 +312,8 @@ def _tags(task: Any, scene: Any, weights: str) -> dict[str, str]:
     }
 
 
-def _identity(scene: Any) -> dict[str, Any]:
-    """Return what tells a scene from another one of the same name."""
+def _identity(scene: Scene) -> dict[str, Any]:
+    """Return what distinguishes a scene from another one of the same name."""
     path = Path(scene.scene)
     found: dict[str, Any] = {
         'scene': str(scene.scene),
@@ -342,19 +325,10 @@ def _identity(scene: Any) -> dict[str, Any]:
     return found
 
 
-def _weights_hash(task: Any) -> str:
-    """Return the SHA-256 over the weights' own, whichever file they came from."""
-    weights = dict(sorted(task.state_dict().items()))
-    # hashing lets other threads run
-    with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_digest, weights.values()))
+def _weights_hash(task: ScenePredictor) -> str:
+    """Return the SHA-256 of the weights, whichever file they came from."""
     whole = hashlib.sha256()
-    for name, digest in zip(weights, digests, strict=True):
-        whole.update(name.encode() + digest)
+    for name, tensor in sorted(task.state_dict().items()):
+        numbers = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        whole.update(name.encode() + hashlib.sha256(numbers.data).digest())
     return whole.hexdigest()
-
-
-def _digest(tensor: Tensor) -> bytes:
-    """Return the SHA-256 of a tensor's numbers."""
-    numbers = np.ascontiguousarray(tensor.detach().cpu().numpy())
-    return hashlib.sha256(numbers.data).digest()

@@ -1,12 +1,11 @@
-"""Image-level labels from what people have: masks, polygons, points, tables, maps."""
+"""Image-level labels of windows from masks, polygons, points, tables and rasters."""
 
+from .checks import check_overlap, check_sizes
 from .legends import IGBP, IGBP_SIMPLIFIED, WORLDCOVER
-from .overlap import check_overlap
 from .points import PointLabels
 from .polygons import PolygonLabels
 from .rasters import RasterLabels
 from .shares import class_shares, presence_from_mask
-from .sizes import check_sizes
 from .source import ImageLabel, LabelSource
 from .tables import TableLabels
 

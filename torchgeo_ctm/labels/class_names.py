@@ -1,4 +1,4 @@
-"""Names of classes as they stand in attributes, cells and columns of files."""
+"""Read class names from attributes, cells and columns of files."""
 
 import ast
 import json
@@ -23,15 +23,15 @@ DELIMITERS = '|;,'
 
 
 class Memberships(NamedTuple):
-    """Which of n rows name which of C classes."""
+    """The classes that each of n rows names."""
 
-    #: Names of the classes.
+    #: Names of the C classes.
     classes: tuple[str, ...]
-    #: Which row names which class, (n, C) bool.
+    #: Whether a row names a class, (n, C).
     members: NDArray[np.bool_]
-    #: Rows that say anything at all, (n,) bool: an empty list does, a blank does not.
+    #: Whether a row is not blank, (n,). An empty list is not blank.
     stated: NDArray[np.bool_]
-    #: Rows whose every name is ignored, (n,) bool.
+    #: Whether a row names ignored classes only, (n,).
     ignored: NDArray[np.bool_]
 
 
@@ -39,24 +39,28 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Return class names as a tuple.
 
     Raises:
-        SettingError: If there is none, or two differ in case and blanks only.
+        SettingError: If there is none, or two differ only in case and blanks.
     """
     if isinstance(classes, str):
-        raise SettingError(f'classes={classes!r}; needed: a list; nearest: [{classes}]')
+        raise SettingError(
+            f'classes={classes!r} is a text, expected a list. Did you mean [{classes}]?'
+        )
     keys = [class_key(name) for name in classes]
     twice = [
         name for name, key in zip(classes, keys, strict=True) if keys.count(key) > 1
     ]
-    if not keys or twice:
+    if twice:
         raise SettingError(
-            f'classes={list(classes)}; needed: at least one name, and none twice'
-            + (f'; twice: {", ".join(twice)}' if twice else '')
+            f'classes={list(classes)} has duplicates, expected different names: '
+            f'{", ".join(twice)}.'
         )
+    if not keys:
+        raise SettingError('classes=[] is empty, expected at least one name.')
     return tuple(classes)
 
 
 def found_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names in their order, those that differ in case and blanks only once."""
+    """Return names in order, without those that differ only in case and blanks."""
     spelled: dict[str, str] = {}
     for name in names:
         spelled.setdefault(class_key(name), name)
@@ -64,8 +68,8 @@ def found_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def memberships(
-    values: Sequence[Any],
-    rows: Sequence[int],
+    values: Iterable[Any],
+    rows: Iterable[int],
     classes: Sequence[str] | None,
     ignore: Sequence[str],
     where: str,
@@ -73,56 +77,55 @@ def memberships(
     """Read the classes that each row of a file names.
 
     Args:
-        values: What stands in each row: a name, a delimited or printed list, a list,
-            or nothing.
+        values: Value of each row: a name, a delimited or printed list, a list, or
+            nothing.
         rows: Number of each row, for messages.
         classes: Names of the classes; None: those found, in alphabetical order.
-        ignore: Names that are skipped.
+        ignore: Names to skip.
         where: File and field, for messages.
 
-    Returns:
-        Who names what.
-
     Raises:
-        LabelError: If a name is none of *classes* or a list cannot be read.
+        LabelError: If a name is not one of *classes* or a list cannot be read.
     """
-    known = {class_key(name) for name in [*(classes or ()), *ignore]}
     skipped = {class_key(name) for name in ignore}
-    distinct: dict[Hashable, int] = {}
-    kind = np.empty(len(values), np.intp)
-    firsts: list[tuple[Any, int]] = []
-    for position, (value, row) in enumerate(zip(values, rows, strict=True)):
+    known = skipped | {class_key(name) for name in classes or ()}
+    # millions of features have few different values: each is read once
+    numbers: dict[Hashable, int] = {}
+    first: list[str] = []
+    named: list[list[str] | None] = []
+    which = []
+    for value, row in zip(values, rows, strict=True):
         key = _hashable(value)
-        if key not in distinct:
-            distinct[key] = len(firsts)
-            firsts.append((value, row))
-        kind[position] = distinct[key]
-    named = [names_in(value, known, f'{where}, row {row}') for value, row in firsts]
+        if key not in numbers:
+            numbers[key] = len(named)
+            first.append(f'{where}, row {row}')
+            named.append(names_in(value, known, first[-1]))
+        which.append(numbers[key])
     kept = [[n for n in names or () if class_key(n) not in skipped] for names in named]
     if classes is None:
         classes = found_classes(sorted({name for names in kept for name in names}))
         if not classes:
-            raise LabelError(f'{where}: no row names a class; needed: at least one')
+            raise LabelError(f'{where}: no row names a class, expected at least one.')
     order = check_classes(classes)
-    table = np.zeros((len(firsts), len(order)), bool)
-    for index, (names, (_, row)) in enumerate(zip(kept, firsts, strict=True)):
-        table[index, class_indices(names, order, f'{where}, row {row}')] = True
-    pairs = list(zip(named, kept, strict=True))
-    some = np.array([len(found or ()) > len(left) for found, left in pairs], bool)
+    table = np.zeros((len(kept), len(order)), bool)
+    for index, names in enumerate(kept):
+        table[index, class_indices(names, order, first[index])] = True
+    shorter = [len(a or ()) > len(b) for a, b in zip(named, kept, strict=True)]
+    some = np.array(shorter, bool)[which]
     if some.any():
         warnings.warn(
             f'{where}: names in ignore={list(ignore)} were skipped in '
-            f'{some[kind].sum():,} of {len(values):,} rows',
+            f'{some.sum():,} of {len(some):,} rows.',
             LabelWarning,
             stacklevel=4,
         )
-    none_left = np.array([not left for left in kept], bool)
-    stated = np.array([found is not None for found in named], bool)
-    return Memberships(order, table[kind], stated[kind], (some & none_left)[kind])
+    stated = np.array([names is not None for names in named], bool)[which]
+    empty = np.array([not names for names in kept], bool)[which]
+    return Memberships(order, table[which], stated, some & empty)
 
 
 def _hashable(value: Any) -> Hashable:
-    """Return a value, or the list it is, as something that finds its equals."""
+    """Return a value or list as a hashable key that equal values share."""
     if isinstance(value, list | tuple | np.ndarray):
         return tuple(_hashable(item) for item in value)
     return None if isinstance(value, float) and math.isnan(value) else str(value)
@@ -133,7 +136,7 @@ def names_in(value: Any, known: set[str], where: str) -> list[str] | None:
 
     Args:
         value: A name; a list; a JSON list; a list as Python or NumPy prints it; or
-            names with '|', ';' or ',' between them (the first of these that occurs).
+            names separated by '|', ';' or ',' (the first of these that occurs).
         known: Keys of valid names: a text that is one of them is never split.
         where: File, field and row, for the message.
 
@@ -155,11 +158,11 @@ def names_in(value: Any, known: set[str], where: str) -> list[str] | None:
 
 
 def _single(value: Any) -> list[str]:
-    """Return a value as a list of one name, or of none where it is blank."""
+    """Return a value as a list of one name, or ``[]`` for a blank."""
     if pd.isna(value):
         return []
     if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)  # whole numbers beside blanks come as floats
+        value = int(value)  # a column of integers with blanks is read as floats
     text = str(value).strip()
     return [text] if text else []
 
@@ -171,20 +174,18 @@ def _delimited(text: str) -> list[str]:
 
 
 def _printed(text: str, where: str) -> list[str]:
-    """Return the names in a printed list: JSON's, Python's or NumPy's."""
+    """Return the names in a list as JSON, Python or NumPy print it."""
     try:
-        found = json.loads(text)
+        return [name for item in json.loads(text) for name in _single(item)]
     except ValueError:
         pass
-    else:
-        return [name for item in found for name in _single(item)]
     quoted = QUOTED.findall(text)
     if not quoted:
         return _delimited(text.strip('[]() \n'))
     if not PRINTED.fullmatch(QUOTED.sub('', text)):
         short = text if len(text) < 80 else f'{text[:77]}…'
         raise LabelError(
-            f'{where}: {short} cannot be read as a list; needed: all its names in '
-            'quotes, such as ["Forest", "Water"]'
+            f'{where}: {short} cannot be read as a list, expected all names in quotes, '
+            'such as ["Forest", "Water"].'
         )
     return [str(ast.literal_eval(name)).strip() for name in quoted]

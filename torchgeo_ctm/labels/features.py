@@ -1,51 +1,46 @@
-"""What labels from points and labels from polygons share: features on the ground."""
+"""Base of labels from vector features, in the CRS of a window."""
 
 import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
+import geopandas as gpd
 import numpy as np
+import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, LabelWarning
-from ..grids import Grid
-from .class_names import Memberships, memberships
-from .places import (
-    clipped_boxes,
-    moved_and_back,
-    outline,
-    pyproj_crs,
-    same_crs,
-    straight,
-    to_pixels,
-)
+from ..grids import Grid, clipped_boxes, corners, to_pixels
+from .class_names import memberships
+from .crs import pyproj_crs, same_crs
 from .source import ImageLabel
 from .vector_files import Features, kept_rows
 
+Floats = NDArray[np.float64]
 Geometries = NDArray[np.object_]
 #: Degrees of longitude; a wider feature may fold over itself in another CRS.
 WIDE = 90
 
 
 class View(NamedTuple):
-    """Features as they lie in one CRS."""
+    """Features in the CRS of a window."""
 
     #: The features (n,).
     whole: Geometries
     #: Simple geometries (m,) that the features consist of.
     parts: Geometries
-    #: Classes on each part (m, C) bool.
+    #: Classes of each part (m, C) bool.
     members: NDArray[np.bool_]
-    #: Index of the parts' bounding boxes.
+    #: Spatial index of the parts.
     tree: Any
 
 
 class FeatureLabels:
     """Base class of labels from features; see PointLabels and PolygonLabels.
 
-    Features are moved to a window's CRS once for each CRS and process.
+    Features are transformed once for each CRS and process.
     """
 
     classes: tuple[str, ...]
@@ -57,7 +52,7 @@ class FeatureLabels:
         classes: Sequence[str] | None,
         ignore: Sequence[str],
     ) -> None:
-        """Read the classes of features whose geometries are in order.
+        """Read the classes of features whose geometries were checked.
 
         Raises:
             LabelError: If a class is unknown or no feature is left.
@@ -67,31 +62,30 @@ class FeatureLabels:
         named = memberships(features.values, features.rows, classes, ignore, where)
         self.classes = named.classes
         features = kept_rows(features, named.stated, f'name no class in {field!r}')
-        left = named.ignored[named.stated]
-        if left.all():
+        kept = ~named.ignored[named.stated]
+        if not kept.any():
             raise LabelError(
-                f'{where}: all {len(left):,} features name ignored classes only; '
-                'needed: at least one that does not'
+                f'{where}: all {len(kept):,} features name ignored classes only, '
+                'expected at least one that does not.'
             )
-        self.geometry: Geometries = features.geometry[~left]
-        self.members: NDArray[np.bool_] = _members(named)
+        self.geometry: Geometries = features.geometry[kept]
+        self.members: NDArray[np.bool_] = named.members[named.stated][kept]
         self._views: list[tuple[Any, View]] = []
-        self._latest: tuple[Any, View] | None = None
 
     def __len__(self) -> int:
         """Return the number of features."""
         return len(self.geometry)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what each process makes for itself."""
-        return self.__dict__ | {'_views': [], '_latest': None}
+        """Drop what each process computes for itself."""
+        return self.__dict__ | {'_views': []}
 
     def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
         """Return the label of a window (LabelSource.label)."""
         raise NotImplementedError
 
     def _prepared(self, geometry: Geometries) -> View:
-        """Return geometries (n,) of a window's CRS, made ready to be asked."""
+        """Return geometries (n,) in the CRS of a window, prepared for queries."""
         raise NotImplementedError
 
     def view(self, crs: Any) -> View:
@@ -100,48 +94,46 @@ class FeatureLabels:
         Raises:
             LabelError: If *crs* is None.
         """
-        if self._latest is not None and self._latest[0] is crs:
-            return self._latest[1]
-        view = next((v for known, v in self._views if same_crs(known, crs)), None)
-        if view is None:
-            view = self._prepared(self._moved(crs))
-            self._views.append((crs, view))
-        self._latest = (crs, view)
+        for known, view in self._views:
+            if known is crs or same_crs(known, crs):
+                return view
+        view = self._prepared(self._transformed(crs))
+        self._views.append((crs, view))
         return view
 
-    def _moved(self, crs: Any) -> Geometries:
+    def _transformed(self, crs: Any) -> Geometries:
         """Return the features' geometries in a CRS, empty where it is not defined."""
         if same_crs(self.crs, crs):
             return self.geometry.copy()
-        geometry = shapely.segmentize(self.geometry, straight(self.crs))
-        xy, owner = shapely.get_coordinates(geometry, return_index=True)
-        there, defined = moved_and_back(xy, self.crs, crs)
+        series = gpd.GeoSeries(self.geometry, crs=self.crs)
+        series = series.segmentize(_longest_edge(self.crs))
+        moved = series.to_crs(pyproj_crs(crs))
+        beyond = _folded(series, moved.to_crs(self.crs))
         if self.crs.is_geographic:
-            bounds = shapely.bounds(geometry)
-            defined &= (bounds[:, 2] - bounds[:, 0] <= WIDE)[owner]
-        moved: Geometries = shapely.set_coordinates(geometry, there)
-        beyond = np.bincount(owner[~defined], minlength=len(moved)) > 0
+            bounds = series.bounds.to_numpy()
+            beyond |= bounds[:, 2] - bounds[:, 0] > WIDE
         if beyond.any():
             warnings.warn(
-                f'{self.path}: {beyond.sum():,} of {len(moved):,} features '
-                f'reach beyond where {pyproj_crs(crs).name} is defined and are left '
-                "out there; needed: features cut to the scenes' surroundings",
+                f'{self.path}: {beyond.sum():,} of {len(moved):,} features reach beyond '
+                f'the area of {pyproj_crs(crs).name} and are left out there. Clip them '
+                'to the surroundings of the scenes to use them.',
                 LabelWarning,
                 stacklevel=4,
             )
-        moved[beyond] = shapely.GeometryCollection()
-        return moved
+        geometry: Geometries = np.array(moved.array, dtype=object)
+        geometry[beyond] = shapely.GeometryCollection()
+        return geometry
 
     def touching(self, grid: Grid) -> NDArray[np.intp]:
-        """Return the positions of the features that touch a grid's ground."""
+        """Return the positions of the features that touch a grid."""
         ground = outline(grid)
         shapely.prepare(ground)
         return np.flatnonzero(shapely.intersects(ground, self.view(grid.crs).whole))
 
-    def extents(self, grid: Grid) -> NDArray[np.float64]:
+    def extents(self, grid: Grid) -> Floats:
         """Return the boxes of the features in a scene (LabelSource.extents).
 
-        A point's box has no size. What reaches out of the scene is cut off.
+        A point's box has no size. Boxes are clipped to the scene.
         """
         view = self.view(grid.crs)
         parts = view.parts[view.tree.query(outline(grid), predicate='intersects')]
@@ -149,13 +141,39 @@ class FeatureLabels:
         return clipped_boxes(shapely.bounds(pixels).reshape(-1, 4), grid)
 
     def swapped(self) -> Self:
-        """Return the same features with x and y exchanged, as mistakes have it."""
+        """Return a copy with x and y swapped, to detect swapped input."""
         other = copy.copy(self)
         other.geometry = shapely.transform(self.geometry, lambda xy: xy[:, ::-1])
-        other._views, other._latest = [], None
+        other._views = []
         return other
 
 
-def _members(named: Memberships) -> NDArray[np.bool_]:
-    """Return who names what, of the features that are kept."""
-    return named.members[named.stated & ~named.ignored]
+def outline(grid: Grid) -> Any:
+    """Return the outline of a grid as a polygon in its CRS."""
+    return shapely.Polygon(corners(grid))
+
+
+def _longest_edge(crs: pyproj.CRS) -> float:
+    """Return the maximum segment length in a CRS before it is transformed: 5 km.
+
+    Edges are straight in the CRS of their file. With a vertex every 5 km, a parallel of
+    latitude is at most half a meter off; without, a country's border is off by km.
+    """
+    if crs.is_geographic:
+        return 0.05
+    return 5000 / float(crs.axis_info[0].unit_conversion_factor)
+
+
+def _folded(original: gpd.GeoSeries, back: gpd.GeoSeries) -> NDArray[np.bool_]:
+    """Return which features (n,) a projection does not reproduce.
+
+    Far outside its area a projection may fold the globe. Coordinates look right, but
+    are more than a meter away when they are transformed there and back.
+    """
+    xy, owner = shapely.get_coordinates(original.array, return_index=True)
+    off = np.abs(shapely.get_coordinates(back.array) - xy)
+    degrees = original.crs.is_geographic
+    if degrees:
+        off[:, 0] = np.minimum(off[:, 0], np.abs(off[:, 0] - 360))
+    near = (off < (1e-5 if degrees else 1.0)).all(axis=1)  # not so for infinity and NaN
+    return np.bincount(owner[~near], minlength=len(original)) > 0

@@ -1,8 +1,8 @@
-"""Legends of well-known land-cover maps: value of the raster → name of the class."""
+"""Legends of well-known land-cover maps: raster value → class name."""
 
 from collections.abc import Mapping
 
-from ..errors import SettingError, nearest
+from ..errors import SettingError, did_you_mean
 
 #: ESA WorldCover 10 m 2021 v200 (product user manual, table of the 11 classes).
 WORLDCOVER = {
@@ -71,24 +71,26 @@ LEGENDS: dict[str, dict[int, str]] = {
 
 
 def legend(class_map: Mapping[int, str] | str) -> dict[int, str]:
-    """Return a class map, or the well-known one of a name.
+    """Return a class map, looking up the name of a well-known legend.
 
     Raises:
-        SettingError: If the name is unknown, a value is no whole number, or it is empty.
+        SettingError: If the name is unknown, a value is not an integer, or the map is
+            empty.
     """
     if isinstance(class_map, str):
         if class_map not in LEGENDS:
             raise SettingError(
-                f'class_map={class_map!r}; needed: {", ".join(LEGENDS)}, or value: name '
-                f'for each class{nearest(class_map, LEGENDS)}'
+                f'Unknown class_map {class_map!r}, expected one of: '
+                f'{", ".join(LEGENDS)}; or a class name for each value.'
+                f'{did_you_mean(class_map, LEGENDS)}'
             )
         return LEGENDS[class_map]
     try:
         found = {int(value): str(name) for value, name in class_map.items()}
     except ValueError as error:
         raise SettingError(
-            f'class_map: {error}; needed: a whole number for each class'
+            f'Invalid class_map: {error}, expected an integer for each class.'
         ) from error
     if not found:
-        raise SettingError('class_map is empty; needed: value: name for each class')
+        raise SettingError('class_map is empty, expected a class name for each value.')
     return found

@@ -1,22 +1,23 @@
-"""Image labels from points: the classes of the points in a window."""
+"""Image-level labels from points."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, SettingError
-from ..grids import Grid
-from .features import FeatureLabels, Geometries, View
-from .places import check_degrees, outline, pyproj_crs, to_pixels
+from ..grids import Grid, to_pixels
+from .crs import pyproj_crs
+from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel
-from .table_files import TEXT, Table, missing_column, read_table
-from .vector_files import Features, kept_rows, read_features
+from .table_files import BLANK, TEXT, column, missing_column, read_table
+from .vector_files import Features, check_degrees, kept_rows, read_features
 
-#: Names of coordinate columns, in lower case, and whether they are degrees.
+#: Names of coordinate columns in lower case, and whether they are degrees.
 COORDINATES = (
     ('lon', 'lat', True),
     ('long', 'lat', True),
@@ -29,9 +30,9 @@ COORDINATES = (
 class PointLabels(FeatureLabels):
     """Labels of windows from points that carry one class or several.
 
-    A window contains the classes of the points in it; its first row and column belong
-    to it, what lies just behind its last does not, so that windows side by side never
-    share a point. Other classes are unknown unless ``complete=True``.
+    A window contains the classes of the points in it. Its upper and left edges belong
+    to it, its lower and right edges do not, so adjacent windows never share a point.
+    Other classes are unknown unless ``complete=True``.
     """
 
     def __init__(
@@ -53,37 +54,38 @@ class PointLabels(FeatureLabels):
         Args:
             path: Any vector file that geopandas reads, or a table (.csv, .tsv, .txt)
                 with columns lon and lat, or x and y.
-            field: Attribute or column with the class of each point, or its classes; as
-                for :class:`PolygonLabels`.
+            field: Attribute or column with the class or classes of each point; as for
+                :class:`PolygonLabels`.
             classes: Names of the classes; None: those found, in alphabetical order.
-            layer: Layer of the file, where it has several.
-            crs: CRS of the coordinates. Of a table's lon and lat it is EPSG:4326
-                unless given; of its x and y it must be given.
-            x_field: Column of x or longitude, where it has another name.
-            y_field: Column of y or latitude, where it has another name.
-            ignore: Names that are skipped; a point with no other name is left out.
+            layer: Layer of the file, if it has several.
+            crs: CRS of the coordinates. A table's lon and lat are EPSG:4326 unless
+                given; for x and y it is required.
+            x_field: Column of x or longitude, if it has another name.
+            y_field: Column of y or latitude, if it has another name.
+            ignore: Names to skip; a point with no other name is left out.
             min_points: Smallest number of points that makes a class present.
-            complete: Whether windows with at least *min_points* points contain no class
-                without a point.
+            complete: Whether classes without a point are absent in windows with at
+                least *min_points* points.
 
         Raises:
             LabelError: If the file is missing, damaged, has no points or no CRS, or
-                names unknown classes; the message says which row.
+                names unknown classes. The message names the row.
             SettingError: If *min_points* is below 1.
         """
         if min_points < 1:
             raise SettingError(
-                f'min_points={min_points}; needed: 1 or more; nearest: 1'
+                f'min_points={min_points} is too small, expected 1 or more. '
+                'Did you mean 1?'
             )
         if Path(path).suffix.lower() in TEXT:
-            features = _table_points(read_table(path), field, crs, x_field, y_field)
+            features = _read_table_points(path, field, crs, x_field, y_field)
         else:
             features = read_features(path, field, layer, crs)
         super().__init__(_points(features), field, classes, ignore)
         self.min_points, self.complete = min_points, complete
 
     def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
-        """Return the label of a window, None where nothing is known of it.
+        """Return the label of a window, or None if nothing is known about it.
 
         Raises:
             LabelError: If the window has no CRS.
@@ -95,7 +97,7 @@ class PointLabels(FeatureLabels):
         return ImageLabel(present.astype(np.float32), known) if known.any() else None
 
     def counts(self, grid: Grid) -> tuple[NDArray[np.int64], int]:
-        """Return the number of a window's points of each class (C,), and of all."""
+        """Return the number of points of each class in a window (C,), and of all."""
         view = self.view(grid.crs)
         found = view.tree.query(outline(grid))
         xy = shapely.get_coordinates(view.parts[found])
@@ -110,68 +112,67 @@ class PointLabels(FeatureLabels):
 
 
 def _points(features: Features) -> Features:
-    """Return the points of a file, without empty ones and other geometries."""
-    kept = ~(
-        shapely.is_missing(features.geometry) | shapely.is_empty(features.geometry)
-    )
+    """Return the points of a file in two dimensions, without other geometries."""
+    geometry = features.geometry
+    kept = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
     features = kept_rows(features, kept, 'have no geometry')
     points = shapely.get_dimensions(features.geometry) == 0
-    why = 'are no points; nearest: PolygonLabels for polygons'
+    why = 'are not points (use PolygonLabels for polygons)'
     features = kept_rows(features, points, why)
     return features._replace(geometry=shapely.force_2d(features.geometry))
 
 
-def _table_points(
-    table: Table, field: str, crs: Any, x_field: str | None, y_field: str | None
+def _read_table_points(
+    path: str | Path, field: str, crs: Any, x_field: str | None, y_field: str | None
 ) -> Features:
-    """Return the points of a table."""
-    values = table.column(field)
-    x_name, y_name, degrees = _coordinate_columns(table, x_field, y_field)
+    """Read the points of a table."""
+    table = read_table(path)
+    values = column(table, field, path).to_numpy()
+    x_name, y_name, degrees = _coordinate_columns(path, table, x_field, y_field)
     if crs is None and not degrees:
         raise LabelError(
-            f'{table.path} gives {x_name} and {y_name} without a CRS; needed: crs= of '
-            'these coordinates, such as EPSG:32633'
+            f'{path} has {x_name} and {y_name} without a CRS. Pass crs= of these '
+            'coordinates, such as EPSG:32633.'
         )
-    xy = np.stack([_numbers(table, name) for name in (x_name, y_name)], axis=1)
-    where = pyproj_crs(crs or 'EPSG:4326')
+    xy = np.stack([_numbers(path, table[name]) for name in (x_name, y_name)], axis=1)
+    known_crs = pyproj_crs(crs or 'EPSG:4326')
     bounds = np.concatenate([xy, xy], axis=1)
-    check_degrees(table.path, table.rows, bounds, where, (x_name, y_name))
+    check_degrees(path, table.index, bounds, known_crs, (x_name, y_name))
     geometry = shapely.points(xy)
     geometry[np.isnan(xy).any(axis=1)] = None
-    return Features(table.path, geometry, values, table.rows, where)
+    return Features(str(path), geometry, values, table.index.to_numpy(), known_crs)
 
 
 def _coordinate_columns(
-    table: Table, x_field: str | None, y_field: str | None
+    path: str | Path, table: pd.DataFrame, x_field: str | None, y_field: str | None
 ) -> tuple[str, str, bool]:
-    """Return the columns of x and y, and whether their names say degrees."""
+    """Return the columns of x and y, and whether their names mean degrees."""
     spelled = {name.lower(): name for name in table.columns}
     for x, y, degrees in COORDINATES:
-        x_name, y_name = x_field or spelled.get(x), y_field or spelled.get(y)
-        if x_name in table.columns and y_name in table.columns:
+        x_name, y_name = x_field or spelled.get(x, ''), y_field or spelled.get(y, '')
+        if {x_name, y_name} <= set(table.columns):
             named = {x_name.lower(), y_name.lower()} == {x, y}
             return x_name, y_name, degrees and named
     for name in (x_field, y_field):
         if name is not None and name not in table.columns:
-            raise LabelError(missing_column(table.path, name, table.columns))
+            raise missing_column(path, name, table.columns)
     raise LabelError(
-        f'{table.path} has no two columns of coordinates; found: '
-        f'{", ".join(table.columns)}; needed: lon and lat, or x and y, or x_field= and '
-        'y_field='
+        f'{path} has no two columns of coordinates, expected lon and lat, or x and y; '
+        f'found: {", ".join(table.columns)}. Pass x_field= and y_field=.'
     )
 
 
-def _numbers(table: Table, name: str) -> NDArray[np.float64]:
-    """Return a column of coordinates, NaN for a blank; a decimal comma is read too."""
-    numbers = np.full(len(table.rows), np.nan)
-    for index, cell in enumerate(table.column(name)):
-        text = str(cell).strip().replace(',', '.')
-        try:
-            numbers[index] = float(text) if text else np.nan
-        except ValueError as error:
-            raise LabelError(
-                f'{table.path}, row {table.rows[index]}: {name} is {cell!r}; needed: a '
-                'number'
-            ) from error
+def _numbers(path: str | Path, cells: 'pd.Series[Any]') -> NDArray[np.float64]:
+    """Return a column of coordinates, NaN for blanks; a decimal comma is read too."""
+    text = cells.astype(str).str.strip().str.replace(',', '.')
+    parsed = pd.to_numeric(text, errors='coerce')
+    wrong = parsed.isna() & ~text.str.lower().isin(BLANK)
+    if wrong.any():
+        first = int(wrong.to_numpy().argmax())
+        raise LabelError(
+            f'{path}, row {cells.index[first]}: {cells.name} is {cells.iloc[first]!r}, '
+            'expected a number.'
+        )
+    numbers = parsed.to_numpy(float, copy=True)
     numbers[~np.isfinite(numbers)] = np.nan
     return numbers

@@ -1,4 +1,4 @@
-"""Image labels from polygons: the classes that cover enough of a window."""
+"""Image-level labels from polygons, by the area that they cover."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,13 +10,12 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelWarning
-from ..grids import Grid
-from .clipped_areas import clipped_areas, disjoint, polygon_parts, subdivided
-from .features import FeatureLabels, Geometries, View
-from .places import outline
+from ..grids import Grid, to_pixels
+from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel, check_share, label_from_shares
 from .vector_files import Features, kept_rows, read_features
 
+Floats = NDArray[np.float64]
 #: Area, per area of the bounding box, below which a geometry is a line.
 FLAT = 1e-12
 
@@ -24,13 +23,13 @@ FLAT = 1e-12
 class PolygonLabels(FeatureLabels):
     """Labels of windows from polygons that carry one class or several.
 
-    A class is present where the union of its polygons covers *min_share* of the window,
-    measured in the window's CRS. With ``complete=True`` the polygons tell everything
-    about their ground: where they cover *min_coverage* of a window, classes that stay
-    below *min_share* of what is covered are absent. Half a window, the default, is
-    enough for what a class that covers a tenth of it rarely hides from; with
-    ``min_coverage = 1 - min_share`` it cannot hide, but windows at the edge of the
-    labelled ground and maps with gaps (roads, for example) then tell no absence.
+    A class is present if the union of its polygons covers *min_share* of the window,
+    measured in the window's CRS. With ``complete=True`` the polygons name every class
+    inside them. If they cover *min_coverage* of a window, classes that cover less than
+    *min_share* of the covered part are absent. A class could then still be present in
+    the rest of the window. With the default of half a window this is rare, and with
+    ``min_coverage = 1 - min_share`` it is impossible. But then no class is absent in
+    windows at the edge of the labeled area, or in maps with gaps such as roads.
     """
 
     def __init__(
@@ -50,23 +49,23 @@ class PolygonLabels(FeatureLabels):
 
         Args:
             path: Any vector file that geopandas reads; GeoParquet needs pyarrow.
-            field: Attribute with the class of each polygon, or its classes: a list, a
-                JSON list, or names with '|', ';' or ',' between them.
+            field: Attribute with the class or classes of each polygon: a name, a list,
+                a JSON list, or names separated by '|', ';' or ','.
             classes: Names of the classes; None: those found, in alphabetical order.
-                Case and blanks make no difference.
-            layer: Layer of the file, where it has several.
-            crs: CRS of the coordinates, where the file names none or a wrong one.
-            ignore: Names that are skipped; a polygon with no other name is left out,
-                as if it were not in the file.
+                Case and blanks are ignored.
+            layer: Layer of the file, if it has several.
+            crs: CRS of the coordinates, if the file has none or a wrong one.
+            ignore: Names to skip; a polygon with no other name is left out, as if it
+                were not in the file.
             min_share: Smallest share of a window that makes a class present, 0…1.
-            min_coverage: Smallest share of a window that polygons must cover before
-                absence is known, 0…1.
-            complete: Whether the polygons name all classes on their ground; if not,
-                classes that they do not name are unknown.
+            min_coverage: Smallest share of a window that polygons must cover for
+                classes to be absent, 0…1.
+            complete: Whether the polygons name all classes inside them; if not, classes
+                that they do not name are unknown.
 
         Raises:
             LabelError: If the file is missing, damaged, has no polygons or no CRS, or
-                names unknown classes; the message says which row.
+                names unknown classes. The message names the row.
             SettingError: If a share is outside 0…1.
         """
         check_share('min_share', min_share)
@@ -77,7 +76,7 @@ class PolygonLabels(FeatureLabels):
         self.complete = complete
 
     def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
-        """Return the label of a window, None where nothing is known of it.
+        """Return the label of a window, or None if nothing is known about it.
 
         Raises:
             LabelError: If the window has no CRS.
@@ -88,14 +87,14 @@ class PolygonLabels(FeatureLabels):
         return label if label.known.any() else None
 
     def shares(self, grid: Grid) -> tuple[NDArray[np.float64], float]:
-        """Return how much of a window polygons cover.
+        """Return the area shares of a window that polygons cover.
 
         Args:
             grid: The window.
 
         Returns:
             Share of the window that each class covers (C,), and that any polygon
-            covers, 0…1; ground under several polygons counts once.
+            covers, 0…1. Overlapping polygons count once.
         """
         view = self.view(grid.crs)
         found = np.sort(view.tree.query(outline(grid)))
@@ -104,21 +103,19 @@ class PolygonLabels(FeatureLabels):
         return area @ view.members[found] / pixels, float(area.sum()) / pixels
 
     def _prepared(self, geometry: Geometries) -> View:
-        """Return polygons of few corners that do not overlap, so that areas add up."""
-        broken = ~shapely.is_valid(geometry)  # by rounding, after they were moved
+        """Return polygons with few vertices and no overlaps, so that areas add up."""
+        broken = ~shapely.is_valid(geometry)  # by rounding, when transformed
         geometry[broken] = shapely.make_valid(geometry[broken])
         simple, owner = polygon_parts(geometry)
         apart, members = disjoint(simple, self.members[owner])
         parts, whole = subdivided(apart)
-        parts = shapely.normalize(parts)
         return View(geometry, parts, members[whole], shapely.STRtree(parts))
 
 
 def _polygons(features: Features) -> Features:
-    """Return the polygons of a file in two dimensions, repaired, without empty ones."""
-    kept = ~(
-        shapely.is_missing(features.geometry) | shapely.is_empty(features.geometry)
-    )
+    """Return the polygons of a file in two dimensions, valid and not empty."""
+    geometry = features.geometry
+    kept = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
     features = kept_rows(features, kept, 'have no geometry')
     broken = np.flatnonzero(~shapely.is_valid(features.geometry))
     flat = shapely.force_2d(features.geometry)
@@ -126,7 +123,7 @@ def _polygons(features: Features) -> Features:
         warnings.warn(
             f'{features.path}: {len(broken):,} of {len(flat):,} geometries were invalid '
             f'and repaired (first: row {features.rows[broken[0]]}: '
-            f'{shapely.is_valid_reason(flat[broken[0]])})',
+            f'{shapely.is_valid_reason(flat[broken[0]])}).',
             LabelWarning,
             stacklevel=3,
         )
@@ -137,5 +134,128 @@ def _polygons(features: Features) -> Features:
     return kept_rows(
         features,
         shapely.area(flat) > FLAT * box,
-        'have no area; nearest: PointLabels for points, a buffer around lines',
+        'have no area (use PointLabels for points, or buffer lines)',
     )
+
+
+def clipped_areas(polygons: Geometries, grid: Grid) -> Floats:
+    """Return the area of each polygon inside a window.
+
+    Args:
+        polygons: Polygons (n,).
+        grid: The window, in the polygons' CRS.
+
+    Returns:
+        Areas (n,) in square pixels.
+    """
+    pixels = shapely.transform(polygons, lambda xy: to_pixels(xy, grid.transform))
+    left, top, right, bottom = shapely.bounds(pixels).reshape(-1, 4).T
+    cut = np.flatnonzero(
+        (left < 0) | (top < 0) | (right > grid.width) | (bottom > grid.height)
+    )
+    clipped = shapely.clip_by_rect(pixels[cut], 0, 0, grid.width, grid.height)
+    # GEOS 3.14 may return invalid polygons where holes touch the rectangle, as those
+    # of vectorized masks do
+    wrong = ~shapely.is_valid(clipped)
+    if wrong.any():
+        window = shapely.box(0, 0, grid.width, grid.height)
+        clipped[wrong] = shapely.intersection(pixels[cut[wrong]], window)
+    pixels[cut] = clipped
+    area: Floats = shapely.area(pixels)
+    return area
+
+
+def disjoint(
+    polygons: Geometries, members: NDArray[np.bool_]
+) -> tuple[Geometries, NDArray[np.bool_]]:
+    """Split overlapping polygons along each other's outlines.
+
+    The results do not overlap, and each has the classes of all the polygons that cover
+    it. Polygons that only share borders stay as they are.
+
+    Args:
+        polygons: Polygons (n,).
+        members: Classes of each, (n, C) bool.
+
+    Returns:
+        Polygons (m,) and the classes of each (m, C).
+    """
+    shared = _overlapping(polygons)
+    if not shared.any():
+        return polygons, members
+    crowd = polygons[shared]
+    outlines = shapely.union_all(shapely.boundary(crowd))
+    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(outlines)))
+    tree = shapely.STRtree(shapely.point_on_surface(faces))
+    polygon, face = tree.query(crowd, predicate='contains')
+    classes = np.zeros((len(faces), members.shape[1]), bool)
+    np.logical_or.at(classes, face, members[shared][polygon])
+    covered = np.bincount(face, minlength=len(faces)) > 0
+    return (
+        np.concatenate([polygons[~shared], faces[covered]]),
+        np.concatenate([members[~shared], classes[covered]]),
+    )
+
+
+def _overlapping(polygons: Geometries) -> NDArray[np.bool_]:
+    """Return which polygons (n,) overlap another; shared borders do not count."""
+    shared = np.zeros(len(polygons), bool)
+    tree = shapely.STRtree(polygons)
+    first, second = tree.query(polygons, predicate='intersects')
+    pair = first < second
+    first, second = first[pair], second[pair]
+    overlap = shapely.relate_pattern(polygons[first], polygons[second], 'T********')
+    shared[first[overlap]] = True
+    shared[second[overlap]] = True
+    return shared
+
+
+def subdivided(
+    polygons: Geometries, largest: int = 256
+) -> tuple[Geometries, NDArray[np.intp]]:
+    """Split polygons with many vertices, so that a window meets few vertices.
+
+    The parts of a polygon do not overlap, and together cover the same area.
+
+    Args:
+        polygons: Polygons (n,).
+        largest: Maximum number of vertices of a part.
+
+    Returns:
+        Parts (m,), and the position in *polygons* that each comes from (m,).
+    """
+    owner = np.arange(len(polygons))
+    parts, owners = [polygons[:0]], [owner[:0]]
+    for _ in range(24):  # enough for any outline; an endless loop is impossible
+        large = shapely.get_num_coordinates(polygons) > largest
+        parts.append(polygons[~large])
+        owners.append(owner[~large])
+        polygons, owner = polygons[large], owner[large]
+        if not len(polygons):
+            break
+        halves = shapely.intersection(polygons, _halves(shapely.bounds(polygons)))
+        polygons, kept = polygon_parts(halves.ravel())
+        owner = np.tile(owner, 2)[kept]
+    return np.concatenate([*parts, polygons]), np.concatenate([*owners, owner])
+
+
+def _halves(bounds: Floats) -> Geometries:
+    """Return both halves (2, n) of boxes (n, 4), split across the longer side."""
+    left, bottom, right, top = bounds.T
+    wide = right - left > top - bottom
+    x, y = np.where(wide, (left + right) / 2, right), (bottom + top) / 2
+    first = shapely.box(left, bottom, x, np.where(wide, top, y))
+    second = shapely.box(np.where(wide, x, left), np.where(wide, bottom, y), right, top)
+    return np.stack([first, second])
+
+
+def polygon_parts(geometries: Geometries) -> tuple[Geometries, NDArray[np.intp]]:
+    """Return the polygons in geometries (n,), and the position of their geometry."""
+    owner = np.arange(len(geometries))
+    # twice, because make_valid returns collections that contain multipolygons
+    for _ in range(2):
+        geometries, inside = shapely.get_parts(geometries, return_index=True)
+        owner = owner[inside]
+    kept = shapely.get_type_id(geometries) == shapely.GeometryType.POLYGON
+    kept &= ~shapely.is_empty(geometries)
+    return geometries[kept], owner[kept]

@@ -1,8 +1,9 @@
-"""Categorical rasters on disk: their headers, and blocks of their values."""
+"""Read class rasters: their headers, blocks of values, and values on another grid."""
 
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +12,15 @@ import pyproj
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import LabelError
-from ..grids import Grid
+from ..grids import Grid, Window, corners
 from ..rasters import grid_of, open_raster
-from .places import corners, pyproj_crs
+from .crs import pyproj_crs
 
+Masked = np.ma.MaskedArray[Any, Any]
 #: Pixels read at a time.
 BLOCK = 2**24
 #: Files that a process keeps open.
@@ -25,12 +28,12 @@ OPEN_FILES = 32
 
 
 class RasterFile(NamedTuple):
-    """What the header of a raster tells."""
+    """Header of a class raster."""
 
     path: str
     grid: Grid
     crs: pyproj.CRS
-    #: Value that means unknown, or None.
+    #: Value of unknown pixels, or None.
     nodata: float | None
 
     def bounds(self) -> NDArray[np.float64]:
@@ -44,75 +47,77 @@ def raster_paths(paths: str | Path | Sequence[str | Path], pattern: str) -> list
 
     Args:
         paths: Files and folders.
-        pattern: Which files of a folder, at any depth.
+        pattern: Pattern of the file names in folders, at any depth.
 
     Raises:
-        LabelError: If one is not there, or a folder has none.
+        LabelError: If a file is missing, or a folder has no raster.
     """
     found: list[Path] = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         inside = sorted(path.rglob(pattern)) if path.is_dir() else [path]
         if not path.exists() or not inside:
             fault = f'has no file {pattern}' if path.exists() else 'does not exist'
-            raise LabelError(f'{path} {fault}; needed: rasters of classes')
+            raise LabelError(f'{path} {fault}, expected class rasters.')
         found += inside
     if not found:
-        raise LabelError('no raster of classes was given; needed: at least one')
+        raise LabelError('No class raster was given, expected at least one.')
     return found
 
 
 def read_header(path: Path, band: int | None) -> RasterFile:
-    """Return what a raster's header tells.
+    """Read the header of a class raster.
 
     Args:
         path: The raster.
         band: Band with the classes; None: the only one.
 
     Raises:
-        LabelError: If it cannot be opened, has several bands and none is chosen, has no
-            such band or no place on the ground.
+        LabelError: If the file cannot be opened, has several bands and none is chosen,
+            has no such band, or is not georeferenced.
     """
-    with _open(path) as raster:
+    with open_raster(path, LabelError) as raster:
         if band is None and raster.count > 1:
             raise LabelError(
-                f'{path} has {raster.count} bands of {raster.dtypes[0]}; needed: 1 band '
-                'of integer classes, or band= of the one that holds them'
+                f'{path} has {raster.count} bands of {raster.dtypes[0]}, expected 1 '
+                'band of integer classes. Pass band= of the one with the classes.'
             )
         band = band or 1
         if not 1 <= band <= raster.count:
             raise LabelError(
-                f'{path} has {raster.count} band{"s" * (raster.count > 1)}; needed: '
-                f'band {band}; nearest: '
-                f'{min(max(band, 1), raster.count)}'
+                f'{path} has {raster.count} band{"s" * (raster.count > 1)}, expected '
+                f'band {band}. Did you mean {min(max(band, 1), raster.count)}?'
             )
         if raster.crs is None or raster.transform.is_identity:
             raise LabelError(
-                f'{path} has no CRS or no transform; needed: a georeferenced raster of '
-                'classes (gdal_edit.py -a_srs … -a_ullr … gives it one)'
+                f'{path} has no CRS or no transform, expected a georeferenced raster. '
+                'Set them with gdal_edit.py -a_srs … -a_ullr …'
             )
-        grid = grid_of(raster)
         nodata = raster.nodatavals[band - 1]
-        return RasterFile(str(path), grid, pyproj_crs(raster.crs), nodata)
+        return RasterFile(str(path), grid_of(raster), pyproj_crs(raster.crs), nodata)
 
 
-def _open(path: str | Path) -> DatasetReader:
-    """Open a raster.
+def check_nodata(file: RasterFile, classes: dict[int, str]) -> None:
+    """Check that the nodata value of a file is not a class.
 
     Raises:
-        LabelError: If it is none.
+        LabelError: If it is.
     """
-    return open_raster(path, LabelError)
+    if file.nodata is not None and file.nodata in classes:
+        value = int(file.nodata)
+        raise LabelError(
+            f'{file.path}: {value} is nodata, but {classes[value]!r} in class_map. '
+            'Remove the nodata value with gdal_edit.py -unsetnodata.'
+        )
 
 
-class OpenRasters:
-    """Rasters that are opened when they are first read, once a process.
+class RasterReader:
+    """Reader of one band of many rasters, which keeps the last files open.
 
-    The handles of the process that made this object are never used by another, and are
-    not pickled.
+    File handles belong to one process: they are not pickled, and not used after a fork.
     """
 
     def __init__(self, band: int) -> None:
-        """Open nothing yet.
+        """Create a reader without opening a file.
 
         Args:
             band: Band to read, 1, 2, ….
@@ -122,60 +127,74 @@ class OpenRasters:
         self._open: OrderedDict[str, DatasetReader] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the handles out."""
+        """Drop open file handles before pickling."""
         return self.__dict__ | {'_open': OrderedDict()}
 
-    def blocks(
-        self, file: RasterFile, rows: tuple[int, int], cols: tuple[int, int]
-    ) -> Iterator[tuple[int, np.ma.MaskedArray[Any, Any]]]:
-        """Read a part of a raster, from top to bottom.
+    def warped(self, file: RasterFile, grid: Grid) -> Masked:
+        """Read a raster on another grid, the nearest pixel for each of the grid's.
 
         Args:
             file: The raster.
-            rows: First row, and the row behind the last.
-            cols: First column, and the column behind the last.
+            grid: The grid, in any CRS.
 
-        Yields:
-            The first row, and values (rows, columns) masked where they are unknown.
+        Returns:
+            Values (H, W) of the grid, masked if unknown or outside the raster.
 
         Raises:
             LabelError: If the file is damaged.
         """
-        width = cols[1] - cols[0]
-        if width < 1:
-            return
-        step = max(BLOCK // width, 1)
-        for row in range(*rows, step):
-            window = RasterWindow(cols[0], row, width, min(step, rows[1] - row))
-            try:
-                values = self._reader(file.path).read(
-                    self.band, window=window, masked=True
-                )
-            except (RasterioError, OSError) as error:
-                reason = str(error).splitlines()[0]
-                raise LabelError(f'{file.path} cannot be read: {reason}') from error
-            yield row, values
+        options = {
+            'crs': grid.crs,
+            'transform': grid.transform,
+            'height': grid.height,
+            'width': grid.width,
+            'src_nodata': file.nodata,
+            'nodata': file.nodata,
+            # without nodata, an alpha band tells what is outside the raster
+            'add_alpha': file.nodata is None,
+        }
 
-    def _reader(self, path: str) -> DatasetReader:
+        with self._opened(file) as raster, WarpedVRT(raster, **options) as vrt:
+            values: Masked = vrt.read(self.band, masked=True)
+        return values
+
+    def blocks(self, file: RasterFile, window: Window) -> Iterator[Masked]:
+        """Read a window of a raster from top to bottom.
+
+        Args:
+            file: The raster.
+            window: The window, inside the raster.
+
+        Yields:
+            Values (rows, width), masked if unknown.
+
+        Raises:
+            LabelError: If the file is damaged.
+        """
+        step = max(BLOCK // max(window.width, 1), 1)
+        for row in range(0, window.height, step):
+            height = min(step, window.height - row)
+            part = RasterWindow(window.col, window.row + row, window.width, height)
+            with self._opened(file) as raster:
+                values = raster.read(self.band, window=part, masked=True)
+            yield values
+
+    @contextmanager
+    def _opened(self, file: RasterFile) -> Iterator[DatasetReader]:
+        """Open a raster, or find it open.
+
+        Raises:
+            LabelError: If the file is damaged.
+        """
         if self._process != os.getpid():  # a fork must not share its parent's handles
             self._open, self._process = OrderedDict(), os.getpid()
-        if path not in self._open:
-            self._open[path] = _open(path)
+        if file.path not in self._open:
+            self._open[file.path] = open_raster(file.path, LabelError)
             if len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        return self._open[path]
-
-
-def check_nodata(file: RasterFile, classes: dict[int, str]) -> None:
-    """Refuse a class whose value means nodata in the file.
-
-    Raises:
-        LabelError: If there is one.
-    """
-    if file.nodata is not None and file.nodata in classes:
-        value = int(file.nodata)
-        raise LabelError(
-            f'{file.path}: {value} is nodata, but {classes[value]!r} in class_map; '
-            'needed: a file whose nodata is no class (gdal_edit.py -unsetnodata)'
-        )
+        self._open.move_to_end(file.path)
+        try:
+            yield self._open[file.path]
+        except (RasterioError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise LabelError(f'{file.path} cannot be read: {reason}') from error

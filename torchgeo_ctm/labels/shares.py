@@ -1,4 +1,4 @@
-"""Image-level labels of chips from their masks, on tensors."""
+"""Derive image-level labels of chips from their masks."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def class_shares(mask: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """Return the share of each chip's area that each class covers.
+    """Return the area share of each class in each chip.
 
     Args:
         mask: Class of each pixel (B, H, W), int64; *ignore_index* and every value
-            outside 0…C−1 count as no class, but stay in the area.
+            outside 0…C−1 belong to no class, but count in the area.
         num_classes: Number of classes C.
         ignore_index: Value of pixels without a label.
 
@@ -31,15 +31,15 @@ def class_shares(mask: Tensor, num_classes: int, ignore_index: int = 255) -> Ten
 def classes_of_values(
     mask: Tensor, values: Sequence[int], ignore_index: int = 255
 ) -> Tensor:
-    """Number the values of a mask.
+    """Replace the values of a mask by class indices.
 
     Args:
         mask: Value of each pixel, of any shape.
         values: Value of each of the C classes.
-        ignore_index: What every other value becomes.
+        ignore_index: Result for all other values.
 
     Returns:
-        Class 0…C−1 or *ignore_index* of each pixel, int64.
+        Class index 0…C−1 or *ignore_index* of each pixel, int64.
     """
     classes = torch.full_like(mask, ignore_index, dtype=torch.int64)
     for index, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""What a source of image labels is, and what it answers."""
+"""Define what a source of image-level labels is, and what it returns."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LabelError, SettingError, nearest
+from ..errors import LabelError, SettingError, closest
 from ..grids import Grid
 
-#: Shares of area closer than this are equal: sums of parts differ by rounding.
+#: Area shares that differ by less than this are equal: sums of parts are rounded.
 ROUNDING = 1e-9
 
 
@@ -18,23 +18,23 @@ class ImageLabel(NamedTuple):
 
     #: 1 where the class is present, (C,) float32.
     present: NDArray[np.float32]
-    #: Where presence or absence is known, (C,) bool; the loss leaves out the rest.
+    #: Where presence or absence is known, (C,) bool; the loss skips the other classes.
     known: NDArray[np.bool_]
 
 
 class LabelSource(Protocol):
-    """Anything that tells which classes a window of a scene contains."""
+    """Any source of image-level labels for windows of a scene."""
 
     #: Names of the C classes, in the order of the label's entries.
     classes: tuple[str, ...]
 
     def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
-        """Return the label of a window, None where nothing is known of it.
+        """Return the label of a window, or None if nothing is known about it.
 
         Args:
             grid: The window's own pixel grid: size in pixels, CRS and transform.
-            tile: Name of the tile or scene it was cut from, for sources that are
-                tables of names.
+            tile: Name of the tile or scene that the window belongs to, for sources
+                that look labels up by name.
         """
 
     def extents(self, grid: Grid) -> NDArray[np.float64] | None:
@@ -45,26 +45,25 @@ class LabelSource(Protocol):
 
         Returns:
             Boxes (n, 4) of float64 in the scene's pixels: first row, first column, last
-            row, last column; they may overlap. None: it may have labels anywhere.
+            row, last column; they may overlap. None: labels may be anywhere.
         """
 
 
 def label_from_shares(
     shares: NDArray[np.float64], coverage: float, min_share: float, min_coverage: float
 ) -> ImageLabel:
-    """Derive a label from area shares, of which part of the window says nothing.
+    """Derive the label of a window from area shares.
 
-    A class is present where it covers *min_share* of the window. It is known to be
-    absent where at least *min_coverage* of the window is known and the class stays
-    below *min_share* there: the known ground is taken as a sample of the window.
-    Between the two (below *min_share* of the window, but not of its known ground)
-    nothing is known of the class.
+    A class is present if it covers *min_share* of the window. It is absent if at least
+    *min_coverage* of the window is known and the class covers less than *min_share* of
+    the known part, which counts as a sample of the window. In between (less than
+    *min_share* of the window, but not of its known part) the class is unknown.
 
     Args:
         shares: Share of the window that each class covers (C,), 0…1.
-        coverage: Share of the window of which anything is known, 0…1.
+        coverage: Share of the window that is known, 0…1.
         min_share: Smallest share that makes a class present, 0…1.
-        min_coverage: Smallest coverage that tells that a class is absent.
+        min_coverage: Smallest coverage at which classes can be absent.
 
     Returns:
         The label over C classes.
@@ -76,20 +75,22 @@ def label_from_shares(
 
 
 def check_share(name: str, value: float) -> None:
-    """Refuse a share of area outside 0…1.
+    """Check that an area share is in 0…1.
 
     Raises:
-        SettingError: If it is outside.
+        SettingError: If it is not.
     """
     if not 0 <= value <= 1:
-        close = min(max(value, 0), 1)
-        raise SettingError(f'{name}={value}; needed: 0 to 1; nearest: {close:g}')
+        limit = min(max(value, 0), 1)
+        raise SettingError(
+            f'{name}={value} is out of range, expected 0 to 1. Did you mean {limit:g}?'
+        )
 
 
 def class_indices(
     names: Iterable[str], classes: Sequence[str], where: str
 ) -> list[int]:
-    """Return the positions of class names, whatever their case and blanks.
+    """Return the positions of class names, ignoring case and blanks.
 
     Args:
         names: Names as found in a file.
@@ -97,26 +98,27 @@ def class_indices(
         where: File, and row or field, for the message.
 
     Raises:
-        LabelError: If a name is none of *classes*.
+        LabelError: If a name is not one of *classes*.
     """
     known = {class_key(name): index for index, name in enumerate(classes)}
     found = []
     for name in names:
         if class_key(name) not in known:
-            close = nearest(class_key(name), known)
-            hint = f'; nearest: {classes[known[close[11:]]]}' if close else ''
+            close = closest(class_key(name), known)
+            hint = f' Did you mean {classes[known[close]]!r}?' if close else ''
             if name.strip().lstrip('-').isdecimal():
                 hint = (
-                    '; it is a code: needed: a field of names, or the codes as '
-                    f"classes=['{name}', …] and a task without class_names"
+                    ' This looks like a code: choose a field with names, or pass the '
+                    f"codes as classes=['{name}', …] and no class_names to the task."
                 )
             raise LabelError(
-                f'{where}: {name!r} is none of the classes {", ".join(classes)}{hint}'
+                f'{where}: unknown class {name!r}, expected one of: '
+                f'{", ".join(classes)}.{hint}'
             )
         found.append(known[class_key(name)])
     return found
 
 
 def class_key(name: str) -> str:
-    """Return what makes two names the same class."""
+    """Return a class name without the case and blanks that make no difference."""
     return ' '.join(str(name).casefold().split())

@@ -4,61 +4,65 @@ import csv
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from ..errors import LabelError, nearest
+from ..errors import LabelError, did_you_mean
 
 PARQUET = ('.parquet', '.pq', '.geoparquet')
 TEXT = ('.csv', '.tsv', '.txt')
+#: Cells that say nothing, in lower case.
+BLANK = ('', 'nan', 'none', '<na>')
 
 
-class Table(NamedTuple):
-    """Columns of a file, and the number of each row as people count."""
+def column(frame: pd.DataFrame, name: str, path: str | Path) -> Any:
+    """Return a column of a table.
 
-    path: str
-    columns: dict[str, list[Any]]
-    #: The line of a text file, the header being line 1; else 1, 2, 3, …
-    rows: list[int]
-
-    def column(self, name: str) -> list[Any]:
-        """Return a column.
-
-        Raises:
-            LabelError: If there is none of this name.
-        """
-        if name not in self.columns:
-            raise LabelError(missing_column(self.path, name, self.columns))
-        return self.columns[name]
+    Raises:
+        LabelError: If there is no column of this name.
+    """
+    if name not in frame.columns:
+        raise missing_column(path, name, frame.columns)
+    return frame[name]
 
 
-def missing_column(path: str | Path, name: str, columns: Iterable[Any]) -> str:
-    """Return the message that a column or field is not there."""
+def missing_column(path: str | Path, name: str, columns: Iterable[Any]) -> LabelError:
+    """Return the error that a column or field is missing."""
     found = [str(column) for column in columns]
-    hint = nearest(name, found)
-    return f'{path} has no column {name!r}; found: {", ".join(found) or "none"}{hint}'
+    return LabelError(
+        f'{path} has no column {name!r}, expected one of: {", ".join(found) or "none"}.'
+        f'{did_you_mean(name, found)}'
+    )
 
 
 def check_file(path: str | Path, what: str) -> Path:
-    """Refuse a file that is not there, or whose library is missing.
+    """Check that a file exists, and that the library that reads it is installed.
 
     Raises:
-        LabelError: If so.
+        LabelError: If not.
     """
     path = Path(path)
     if not path.exists():
-        raise LabelError(f'{path} does not exist; needed: a file of {what}')
+        raise LabelError(f'{path} does not exist, expected a file of {what}.')
     if path.suffix.lower() in PARQUET and importlib.util.find_spec('pyarrow') is None:
-        raise LabelError(f'{path} needs pyarrow: pip install "torchgeo-ctm[parquet]"')
+        raise LabelError(
+            f'{path} needs pyarrow. Run: pip install "torchgeo-ctm[parquet]"'
+        )
     return path
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV file (comma, semicolon or tab; with or without BOM) or Parquet.
 
+    Cells of text files stay as they are: NA remains a name, and 007 is not 7.
+
+    Returns:
+        The table. Its index numbers the rows as people do: by line in a text file,
+        whose header is line 1; else 1, 2, 3, ….
+
     Raises:
-        LabelError: If it is missing, empty or damaged.
+        LabelError: If the file is missing, empty or damaged.
     """
     path = check_file(path, 'a table')
     if path.suffix.lower() in PARQUET:
@@ -67,60 +71,55 @@ def read_table(path: str | Path) -> Table:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise LabelError(f'{path} cannot be read as Parquet: {reason}') from error
-        columns = {str(name): frame[name].tolist() for name in frame.columns}
-        table = Table(str(path), columns, list(range(1, len(frame) + 1)))
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        frame.index = pd.RangeIndex(1, len(frame) + 1)
     elif path.suffix.lower() in TEXT:
-        table = _read_text(path)
+        frame = _read_text(path)
     else:
+        kinds = (*TEXT, *PARQUET)
         raise LabelError(
-            f'{path} is no table; needed: {", ".join((*TEXT, *PARQUET))}'
-            f'{nearest(path.suffix.lower(), (*TEXT, *PARQUET))}'
+            f'{path} is not a table, expected one of: {", ".join(kinds)}.'
+            f'{did_you_mean(path.suffix.lower(), kinds)}'
         )
-    if not table.rows:
-        raise LabelError(f'{path} has no rows; needed: at least one label')
-    return table
+    if not len(frame):
+        raise LabelError(f'{path} has no rows, expected at least one label.')
+    return frame
 
 
-def _read_text(path: Path) -> Table:
-    """Read a text table as it stands: names such as NA stay names, 007 stays 007."""
-    rows: list[int] = []
-    records: list[list[str]] = []
+def _read_text(path: Path) -> pd.DataFrame:
+    # pandas' reader fills short rows up, and does not tell the line of a wrong one
     try:
         with open(path, encoding='utf-8-sig', newline='') as file:
             delimiter = _delimiter(file.readline())
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter)
             header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
-            for record in reader:
-                if not any(cell.strip() for cell in record):
-                    continue
-                if len(record) != len(header):
-                    raise LabelError(
-                        f'{path}, row {reader.line_num}: {len(record)} cells under '
-                        f'{len(header)} columns ({", ".join(header)}); needed: quotes '
-                        f'around a cell with {delimiter!r} in it'
-                    )
-                records.append(record)
-                rows.append(reader.line_num)
+            records = [
+                (reader.line_num, record)
+                for record in reader
+                if any(cell.strip() for cell in record)
+            ]
     except UnicodeDecodeError as error:
-        raise LabelError(f'{path} is not UTF-8; needed: "CSV UTF-8"') from error
+        raise LabelError(f'{path} is not UTF-8. Save it as "CSV UTF-8".') from error
     except (OSError, csv.Error) as error:
         raise LabelError(f'{path} cannot be read as a table: {error}') from error
-    cells = zip(*records, strict=True) if records else ([] for _ in header)
-    columns = {name: list(column) for name, column in zip(header, cells, strict=True)}
-    return Table(str(path), columns, rows)
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    """Refuse two columns of one name."""
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise LabelError(
-            f'{path} has several columns {", ".join(map(repr, twice))}; needed: one'
+            f'{path} has several columns {", ".join(map(repr, twice))}, expected one.'
         )
+    for row, record in records:
+        if len(record) != len(header):
+            raise LabelError(
+                f'{path}, row {row}: {len(record)} cells under {len(header)} columns '
+                f'({", ".join(header)}). Put quotes around cells with {delimiter!r} in '
+                'them.'
+            )
+    rows = [row for row, _ in records]
+    cells = [record for _, record in records]
+    return pd.DataFrame(cells, rows, header, dtype=object)
 
 
 def _delimiter(header: str) -> str:
-    """Return what separates the names of columns."""
+    """Return the delimiter that gives the most columns."""
     return max(',;\t', key=lambda sign: len(next(csv.reader([header], delimiter=sign))))

@@ -1,6 +1,7 @@
-"""Read features: points and polygons of any vector file."""
+"""Read vector files: geometries and one attribute."""
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,18 +11,23 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from ..errors import LabelError, LabelWarning, nearest
-from .places import check_degrees, pyproj_crs
+from ..errors import LabelError, LabelWarning, did_you_mean
+from .crs import pyproj_crs, same_crs
 from .table_files import PARQUET, check_file, missing_column
+
+Floats = NDArray[np.float64]
+Geometries = NDArray[np.object_]
+#: Degrees that are rounding.
+DEGREES = 1e-6
 
 
 class Features(NamedTuple):
-    """Features of a file: geometry, what its attribute says, row (1, 2, …), CRS."""
+    """The n features of a file: geometry, attribute, row number (1, 2, …) and CRS."""
 
     path: str
-    geometry: NDArray[np.object_]
-    values: list[Any]
-    rows: list[int]
+    geometry: Geometries
+    values: NDArray[np.object_]
+    rows: NDArray[np.int64]
     crs: pyproj.CRS
 
 
@@ -33,12 +39,12 @@ def read_features(
     Args:
         path: Any file that geopandas reads: GeoPackage, GeoJSON, shapefile, …
         field: Name of the attribute.
-        layer: Name of the layer, for a file of several.
-        crs: CRS of the coordinates, where the file names none or a wrong one.
+        layer: Name of the layer, if the file has several.
+        crs: CRS of the coordinates, if the file has none or a wrong one.
 
     Raises:
-        LabelError: If the file, layer, field or CRS is missing, it is damaged, or its
-            coordinates are none of its CRS.
+        LabelError: If the file, layer, field or CRS is missing, the file is damaged, or
+            its coordinates are impossible in its CRS.
     """
     path = check_file(path, 'features')
     try:
@@ -50,24 +56,25 @@ def read_features(
         reason = str(error).splitlines()[0]
         raise LabelError(f'{path} cannot be read as features: {reason}') from error
     if not isinstance(frame, gpd.GeoDataFrame):
-        raise LabelError(f'{path} has no geometries; needed: points or polygons')
+        raise LabelError(f'{path} has no geometries, expected points or polygons.')
     if not len(frame):
-        raise LabelError(f'{path} has zero features; needed: at least one')
+        raise LabelError(f'{path} has zero features, expected at least one.')
     columns = [name for name in frame.columns if name != frame.geometry.name]
     if field not in columns:
-        raise LabelError(missing_column(path, field, columns))
-    rows = list(range(1, len(frame) + 1))
-    where = _crs(path, frame.crs, crs)
-    geometry = np.asarray(frame.geometry.array, dtype=object)
-    check_degrees(path, rows, shapely.bounds(geometry), where)
-    return Features(str(path), geometry, frame[field].tolist(), rows, where)
+        raise missing_column(path, field, columns)
+    rows = np.arange(1, len(frame) + 1)
+    known_crs = _crs(path, frame.crs, crs)
+    geometry: Geometries = np.array(frame.geometry.array, dtype=object)
+    check_degrees(path, rows, shapely.bounds(geometry), known_crs)
+    values = frame[field].astype(object).to_numpy()
+    return Features(str(path), geometry, values, rows, known_crs)
 
 
 def _layer(path: Path, layer: str | None) -> str | None:
-    """Return the layer to read; tables without geometries, as QGIS's styles, are none.
+    """Return the layer to read; tables without geometries (QGIS styles) do not count.
 
     Raises:
-        LabelError: If it is not there, or is not named and there are several.
+        LabelError: If the layer is missing, or not named and there are several.
     """
     listed = gpd.list_layers(path)
     names = [str(name) for name in listed[listed.geometry_type.notna()].name]
@@ -76,25 +83,24 @@ def _layer(path: Path, layer: str | None) -> str | None:
     if layer not in names:
         given = 'several layers' if layer is None else f'no layer {layer!r}'
         raise LabelError(
-            f'{path} has {given}; needed: layer= one of {", ".join(names)}'
-            f'{nearest(layer or "", names)}'
+            f'{path} has {given}, expected layer= one of: {", ".join(names)}.'
+            f'{did_you_mean(layer or "", names)}'
         )
     return layer
 
 
 def _crs(path: Path, found: Any, given: Any) -> pyproj.CRS:
-    """Return the CRS of the coordinates, the given one before the file's."""
+    """Return the CRS of the coordinates: the given one, else the file's."""
     if given is None and found is None:
         raise LabelError(
-            f'{path} names no CRS; needed: crs= of its coordinates, such as EPSG:4326'
+            f'{path} has no CRS. Pass crs= of its coordinates, such as EPSG:4326.'
         )
     if given is None:
         return pyproj_crs(found)
     crs = pyproj_crs(given)
-    if found is not None and not pyproj_crs(found).equals(crs, ignore_axis_order=True):
+    if found is not None and not same_crs(found, crs):
         warnings.warn(
-            f'{path} names {pyproj_crs(found).name}, but its coordinates are taken as '
-            f'crs={given}, as asked',
+            f'{path} has the CRS {pyproj_crs(found).name}, but crs={given} is used.',
             LabelWarning,
             stacklevel=4,
         )
@@ -102,24 +108,76 @@ def _crs(path: Path, found: Any, given: Any) -> pyproj.CRS:
 
 
 def kept_rows(features: Features, kept: NDArray[np.bool_], why: str) -> Features:
-    """Leave features out, and say how many and why.
+    """Drop features, and warn how many and why.
+
+    Args:
+        features: The features (n,).
+        kept: Which to keep, (n,).
+        why: Reason, to follow "they".
 
     Raises:
         LabelError: If none is left.
     """
-    dropped: list[int] = np.flatnonzero(~kept).tolist()
-    if not dropped:
+    if kept.all():
         return features
-    given = f'{features.path}: {len(dropped):,} of {len(kept):,} features'
-    first = f'first: row {features.rows[dropped[0]]}'
-    if len(dropped) == len(kept):
-        raise LabelError(f'{given} {why} ({first}); needed: at least one that is not')
+    count = f'{features.path}: {(~kept).sum():,} of {len(kept):,} features'
+    first = f'first: row {features.rows[~kept][0]}'
+    if not kept.any():
+        raise LabelError(f'{count} {why} ({first}), expected at least one other.')
     warnings.warn(
-        f'{given} were left out: they {why} ({first})', LabelWarning, stacklevel=4
+        f'{count} were left out: they {why} ({first}).', LabelWarning, stacklevel=4
     )
-    positions = np.flatnonzero(kept)
     return features._replace(
-        geometry=features.geometry[positions],
-        values=[features.values[index] for index in positions],
-        rows=[features.rows[index] for index in positions],
+        geometry=features.geometry[kept],
+        values=features.values[kept],
+        rows=features.rows[kept],
+    )
+
+
+def check_degrees(
+    path: str | Path,
+    rows: Iterable[int],
+    bounds: Floats,
+    crs: pyproj.CRS,
+    names: tuple[str, str] = ('x', 'y'),
+) -> None:
+    """Check that coordinates in degrees are possible.
+
+    Transforming impossible ones would take minutes, and lead nowhere.
+
+    Args:
+        path: File, for the message.
+        rows: Number of each row, for the message.
+        bounds: Boxes (n, 4), as shapely orders them; NaN for missing ones.
+        crs: CRS of the coordinates.
+        names: Names of longitude and latitude, for the message.
+
+    Raises:
+        LabelError: If a coordinate is impossible. The message says what may be wrong.
+    """
+    if not crs.is_geographic:
+        return
+    degrees = bounds * np.degrees(crs.axis_info[0].unit_conversion_factor)
+    x, y = degrees[:, ::2], degrees[:, 1::2]
+    far_x = ((x < -180 - DEGREES) | (x > 360 + DEGREES)).any(axis=1)
+    far_y = (np.abs(y) > 90 + DEGREES).any(axis=1)
+    beyond = far_x | far_y
+    if not beyond.any():
+        return
+    row = int(beyond.argmax())
+    pair, name, valid = (x, names[0], '-180 to 360')
+    if far_y[row]:
+        pair, name, valid = (y, names[1], '-90 to 90')
+    value = pair[row, np.abs(pair[row]).argmax()]
+    hint = f'{beyond.sum():,} of {len(beyond):,} rows are out of range.'
+    if beyond.sum() > len(beyond) / 2:
+        hint = (
+            f'{crs.name} is not the CRS of these coordinates: pass theirs as crs=, such '
+            'as EPSG:32633.'
+        )
+        if not far_x.any() and np.nan_to_num(np.abs(x)).max() <= 90:
+            hint = 'Longitude and latitude look swapped.'
+    raise LabelError(
+        f'{path}, row {list(rows)[row]}: {name} is {value:g} degrees, expected {valid}. '
+        f'{hint}'
     )

@@ -1,1 +1,1 @@
-"""What the commands describe and stats report."""
+"""Reports of the commands ``describe`` and ``stats``."""

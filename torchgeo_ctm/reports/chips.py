@@ -1,4 +1,4 @@
-"""The chips of a split that a configuration names, as the model sees them."""
+"""Load the chips of a configuration's split, as the model sees them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,19 +21,19 @@ from ..split import Split
 class Chip(NamedTuple):
     """One chip as the model sees it in evaluation."""
 
-    #: Its number in the split.
+    #: Index of the chip in the split.
     number: int
     #: (bands, H, W) float32, as the data module hands it to the model.
     image: NDArray[np.float32]
-    #: (H, W), False where there is no data.
+    #: (H, W), False for nodata.
     valid: NDArray[np.bool_]
-    #: Image-level label (C,), 1 where the class is present; None: the data has none.
+    #: Image-level label (C,), 1 where the class is present; None: no labels.
     label: NDArray[np.float32] | None
     #: Where presence or absence is known, (C,).
     known: NDArray[np.bool_] | None
-    #: Classes (H, W), 255 ignored; None: the data has none.
+    #: Classes (H, W), 255 ignored; None: no masks.
     mask: NDArray[np.int64] | None
-    #: CRS, as text; None: unknown, or not asked for.
+    #: CRS as text; None: unknown, or not requested.
     crs: str | None
 
 
@@ -52,14 +52,17 @@ class ConfiguredSplit:
         Args:
             config: Configuration of ``torchgeo`` with ``model`` and ``data`` sections.
             split: 'train', 'val' or 'test'.
-            limit: Take as many chips, evenly spread over the split; None: all.
-            nodata: Value of the data set that means no data, where all bands have it.
+            limit: Maximum number of chips, evenly spread over the split; None: all.
+            nodata: Nodata value of the data set; pixels that have it in all bands are
+                invalid.
 
         Raises:
             CTMError: If the configuration, or the data, cannot be used.
         """
         if limit is not None and limit < 1:
-            raise SettingError(f'limit={limit} is too small; nearest: 1')
+            raise SettingError(
+                f'limit={limit} is too small, expected 1 or more. Did you mean 1?'
+            )
         self.config = config
         self.split = split
         self.nodata = nodata
@@ -73,21 +76,21 @@ class ConfiguredSplit:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        # data modules of scenes ask the model for bands and window
+        # data modules of scenes read bands and window size from the model
         self._trainer.strategy.connect(self.task)
         self.queries = self._open(self.data)
         self.total = len(self.queries)
         if not self.total:
-            raise DataError(f'the {split} split of {config} has no chip')
+            raise DataError(f'The {split} split of {config} has no chip.')
         count = min(self.total, limit or self.total)
         self.chosen = [index * self.total // count for index in range(count)]
 
     def __len__(self) -> int:
-        """Return how many chips were chosen."""
+        """Return the number of chips to read."""
         return len(self.chosen)
 
     def _open(self, data: ChipDataModule) -> list[Any]:
-        """Open a split and return what to ask it for, chip by chip."""
+        """Open a split and return the query of each chip."""
         data.trainer = self._trainer
         try:
             data.prepare_data()
@@ -104,7 +107,7 @@ class ConfiguredSplit:
         ) as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise DataError(
-                f'the {data.split} split of {self.config} cannot be opened: {reason}'
+                f'The {data.split} split of {self.config} cannot be opened: {reason}'
             ) from error
 
     def count(self, split: Split) -> int:
@@ -115,15 +118,15 @@ class ConfiguredSplit:
         """
         if split == self.split:
             return self.total
-        # the same data module: it reads labels and tells of them once
+        # reuse the data module, so that it reads labels and warns about them once
         return len(self._open(ChipDataModule(self.data.data, split)))
 
-    def chips(self, progress: bool = True, places: bool = False) -> Iterator[Chip]:
-        """Yield the chosen chips in order, read with the data module's own workers.
+    def chips(self, progress: bool = True, with_crs: bool = False) -> Iterator[Chip]:
+        """Yield the chips in order, read by the data module's own workers.
 
         Args:
             progress: Show a progress bar.
-            places: Tell the CRS of each, which may open its file once more.
+            with_crs: Include the CRS of each chip, which may open its file again.
         """
         loader = self.data.loader([self.queries[index] for index in self.chosen])
         numbers = iter(self.chosen)
@@ -132,14 +135,14 @@ class ConfiguredSplit:
             total=len(self), desc=title, unit='chip', disable=not progress
         ) as bar:
             for batch in loader:
-                for chip in self._chips_of(dict(batch), numbers, places):
+                for chip in self._chips_of(dict(batch), numbers, with_crs):
                     yield chip
                     bar.update()
 
     def _chips_of(
-        self, batch: dict[str, Any], numbers: Iterator[int], places: bool
+        self, batch: dict[str, Any], numbers: Iterator[int], with_crs: bool
     ) -> Iterator[Chip]:
-        """Take a batch apart."""
+        """Yield the chips of a batch."""
         valid = _valid(batch, self.nodata)
         batch = self.data.on_after_batch_transfer(batch, 0)
         images = batch['image'].float().numpy()
@@ -160,11 +163,11 @@ class ConfiguredSplit:
                 None if labels is None else labels[position],
                 None if known is None else known[position] > 0,
                 None if masks is None else masks[position],
-                self._crs(batch, position, index) if places else None,
+                self._crs(batch, position, index) if with_crs else None,
             )
 
     def _crs(self, batch: dict[str, Any], position: int, index: int) -> str | None:
-        """Return the CRS of a chip: the batch's, or what the data module knows."""
+        """Return the CRS of a chip from the batch, else from the data module."""
         crs = batch['crs'][position] if 'crs' in batch else None
         if crs is None:
             grid = self.data.place(index)[1]
@@ -173,9 +176,9 @@ class ConfiguredSplit:
 
 
 def _valid(batch: dict[str, Any], nodata: float | None) -> NDArray[np.bool_]:
-    """Return where a batch has data, (B, H, W)."""
+    """Return the valid pixels of a batch, (B, H, W)."""
     if 'image' not in batch:
-        raise DataError(f"batch has {sorted(batch)}; needed: 'image'")
+        raise DataError(f"The batch has the keys {sorted(batch)}, expected 'image'.")
     image: Tensor = batch['image']
     valid = image.isfinite().any(dim=1)
     if 'valid' in batch:

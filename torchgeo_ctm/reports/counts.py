@@ -1,8 +1,8 @@
-"""How many chips hold each class, and how much of their area it covers."""
+"""Count the chips with each class, and the area that it covers."""
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +11,22 @@ from ..errors import LabelWarning
 
 
 class LabelCounts:
-    """Counts of labels and of classes in masks, streamed chip by chip.
-
-    Law: merging the counts of two halves gives those of the whole.
-    """
+    """Counts of image-level labels and of pixels in masks, updated chip by chip."""
 
     def __init__(self, classes: int) -> None:
-        """Create empty counts of so many classes C."""
-        #: How many chips; how many with a label or a mask.
-        self.chips = self.labelled = self.masked = 0
-        #: How many chips whose label has no class.
+        """Create empty counts.
+
+        Args:
+            classes: Number of classes C.
+        """
+        #: Chips; chips with a label; chips with a mask.
+        self.chips = self.labeled = self.masked = 0
+        #: Chips whose label has no class.
         self.empty = 0
-        #: How many chips say whether a class is present, and how many have it, (C,).
+        #: Chips in which presence is known, and in which a class is present, (C,).
         self.known = np.zeros(classes, np.int64)
         self.present = np.zeros(classes, np.int64)
-        #: Pixels of masks: of each class (C,), and those that are ignored.
+        #: Pixels of masks: of each class (C,), and ignored ones.
         self.pixels = np.zeros(classes, np.int64)
         self.ignored = 0
 
@@ -40,13 +41,13 @@ class LabelCounts:
         Args:
             label: (C,), 1 where the class is present.
             known: Where presence or absence is known, (C,); None: everywhere.
-            mask: Classes (H, W); what is outside 0…C−1 is ignored.
+            mask: Classes (H, W); values outside 0…C−1 are ignored.
         """
         self.chips += 1
         if label is not None:
             known = np.ones(len(label), bool) if known is None else known
             present = (label > 0) & known
-            self.labelled += 1
+            self.labeled += 1
             self.known += known
             self.present += present
             self.empty += not present.any()
@@ -57,35 +58,30 @@ class LabelCounts:
             self.pixels += np.bincount(mask[inside], minlength=classes)
             self.ignored += mask.size - int(inside.sum())
 
-    def merge(self, other: Self) -> None:
-        """Add the counts of other chips."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
     def report(self, names: Sequence[str]) -> list[str]:
-        """Return the counts as lines to read; none where nothing was labelled."""
-        if not self.labelled and not self.masked:
+        """Return the counts as lines of text; none if no chip has a label or mask."""
+        if not self.labeled and not self.masked:
             return []
         width = max(len('class'), *map(len, names))
-        # areas are those of masks, which labels come without
+        # only masks have an area
         heads = {'chip_share': 'of known'}
         heads |= {'area_share': 'of area'} if self.masked else {}
         titles = ''.join(f'{title:>10}' for title in ('chips', *heads.values()))
         lines = [f'{"class":<{width}}{titles}']
         for name, counts in self.content(names).items():
-            shares = [_per_cent(counts[key]) for key in heads]
+            shares = [_percent(counts[key]) for key in heads]
             lines.append(
                 f'{name:<{width}}{counts["chips"]:>10}'
                 + ''.join(f'{share:>10}' for share in shares)
             )
-        lines.append(f'{self.empty} of {self.labelled} labelled chips have no class')
+        lines.append(f'{self.empty} of {self.labeled} labeled chips have no class')
         if self.masked:
             area = max(1, int(self.pixels.sum()) + self.ignored)
             lines.append(f'{100 * self.ignored / area:.1f} % of the masks is ignored')
         return lines
 
     def content(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return each class's counts and shares, None for a share of nothing."""
+        """Return counts and shares of each class; a share of nothing is None."""
         area = int(self.pixels.sum())
         return {
             name: {
@@ -101,38 +97,38 @@ class LabelCounts:
         }
 
     def warn(self, names: Sequence[str]) -> None:
-        """Warn of classes that nothing can be learnt about from these labels."""
-        if not self.labelled:
+        """Warn about classes that cannot be learned from these labels."""
+        if not self.labeled:
             return
-        chips = f'of {self.labelled} labelled chips'
+        chips = f'of {self.labeled} labeled chips'
         never = (self.present == 0) & (self.known > 0)
-        everywhere = (self.present == self.labelled) & (self.known > 0)
+        everywhere = (self.present == self.labeled) & (self.known > 0)
         always = (self.present == self.known) & (self.known > 0)
-        alike = 'nothing tells them from the others'
+        alike = 'they cannot be told from the others'
         if (always == (self.known > 0)).all():
             alike += (
-                '; no chip says that a class is absent, which training needs too: '
-                'complete: true where labels name all classes of their ground, or '
-                'labels of another kind'
+                '. No class is absent in any chip, but training needs absent classes: '
+                'set complete: true if the labels name all classes in their area, or '
+                'use labels of another kind'
             )
         elif ((self.present > 0) & ~always).any():
             alike = (
-                "only the others' absence tells them apart, which model_options: "
-                '{patch_activation: softmax} learns from'
+                "they can only be learned from other classes' absence: set "
+                'model_options: {patch_activation: softmax}'
             )
         for which, says, why in (
-            (self.known == 0, f'known in none {chips}', 'nothing is known of them'),
-            (never, f'present in none {chips}', 'there is nothing to learn them from'),
+            (self.known == 0, f'known in none {chips}', 'their labels are unknown'),
+            (never, f'present in none {chips}', 'they cannot be learned'),
             (everywhere, f'present in all {chips}', alike),
             (always & ~everywhere, f'present wherever known, in some {chips}', alike),
         ):
             found = [name for name, each in zip(names, which, strict=True) if each]
             if found:
                 warnings.warn(
-                    f'{says}: {"; ".join(found)}: {why}', LabelWarning, stacklevel=2
+                    f'{says}: {"; ".join(found)}: {why}.', LabelWarning, stacklevel=2
                 )
 
 
-def _per_cent(share: float | None) -> str:
-    """Return a share 0…1 in per cent, as text."""
+def _percent(share: float | None) -> str:
+    """Format a share 0…1 as a percentage."""
     return '-' if share is None else f'{100 * share:.1f} %'

@@ -1,4 +1,4 @@
-"""What a configuration's data are: bands, places, chips and labels, and a picture."""
+"""Describe the data of a configuration: bands, CRS, chips and labels, and a plot."""
 
 from collections import Counter
 from pathlib import Path, PurePath
@@ -9,30 +9,30 @@ from matplotlib.figure import Figure
 
 from ..datamodules.chips import ChipDataModule
 from ..errors import CTMError
-from ..inference.label_figure import LabelledChip, label_figure
+from ..plots import LabeledChip, label_figure
 from ..prediction import quiet_lightning
 from ..split import Split
 from ..trainers import ClassTokenMaskingTask
 from .chips import Chip, ConfiguredSplit
 from .counts import LabelCounts
 
-#: Chips in the picture.
+#: Chips in the plot.
 EXAMPLES = 10
 #: Scenes that are named.
 NAMED = 5
 
 
 class Description(NamedTuple):
-    """What was found in the data of a configuration."""
+    """Description of the data of a configuration."""
 
     task: ClassTokenMaskingTask
     data_set: str
-    #: Number of chips of each split, or why it has none.
+    #: Number of chips of each split, or the reason why it has none.
     splits: dict[str, int | str]
-    #: The split that was read, and how many of its chips.
+    #: The split that was read, and the number of chips read.
     split: Split
     read: int
-    #: How many chips have each CRS, and each size (bands, height, width).
+    #: Number of chips of each CRS, and of each size (bands, height, width).
     crs: Counter[str | None]
     sizes: Counter[tuple[int, ...]]
     #: Chips without a valid pixel.
@@ -49,13 +49,13 @@ def describe(
     nodata: float | None = None,
     progress: bool = True,
 ) -> Description:
-    """Read the chips of a split and say what they are.
+    """Read the chips of a split and describe them.
 
     Args:
         config: Configuration of ``torchgeo``.
         split: 'train', 'val' or 'test'.
-        limit: Read as many chips, evenly spread over the split; None: all.
-        nodata: Value of the data set that means no data, where all bands have it.
+        limit: Maximum number of chips to read, evenly spread over the split; None: all.
+        nodata: Nodata value of the data set; pixels that have it in all bands are invalid.
         progress: Show a progress bar.
 
     Raises:
@@ -68,9 +68,9 @@ def describe(
     sizes: Counter[tuple[int, ...]] = Counter()
     without_data = 0
     count = min(EXAMPLES, len(chips))
-    wanted = {chips.chosen[place * len(chips) // count] for place in range(count)}
+    wanted = {chips.chosen[index * len(chips) // count] for index in range(count)}
     examples = []
-    for chip in chips.chips(progress, places=True):
+    for chip in chips.chips(progress, with_crs=True):
         labels.update(chip.label, chip.known, chip.mask)
         crs[chip.crs] += 1
         sizes[chip.image.shape] += 1
@@ -93,7 +93,7 @@ def describe(
 
 
 def _data_set(data: ChipDataModule) -> str:
-    """Return what the chips are cut from: scenes by name, or the data set's name."""
+    """Return the names of the scenes, or the name of the data set."""
     scenes = getattr(data.data, 'scenes', None)
     if not scenes:
         return data.dataset_name
@@ -103,12 +103,12 @@ def _data_set(data: ChipDataModule) -> str:
 
 
 def _counted(count: int, thing: str) -> str:
-    """Return a number of things in words."""
+    """Format a number of things."""
     return f'{count} {thing}{"s" * (count != 1)}'
 
 
 def _splits(chips: ConfiguredSplit) -> dict[str, int | str]:
-    """Return the number of chips of every split, or why it cannot be opened."""
+    """Return the number of chips of each split, or why it cannot be opened."""
     found: dict[str, int | str] = {}
     splits: tuple[Split, ...] = ('train', 'val', 'test')
     for split in splits:
@@ -120,7 +120,7 @@ def _splits(chips: ConfiguredSplit) -> dict[str, int | str]:
 
 
 def report(described: Description) -> list[str]:
-    """Return a description as lines to read."""
+    """Return a description as lines of text."""
     task = described.task
     lines = [
         ('data set', described.data_set),
@@ -136,15 +136,15 @@ def report(described: Description) -> list[str]:
     lines.append(('no data', f'{described.without_data} chips'))
     width = max(len(name) for name, _ in lines)
     words = [f'{name:<{width}}  {value}' for name, value in lines]
-    if not described.labels.labelled:
+    if not described.labels.labeled:
         return [*words, 'no labels']
     return words + described.labels.report(task.class_names)
 
 
 def picture(described: Description) -> Figure:
-    """Draw the example chips with their labels."""
+    """Plot the example chips with their labels."""
     chips = [
-        LabelledChip(
+        LabeledChip(
             f'{described.split} {chip.number}',
             np.where(chip.valid, chip.image, np.float32(np.nan)),
             chip.label,

@@ -1,8 +1,8 @@
-"""Statistics of the bands of a split, as a configuration takes them."""
+"""Measure the bands of a training split, and write them as a configuration."""
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,56 +14,69 @@ from ..errors import BandWarning, DataError
 from ..files import write_text
 from ..prediction import quiet_lightning
 from ..trainers import ClassTokenMaskingTask
-from ..value_counts import MOST_VALUES, ValueCounts
 from .chips import ConfiguredSplit
 from .counts import LabelCounts
 
 PERCENTILES = (1, 2, 50, 98, 99)
+#: Pixels that percentiles are computed from at most.
+SAMPLE = 2**20
 
 
 class BandStatistics:
-    """Mean, standard deviation and percentiles of bands, streamed chip by chip.
+    """Mean, standard deviation and percentiles of bands, updated chip by chip.
 
-    Law: merging the statistics of two halves gives those of the whole, and they equal
-    NumPy's over all pixels at once (means and deviations up to rounding).
+    Percentiles are those of a uniform random sample of at most :data:`SAMPLE` pixels
+    (reservoir sampling), so they are exact for data of that size.
     """
 
-    def __init__(self, bands: int, most: int = MOST_VALUES) -> None:
-        """Create empty statistics of so many bands; *most* as for ValueCounts."""
+    def __init__(self, bands: int, sample: int = SAMPLE, seed: int = 0) -> None:
+        """Create empty statistics.
+
+        Args:
+            bands: Number of bands.
+            sample: Maximum number of pixels to compute percentiles from.
+            seed: Seed of the sample.
+        """
         self.count = np.zeros(bands, np.int64)
         self.mean = np.zeros(bands)
         self._squares = np.zeros(bands)
-        self.values = [ValueCounts(most) for _ in range(bands)]
+        self._low, self._high = np.full(bands, np.inf), np.full(bands, -np.inf)
+        #: Pixels that were given, whether finite or not.
+        self.pixels = 0
+        self._sample = np.empty((bands, sample), np.float32)
+        self._random = np.random.default_rng(seed)
 
     def update(self, pixels: NDArray[np.float32]) -> None:
-        """Add pixels (bands, n); what is not finite is left out, band by band."""
+        """Add pixels (bands, n); values that are not finite are skipped by band."""
         for band, values in enumerate(pixels):
-            kept = values[np.isfinite(values)]
+            kept = values[np.isfinite(values)].astype(np.float64)
             if kept.size:
-                mean = float(kept.mean(dtype=np.float64))
-                squares = float(((kept.astype(np.float64) - mean) ** 2).sum())
-                self._add(band, kept.size, mean, squares)
-                self.values[band].add(kept)
+                # Chan et al. (1979): combine two means and sums of squared deviations
+                total, mean = self.count[band] + kept.size, kept.mean()
+                apart = mean - self.mean[band]
+                self._squares[band] += ((kept - mean) ** 2).sum()
+                self._squares[band] += apart**2 * self.count[band] * kept.size / total
+                self.mean[band] += apart * kept.size / total
+                self.count[band] = total
+                self._low[band] = min(self._low[band], kept.min())
+                self._high[band] = max(self._high[band], kept.max())
+        self._draw(pixels)
 
-    def merge(self, other: Self) -> None:
-        """Add the statistics of other pixels of the same bands."""
-        for band, values in enumerate(other.values):
-            count, mean = int(other.count[band]), float(other.mean[band])
-            if count:
-                self._add(band, count, mean, float(other._squares[band]))
-                self.values[band].merge(values)
+    def _draw(self, pixels: NDArray[np.float32]) -> None:
+        """Replace pixels of the sample, so that all pixels so far are equally likely.
 
-    def _add(self, band: int, count: int, mean: float, squares: float) -> None:
-        """Combine two means and sums of squared deviations (Chan et al., 1979)."""
-        total = self.count[band] + count
-        apart = mean - self.mean[band]
-        self._squares[band] += squares + apart**2 * self.count[band] * count / total
-        self.mean[band] += apart * count / total
-        self.count[band] = total
+        Algorithm R: pixel number t takes a random slot with probability sample / t.
+        """
+        size = self._sample.shape[1]
+        number = self.pixels + np.arange(pixels.shape[1])
+        slot = np.where(number < size, number, self._random.integers(0, number + 1))
+        taken = slot < size
+        self._sample[:, slot[taken]] = pixels[:, taken]
+        self.pixels += pixels.shape[1]
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Standard deviation (bands,), of the population; 0 without pixels."""
+        """Standard deviation (bands,) of the population; 0 without pixels."""
         deviation: NDArray[np.float64] = np.sqrt(
             self._squares / np.maximum(self.count, 1)
         )
@@ -72,25 +85,30 @@ class BandStatistics:
     @property
     def constant(self) -> NDArray[np.bool_]:
         """Whether a band has no two different values, (bands,)."""
-        return np.array([values.different < 2 for values in self.values])
-
-    def percentiles(self, band: int) -> list[float]:
-        """Return the :data:`PERCENTILES` of a band."""
-        return [self.values[band].percentile(each) for each in PERCENTILES]
+        return self._low >= self._high
 
     @property
-    def relative_error(self) -> float:
-        """Largest relative error of any percentile; 0 if all are exact."""
-        return max(values.relative_error for values in self.values)
+    def sampled(self) -> int:
+        """Number of pixels that percentiles are computed from."""
+        return min(self.pixels, self._sample.shape[1])
+
+    def percentiles(self, band: int) -> list[float]:
+        """Return the :data:`PERCENTILES` of a band; NaN without pixels."""
+        values = self._sample[band, : self.sampled].astype(np.float64)
+        values = values[np.isfinite(values)]
+        if not values.size:
+            return [float('nan')] * len(PERCENTILES)
+        found: list[float] = np.percentile(values, PERCENTILES).tolist()
+        return found
 
 
 class SplitStatistics(NamedTuple):
-    """What the chips of a training split hold."""
+    """Statistics of the chips of a training split."""
 
     task: ClassTokenMaskingTask
     bands: BandStatistics
     labels: LabelCounts
-    #: Chips in the split, of which ``labels.chips`` were read.
+    #: Number of chips in the split; ``labels.chips`` of them were read.
     total: int
 
 
@@ -101,17 +119,16 @@ def measure(
     nodata: float | None = None,
     progress: bool = True,
 ) -> SplitStatistics:
-    """Measure the training split of a configuration, chip by chip.
+    """Measure the bands and labels of a configuration's training split.
 
-    Images are those that the model gets in evaluation: normalised where the data module
-    does so, then with offset and clip of the configuration's ``scaling``. Pixels
-    without data are left out: NaN and infinity, where a sample's ``valid`` is 0, and
-    *nodata*.
+    Images are those of evaluation: normalized if the data module normalizes, then with
+    offset and clip of the configuration's ``scaling``. Invalid pixels are skipped: NaN
+    and infinity, pixels whose ``valid`` is 0, and *nodata*.
 
     Args:
         config: Configuration of ``torchgeo``.
-        limit: Read as many chips, evenly spread over the split; None: all.
-        nodata: Value of the data set that means no data, where all bands have it.
+        limit: Maximum number of chips to read, evenly spread over the split; None: all.
+        nodata: Nodata value of the data set; pixels that have it in all bands are invalid.
         progress: Show a progress bar.
 
     Raises:
@@ -132,27 +149,31 @@ def measure(
 
 
 def _check_bands(split: ConfiguredSplit, bands: BandStatistics) -> None:
-    """Refuse bands without a pixel; warn of those without a difference."""
+    """Check that bands have valid pixels; warn about constant bands.
+
+    Raises:
+        DataError: If a band has no valid pixel.
+    """
     names = split.task.bands
     for name, count, constant in zip(names, bands.count, bands.constant, strict=True):
         if not count:
             raise DataError(
-                f'band {name} has no valid pixel in {len(split)} chips of the training '
-                f'split of {split.config}'
+                f'Band {name} has no valid pixel in {len(split)} chips of the training '
+                f'split of {split.config}.'
             )
         if constant:
             warnings.warn(
-                f'band {name} has the same value in every pixel: its std is given as 1',
+                f'Band {name} has the same value in every pixel. Its std is set to 1.',
                 BandWarning,
                 stacklevel=3,
             )
 
 
 def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> None:
-    """Write a configuration that holds the scaling, to be given after *config*.
+    """Write the measured scaling as a configuration to pass after *config*.
 
-    ``torchgeo fit --config CONFIG --config PATH`` then trains with these numbers. What
-    else was measured stands in its comments.
+    ``torchgeo fit --config CONFIG --config PATH`` then trains with these numbers. The
+    file's comments contain all statistics.
     """
     bands = measured.bands
     scaling = ranges(measured.task) | {
@@ -165,7 +186,7 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
         {'model': section}, sort_keys=False, default_flow_style=None, width=88
     )
     lines = [
-        'Give this after the configuration it was measured with:',
+        'Pass this file after the configuration that it was measured with:',
         f'  torchgeo fit --config {config} --config {path.name}',
         *report(measured),
     ]
@@ -174,14 +195,13 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
 
 
 def report(measured: SplitStatistics) -> list[str]:
-    """Return what was measured as lines to read."""
+    """Return the statistics as lines of text."""
     bands, names = measured.bands, measured.task.bands
-    error = bands.relative_error
-    exact = f'to {100 * error:.1g} %' if error else 'exact'
+    every = 'all' if bands.sampled == bands.pixels else f'{bands.sampled} random'
     lines = [
         f'{measured.labels.chips} of {measured.total} training chips, '
-        + f'{int(bands.count.max())} pixels with data',
-        f'bands after offset and clip (percentiles {exact}):',
+        + f'{int(bands.count.max())} valid pixels',
+        f'bands after offset and clip (percentiles of {every} pixels):',
     ]
     width = max(len('band'), *map(len, names))
     heads = ['mean', 'std', *(f'{each} %' for each in PERCENTILES)]
@@ -194,12 +214,12 @@ def report(measured: SplitStatistics) -> list[str]:
 
 
 def content(measured: SplitStatistics) -> dict[str, Any]:
-    """Return what was measured as plain numbers, for JSON."""
+    """Return the statistics as plain numbers for JSON."""
     bands = measured.bands
     return {
         'chips': measured.labels.chips,
         'chips_in_split': measured.total,
-        'percentiles_relative_error': bands.relative_error,
+        'percentiles_of_pixels': bands.sampled,
         'bands': {
             name: {
                 'pixels': int(bands.count[band]),
@@ -216,5 +236,5 @@ def content(measured: SplitStatistics) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float:
-    """Return a number to six significant digits."""
+    """Round a number to six significant digits."""
     return float(f'{value:.6g}')

@@ -1,13 +1,17 @@
-"""Training, validation and test ground: blocks that no two splits share."""
+"""Blocks of the Earth, each of which belongs to one split."""
 
 import hashlib
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
+from shapely import STRtree
 
 from ..errors import SettingError
 from ..grids import Grid, Window
@@ -17,59 +21,101 @@ from ..windows import window_starts
 #: A block: (band, cell) on the ground, or (scene, row, column) without a CRS.
 Block = tuple[int, ...]
 
-#: The split that keeps each block to itself; None: nobody may use it.
-Owners = Mapping[Block, Split | None]
+#: The split of each block; None: no split may use it.
+BlockSplits = Mapping[Block, Split | None]
 
 SPLITS: tuple[Split, ...] = ('train', 'val', 'test')
 
-#: Metres in a degree of latitude, on a sphere as large as the Earth.
-METRES_A_DEGREE = 2 * math.pi * 6_371_007.2 / 360
+#: Meters in a degree of latitude, on a sphere as large as the Earth.
+METERS_PER_DEGREE = 2 * math.pi * 6_371_007.2 / 360
 
-#: Points along each edge of a window: curved edges bulge far less than a pixel
-#: between them.
+#: Points along each edge of a window: between them, curved edges deviate by far less
+#: than a pixel.
 EDGE_POINTS = 9
 
 
 class GroundBlocks:
-    """Blocks of about *side* × *side*, on one grid for all scenes.
+    """Blocks of about *side* × *side* meters, on one grid for all scenes.
 
-    The Earth is cut into bands of latitude *side* high, and each band into as many
+    The Earth is divided into bands of latitude *side* high, and each band into as many
     equal cells at least *side* wide as fit around it. The grid depends on *side*
-    alone, so that scenes of any CRS agree about where a block ends. A scene whose CRS
-    is missing, or leads to no place on Earth, has blocks of its own on its pixels.
+    alone, so that scenes of any CRS share their blocks. A scene without a CRS, or with
+    a local one, has blocks of its own on its pixels.
     """
 
-    def __init__(self, grids: Sequence[Grid], block_size: int) -> None:
-        """Lay the grid.
+    def __init__(
+        self, grids: Sequence[Grid], block_size: int, whole: float = 0
+    ) -> None:
+        """Initialize the grid of blocks.
 
         Args:
             grids: Pixel grids of all scenes.
             block_size: Side of a block in pixels, at least 1; of the coarsest scene's,
                 where scenes differ.
+            whole: Scenes whose sides are shorter than this, in pixels, are not cut:
+                they lie in the block of their center, whole. Those that overlap each
+                other share a block; those that overlap a larger scene are cut.
         """
         self.grids = list(grids)
         self.block_size = block_size
         self._transformers = [_to_degrees(grid) for grid in grids]
+        #: For each scene that is not cut, the scene whose center decides.
+        self._centers = self._uncut(whole) if whole else {}
         sizes = [
-            _pixel_metres(grid, transformer)
+            _pixel_meters(grid, transformer)
             for grid, transformer in zip(grids, self._transformers, strict=True)
             if transformer is not None
         ]
-        #: Side of a block in metres.
+        #: Side of a block in meters.
         self.side = block_size * max(sizes, default=1.0)
-        self._bands = max(1, math.floor(180 * METRES_A_DEGREE / self.side))
+        self._bands = max(1, math.floor(180 * METERS_PER_DEGREE / self.side))
 
     def touched(self, scene: int, windows: Iterable[Window]) -> list[frozenset[Block]]:
         """Return the blocks that each window's ground may touch.
 
-        The window is taken a pixel larger on all sides, and then as the bounding box
-        in longitude and latitude: blocks may be too many, never too few. No block at
-        all is returned for a window that has no place on Earth or lies around a pole.
+        The window is grown by a pixel on all sides, and replaced by its bounding box in
+        longitude and latitude, so there may be too many blocks, never too few. There
+        is no block for a window outside the domain of its CRS or around a pole.
 
         Args:
             scene: Which of the grids the windows lie on.
             windows: Windows in pixels of that grid.
         """
+        if scene in self._centers:
+            center = self._centers[scene]
+            grid = self.grids[center]
+            middle = Window(grid.height // 2, grid.width // 2, 1, 1)
+            return [self._in_block(center, middle)] * len(list(windows))
+        return self._cut(scene, windows)
+
+    def _in_block(self, scene: int, window: Window) -> frozenset[Block]:
+        """Return one of the blocks that a window touches."""
+        [blocks] = self._cut(scene, [window])
+        return frozenset(sorted(blocks)[:1])
+
+    def _uncut(self, whole: float) -> dict[int, int]:
+        """Return the scenes that are not cut, each with the first one it overlaps."""
+        found: dict[int, int] = {}
+        outlines = [
+            _outline(grid, transformer)
+            for grid, transformer in zip(self.grids, self._transformers, strict=True)
+        ]
+        small = [max(grid[:2]) < whole for grid in self.grids]
+        tree = STRtree(outlines)
+        for first, is_small in enumerate(small):
+            if not is_small or first in found:
+                continue
+            group, waiting = {first}, [first]
+            while waiting:
+                near = tree.query(outlines[waiting.pop()], 'intersects').tolist()
+                waiting += [number for number in near if number not in group]
+                group |= set(near)
+            if all(small[number] for number in group):
+                found |= dict.fromkeys(group, first)
+        return found
+
+    def _cut(self, scene: int, windows: Iterable[Window]) -> list[frozenset[Block]]:
+        """Return the blocks that each window touches."""
         places = np.array(list(windows), np.float64).reshape(-1, 4)
         transformer = self._transformers[scene]
         if transformer is None:
@@ -105,28 +151,45 @@ class GroundBlocks:
         """Return how many cells at least *side* wide fit around a band."""
         tall = 180 / self._bands
         edges = (abs(band * tall - 90), abs((band + 1) * tall - 90))
-        around = 360 * METRES_A_DEGREE * math.cos(math.radians(min(max(edges), 90)))
+        around = 360 * METERS_PER_DEGREE * math.cos(math.radians(min(max(edges), 90)))
         return max(1, math.floor(around / self.side))
 
 
 def _to_degrees(grid: Grid) -> Transformer | None:
-    """Return what brings coordinates to longitude and latitude, None if nothing does."""
+    """Return the transformer from a grid's CRS to degrees, None if there is none."""
     if grid.crs is None:
         return None
+    return _transformer(CRS.from_user_input(grid.crs).to_wkt())
+
+
+@cache
+def _transformer(wkt: str) -> Transformer | None:
+    """Return the transformer from a CRS to longitude and latitude, None if none."""
     try:
-        return Transformer.from_crs(
-            CRS.from_user_input(grid.crs), 'EPSG:4326', always_xy=True
-        )
+        return Transformer.from_crs(wkt, 'EPSG:4326', always_xy=True)
     except ProjError:
         # a local CRS says nothing about where other scenes lie
         return None
 
 
-def _pixel_metres(grid: Grid, transformer: Transformer) -> float:
-    """Return the longer side of the middle pixel in metres, to two digits.
+def _outline(grid: Grid, transformer: Transformer | None) -> Any:
+    """Return a scene as a polygon in degrees, a pixel smaller than it is.
 
-    Scale factors of projections differ in the third digit, and would lay another
-    grid for other scenes of the same pixel size.
+    So scenes side by side do not overlap. Empty without a CRS.
+    """
+    if transformer is None:
+        return shapely.Polygon()
+    inside = np.array([[2, 2, grid.height - 4, grid.width - 4]], np.float64)
+    lon, lat = _edges(grid, inside, transformer)
+    points = np.stack([lon[0], lat[0]], axis=1)
+    return shapely.MultiPoint(points[np.isfinite(points).all(axis=1)]).convex_hull
+
+
+def _pixel_meters(grid: Grid, transformer: Transformer) -> float:
+    """Return the longer side of the middle pixel in meters, to two digits.
+
+    Scale factors of projections differ in the third digit, and would give scenes of
+    one pixel size different grids.
     """
     row, col = grid.height / 2, grid.width / 2
     corners = [(col, row), (col + 1, row), (col, row + 1)]
@@ -143,20 +206,10 @@ def _bounds(
 ) -> NDArray[np.float64]:
     """Return west, south, east, north of windows grown by a pixel, (n, 4) degrees.
 
-    East may be above 180, across the date line. A row of NaN: no place on Earth, or
-    around a pole.
+    East may be above 180, across the date line. A row of NaN: outside the domain of
+    the CRS, or around a pole.
     """
-    along = np.linspace(0, 1, EDGE_POINTS)
-    none, all_ = np.zeros_like(along), np.ones_like(along)
-    down = np.concatenate([none, all_, along, along])
-    across = np.concatenate([along, along, none, all_])
-    rows = places[:, 0:1] - 1 + down * (places[:, 2:3] + 2)
-    cols = places[:, 1:2] - 1 + across * (places[:, 3:4] + 2)
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    lon, lat = transformer.transform(
-        a * cols + b * rows + c, d * cols + e * rows + f, errcheck=False
-    )
-    lon, lat = np.asarray(lon), np.asarray(lat)
+    lon, lat = _edges(grid, places, transformer)
     lost = ~(np.isfinite(lon) & np.isfinite(lat)).all(axis=1)
     lon = np.where(np.isfinite(lon), (lon + 180) % 360 - 180, 0)
     crossing = np.ptp(lon, axis=1) > 180
@@ -169,8 +222,25 @@ def _bounds(
     return box
 
 
+def _edges(
+    grid: Grid, places: NDArray[np.float64], transformer: Transformer
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitude and latitude along the edges of windows grown by a pixel."""
+    along = np.linspace(0, 1, EDGE_POINTS)
+    none, all_ = np.zeros_like(along), np.ones_like(along)
+    down = np.concatenate([none, all_, along, along])
+    across = np.concatenate([along, along, none, all_])
+    rows = places[:, 0:1] - 1 + down * (places[:, 2:3] + 2)
+    cols = places[:, 1:2] - 1 + across * (places[:, 3:4] + 2)
+    a, b, c, d, e, f = tuple(grid.transform)[:6]
+    lon, lat = transformer.transform(
+        a * cols + b * rows + c, d * cols + e * rows + f, errcheck=False
+    )
+    return np.asarray(lon), np.asarray(lat)
+
+
 def cover(grid: Grid, window: int) -> list[Window]:
-    """Return windows that cover a scene, every pixel, in pixels of *grid*."""
+    """Return windows that cover every pixel of a scene."""
     tall, wide = min(window, grid.height), min(window, grid.width)
     return [
         Window(row, col, tall, wide)
@@ -182,13 +252,13 @@ def cover(grid: Grid, window: int) -> list[Window]:
 def assign_blocks(
     weights: Mapping[Block, float], shares: Sequence[float], seed: int
 ) -> dict[Block, Split]:
-    """Deal blocks to splits.
+    """Assign blocks to splits.
 
-    Blocks are taken in an order that *seed* alone decides. Each split with a share
-    gets one; every further block goes to the split that is farthest below its share.
-    Laws: the order of *weights* does not matter; a split with a share has a block if
-    there are as many blocks as such splits; its part of the weight differs from its
-    share by less than two of the heaviest blocks.
+    Blocks are sorted by a hash with *seed*. Each split with a share gets one; every
+    further block goes to the split that is farthest below its share. The order of
+    *weights* does not matter. Each split with a share gets a block if there are enough.
+    Its part of the weight differs from its share by less than two of the heaviest
+    blocks.
 
     Args:
         weights: Weight of each block, above 0.
@@ -212,17 +282,17 @@ def _hash(seed: int, block: Hashable) -> bytes:
     return hashlib.blake2b(f'{seed}:{block}'.encode(), digest_size=8).digest()
 
 
-def split_of(touched: frozenset[Block], dealt: Owners) -> Split | None:
-    """Return the split that owns all blocks a window touches, None if there is none."""
+def split_of(touched: frozenset[Block], dealt: BlockSplits) -> Split | None:
+    """Return the split of all blocks that a window touches, None if they differ."""
     owners = {dealt.get(block) for block in touched}
     return owners.pop() if len(owners) == 1 else None
 
 
 def check_shares(shares: Sequence[float]) -> None:
-    """Refuse shares that are not three numbers from 0 on which sum to 1.
+    """Check that shares are three numbers of at least 0 that sum to 1.
 
     Raises:
-        SettingError: If they are not, or nothing is left to train on.
+        SettingError: If they are not, or the first one is 0.
     """
     given = [float(share) for share in shares]
     if (
@@ -232,6 +302,6 @@ def check_shares(shares: Sequence[float]) -> None:
     ):
         return
     raise SettingError(
-        f'shares={given} of train, val and test; needed: three numbers of at least 0 '
-        'that sum to 1, the first above 0; nearest: [0.6, 0.2, 0.2]'
+        f'Invalid shares={given} of train, val and test, expected three numbers of at '
+        'least 0 that sum to 1, the first above 0. Did you mean [0.6, 0.2, 0.2]?'
     )

@@ -1,4 +1,4 @@
-"""Windows of scenes together with their image labels, to train and to score with."""
+"""Windows of scenes with their image-level labels."""
 
 import itertools
 import math
@@ -16,48 +16,48 @@ from ..grids import Grid, Window
 from ..labels import ImageLabel, LabelSource
 from ..scenes.scene import SceneWindows
 
-#: Least share of a window's ground, 0…1, that must hold data: a label speaks of all.
+#: Smallest valid share of a window, 0…1: a label describes all of it.
 MIN_VALID = 0.5
 
-#: Longest side in pixels of the picture that tells where a scene holds data.
+#: Longest side in pixels of the thumbnail that shows where a scene is valid.
 OVERVIEW = 1024
 
 Integers = NDArray[np.int64]
 
 
-class LabelledScene:
-    """A scene, and what is known of its windows without reading them."""
+class LabeledScene:
+    """A scene with labels, which answers questions about windows without reading."""
 
     def __init__(self, scene: SceneWindows, labels: LabelSource) -> None:
-        """Look at the scene's outline and validity.
+        """Initialize the scene.
 
         Args:
             scene: The scene; its ``window`` is the side of a window.
-            labels: What its windows are called.
+            labels: Source of the image-level labels.
         """
         self.scene = scene
         self.labels = labels
         self.grid = scene.grid
-        self.tall = min(scene.window, self.grid.height)
-        self.wide = min(scene.window, self.grid.width)
-        #: Number of places along rows and columns where a window may start.
+        self.height = min(scene.window, self.grid.height)
+        self.width = min(scene.window, self.grid.width)
+        #: Number of rows and columns at which a window may start.
         self.places = (
-            self.grid.height - self.tall + 1,
-            self.grid.width - self.wide + 1,
+            self.grid.height - self.height + 1,
+            self.grid.width - self.width + 1,
         )
-        #: Name that tables of labels may call it by.
+        #: Name of the scene in tables of labels.
         self.tile = PurePath(scene.scene).name
         self._valid = _integral(scene)
         boxes = labels.extents(self.grid)
         self._boxes = None if boxes is None else np.asarray(boxes).reshape(-1, 4)
         #: Side in pixels of the cells of :attr:`starts`.
         self.step = max(1, scene.window // 8)
-        #: In which cells windows start that touch a place with labels, bool.
+        #: Cells in which windows start that touch a labeled area, bool.
         self.starts = self._starts()
 
     def window(self, row: int, col: int) -> Window:
-        """Return the window that starts at a place."""
-        return Window(int(row), int(col), self.tall, self.wide)
+        """Return the window that starts at a row and column."""
+        return Window(int(row), int(col), self.height, self.width)
 
     def window_grid(self, window: Window) -> Grid:
         """Return the pixel grid of a window."""
@@ -65,19 +65,19 @@ class LabelledScene:
         return Grid(window.height, window.width, self.grid.crs, transform)
 
     def label(self, window: Window) -> ImageLabel | None:
-        """Return the label of a window, None where nothing is known of it."""
+        """Return the label of a window, None if there is none."""
         return self.labels.label(self.window_grid(window), self.tile)
 
     def holds_data(self, window: Window) -> bool:
-        """Tell whether at least :data:`MIN_VALID` of a window holds data."""
+        """Return whether at least :data:`MIN_VALID` of a window is valid."""
         if self._valid is None:
             return True
-        tall, wide = (size - 1 for size in self._valid.shape)
+        height, width = (size - 1 for size in self._valid.shape)
         rows, cols = (
             _scaled(start, length, size, full)
             for start, length, size, full in (
-                (window.row, window.height, tall, self.grid.height),
-                (window.col, window.width, wide, self.grid.width),
+                (window.row, window.height, height, self.grid.height),
+                (window.col, window.width, width, self.grid.width),
             )
         )
         (a, b), (c, d) = rows, cols
@@ -88,19 +88,20 @@ class LabelledScene:
     def tiling(self) -> list[Window]:
         """Return windows without overlap to look for labels in, from top to bottom.
 
-        Side by side from the upper left corner on; but in the middle of each place
-        with labels, or side by side there, where these lie apart or are few.
+        Side by side from the upper left corner. Where labeled areas are few or far
+        apart: in the middle of each of them, or side by side there.
         """
         if self._boxes is None or not self._apart(self._boxes):
             corners = itertools.product(
-                range(0, self.places[0], self.tall), range(0, self.places[1], self.wide)
+                range(0, self.places[0], self.height),
+                range(0, self.places[1], self.width),
             )
             return [self.window(row, col) for row, col in corners]
         taken: dict[tuple[int, int], Window] = {}
         for top, left, bottom, right in self._boxes:
-            for row in _middle(top, bottom, self.tall, self.places[0]):
-                for col in _middle(left, right, self.wide, self.places[1]):
-                    key = (row // self.tall, col // self.wide)
+            for row in _middle(top, bottom, self.height, self.places[0]):
+                for col in _middle(left, right, self.width, self.places[1]):
+                    key = (row // self.height, col // self.width)
                     window = self.window(row, col)
                     if not any(
                         _overlap(window, taken[near])
@@ -111,7 +112,7 @@ class LabelledScene:
         return sorted(taken.values())
 
     def _apart(self, boxes: NDArray[np.float64]) -> bool:
-        """Tell whether labels are squares apart from each other, or few."""
+        """Return whether labeled areas are few or far apart."""
         if not len(boxes) or self.starts.mean() < 0.5:
             return True
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -120,13 +121,13 @@ class LabelledScene:
         return bool(large and sides.prod(axis=1).sum() < 0.9 * scene)
 
     def _starts(self) -> NDArray[np.bool_]:
-        """Return in which cells windows start that touch a place with labels."""
+        """Return in which cells windows start that touch a labeled area."""
         shape = [-(-places // self.step) for places in self.places]
         if self._boxes is None:
             return np.ones(shape, bool)
-        size, last = np.array([self.tall, self.wide]), np.array(self.places) - 1
+        size, last = np.array([self.height, self.width]), np.array(self.places) - 1
         first = np.floor(self._boxes[:, :2]).astype(np.int64)
-        # a box without an area, a point, lies in the pixel where it starts
+        # a point is a box in the pixel where it starts
         end = np.maximum(np.ceil(self._boxes[:, 2:]).astype(np.int64) - 1, first)
         inside = ((end >= 0) & (first < last + size)).all(axis=1)
         a = np.maximum(first - size + 1, 0)[inside] // self.step
@@ -139,14 +140,14 @@ class LabelledScene:
         return found
 
     def may_start(self, row: int, col: int) -> bool:
-        """Tell whether a window may start at a place, inside and near labels."""
+        """Return whether a window may start at a row and column, near labels."""
         if row >= self.places[0] or col >= self.places[1]:
             return False
         return bool(self.starts[row // self.step, col // self.step])
 
 
 def _middle(first: float, last: float, window: int, places: int) -> list[int]:
-    """Return starts of windows side by side in the middle of a stretch, at least one."""
+    """Return starts of windows side by side in the middle of a range, at least one."""
     count = max(1, math.floor((last - first) / window))
     start = math.floor((first + last - count * window) / 2 + 0.5)
     inside = (min(max(start + n * window, 0), places - 1) for n in range(count))
@@ -154,7 +155,7 @@ def _middle(first: float, last: float, window: int, places: int) -> list[int]:
 
 
 def _around(row: int, col: int) -> list[tuple[int, int]]:
-    """Return a cell and its eight neighbours."""
+    """Return a cell and its eight neighbors."""
     return [(row + down, col + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 
 
@@ -166,7 +167,7 @@ def _overlap(one: Window, other: Window) -> bool:
 
 
 def _integral(scene: SceneWindows) -> Integers | None:
-    """Return sums over a small picture of validity (h + 1, w + 1), None: all valid."""
+    """Return the integral image of validity (h + 1, w + 1), None if all is valid."""
     if scene.always_valid:
         return None
     valid = ~np.isnan(scene.overview([0], OVERVIEW)[0])
@@ -176,12 +177,12 @@ def _integral(scene: SceneWindows) -> Integers | None:
 
 
 def _scaled(start: int, length: int, size: int, full: int) -> tuple[int, int]:
-    """Return where a stretch begins and ends in a picture, at least a pixel long."""
+    """Return a range in pixels of a thumbnail, at least one pixel long."""
     first = min(start * size // full, size - 1)
     return first, max(first + 1, -(-(start + length) * size // full))
 
 
-class LabelledWindows(NonGeoDataset):
+class LabeledWindows(NonGeoDataset):
     """Windows of scenes with labels, in a fixed order.
 
     A sample is that of :class:`SceneWindows` with ``label`` float32 (C,),
@@ -190,14 +191,14 @@ class LabelledWindows(NonGeoDataset):
 
     def __init__(
         self,
-        scenes: Sequence[LabelledScene],
+        scenes: Sequence[LabeledScene],
         windows: Sequence[tuple[int, Window, ImageLabel]],
     ) -> None:
-        """Take the windows.
+        """Initialize the data set.
 
         Args:
             scenes: The scenes.
-            windows: For each window its scene's number, its place and its label.
+            windows: For each window the number of its scene, the window, its label.
         """
         self.scenes = list(scenes)
         self.windows = list(windows)
@@ -214,7 +215,7 @@ class LabelledWindows(NonGeoDataset):
         """
         number, window, label = self.windows[index]
         scene = self.scenes[number].scene
-        return labelled(scene.sample(window, *scene.read(window)), number, label)
+        return with_label(scene.sample(window, *scene.read(window)), number, label)
 
     def place(self, index: int) -> tuple[str, Grid]:
         """Return a name for a window, and its grid."""
@@ -224,10 +225,10 @@ class LabelledWindows(NonGeoDataset):
         return f'{name}_{window.row}_{window.col}', scene.window_grid(window)
 
 
-def labelled(
+def with_label(
     sample: dict[str, Tensor], scene: int, label: ImageLabel
 ) -> dict[str, Tensor]:
-    """Return a sample with its label and its scene's number."""
+    """Return a sample with its label and the number of its scene."""
     return sample | {
         'label': torch.from_numpy(np.asarray(label.present, np.float32)),
         'label_known': torch.from_numpy(np.asarray(label.known, bool)),

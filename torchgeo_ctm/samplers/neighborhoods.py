@@ -1,4 +1,4 @@
-"""Windows to train on, drawn at random: other ones in every epoch."""
+"""Draw training windows at random, different ones in every epoch."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,64 +9,63 @@ from ..errors import LabelError
 from ..grids import Window
 from ..labels import ImageLabel
 from ..scenes.scene import SceneWindows
-from .labeled_scene import Integers, LabelledScene
+from .labeled_scene import Integers, LabeledScene
 
-#: How often a place is drawn anew before it is said that there is none.
-TRIES = 2000
+#: Number of draws before an error says that there is no window.
+MAX_DRAWS = 2000
 
 
 class Draw(NamedTuple):
     """One window of an epoch."""
 
-    #: Place in the epoch's order.
+    #: Position in the epoch.
     number: int
     window: Window
     label: ImageLabel
-    #: Whether to turn it over: rows, columns.
-    flips: tuple[bool, bool]
+    #: Which of the 8 orientations to show, 0…7: quarter turns, and 4 for a flip.
+    orientation: int
 
 
 class Reading(NamedTuple):
-    """Windows near each other, which are read at once."""
+    """Neighboring windows, which are read at once."""
 
     scene: int
-    #: The stretch of the scene that holds all of them.
+    #: The smallest window around all of them.
     area: Window
     draws: tuple[Draw, ...]
 
 
 class WindowDraws:
-    """Which windows each epoch shows: a fair sample of all that may be shown.
+    """Sampler of training windows; all eligible windows are equally likely.
 
-    Every window that belongs to the split, holds data and has a label is as likely as
-    any other. Windows come in groups of *group* out of one neighbourhood, so that
-    pixels are decoded once for several: the first is drawn from everywhere, the others
-    from the same neighbourhood; each alone is still a fair draw. Windows of
-    :data:`MIXED` neighbourhoods are shuffled together.
+    A window is eligible if it belongs to the split, holds data and has a label.
+    Windows come in groups of *group* from one neighborhood, so that pixels are decoded
+    once for several windows: the first is drawn from all scenes, the others from its
+    neighborhood. Windows of :data:`MIXED` neighborhoods are shuffled together.
 
     Draw *i* of an epoch depends on seed, epoch and *i* alone.
     """
 
-    #: Neighbourhoods whose windows are shuffled together.
+    #: Number of neighborhoods whose windows are shuffled together.
     MIXED = 8
 
     def __init__(
         self,
-        scenes: Sequence[LabelledScene],
+        scenes: Sequence[LabeledScene],
         allowed: Callable[[int, Window], bool],
         seed: int,
         group: int,
     ) -> None:
-        """Prepare drawing.
+        """Initialize the sampler.
 
         Args:
             scenes: The scenes.
             allowed: Whether a window of a scene (by its number) belongs to the split.
             seed: Seed of all draws.
-            group: Windows drawn from one neighbourhood, at least 1.
+            group: Number of windows drawn from one neighborhood, at least 1.
 
         Raises:
-            LabelError: If no scene has a place with labels.
+            LabelError: If no scene has labels.
         """
         self.scenes = list(scenes)
         self.allowed = allowed
@@ -75,14 +74,14 @@ class WindowDraws:
         self.cells = [_cell(scene.scene) for scene in scenes]
         places = [np.argwhere(scene.starts) * scene.step for scene in scenes]
         owners = [np.full(len(p), number) for number, p in enumerate(places)]
-        #: Corners of all cells in which windows start, and the scene of each.
+        #: Corners of all cells in which windows may start, and the scene of each.
         self._places, self._owners = np.concatenate(places), np.concatenate(owners)
-        #: Places that were drawn and had no label, since this object was made.
-        self.unlabelled = 0
+        #: Number of drawn windows without a label, since this object was created.
+        self.unlabeled = 0
         if not len(self._places):
             raise LabelError(
-                f'none of {len(self.scenes)} scenes overlaps a place with labels; '
-                'needed: labels and scenes of the same ground'
+                f'None of {len(self.scenes)} scenes overlaps a label. Check that labels and '
+                'scenes cover the same area.'
             )
 
     @property
@@ -91,15 +90,15 @@ class WindowDraws:
         return self.group * self.MIXED
 
     def readings(self, epoch: int, chunk: int, again: int = 0) -> list[Reading]:
-        """Return the windows *chunk* × :attr:`chunk` … of an epoch, by neighbourhood.
+        """Return the windows of a chunk of an epoch, by neighborhood.
 
         Args:
             epoch: Number of the epoch.
-            chunk: Which of the epoch's chunks.
-            again: Draws other places with the same indexes.
+            chunk: Number of the chunk.
+            again: Number of the attempt; each draws other windows.
 
         Raises:
-            LabelError: If no window that may be shown is found.
+            LabelError: If no eligible window is found.
         """
         rng = np.random.default_rng((self.seed, epoch, chunk, again))
         order = chunk * self.chunk + rng.permutation(self.chunk)
@@ -108,8 +107,8 @@ class WindowDraws:
         ]
 
     def _reading(self, rng: np.random.Generator, indexes: Integers) -> Reading:
-        """Draw a neighbourhood and windows in it."""
-        for _ in range(TRIES):
+        """Draw a neighborhood and windows in it."""
+        for _ in range(MAX_DRAWS):
             place = int(rng.integers(len(self._places)))
             number = int(self._owners[place])
             shift = rng.integers(self.scenes[number].step, size=2)
@@ -118,19 +117,19 @@ class WindowDraws:
                 break
         else:
             raise LabelError(
-                f'no window with a label was found in {TRIES} draws; needed: labels '
-                'that speak of windows of the training ground'
+                f'No window with a label was found in {MAX_DRAWS} draws. Check that labels '
+                'cover windows of the training blocks.'
             )
-        windows = [found, *self._neighbours(rng, number, found, len(indexes) - 1)]
+        windows = [found, *self._neighbors(rng, number, found, len(indexes) - 1)]
         draws = [
-            Draw(int(index), window, label, (bool(down), bool(across)))
-            for index, (window, label), (down, across) in zip(
-                indexes, windows, rng.integers(0, 2, (len(indexes), 2)), strict=True
+            Draw(int(index), window, label, int(orientation))
+            for index, (window, label), orientation in zip(
+                indexes, windows, rng.integers(8, size=len(indexes)), strict=True
             )
         ]
         return Reading(number, _hull([draw.window for draw in draws]), tuple(draws))
 
-    def _neighbours(
+    def _neighbors(
         self,
         rng: np.random.Generator,
         number: int,
@@ -142,17 +141,17 @@ class WindowDraws:
         corner = np.array(found[0][:2]) // cell * cell
         end = np.minimum(corner + cell, self.scenes[number].places)
         more: list[tuple[Window, ImageLabel]] = []
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             if len(more) == count:
                 return more
             another = self._try(number, *rng.integers(corner, end))
             if another is not None:
                 more.append(another)
-        # where hardly any window may be shown, the first one is as fair a draw
+        # where hardly any window is eligible, repeat the first one
         return more + [found] * (count - len(more))
 
     def _try(self, number: int, row: int, col: int) -> tuple[Window, ImageLabel] | None:
-        """Return a window and its label, None if it may not be shown."""
+        """Return a window and its label, None if it is not eligible."""
         scene = self.scenes[number]
         if not scene.may_start(row, col):
             return None
@@ -161,7 +160,7 @@ class WindowDraws:
             return None
         label = scene.label(window)
         if label is None:
-            self.unlabelled += 1
+            self.unlabeled += 1
             return None
         return window, label
 
@@ -178,14 +177,14 @@ def _hull(windows: Sequence[Window]) -> Window:
 
 
 def _cell(scene: SceneWindows) -> tuple[int, int]:
-    """Return height and width of the cells in which neighbours start.
+    """Return height and width of the cells in which neighbors start.
 
-    About two windows, in whole blocks of the file where these are of such a size:
-    windows that start in a block then touch it and the next, no others.
+    About two windows, in whole blocks of the file if these are small enough: windows
+    that start in a block then touch only this block and the next one.
     """
     aim = 2 * scene.window
-    tall, wide = (
+    height, width = (
         block * max(1, round(aim / block)) if block <= 2 * aim else aim
         for block in scene.block
     )
-    return tall, wide
+    return height, width

@@ -1,4 +1,4 @@
-"""Which windows of which scenes are for training, validation and test."""
+"""Split scenes with labels into training, validation and test."""
 
 import warnings
 from collections import Counter, defaultdict
@@ -12,21 +12,21 @@ from ..split import Split
 from .blocks import (
     SPLITS,
     Block,
+    BlockSplits,
     GroundBlocks,
-    Owners,
     assign_blocks,
     check_shares,
     cover,
     split_of,
 )
-from .labeled_scene import LabelledScene, LabelledWindows
+from .labeled_scene import LabeledScene, LabeledWindows
 from .neighborhoods import WindowDraws
 
-#: Block sizes that an error may propose, as multiples of the window.
-PROPOSED = (1.5, 2, 2.5, 3, 4, 6, 8)
+#: Block sizes that an error may suggest, as multiples of the window.
+SUGGESTED = (1.5, 2, 2.5, 3, 4, 6, 8)
 
 
-class Known(NamedTuple):
+class LabeledWindow(NamedTuple):
     """A window that holds data and has a label."""
 
     scene: int
@@ -35,25 +35,26 @@ class Known(NamedTuple):
 
 
 class SceneSplits:
-    """Scenes with labels, cut into ground for training, validation and test.
+    """Scenes with labels, split into training, validation and test.
 
-    The ground is cut into blocks (:mod:`~torchgeo_ctm.samplers.blocks`), and each block
-    belongs to one split. A window belongs to a split if all blocks that it touches do,
-    so windows of two splits never share ground, on whatever scenes they lie. The
-    shares are met over the windows with labels that lie side by side in a scene.
+    The Earth is divided into blocks (:mod:`~torchgeo_ctm.samplers.blocks`), and each
+    block belongs to one split. A window belongs to a split if all blocks that it
+    touches do, so windows of two splits never overlap on the ground, whatever scenes
+    they come from. The shares hold for windows with labels, side by side in a scene.
 
     The same scenes, labels, window, block size and seed give the same splits.
     """
 
     def __init__(
         self,
-        scenes: Sequence[LabelledScene],
+        scenes: Sequence[LabeledScene],
         block_size: int | None = None,
         shares: Sequence[float] = (0.6, 0.2, 0.2),
         seed: int = 0,
         fixed: Mapping[int, Split] | None = None,
+        small_scenes_whole: bool = False,
     ) -> None:
-        """Cut the ground.
+        """Split the scenes.
 
         Args:
             scenes: The scenes.
@@ -63,6 +64,8 @@ class SceneSplits:
             seed: Seed of the split and of the draws.
             fixed: Scenes, by number, that serve one split alone; the other scenes do
                 not show their ground for another one.
+            small_scenes_whole: Do not cut scenes of less than two by two windows: each
+                serves the split of the block of its center, whole.
 
         Raises:
             SettingError: If a number is out of range, or a split gets no window.
@@ -72,31 +75,33 @@ class SceneSplits:
         self.seed = seed
         self.fixed = dict(fixed or {})
         self.window = scenes[0].scene.window
+        self._whole = 2 * self.window if small_scenes_whole else 0
         self.shares = self._shares(shares)
         size = 4 * self.window if block_size is None else block_size
         if size < self.window:
             raise SettingError(
-                f'block_size={size} px is smaller than a window of {self.window} px; '
-                f'nearest: {2 * self.window}'
+                f'block_size={size} px is smaller than a window of {self.window} px. Did '
+                f'you mean {2 * self.window}?'
             )
-        self._known = self._look()
+        self._known = self._find_labeled()
         self.blocks, self.owners = self._cut(size)
         self._by_split = self._sort(self.blocks, self.owners)
         self._check(size)
 
     def _shares(self, shares: Sequence[float]) -> list[float]:
-        """Return the shares of the ground that no scene is fixed for."""
+        """Return the shares of the blocks that no scene is fixed for."""
         check_shares(shares)
         if self.fixed and set(self.fixed) == set(range(len(self.scenes))):
             raise SettingError(
-                'val_scene and test_scene hold every scene; needed: one to train on'
+                'val_scene and test_scene hold every scene, expected at least one to '
+                'train on.'
             )
         taken = {SPLITS.index(split) for split in self.fixed.values()}
         left = [0 if i in taken else float(share) for i, share in enumerate(shares)]
         return [share / sum(left) for share in left]
 
-    def _look(self) -> list[Known]:
-        """Return the windows side by side that have labels; count those left out."""
+    def _find_labeled(self) -> list[LabeledWindow]:
+        """Return the windows side by side that have labels; warn about the others."""
         known, counts = [], Counter[str]()
         for number, scene in enumerate(self.scenes):
             for window in scene.tiling():
@@ -106,27 +111,27 @@ class SceneSplits:
                     continue
                 label = scene.label(window)
                 if label is None:
-                    counts['unlabelled'] += 1
+                    counts['unlabeled'] += 1
                     continue
-                known.append(Known(number, window, label))
+                known.append(LabeledWindow(number, window, label))
         if not known:
             raise LabelError(
-                f'none of {counts["all"]} windows of {len(self.scenes)} scenes has a '
-                f'label ({counts["empty"]} hold hardly any data); needed: labels of '
-                'the same ground'
+                f'None of {counts["all"]} windows of {len(self.scenes)} scenes has a '
+                f'label ({counts["empty"]} have hardly any valid pixels). Check that '
+                'labels and scenes cover the same area.'
             )
-        if counts['unlabelled']:
+        if counts['unlabeled']:
             warnings.warn(
-                f'{counts["unlabelled"]} of {counts["all"]} windows side by side have '
-                f'no label, {counts["empty"]} hardly any data: both are left out',
+                f'{counts["unlabeled"]} of {counts["all"]} windows side by side have '
+                f'no label, {counts["empty"]} hardly any valid pixels. Both are left out.',
                 LabelWarning,
                 stacklevel=4,
             )
         return known
 
-    def _cut(self, size: int) -> tuple[GroundBlocks, Owners]:
-        """Lay blocks of *size* px and give each to a split."""
-        blocks = GroundBlocks([scene.grid for scene in self.scenes], size)
+    def _cut(self, size: int) -> tuple[GroundBlocks, BlockSplits]:
+        """Return blocks of *size* px, and the split of each."""
+        blocks = GroundBlocks([scene.grid for scene in self.scenes], size, self._whole)
         owners: dict[Block, Split | None] = {}
         tiles: Counter[Block] = Counter()
         for number, scene in enumerate(self.scenes):
@@ -138,7 +143,7 @@ class SceneSplits:
                     elif owners.setdefault(block, split) != split:
                         owners[block] = None
         inside = self._inside(blocks)
-        # blocks with labels are dealt first, so that each split gets its share of them
+        # blocks with labels come first, so that each split gets its share of them
         for with_labels in (True, False):
             weights = {
                 block: float(inside[block] or tiles[block])
@@ -156,9 +161,11 @@ class SceneSplits:
             if len(touched) == 1 and known.scene not in self.fixed
         )
 
-    def _touched(self, blocks: GroundBlocks) -> list[tuple[Known, frozenset[Block]]]:
+    def _touched(
+        self, blocks: GroundBlocks
+    ) -> list[tuple[LabeledWindow, frozenset[Block]]]:
         """Return the windows with labels, each with the blocks that it touches."""
-        of_scene: defaultdict[int, list[Known]] = defaultdict(list)
+        of_scene: defaultdict[int, list[LabeledWindow]] = defaultdict(list)
         for known in self._known:
             of_scene[known.scene].append(known)
         return [
@@ -171,9 +178,11 @@ class SceneSplits:
             )
         ]
 
-    def _sort(self, blocks: GroundBlocks, owners: Owners) -> dict[Split, list[Known]]:
+    def _sort(
+        self, blocks: GroundBlocks, owners: BlockSplits
+    ) -> dict[Split, list[LabeledWindow]]:
         """Return the windows with labels of each split."""
-        sorted_: dict[Split, list[Known]] = {split: [] for split in SPLITS}
+        sorted_: dict[Split, list[LabeledWindow]] = {split: [] for split in SPLITS}
         for known, touched in self._touched(blocks):
             split = split_of(touched, owners)
             if split is not None and self._serves(known.scene, split):
@@ -181,50 +190,55 @@ class SceneSplits:
         return sorted_
 
     def _serves(self, scene: int, split: Split) -> bool:
-        """Tell whether windows of a scene may be in a split."""
+        """Return whether windows of a scene may be in a split."""
         if scene in self.fixed:
             return self.fixed[scene] == split
         return split not in self.fixed.values()
 
-    def _wanted(self) -> list[Split]:
+    def _required(self) -> list[Split]:
         """Return the splits that must have windows."""
         dealt = [s for s, share in zip(SPLITS, self.shares, strict=True) if share > 0]
         return dealt + [split for split in SPLITS if split in self.fixed.values()]
 
     def _check(self, size: int) -> None:
-        """Refuse splits without windows, and say which block size would do."""
-        empty = [split for split in self._wanted() if not self._by_split[split]]
+        """Check that no split is without windows."""
+        empty = [split for split in self._required() if not self._by_split[split]]
         if not empty:
             return
-        usable = len(self._inside(self.blocks))
+        usable = len(self.labeled_blocks)
         raise SettingError(
-            f'block_size={size} px leaves no labelled window to {", ".join(empty)}: '
-            f'{usable} blocks hold labelled windows; needed: {len(self._wanted())} or '
-            f'more{self._proposal(size)}'
+            f'block_size={size} px leaves no labeled window to {", ".join(empty)}: '
+            f'{usable} blocks have labeled windows, expected {len(self._required())} or '
+            f'more.{self._suggestion(size)}'
         )
 
-    def _proposal(self, size: int) -> str:
-        """Return the nearest block size that leaves no split empty."""
-        others = {round(factor * self.window) for factor in PROPOSED} - {size}
+    def _suggestion(self, size: int) -> str:
+        """Return the nearest block size that leaves no split empty, as a hint."""
+        others = {round(factor * self.window) for factor in SUGGESTED} - {size}
         for other in sorted(others, key=lambda side: abs(side - size)):
             sorted_ = self._sort(*self._cut(other))
-            if all(sorted_[split] for split in self._wanted()):
-                return f'; nearest: block_size={other}'
+            if all(sorted_[split] for split in self._required()):
+                return f' Did you mean block_size={other}?'
         return (
-            '; no block size does it: give more labels, or whole scenes as val_scene '
-            'and test_scene'
+            ' No block size is small enough: pass more labels, or whole scenes as '
+            'val_scene and test_scene.'
         )
 
+    @property
+    def labeled_blocks(self) -> set[Block]:
+        """Blocks that hold a window with a label."""
+        return set(self._inside(self.blocks))
+
     def allowed(self, split: Split, scene: int, window: Window) -> bool:
-        """Tell whether a window of a scene belongs to a split."""
+        """Return whether a window of a scene belongs to a split."""
         if not self._serves(scene, split):
             return False
         [touched] = self.blocks.touched(scene, [window])
         return split_of(touched, self.owners) == split
 
-    def windows(self, split: Split) -> LabelledWindows:
-        """Return the windows of a split side by side, those with labels."""
-        return LabelledWindows(
+    def windows(self, split: Split) -> LabeledWindows:
+        """Return the labeled windows of a split, side by side."""
+        return LabeledWindows(
             self.scenes,
             [
                 (known.scene, known.window, known.label)
@@ -233,10 +247,10 @@ class SceneSplits:
         )
 
     def draws(self, group: int = 8) -> WindowDraws:
-        """Return what draws windows to train on.
+        """Return the sampler of training windows.
 
         Args:
-            group: Windows drawn from one neighbourhood.
+            group: Number of windows drawn from one neighborhood.
         """
         scenes = [
             scene for n, scene in enumerate(self.scenes) if self._serves(n, 'train')

@@ -1,15 +1,16 @@
-"""Batches of a scene's windows, read strip by strip, ahead of the model."""
+"""Batches of the windows of a scene, read ahead row by row."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from queue import Empty, Queue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from ..grids import Window
 from ..windows import split_evenly
@@ -17,16 +18,18 @@ from .scene import SceneWindows
 
 Batch = dict[str, Tensor]
 
-#: How long, in seconds, the reader waits before it looks whether anybody still listens.
-PATIENCE = 0.2
+T = TypeVar('T')
+
+#: Seconds that a thread waits before it checks whether the other one has stopped.
+POLL = 0.2
 
 
-class SceneBatches:
+class SceneBatches(IterableDataset[Batch]):
     """The windows of a scene in batches, each pixel read once.
 
     A batch holds what :class:`SceneWindows` puts into a sample, stacked, and ``index``
-    int64 (B,), the windows' numbers. Windows without a valid pixel are left out. A
-    batch never reaches over two strips and its windows depend on the scene and on
+    int64 (B,), the numbers of the windows. Windows without a valid pixel are left out.
+    A batch never spans two rows of windows, and depends on the scene and on
     *batch_size* alone, so that results do not depend on threads, processes or
     interruptions.
     """
@@ -43,9 +46,8 @@ class SceneBatches:
         Args:
             scene: The scene.
             batch_size: Windows per batch, at most.
-            ahead: Batches that are read ahead, in a thread of its own; 0 reads when
-                asked.
-            part: Which of how many row bands of the scene to read.
+            ahead: Number of batches that a thread reads ahead; 0 reads when asked.
+            part: Number of this process, and how many share the scene.
         """
         self.scene = scene
         self.batch_size = batch_size
@@ -53,32 +55,32 @@ class SceneBatches:
         strips = len(scene.plan.rows)
         first, last = (strips * (part[0] + i) // part[1] for i in (0, 1))
         self.strips = range(first, last)
-        #: Above 0 for windows that need not be computed any more, by number.
+        #: Above 0 for windows that are finished, by number.
         self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
-        #: A small picture that is taken of the rows that are read anyway, or None.
+        #: A thumbnail to fill from the rows that are read, or None.
         self.thumbnail: Thumbnail | None = None
 
     def __len__(self) -> int:
-        """Return how many batches there are, at most: empty windows make none.
+        """Return the number of batches, at most: invalid windows make none.
 
-        Of a loader without a length Lightning draws a batch ahead of its own.
+        Lightning prefetches a batch from loaders without a length.
         """
         in_strip = -(-len(self.scene.plan.cols) // self.batch_size)
-        # Lightning refuses a process that has none
+        # Lightning raises if a process has none
         return max(1, len(self.strips) * in_strip)
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
-        return ReadAhead(self._begin, self.ahead) if self.ahead else self._begin()
+        return prefetch(self._begin, self.ahead) if self.ahead else self._begin()
 
     def _begin(self) -> Iterator[Batch]:
-        """Open the scene anew: two readers must never share an open file."""
+        """Open the scene again: two readers must never share an open file."""
         scene = copy(self.scene)
         scene.open()
         return self._batches(scene)
 
     def _batches(self, scene: SceneWindows) -> Iterator[Batch]:
-        """Read strip after strip, keeping the rows that the next one shares."""
+        """Read row after row of windows, keeping the pixels that the next one shares."""
         rows = _Rows(scene)
         columns = len(self.scene.plan.cols)
         for strip in self.strips:
@@ -97,13 +99,13 @@ class SceneBatches:
             for chosen in split_evenly(occupied, self.batch_size):
                 if not self.finished[list(chosen)].all():
                     yield self._stack(chosen, pixels, valid)
-            # so that the next strip need not lie beside this one in memory
+            # so that two rows of windows are never in memory
             del pixels, valid
 
     def _stack(
         self, numbers: Any, pixels: NDArray[Any], valid: NDArray[np.bool_]
     ) -> Batch:
-        """Make a batch of a strip's windows."""
+        """Make a batch of windows of one row."""
         side = self.scene.window
         images = np.empty((len(numbers), len(pixels), side, side), np.float32)
         samples = []
@@ -123,13 +125,13 @@ class SceneBatches:
 
 
 class Thumbnail:
-    """A small picture of some bands, taken strip by strip.
+    """A thumbnail of some bands, filled row by row.
 
-    A second look at the scene would decode every block again.
+    Reading the scene a second time would decode every block again.
     """
 
     def __init__(self, scene: SceneWindows, bands: Sequence[int], longest: int) -> None:
-        """Create an empty picture.
+        """Create an empty thumbnail.
 
         Args:
             scene: The scene.
@@ -150,7 +152,7 @@ class Thumbnail:
         self._taken = np.zeros(size[0], bool)
 
     def take(self, top: int, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Take what the picture shows of rows from *top* on."""
+        """Copy the pixels of the thumbnail from rows that start at *top*."""
         inside = (self._rows >= top) & (self._rows < top + pixels.shape[1])
         inside &= ~self._taken
         place = np.ix_(self._rows[inside] - top, self._cols)
@@ -160,10 +162,10 @@ class Thumbnail:
         self._taken |= inside
 
     def picture(self) -> NDArray[np.float32]:
-        """Return the picture (bands, h, w), NaN where invalid.
+        """Return the thumbnail (bands, h, w), NaN where invalid.
 
-        Where strips were left out, because they had been computed before or by other
-        processes, the scene is read once more.
+        If rows are missing, because they were computed before or by other processes,
+        the scene is read once more.
         """
         if self._taken.all():
             return self._picture
@@ -176,7 +178,7 @@ def _columns(window: Window) -> slice:
 
 
 class _Rows:
-    """Rows of a scene, of which those shared with the rows before are kept."""
+    """Pixels of a row of windows; those shared with the next row are kept."""
 
     def __init__(self, scene: SceneWindows) -> None:
         self._scene = scene
@@ -185,7 +187,7 @@ class _Rows:
         self._valid: NDArray[np.bool_] = np.zeros((0, 0), bool)
 
     def read(self, top: int, tall: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return pixels (bands, tall, width) and validity of rows from *top* on."""
+        """Return pixels (bands, tall, width) and validity of rows that start at *top*."""
         width = self._scene.grid.width
         kept = max(self._end - top, 0) if self._pixels is not None else 0
         fresh = Window(top + kept, 0, tall - kept, width)
@@ -196,93 +198,63 @@ class _Rows:
             self._pixels, self._valid = pixels, valid
         else:
             for old, new in ((self._pixels, pixels), (self._valid, valid)):
-                # in place: a strip is large, and two of them are enough
+                # in place, to save memory
                 old[..., :kept, :] = old[..., tall - kept :, :].copy()
                 old[..., kept:, :] = new
         self._top, self._end = top, top + tall
         return self._pixels, self._valid
 
 
-class ReadAhead:
-    """Draws from an iterator in a thread, some items ahead of whoever asks.
+def prefetch(begin: Callable[[], Iterator[T]], items: int = 3) -> Iterator[T]:
+    """Yield the items of a source that a thread reads ahead.
 
-    The thread starts with the first item that is asked for: Lightning also makes
-    iterators that it only looks at.
+    The thread starts with the first item that is asked for, because Lightning also
+    makes iterators without using them, and ends with the last one, or when the
+    iterator is deleted.
+
+    Args:
+        begin: Opens the source; called in the thread of the caller, so that its
+            warnings belong there.
+        items: Number of items that may be ready, or in the making, before they are
+            asked for.
     """
-
-    def __init__(self, begin: Callable[[], Iterator[Batch]], items: int = 3) -> None:
-        """Take what opens the source when the first item is asked for.
-
-        Args:
-            begin: Opens the source.
-            items: How many may be ready, or in the making, before they are asked for.
-        """
-        self._begin = begin
-        self._queue: Queue[tuple[str, Any]] = Queue()
-        # taken before an item is made: one that waits for room is memory, too
-        self._room = threading.Semaphore(items)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def _start(self) -> None:
-        """Open the source here, for warnings are no thread's own, and read there."""
-        # the thread must not know this object, or nobody could ever let go of it
-        self._thread = threading.Thread(
-            target=_fill,
-            args=(self._begin(), self._queue, self._room, self._stop),
-            daemon=True,
-        )
-        self._thread.start()
-
-    def __iter__(self) -> 'ReadAhead':
-        """Return itself: it can be drawn from once."""
-        return self
-
-    def __next__(self) -> Batch:
-        """Return the next item, or raise what the source raised."""
-        if self._thread is None:
-            self._start()
+    queue: Queue[tuple[str, Any]] = Queue()
+    # acquired before an item is made: one that waits for room is memory, too
+    room = threading.Semaphore(items)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_fill, args=(begin(), queue, room, stop), daemon=True
+    )
+    thread.start()
+    try:
         while True:
             try:
-                kind, content = self._queue.get(timeout=PATIENCE)
+                kind, content = queue.get(timeout=POLL)
             except Empty:
-                if self._stop.is_set():
-                    raise StopIteration from None
+                # Windows sees Ctrl+C between two waits only
                 continue
-            break
-        if kind == 'item':
-            self._room.release()
-            batch: Batch = content
-            return batch
-        self.close()
-        if kind == 'error':
-            raise content
-        raise StopIteration
-
-    def close(self) -> None:
-        """Let the thread end."""
-        self._stop.set()
-
-    def __del__(self) -> None:
-        """Let the thread end with whoever asked."""
-        self.close()
+            if kind == 'end':
+                return
+            if kind == 'error':
+                raise content
+            room.release()
+            yield content
+    finally:
+        stop.set()
 
 
 def _fill(
-    source: Iterator[Batch],
+    source: Iterator[T],
     queue: Queue[tuple[str, Any]],
     room: threading.Semaphore,
     stop: threading.Event,
 ) -> None:
-    """Put items, the end or an error into the queue until nobody listens."""
+    """Put items, then the end or an error, into a queue until *stop* is set."""
     try:
         while not stop.is_set():
-            if not room.acquire(timeout=PATIENCE):
-                continue
-            try:
+            if room.acquire(timeout=POLL):
                 queue.put(('item', next(source)))
-            except StopIteration:
-                queue.put(('end', None))
-                return
-    except BaseException as error:  # noqa: BLE001  raised again where it is asked for
+    except StopIteration:
+        queue.put(('end', None))
+    except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
         queue.put(('error', error))

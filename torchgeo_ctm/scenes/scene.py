@@ -1,9 +1,9 @@
-"""One raster scene, cut into overlapping windows."""
+"""Windows of a raster scene."""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from ..errors import BandWarning, GeoreferenceWarning, SceneError
-from ..grids import Window, check_same_grid
+from ..grids import IGNORED, Window, check_same_grid
 from ..rasters import grid_of, open_raster
 from ..scaling import is_reflectance, match_bands
 from ..windows import WindowPlan
 from .sources import find_source
 
-#: Columns that are read at once, about.
+#: Number of columns that are read at once, about.
 COLUMNS = 2048
 
 
@@ -32,33 +32,41 @@ def open_scene(
     """Open a raster for reading.
 
     Args:
-        path: What rasterio opens: a path, a URL, a text in GDAL's VRT format.
+        path: A path, a URL, or a VRT as text.
         threads: Threads that decode blocks, where the format can.
-        name: What to call it in an error; None: *path*.
+        name: Name of the raster in an error; None: *path*.
 
     Raises:
-        SceneError: If it is missing, a folder, or nothing that GDAL opens.
+        SceneError: If it does not exist, is a folder, or GDAL cannot open it.
     """
     virtual = str(path).lstrip().startswith('<VRTDataset')
     local = Path(path) if not virtual else Path()
     if local.is_dir() and not virtual:
         rasters = sorted(p.name for p in local.iterdir() if p.suffix.lower() == '.tif')
-        holds = f'nearest: {local / rasters[0]}' if rasters else 'it holds no .tif'
-        raise SceneError(f'{path} is a folder; needed: one raster; {holds}')
+        hint = f' Did you mean {str(local / rasters[0])!r}?' if rasters else ''
+        raise SceneError(f'{path} is a folder, expected a raster.{hint}')
     remote = virtual or ':' in str(path)[2:] or str(path).startswith('/vsi')
     if not remote and not local.exists():
-        raise SceneError(f'{path} does not exist; needed: a raster')
+        raise SceneError(f'{path} does not exist, expected a raster.')
     return open_raster(path, name=name, threads=threads)
 
 
-class SceneWindows(NonGeoDataset):
-    """Windows of one scene, in the order in which a mosaic takes them.
+class Reference(Protocol):
+    """Class indices of a scene, or of parts of it."""
 
-    A sample holds ``image`` float32 (bands, window, window) in the data set's numbers
-    that the model was trained with, ``valid`` bool (window, window) and ``window``
-    int64 (4,): row, column, height and width in the scene's grid. Invalid pixels are
-    filled with the mean of the window's valid ones; a scene smaller than a window is
-    padded by reflection.
+    def read(self, window: Window) -> NDArray[Any]:
+        """Return the class indices (height, width) of a window, 255 where unknown."""
+        ...
+
+
+class SceneWindows(NonGeoDataset):
+    """Windows of one scene, row by row.
+
+    A sample holds ``image`` float32 (bands, window, window) in the units of the
+    training data, ``valid`` bool (window, window) and ``window`` int64 (4,): row,
+    column, height and width in pixels of the scene. Invalid pixels are filled with the
+    mean of the valid ones in the window. A scene smaller than a window is padded by
+    reflection.
     """
 
     def __init__(
@@ -68,7 +76,7 @@ class SceneWindows(NonGeoDataset):
         window: int,
         stride: int,
         scene_bands: Sequence[str] | None = None,
-        reference: str | Path | None = None,
+        reference: str | Path | Reference | None = None,
         nodata: float | None = None,
         offset: float | None = None,
         model_offset: float = 0.0,
@@ -77,26 +85,27 @@ class SceneWindows(NonGeoDataset):
         """Open a scene.
 
         Args:
-            scene: Whatever :func:`~torchgeo_ctm.scenes.sources.find_source` takes:
-                a raster that GDAL opens, a folder with one file a band, a ``.SAFE``.
-            bands: Names of the bands the model needs, in its order.
+            scene: A raster that GDAL opens, a folder with one file per band, or a
+                ``.SAFE``; see :func:`~torchgeo_ctm.scenes.sources.find_source`.
+            bands: Names of the bands that the model uses, in its order.
             window: Side of a window in pixels.
             stride: Distance between windows in pixels, 1…window.
             scene_bands: Names of the scene's bands in file order, for a scene whose
                 own descriptions are missing or wrong.
-            reference: Class raster on the scene's grid; samples then hold its window
-                as ``mask`` int64 (window, window), 255 outside.
-            nodata: Value that means no data where all bands have it (NaN too); None:
-                what the raster says (nodata value, mask or alpha band).
-            offset: Added to the scene's numbers to make them reflectance × 10,000:
-                −1000 from Sentinel-2 processing baseline 04.00 on; None: what the
-                metadata says, else that of the training data.
-            model_offset: The offset that the model adds itself (``scaling.offset``).
+            reference: Class raster on the grid of the scene, or an object that reads
+                the classes of a window; samples then hold them as ``mask`` int64
+                (window, window), 255 outside.
+            nodata: Value of invalid pixels, in all bands (may be NaN); None: as the
+                raster declares them (nodata value, mask or alpha band).
+            offset: Added to the values of the scene to get reflectance × 10,000: −1000
+                since Sentinel-2 processing baseline 04.00; None: from the metadata,
+                else that of the training data.
+            model_offset: Offset that the model adds itself (``scaling.offset``).
             threads: Threads that decode blocks.
 
         Raises:
             SceneError: If the scene cannot be opened.
-            BandError: If bands are missing.
+            BandError: If a band is missing.
             GridError: If *reference* is on another grid.
             SettingError: If *stride* or *window* is out of range.
         """
@@ -105,13 +114,13 @@ class SceneWindows(NonGeoDataset):
         self.nodata = nodata
         self.threads = max(threads, 1)
         found = self.source.offset if offset is None else offset
-        #: Offset of the scene's numbers, None where nothing is known.
+        #: Offset of the values of the scene, None if unknown.
         self.offset = found
         self.shift = 0.0 if found is None else found - model_offset
         optical = np.array([is_reflectance(band) for band in bands])
-        #: What is added to each band's numbers, (bands, 1, 1).
+        #: Added to the values of each band, (bands, 1, 1).
         self.shifts = np.where(optical, self.shift, 0).astype(np.float32)[:, None, None]
-        self.reference = str(reference) if reference is not None else None
+        self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         with open_scene(self.source.dataset, name=self.scene) as raster:
             self.grid = grid_of(raster)
@@ -119,10 +128,10 @@ class SceneWindows(NonGeoDataset):
             self._check_types(raster)
             self._how = _validity(raster, self.indexes, nodata)
             self.dtype = np.result_type(*(raster.dtypes[i - 1] for i in self.indexes))
-            #: Height and width of the blocks in which the file holds its pixels.
+            #: Height and width of a block of the file.
             self.block: tuple[int, int] = raster.block_shapes[self.indexes[0] - 1]
-        if self.reference is not None:
-            self._check_reference()
+        if isinstance(self.reference, str):
+            self._check_reference(self.reference)
         self._warn_of_georeference()
         self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
 
@@ -141,14 +150,14 @@ class SceneWindows(NonGeoDataset):
         """Distance between windows in pixels."""
         return self.plan.stride
 
-    def _check_reference(self) -> None:
-        """Refuse a reference on another grid."""
-        with open_scene(str(self.reference)) as raster:
+    def _check_reference(self, reference: str) -> None:
+        """Check that a reference is on the grid of the scene."""
+        with open_scene(reference) as raster:
             theirs = grid_of(raster)
-        check_same_grid(self.scene, self.grid, str(self.reference), theirs)
+        check_same_grid(self.scene, self.grid, reference, theirs)
 
     def _warn_of_georeference(self) -> None:
-        """Say what is missing or unusual; the grid is kept as it is."""
+        """Warn about a missing or unusual georeference; the grid is kept as it is."""
         transform = self.grid.transform
         facts = {
             'has no CRS': self.grid.crs is None,
@@ -159,7 +168,7 @@ class SceneWindows(NonGeoDataset):
         said = [fact for fact, true in facts.items() if true]
         if said:
             placed = self.grid.crs is not None and not transform.is_identity
-            bare = '' if placed else ', without areas on the ground'
+            bare = '' if placed else ', and areas in square meters are left out'
             warnings.warn(
                 f'{self.scene} {" and ".join(said)}: the mask keeps its grid as it is'
                 f'{bare}',
@@ -173,7 +182,7 @@ class SceneWindows(NonGeoDataset):
         bands: Sequence[str],
         scene_bands: Sequence[str] | None,
     ) -> list[int]:
-        """Return the 1-based indexes of the bands; name those left out."""
+        """Return the 1-based indexes of the bands; warn about unused ones."""
         found: Sequence[str | None] = raster.descriptions
         if self.source.bands is not None:
             found = self.source.bands
@@ -200,12 +209,12 @@ class SceneWindows(NonGeoDataset):
         return [position + 1 for position in positions]
 
     def _check_types(self, raster: DatasetReader) -> None:
-        """Refuse complex numbers."""
+        """Check that no band is complex."""
         for index in self.indexes:
             dtype = raster.dtypes[index - 1]
             if dtype.startswith('complex'):
                 raise SceneError(
-                    f'{self.scene} band {index} is {dtype}; needed: real numbers'
+                    f'Band {index} of {self.scene} is {dtype}, expected real numbers.'
                 )
 
     def __len__(self) -> int:
@@ -229,25 +238,25 @@ class SceneWindows(NonGeoDataset):
         valid: NDArray[np.bool_],
         image: NDArray[np.float32] | None = None,
     ) -> dict[str, Tensor]:
-        """Make a sample of a window's stored pixels (bands, height, width).
+        """Return the sample of a window.
 
         Args:
             window: The window.
-            pixels: Its stored pixels.
-            valid: Which of them are (height, width).
-            image: Where the sample's image goes, (bands, window, window), so that a
-                batch need not be copied together; None: into an array of its own.
+            pixels: Its pixel values (bands, height, width), as stored.
+            valid: Its validity mask (height, width).
+            image: Array (bands, window, window) to write the image to, so that a batch
+                is made without a copy; None: a new array.
         """
         if image is None:
             shape = (len(pixels), self.window, self.window)
             image = np.empty(shape, np.float32)
-        tall, wide = valid.shape
-        inside = image[:, :tall, :wide]
+        height, width = valid.shape
+        inside = image[:, :height, :width]
         inside[...] = pixels
         if self.shift:
             inside += self.shifts
         if not valid.all():
-            inside[:, ~valid] = _fill(inside, valid)[:, None]
+            inside[:, ~valid] = _fill_values(inside, valid)[:, None]
         pad = [(0, self.window - size) for size in valid.shape]
         if any(after for _, after in pad):
             # 'symmetric' repeats as often as needed, for scenes of a few pixels too
@@ -259,24 +268,28 @@ class SceneWindows(NonGeoDataset):
             'window': torch.tensor(window),
         }
         if self.reference is not None:
-            sample['mask'] = self._read_reference(window)
+            sample['mask'] = self._read_reference(self.reference, window)
         return sample
 
-    def _read_reference(self, window: Window) -> Tensor:
+    def _read_reference(self, reference: str | Reference, window: Window) -> Tensor:
         """Return the reference's window, int64 (window, window)."""
-        place = RasterWindow(window.col, window.row, window.width, window.height)
-        with open_scene(str(self.reference)) as raster:
-            mask = raster.read(1, window=place).astype(np.int64)
+        if isinstance(reference, str):
+            part = RasterWindow(window.col, window.row, window.width, window.height)
+            with open_scene(reference) as raster:
+                mask = raster.read(1, window=part)
+        else:
+            mask = reference.read(window)
         pad = [(0, self.window - size) for size in mask.shape]
-        return torch.from_numpy(np.pad(mask, pad, constant_values=255))
+        padded = np.pad(mask.astype(np.int64), pad, constant_values=IGNORED)
+        return torch.from_numpy(padded)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return stored pixels (bands, height, width), and which (height, width) are.
+        """Return pixel values (bands, H, W) as stored, and a validity mask (H, W).
 
-        Invalid are pixels without data, and those with NaN or infinity in any band.
+        Nodata pixels are invalid, and pixels with NaN or infinity in any band.
 
         Raises:
-            SceneError: If they cannot be read.
+            SceneError: If the pixels cannot be read.
         """
         place = RasterWindow(window.col, window.row, window.width, window.height)
         try:
@@ -294,14 +307,15 @@ class SceneWindows(NonGeoDataset):
         return pixels, valid
 
     def _pixels(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
-        """Return stored pixels (bands, height, width), read column by column of tiles.
+        """Return pixel values (bands, height, width) as stored.
 
-        GDAL holds every block of what is asked for at once.
+        Some columns of blocks are read at a time, because GDAL keeps every block of a
+        read in memory.
         """
         step = raster.block_shapes[0][1]
         step *= max(1, COLUMNS // step)
         pixels = np.empty((len(self.indexes), window.height, window.width), self.dtype)
-        # so that every piece but the first begins where a block does
+        # every read but the first starts at a block
         begins = range(window.col - window.col % step, window.col + window.width, step)
         for begin in begins:
             col = max(begin, window.col)
@@ -312,7 +326,7 @@ class SceneWindows(NonGeoDataset):
         return pixels
 
     def open(self) -> DatasetReader:
-        """Return the raster, opened once; a copy of this object opens its own."""
+        """Return the raster, opened once; a copy of this object opens it again."""
         if self._raster is None:
             self._raster = open_scene(self.source.dataset, self.threads, self.scene)
         return self._raster
@@ -320,15 +334,15 @@ class SceneWindows(NonGeoDataset):
     def _valid(
         self, raster: DatasetReader, pixels: NDArray[Any], place: RasterWindow
     ) -> NDArray[np.bool_]:
-        """Return which pixels (height, width) hold data."""
+        """Return the validity mask (height, width)."""
         if self._how == 'mask':
             valid: NDArray[np.bool_] = raster.dataset_mask(window=place) > 0
             return valid
         valid = np.zeros(pixels.shape[1:], bool)
         if self._how == 'all':
             return ~valid
-        for band, empty in zip(pixels, self._nodata_values(raster), strict=True):
-            valid |= ~np.isnan(band) if np.isnan(empty) else band != empty
+        for band, nodata in zip(pixels, self._nodata_values(raster), strict=True):
+            valid |= ~np.isnan(band) if np.isnan(nodata) else band != nodata
         return valid
 
     def _nodata_values(self, raster: DatasetReader) -> list[float]:
@@ -340,7 +354,7 @@ class SceneWindows(NonGeoDataset):
     def overview(
         self, indexes: Sequence[int], longest: int = 1024
     ) -> NDArray[np.float32]:
-        """Return a small picture (bands, h, w) of some bands, NaN where invalid.
+        """Return a thumbnail (bands, h, w) of some bands, NaN where invalid.
 
         Args:
             indexes: Positions among the model's bands.
@@ -361,14 +375,14 @@ class SceneWindows(NonGeoDataset):
         return picture
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file behind: each worker opens its own."""
+        """Drop the open file before pickling: each worker opens its own."""
         return self.__dict__ | {'_raster': None}
 
 
 def _validity(
     raster: DatasetReader, indexes: Sequence[int], nodata: float | None
 ) -> Literal['all', 'nodata', 'mask']:
-    """Say where validity comes from: nowhere, nodata values, or masks."""
+    """Return how the raster marks invalid pixels: not at all, by value, by mask."""
     if nodata is not None:
         return 'nodata'
     flags = [raster.mask_flag_enums[index - 1] for index in indexes]
@@ -379,8 +393,10 @@ def _validity(
     return 'mask'
 
 
-def _fill(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return what to put into invalid pixels: each band's mean of the valid ones."""
+def _fill_values(
+    image: NDArray[np.float32], valid: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the fill value of each band: the mean of its valid pixels."""
     if not valid.any():
         return np.zeros(image.shape[0], np.float32)
     mean: NDArray[np.float32] = image[:, valid].mean(axis=1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What metadata say about a scene: radiometric offset, time, nodata."""
+"""Read radiometric offset, time and nodata from the metadata of a scene."""
 
 import re
 import zipfile
@@ -14,8 +14,8 @@ from torchgeo.datasets import Sentinel2
 
 from ..errors import SceneError
 
-#: A folder, or what stands for one inside an archive.
-Place = Path | zipfile.Path
+#: A folder, also inside an archive.
+Folder = Path | zipfile.Path
 
 #: Radiometric offset of Sentinel-2 products from this processing baseline on.
 OFFSET, OFFSET_BASELINE = -1000.0, 4.0
@@ -35,51 +35,51 @@ _TIME_TAGS = (
 
 
 class Facts(NamedTuple):
-    """What metadata say about a scene; None where they say nothing."""
+    """Metadata of a scene; None if unknown."""
 
-    #: To add to the stored numbers for reflectance x 10,000.
+    #: Added to the stored values to get reflectance × 10,000.
     offset: float | None = None
-    #: When it was taken, ISO 8601.
+    #: Time of acquisition, ISO 8601.
     acquired: str | None = None
-    #: The stored number of pixels that hold nothing.
+    #: Stored value of invalid pixels.
     nodata: float | None = None
 
 
-def listing(place: Place) -> list[Place]:
-    """Return what lies in a folder by name, without what systems hide there."""
-    items: Iterable[Place] = place.iterdir()
+def listing(folder: Folder) -> list[Folder]:
+    """Return the content of a folder, sorted by name, without hidden files."""
+    items: Iterable[Folder] = folder.iterdir()
     seen = [item for item in items if not item.name.startswith(('.', '__MACOSX'))]
     return sorted(seen, key=lambda item: item.name)
 
 
 def is_product_metadata(file: str) -> bool:
-    """Tell from its name whether a file describes a whole Sentinel-2 product."""
+    """Return whether a file name is that of a Sentinel-2 product's metadata."""
     return _METADATA.fullmatch(file) is not None
 
 
-def product_facts(name: str, place: Place) -> Facts | None:
+def product_facts(name: str, folder: Folder) -> Facts | None:
     """Read a Sentinel-2 product's metadata.
 
     Args:
-        name: What an error calls the scene.
-        place: The product's folder, or on a disk any folder below its ``GRANULE``.
+        name: Name of the scene in an error.
+        folder: The product's folder, or on a disk any folder below its ``GRANULE``.
 
     Returns:
-        What its main metadata file says, else its name; None where there is no
+        The content of its main metadata file, else of its name; None without a
         product.
 
     Raises:
-        SceneError: If the metadata cannot be read, or contradict themselves.
+        SceneError: If the metadata cannot be read, or list different offsets.
     """
-    folders = [place]
-    if isinstance(place, Path) and 'GRANULE' in place.absolute().parts:
-        parts = place.absolute().parts
+    folders = [folder]
+    if isinstance(folder, Path) and 'GRANULE' in folder.absolute().parts:
+        parts = folder.absolute().parts
         folders.append(Path(*parts[: parts.index('GRANULE')]))
-    for folder in folders:
-        for item in listing(folder):
+    for candidate in folders:
+        for item in listing(candidate):
             if is_product_metadata(item.name):
                 return xml_facts(f'{name}: {item.name}', item.read_bytes())
-        if match := _PRODUCT.fullmatch(folder.name):
+        if match := _PRODUCT.fullmatch(candidate.name):
             return Facts(_baseline_offset(match[2]), _time(match[1]), 0.0)
     return None
 
@@ -87,14 +87,14 @@ def product_facts(name: str, place: Place) -> Facts | None:
 def xml_facts(name: str, text: bytes) -> Facts:
     """Read offset, time and nodata from MTD_MSIL1C.xml or MTD_MSIL2A.xml.
 
-    The list of offsets decides where there is one, else the processing baseline.
+    The offset comes from the list of offsets, else from the processing baseline.
 
     Args:
-        name: What an error calls the file.
-        text: All that the file holds.
+        name: Name of the file in an error.
+        text: Content of the file.
 
     Raises:
-        SceneError: If it is no XML, or lists different offsets.
+        SceneError: If it is not XML, or lists different offsets.
     """
     values = _xml_values(name, text)
     offsets = next((_numbers(values[key]) for key in _OFFSET_TAGS if key in values), [])
@@ -113,11 +113,11 @@ def xml_facts(name: str, text: bytes) -> Facts:
 
 
 def tag_facts(raster: DatasetReader, name: str) -> Facts:
-    """Read offset and time from a raster's tags, or GDAL's scale and offset.
+    """Read offset and time from the tags of a raster, or GDAL's scale and offset.
 
     Args:
         raster: The open raster.
-        name: What an error calls it.
+        name: Name of the raster in an error.
 
     Raises:
         SceneError: If its bands have different offsets.
@@ -131,20 +131,20 @@ def tag_facts(raster: DatasetReader, name: str) -> Facts:
             return Facts(_one_offset(name, numbers), acquired)
     offset = _baseline_offset(tags.get('PROCESSING_BASELINE', ''))
     if offset is None:
-        # only what can mean nothing else: reflectance = number / 10,000 − 0.1
+        # only the unambiguous case: reflectance = value / 10,000 − 0.1
         scaled = np.isclose(raster.scales, 1e-4) & np.isclose(raster.offsets, -0.1)
         offset = OFFSET if scaled.all() else None
     return Facts(offset, acquired)
 
 
 def image_facts(raster: DatasetReader, name: str, file: str) -> Facts:
-    """Read what the raster of one band says: its tags, else its own name.
+    """Read the metadata of the raster of one band: its tags, else its file name.
 
-    A JPEG 2000 that is named as in a Sentinel-2 product holds nothing where it is 0.
+    In a JPEG 2000 file named as in a Sentinel-2 product, 0 is nodata.
 
     Args:
         raster: The open raster.
-        name: What an error calls it.
+        name: Name of the raster in an error.
         file: Its name, without folders.
 
     Raises:
@@ -160,15 +160,15 @@ def image_facts(raster: DatasetReader, name: str, file: str) -> Facts:
 
 
 def merge_facts(name: str, product: Facts | None, files: Sequence[Facts]) -> Facts:
-    """Return what the product says; where it is silent, what the files say.
+    """Return the metadata of a product, completed from those of its files.
 
     Args:
-        name: What an error calls the scene.
-        product: What the product's metadata say; None where there is no product.
-        files: What the file of each band says.
+        name: Name of the scene in an error.
+        product: Metadata of the product, None without a product.
+        files: Metadata of the file of each band.
 
     Raises:
-        SceneError: If the files' offsets are needed, and differ.
+        SceneError: If the offset comes from the files, and these differ.
     """
     product = product or Facts()
     offset, acquired = product.offset, product.acquired
@@ -198,8 +198,8 @@ def _one_offset(name: str, values: Sequence[float]) -> float | None:
     if len({*values}) > 1:
         raise SceneError(
             f'{name} has bands of different radiometric offsets '
-            f'({", ".join(f"{value:g}" for value in sorted({*values}))}); needed: one '
-            'for all'
+            f'({", ".join(f"{value:g}" for value in sorted({*values}))}), expected one '
+            'for all.'
         )
     return values[0] if values else None
 
@@ -207,14 +207,14 @@ def _one_offset(name: str, values: Sequence[float]) -> float | None:
 def _baseline_offset(baseline: str) -> float | None:
     """Return the offset of a processing baseline: ``04.00``, ``N0400``."""
     match = re.fullmatch(r'N?(\d\d)\.?(\d\d)', baseline.strip())
-    # 99.99 marks products made at home, by any version
+    # 99.99 marks test products of any version
     if not match or match[1] == '99':
         return None
     return OFFSET if float(f'{match[1]}.{match[2]}') >= OFFSET_BASELINE else 0.0
 
 
 def _time(text: str) -> str | None:
-    """Return an acquisition time, or None where it is none."""
+    """Return a time in ISO 8601, or None if *text* is not a time."""
     if re.fullmatch(r'\d{8}T\d{6}', text):
         text = datetime.strptime(text, '%Y%m%dT%H%M%S').isoformat() + 'Z'
     try:
@@ -225,7 +225,7 @@ def _time(text: str) -> str | None:
 
 
 def _numbers(texts: Iterable[str]) -> list[float]:
-    """Return the texts that are numbers."""
+    """Return those texts that are numbers, as numbers."""
     numbers = []
     for text in texts:
         try:

@@ -1,6 +1,8 @@
-"""Bands in files of their own, stacked by a VRT on the grid of the finest."""
+"""Stack bands in separate files by a VRT, on the grid of the finest."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -10,31 +12,36 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
-from ..errors import SceneError
+from ..errors import NodataWarning, SceneError
 from ..rasters import open_raster
 from .sentinel2 import Facts, image_facts
 
+#: First and last + 1 of some rows or columns.
+Span = tuple[float, float]
+#: Rows and columns.
+Area = tuple[Span, Span]
+
 
 class Layer(NamedTuple):
-    """One raster of one band, as a VRT needs to know it."""
+    """One raster of one band, as described in a VRT."""
 
     #: Name of the band.
     band: str
-    #: Name of the file: what messages call it.
+    #: Name of the file, for messages.
     file: str
-    #: What rasterio opens: an absolute path, or a /vsi path.
+    #: Argument for rasterio: an absolute path, or a /vsi path.
     dataset: str
-    #: Height and width in its own pixels.
+    #: Height and width in pixels.
     size: tuple[int, int]
     crs: Any
     transform: Any
     dtype: str
     nodata: float | None
-    #: Whether it has a mask of its own: a mask band or an alpha band.
+    #: Whether it has a mask band or an alpha band.
     masked: bool
     #: Height and width of a block.
     block: tuple[int, int]
-    #: What its tags and its name say.
+    #: Metadata from its tags and its name.
     facts: Facts
 
 
@@ -42,26 +49,26 @@ def open_dataset(name: str, dataset: str) -> DatasetReader:
     """Open a raster, with or without a georeference.
 
     Args:
-        name: What an error calls it.
-        dataset: What GDAL calls it.
+        name: Name of the raster in an error.
+        dataset: Its name for GDAL.
 
     Raises:
-        SceneError: If GDAL does not open it.
+        SceneError: If GDAL cannot open it.
     """
     return open_raster(dataset, name=name)
 
 
 def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Layer:
-    """Read what a VRT needs to know about the file of a band.
+    """Read the description of a band from its file.
 
     Args:
-        name: What an error calls the scene.
+        name: Name of the scene in an error.
         band: Name of the band.
-        dataset: What GDAL calls the file.
-        product: What the product's metadata say; None where there is no product.
+        dataset: Name of the file for GDAL.
+        product: Metadata of the product, None without a product.
 
     Raises:
-        SceneError: If it is no raster, or one of several bands.
+        SceneError: If the file is no raster, or has several bands.
     """
     file = PurePosixPath(dataset).name
     label = f'{name}: {file}'
@@ -69,7 +76,7 @@ def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Lay
         colors = [c for c in raster.colorinterp if c is not ColorInterp.alpha]
         if len(colors) != 1:
             raise SceneError(
-                f'{label} has {len(colors)} bands; needed: one raster a band'
+                f'{label} has {len(colors)} bands, expected one raster per band.'
             )
         flags = raster.mask_flag_enums[0]
         facts = image_facts(raster, label, file)
@@ -91,83 +98,175 @@ def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Lay
         )
 
 
+class Extent(NamedTuple):
+    """Rows (or columns) of a layer, in pixels of the finest layer."""
+
+    #: Number of pixels of the layer.
+    number: int
+    #: Side of one of its pixels.
+    step: int
+    #: Where the first one starts; negative: before the scene.
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """Where the last pixel stops."""
+        return self.start + self.number * self.step
+
+    def covered(self, size: int) -> tuple[int, int]:
+        """Return first and last + 1 of the *size* pixels of the scene with a value.
+
+        A remainder smaller than a pixel of the layer counts: it repeats the edge.
+        """
+        if self.start >= size or self.stop <= 0:
+            return self.start, self.stop
+        first = 0 if self.start < self.step else self.start
+        last = size if size - self.stop < self.step else self.stop
+        return first, last
+
+    def segments(self, size: int, span: Span) -> Iterator[tuple[Span, Span]]:
+        """Yield pixels of the layer and those of the scene that show them.
+
+        Args:
+            size: Pixels of the scene along this axis.
+            span: The pixels of the scene that are shown.
+        """
+        first, last = self.covered(size)
+        for pixels, shown in (
+            ((0, self.number), (self.start, self.stop)),
+            ((0, 1), (first, self.start)),
+            ((self.number - 1, self.number), (self.stop, last)),
+        ):
+            begin, end = max(shown[0], span[0]), min(shown[1], span[1])
+            if begin < end:
+                scale = (pixels[1] - pixels[0]) / (shown[1] - shown[0])
+                source = [pixels[0] + (at - shown[0]) * scale for at in (begin, end)]
+                yield (source[0], source[1]), (begin, end)
+
+
+class Placed(NamedTuple):
+    """A layer and where it lies on the grid of the scene."""
+
+    layer: Layer
+    rows: Extent
+    columns: Extent
+
+
 def stack_layers(name: str, layers: Sequence[Layer]) -> str:
-    """Stack layers on the finest one's grid.
+    """Stack layers on the grid of the finest one, each by its own transform.
 
     Args:
-        name: What an error calls the scene.
+        name: Name of the scene, for messages.
         layers: One layer a band, in the order of the bands.
 
     Returns:
         The text of a VRT.
 
     Raises:
-        SceneError: If the layers' grids do not nest.
+        SceneError: If a layer is on another CRS, its pixels do not nest in the grid,
+            or the layers have no area in common.
     """
-    finest, size = _grid(name, layers)
-    root = _canvas(finest, size)
-    # one type for all, which holds the numbers of each: rasterio reads no mixture
+    finest = min(layers, key=lambda layer: abs(layer.transform.determinant))
+    placed = [_place(name, layer, finest) for layer in layers]
+    common = _common(name, placed, finest.size)
+    whole: Area = ((0, finest.size[0]), (0, finest.size[1]))
+    by_nodata = all(layer.nodata is not None for layer in layers)
+    root = _canvas(finest)
+    # one type that holds the values of all: rasterio cannot read several
     dtype = np.result_type(*(layer.dtype for layer in layers)).name
-    for index, layer in enumerate(layers, 1):
+    for index, item in enumerate(placed, 1):
         band = _band(root, typename_fwd[dtype_rev[dtype]], band=str(index))
-        ElementTree.SubElement(band, 'Description').text = layer.band
-        if layer.nodata is not None:
-            ElementTree.SubElement(band, 'NoDataValue').text = repr(layer.nodata)
-        _add_pixels(band, layer, finest)
-    if any(layer.masked for layer in layers):
+        ElementTree.SubElement(band, 'Description').text = item.layer.band
+        if item.layer.nodata is not None:
+            nodata = ElementTree.SubElement(band, 'NoDataValue')
+            nodata.text = repr(item.layer.nodata)
+        # outside of its sources, a band of a VRT is nodata
+        _add_pixels(band, item, finest.size, common if by_nodata else whole)
+    masked = any(layer.masked for layer in layers)
+    if masked or (common != whole and not by_nodata):
         mask = _band(ElementTree.SubElement(root, 'MaskBand'), 'Byte')
-        for layer in layers:
-            if layer.masked or layer.nodata is not None:
-                _add_mask(mask, layer, finest)
+        _add_rectangles(_source(mask, 'SimpleSource', finest, 'mask,1'), common, common)
+        for item in placed:
+            if item.layer.masked or item.layer.nodata is not None:
+                _add_mask(mask, item, finest.size)
     return ElementTree.tostring(root, encoding='unicode')
 
 
-def _grid(name: str, layers: Sequence[Layer]) -> tuple[Layer, tuple[int, int]]:
-    """Return the finest layer, and the height and width that all layers cover.
+def _place(name: str, layer: Layer, finest: Layer) -> Placed:
+    """Return where a layer lies on the grid of the finest.
 
     Raises:
-        SceneError: If the layers' grids do not nest.
+        SceneError: If its CRS differs, or its pixels do not nest in the grid.
     """
-    finest = min(layers, key=lambda layer: abs(layer.transform.determinant))
-    height, width = finest.size
-    for layer in layers:
-        pair = f'{name}: {layer.file} and {finest.file}'
-        if layer.crs != finest.crs:
-            raise SceneError(
-                f'{pair} have different CRS ({layer.crs} and {finest.crs}); needed: one'
-            )
-        down, across = _steps(layer, finest, pair)
-        rows, columns = layer.size[0] * down, layer.size[1] * across
-        if rows <= finest.size[0] - down or columns <= finest.size[1] - across:
-            raise SceneError(
-                f'{pair} cover different areas ({rows} × {columns} and '
-                f'{finest.size[0]} × {finest.size[1]} px of the finer); needed: one'
-            )
-        height, width = min(height, rows), min(width, columns)
-    return finest, (height, width)
-
-
-def _steps(layer: Layer, finest: Layer, pair: str = '') -> tuple[int, int]:
-    """Return how many rows and columns of the finest a pixel of *layer* takes."""
-    across, skew, left, tilt, down, top = tuple(~finest.transform @ layer.transform)[:6]
-    steps = max(1, round(down)), max(1, round(across))
-    # in pixels of the finest: at the origin, and what adds up to the far corner
-    start = max(abs(left), abs(top))
-    drift = max(
-        layer.size[0] * max(abs(down - steps[0]), abs(skew)),
-        layer.size[1] * max(abs(across - steps[1]), abs(tilt)),
-    )
-    if start > 0.01 or drift > 0.1:
+    pair = f'{name}: {layer.file} and {finest.file}'
+    if layer.crs != finest.crs:
         raise SceneError(
-            f'{pair} lie on grids that do not nest; needed: the same upper left '
-            'corner, and pixels that are whole multiples of the finest'
+            f'{pair} have different CRS: {layer.crs} and {finest.crs}. Warp one to '
+            'the CRS of the other first.'
         )
-    return steps
+    if layer.transform.is_identity and layer.size != finest.size:
+        raise SceneError(
+            f'{pair} have no transform and different sizes: {_shape(layer.size)} and '
+            f'{_shape(finest.size)} px. Georeference both, or resample one first.'
+        )
+    across, skew, left, tilt, down, top = tuple(~finest.transform @ layer.transform)[:6]
+    rows = Extent(layer.size[0], max(1, round(down)), round(top))
+    columns = Extent(layer.size[1], max(1, round(across)), round(left))
+    # in pixels of the finest: at the origin, and what adds up to the far corner
+    offset = max(abs(left - columns.start), abs(top - rows.start))
+    drift = max(
+        layer.size[0] * max(abs(down - rows.step), abs(skew)),
+        layer.size[1] * max(abs(across - columns.step), abs(tilt)),
+    )
+    if offset > 0.01 or drift > 0.1:
+        raise SceneError(
+            f'{pair} are on grids that do not nest, expected pixels that are integer '
+            'multiples of the finest and start at the corner of one. Resample one to '
+            'the grid of the other first.'
+        )
+    return Placed(layer, rows, columns)
 
 
-def _canvas(finest: Layer, size: tuple[int, int]) -> ElementTree.Element:
-    """Return a VRT (height, width) of no bands yet, georeferenced as *finest* is."""
-    height, width = size
+def _common(name: str, placed: Sequence[Placed], size: tuple[int, int]) -> Area:
+    """Return the rows and columns (first, last + 1) with a value in every layer.
+
+    Raises:
+        SceneError: If there are none.
+    """
+    spans = []
+    for pixels, extents in (
+        (size[0], [item.rows for item in placed]),
+        (size[1], [item.columns for item in placed]),
+    ):
+        firsts, lasts = zip(*(e.covered(pixels) for e in extents), strict=True)
+        first, last = max(firsts), min(lasts)
+        if first >= last:
+            one, two = (placed[firsts.index(first)], placed[lasts.index(last)])
+            raise SceneError(
+                f'{name}: {one.layer.file} and {two.layer.file} do not overlap, '
+                'expected bands of one area. Remove the bands of other areas.'
+            )
+        spans.append((first, last))
+    (top, bottom), (left, right) = spans
+    if (bottom - top, right - left) != size:
+        warnings.warn(
+            f'{name}: not every band covers the {size[0]} × {size[1]} px of the finest. '
+            f'Pixels outside rows {top} to {bottom - 1} and columns {left} to '
+            f'{right - 1} are invalid.',
+            NodataWarning,
+            stacklevel=2,
+        )
+    return spans[0], spans[1]
+
+
+def _shape(size: tuple[int, int]) -> str:
+    """Return ``ROWS × COLUMNS``."""
+    return f'{size[0]} × {size[1]}'
+
+
+def _canvas(finest: Layer) -> ElementTree.Element:
+    """Return a VRT without bands, on the grid of *finest*."""
+    height, width = finest.size
     root = ElementTree.Element(
         'VRTDataset', rasterXSize=str(width), rasterYSize=str(height)
     )
@@ -188,40 +287,42 @@ def _band(
     )
 
 
-def _add_pixels(band: ElementTree.Element, layer: Layer, finest: Layer) -> None:
-    """Let a VRT's band take a layer's pixels."""
-    source = _source(band, 'SimpleSource', layer, '1')
-    # with these GDAL opens a file when it is read, not before
-    ElementTree.SubElement(
-        source,
-        'SourceProperties',
-        RasterXSize=str(layer.size[1]),
-        RasterYSize=str(layer.size[0]),
-        DataType=typename_fwd[dtype_rev[layer.dtype]],
-        BlockXSize=str(layer.block[1]),
-        BlockYSize=str(layer.block[0]),
-    )
-    _add_rectangles(source, layer, finest)
+def _add_pixels(
+    band: ElementTree.Element, placed: Placed, size: tuple[int, int], area: Area
+) -> None:
+    """Add what a layer shows in an *area* to a band of a VRT of *size*."""
+    layer = placed.layer
+    for there, here in _rectangles(placed, size, area):
+        source = _source(band, 'SimpleSource', layer, '1')
+        # with these GDAL opens a file when it is read, not before
+        ElementTree.SubElement(
+            source,
+            'SourceProperties',
+            RasterXSize=str(layer.size[1]),
+            RasterYSize=str(layer.size[0]),
+            DataType=typename_fwd[dtype_rev[layer.dtype]],
+            BlockXSize=str(layer.block[1]),
+            BlockYSize=str(layer.block[0]),
+        )
+        _add_rectangles(source, there, here)
 
 
-def _add_mask(mask: ElementTree.Element, layer: Layer, finest: Layer) -> None:
-    """Let a VRT's mask take a layer's mask.
+def _add_mask(mask: ElementTree.Element, placed: Placed, size: tuple[int, int]) -> None:
+    """Mark as invalid what is invalid in a layer.
 
-    Masks lie upon each other: all but the first leave pixels as they are where they
-    are valid themselves (255), so that a pixel is valid where all say so.
+    Valid pixels (255) leave the mask as it is, so that a pixel is valid where all
+    layers are.
     """
-    upon = len(mask) > 0
-    kind = 'ComplexSource' if upon else 'SimpleSource'
-    source = _source(mask, kind, layer, 'mask,1')
-    _add_rectangles(source, layer, finest)
-    if upon:
+    for there, here in _rectangles(placed, size, ((0, size[0]), (0, size[1]))):
+        source = _source(mask, 'ComplexSource', placed.layer, 'mask,1')
+        _add_rectangles(source, there, here)
         ElementTree.SubElement(source, 'NODATA').text = '255'
 
 
 def _source(
     band: ElementTree.Element, kind: str, layer: Layer, content: str
 ) -> ElementTree.Element:
-    """Add a layer's file to a band of a VRT: its band 1, or that one's mask."""
+    """Add a source to a band of a VRT: band 1 of a layer's file, or its mask."""
     source = ElementTree.SubElement(band, kind, resampling='nearest')
     file = ElementTree.SubElement(source, 'SourceFilename', relativeToVRT='0')
     file.text = layer.dataset
@@ -229,14 +330,24 @@ def _source(
     return source
 
 
-def _add_rectangles(source: ElementTree.Element, layer: Layer, finest: Layer) -> None:
-    """Say which pixels of the VRT the whole layer covers."""
-    height, width = layer.size
-    down, across = _steps(layer, finest)
-    for tag, rows, columns in (
-        ('SrcRect', height, width),
-        ('DstRect', height * down, width * across),
-    ):
+def _rectangles(
+    placed: Placed, size: tuple[int, int], area: Area
+) -> Iterator[tuple[Area, Area]]:
+    """Yield areas of a layer and the areas of the scene that show them."""
+    rows = placed.rows.segments(size[0], area[0])
+    columns = placed.columns.segments(size[1], area[1])
+    for (row_span, to_rows), (column_span, to_columns) in product(rows, columns):
+        yield (row_span, column_span), (to_rows, to_columns)
+
+
+def _add_rectangles(source: ElementTree.Element, there: Area, here: Area) -> None:
+    """Add source and destination rectangle to a source of a VRT."""
+    for tag, ((top, bottom), (left, right)) in (('SrcRect', there), ('DstRect', here)):
         ElementTree.SubElement(
-            source, tag, xOff='0', yOff='0', xSize=str(columns), ySize=str(rows)
+            source,
+            tag,
+            xOff=repr(left),
+            yOff=repr(top),
+            xSize=repr(right - left),
+            ySize=repr(bottom - top),
         )

@@ -284,11 +284,9 @@ class ClassTokenMaskingTask(BaseTask):
         source = self.decoder.options.source
         scaled = self.scaling(x.float())
         if not patches and self.is_local:
-            patch_logits = self.model.local_logits(scaled)
-            logits = pool_patch_logits(
-                patch_logits.float(), 'share', share=self._final_share
-            )
-            return patch_logits.float().softmax(dim=1), logits, patch_logits
+            local = self.model.local_logits(scaled).float()
+            logits = pool_patch_logits(local, 'share', share=self._final_share)
+            return local.softmax(dim=1), logits, local
         logits, attention, patch_logits = self.model.forward_attention(
             scaled, patches=patches or source != 'attention'
         )
@@ -334,6 +332,16 @@ class ClassTokenMaskingTask(BaseTask):
     def refines(self) -> bool:
         """Whether scores are per pixel, not per patch."""
         return self.decoder.refines
+
+    @property
+    def map_stride(self) -> int:
+        """Pixels from one position of the scores to the next."""
+        maps, local = self.decoder.options, self.model.local_head
+        if self.refines or maps.rule == 'paint':
+            return 1
+        if local is not None and maps.source != 'attention':
+            return local.stride
+        return self.model.patch_size
 
     def _guide(
         self, batch: Mapping[str, Tensor] | None

@@ -64,21 +64,29 @@ def parse_key(env: 'BuildEnvironment', sig: str, node: 'desc_signature') -> str:
     return full
 
 
-def keys_of(owner: type, leave_out: Sequence[str] = ()) -> list[Key]:
+def keys_of(
+    owner: type, leave_out: Sequence[str] = (), group: type | None = None
+) -> list[Key]:
     """Return the keys that a configuration may give a class under ``init_args``.
 
-    Which there are, is what jsonargparse, and so ``torchgeo``, finds; a class that
-    hands ``**kwargs`` to its parent has the parent's as well.
+    jsonargparse, and so ``torchgeo``, finds which there are. A class that passes
+    ``**kwargs`` to its parent has the parent's as well.
 
     Args:
         owner: The class.
         leave_out: Names that a configuration cannot give.
+        group: Dataclass of the options that the class takes as keyword arguments.
     """
+    grouped = {} if group is None else {key.name: key for key in keys_of_options(group)}
     parser = ArgumentParser()
     parser.add_class_arguments(owner, 'owner')
     names = parser.get_defaults()['owner'].as_dict()
     found = _parameters(owner)
-    return [_key(name, *found[name]) for name in names if name not in leave_out]
+    return [
+        grouped[name] if name in grouped else _key(name, *found[name])
+        for name in names
+        if name not in leave_out
+    ]
 
 
 def keys_of_function(function: Callable[..., Any], names: Sequence[str]) -> list[Key]:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 
 from torchgeo_ctm import datamodules, labels, scaling, trainers
+from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.maps import refine
 from torchgeo_ctm.models import ClassTokenViT
@@ -19,6 +20,8 @@ GIVEN = ('split', 'transforms')
 FROM_TASK = ('img_size', 'in_chans', 'num_classes', 'patch_head')
 #: Callbacks that a configuration names.
 CALLBACKS: dict[str, type] = {'PseudoMaskWriter': PseudoMaskWriter}
+#: Options that a class takes as keyword arguments.
+KEYWORD_GROUPS: dict[type, type] = {PseudoMaskWriter: ProductOptions}
 
 INTRODUCTION = """
 Every key of the configurations that ``torchgeo`` and ``torchgeo-ctm`` read, made from the
@@ -83,9 +86,9 @@ def configured_classes() -> list[type]:
 
 def sections_of(cls: type) -> dict[str, tuple[str, list[Key]]]:
     """Return the sections of a class: where its keys stand, their owner and the keys."""
-    own = keys_of(cls)
+    own = keys_of(cls, group=KEYWORD_GROUPS.get(cls))
     sections = {'init_args': (cls.__name__, own)}
-    tiles = getattr(cls, 'tiles', None)
+    tiles = getattr(cls, 'dataset_class', None)
     if tiles is not None:
         taken = (*GIVEN, *(key.name for key in own))
         sections['dict_kwargs'] = (tiles.__name__, keys_of(tiles, taken))

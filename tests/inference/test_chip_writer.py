@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from torchgeo_ctm.errors import DataError, OutputError
-from torchgeo_ctm.inference.arrays import ArrayRows
+from torchgeo_ctm.inference.chip_writer import ArrayRows
 
 
 @pytest.mark.parametrize('lengths', [[1], [3, 2, 1], [7] * 20])
@@ -35,7 +35,9 @@ def test_abandoned_rows_leave_nothing(tmp_path: Path) -> None:
 def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
     rows = ArrayRows(tmp_path / 'a.npy')
     rows.append(np.zeros((2, 3)))
-    with pytest.raises(DataError, match=r'chips of \(3,\), the next one is \(4,\)'):
+    with pytest.raises(
+        DataError, match=r'Cannot add a \(4,\) chip to a.npy, which holds \(3,\)'
+    ):
         rows.append(np.zeros((2, 4)))
     rows.abandon()
 

@@ -1,0 +1,153 @@
+"""Check that labels and scenes overlap, and that windows suit the labels."""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+
+from ..errors import LabelError, LabelWarning, SettingError
+from ..grids import Grid
+from .features import FeatureLabels
+from .polygons import PolygonLabels
+from .rasters import RasterLabels
+from .source import LabelSource
+
+#: Values that a message names at most.
+NAMED = 10
+#: Share of the scenes' area below which polygons are isolated, and do not add up in a
+#: window.
+ISOLATED = 0.5
+
+
+def check_overlap(
+    source: LabelSource, grids: Sequence[Grid], tiles: Sequence[str] | None = None
+) -> None:
+    """Check that labels overlap the scenes; warn if most do not.
+
+    Values of class rasters that are not in their class map are reported too.
+
+    Args:
+        source: Labels.
+        grids: Grids of the scenes.
+        tiles: Names of the scenes, to look up labels from a table.
+
+    Raises:
+        LabelError: If no label touches any scene. If labels would with x and y swapped,
+            the message says so.
+        SettingError: If there is no scene.
+    """
+    if not grids:
+        raise SettingError('No scene was given, expected at least one.')
+    if isinstance(source, FeatureLabels):
+        _check_features(source, grids)
+    names = [None] * len(grids) if tiles is None else tiles
+    labeled = [
+        _has_labels(source, grid, name) for grid, name in zip(grids, names, strict=True)
+    ]
+    if isinstance(source, RasterLabels):
+        _report_unmapped(source, grids)
+    if not any(labeled):
+        raise LabelError(
+            f'{_name(source)} overlap none of the {len(grids):,} scenes, expected '
+            'labels of the same area.'
+        )
+    if sum(labeled) < len(labeled) / 2:
+        _warn(
+            f'{_name(source)} overlap only {sum(labeled):,} of {len(grids):,} scenes.'
+        )
+
+
+def _has_labels(source: LabelSource, grid: Grid, tile: str | None) -> bool:
+    """Return whether a scene may have labels; unknown counts as yes."""
+    boxes = source.extents(grid)
+    if boxes is not None:
+        return len(boxes) > 0
+    return tile is None or source.label(grid, tile) is not None
+
+
+def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
+    """Check that features touch the scenes; warn if most do not.
+
+    Raises:
+        LabelError: If none does.
+    """
+    touching = _count_touching(source, grids)
+    scenes = f'touch none of the {len(grids):,} scenes'
+    if not touching:
+        hint = f'Is {source.crs.name} the CRS of the coordinates?'
+        if _count_touching(source.swapped(), grids):
+            hint = 'The file has x and y (longitude and latitude) swapped.'
+        raise LabelError(f'{_name(source)} {scenes}. {hint}')
+    outside = len(source) - touching
+    if outside > len(source) / 2:
+        _warn(f'{_name(source)}: {outside:,} of {len(source):,} {scenes}.')
+
+
+def _count_touching(source: FeatureLabels, grids: Sequence[Grid]) -> int:
+    """Return how many features touch any scene."""
+    return len(np.unique(np.concatenate([source.touching(grid) for grid in grids])))
+
+
+def _report_unmapped(source: RasterLabels, grids: Sequence[Grid]) -> None:
+    """Warn about raster values that are not in the class map."""
+    found: Counter[int] = sum((source.unmapped(grid) for grid in grids), Counter())
+    if found:
+        named = [f'{value} ({count:,} px)' for value, count in found.most_common(NAMED)]
+        more = ['…'] if len(found) > NAMED else []
+        _warn(
+            f'{_name(source)}: {len(found):,} values in the scenes are not in class_map '
+            f'and count as no class: {", ".join(named + more)}.'
+        )
+
+
+def check_sizes(
+    source: LabelSource, grids: Sequence[Grid], window: int, patch: int
+) -> None:
+    """Warn if polygons are too small to make a class present in a window.
+
+    Small adjacent polygons with one class each are a land-cover map: they add up in a
+    window, and there is no warning. If small polygons are isolated, name several
+    classes each, or a class must cover more than half of a window, windows get no
+    label, or classes in them are taken as absent.
+
+    Args:
+        source: Labels; only polygons have a size.
+        grids: Grids of the scenes.
+        window: Side of a window in pixels.
+        patch: Side of the model's patches in pixels, which divides the window.
+    """
+    if not isinstance(source, PolygonLabels):
+        return
+    areas = np.concatenate(
+        [
+            shapely.area(source.view(grid.crs).whole[source.touching(grid)])
+            / abs(grid.transform.determinant)
+            for grid in grids
+        ]
+    )
+    typical = float(np.median(areas)) if len(areas) else math.inf
+    if typical >= source.min_share * window**2:
+        return
+    isolated = areas.sum() < ISOLATED * sum(grid.height * grid.width for grid in grids)
+    several = bool((source.members.sum(axis=1) > 1).any())
+    if isolated or several or source.min_share > 0.5:
+        side = math.sqrt(typical)
+        fits = max(1, round(side / patch)) * patch
+        _warn(
+            f'{_name(source)}: a typical polygon has {side:.0f} × {side:.0f} px, a '
+            f'window {window} × {window} px, and a class must cover '
+            f'min_share={source.min_share:g} of it to be present. Present classes may '
+            f'be taken as absent. Did you mean img_size={fits}?'
+        )
+
+
+def _name(source: LabelSource) -> str:
+    """Return the name of labels in a message."""
+    return f'Labels of {getattr(source, "path", type(source).__name__)}'
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, LabelWarning, stacklevel=4)
