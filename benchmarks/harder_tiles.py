@@ -134,7 +134,7 @@ def clouded(
 class HarderDataModule(SyntheticDataModule):
     """Synthetic tiles under a condition; ``condition`` is one of the arguments."""
 
-    dataset_class = HarderTiles
+    dataset_class: type[Any] = HarderTiles
 
     def prepare_data(self) -> None:
         """Make the tiles, once."""

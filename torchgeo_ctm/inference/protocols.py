@@ -1,7 +1,7 @@
 """What inference expects of the task that predicts and of the data that it predicts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from ..maps.decoder import MapDecoder
 from ..windows import WindowPlan
 
 
-@runtime_checkable
 class ScenePredictor(Protocol):
     """A task that predicts windows of scenes.
 
@@ -61,7 +60,6 @@ class ScenePredictor(Protocol):
         """Return the tags of products: bands, scaling, options of the decoder."""
 
 
-@runtime_checkable
 class ChipPredictor(ScenePredictor, Protocol):
     """A task that predicts chips and decides their masks."""
 
@@ -138,7 +136,6 @@ class Batches(Protocol):
         """The thumbnail, if one is taken."""
 
 
-@runtime_checkable
 class SceneSource(Protocol):
     """A data module of scenes."""
 
@@ -168,18 +165,32 @@ class ChipSource(Protocol):
         """Return the name of a chip and, where it is known, its grid."""
 
 
+#: Members that tell a data module of scenes, and a task that predicts them.
+SOURCE = ('scenes', 'predict_datasets', 'batches', 'on_start', 'take_thumbnails')
+PREDICTOR = ('class_names', 'class_colors', 'bands', 'decoder', 'model', 'provenance')
+
+
+def _has_members(value: object, names: tuple[str, ...]) -> bool:
+    """Return whether a value has all members.
+
+    Not isinstance: since Python 3.12 it does not see the modules and buffers of a
+    ``torch.nn.Module``, which only its ``__getattr__`` knows.
+    """
+    return all(hasattr(value, name) for name in names)
+
+
 def scene_source(datamodule: object) -> SceneSource:
     """Return a data module, checked to be one of scenes.
 
     Raises:
         SettingError: If it is not.
     """
-    if not isinstance(datamodule, SceneSource):
+    if not _has_members(datamodule, SOURCE):
         raise SettingError(
             f'PseudoMaskWriter expected a SceneDataModule, got '
             f'{type(datamodule).__name__}.'
         )
-    return datamodule
+    return cast(SceneSource, datamodule)
 
 
 def scene_predictor(task: object) -> ScenePredictor:
@@ -188,9 +199,9 @@ def scene_predictor(task: object) -> ScenePredictor:
     Raises:
         SettingError: If it is not.
     """
-    if not isinstance(task, ScenePredictor):
+    if not _has_members(task, PREDICTOR):
         raise SettingError(
             f'PseudoMaskWriter expected a ClassTokenMaskingTask or a segmentation '
             f'network, got {type(task).__name__}.'
         )
-    return task
+    return cast(ScenePredictor, task)
