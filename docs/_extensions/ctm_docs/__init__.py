@@ -13,7 +13,7 @@ __all__ = ['setup', 'write_pages']
 
 
 def write_pages(docs: 'Path') -> None:
-    """Write the pages that come from the code, where they changed.
+    """Write the pages that come from the code and from notebooks, where they changed.
 
     Args:
         docs: Folder of the documentation's sources.
@@ -26,6 +26,9 @@ def write_pages(docs: 'Path') -> None:
     replace_folder(docs / 'reference' / 'commands', command_pages())
     replace_folder(docs / 'reference' / 'yaml', yaml_pages())
     replace_folder(docs / 'explanation' / 'measured', measured_pages(docs.parent))
+    notebooks = (docs.parent / 'notebooks').glob('*.ipynb')
+    pages = {path.name: path.read_text(encoding='utf-8') for path in notebooks}
+    replace_folder(docs / 'notebooks', pages)
 
 
 def setup(app: 'Sphinx') -> dict[str, Any]:
