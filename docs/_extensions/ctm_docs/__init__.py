@@ -1,5 +1,6 @@
 """A Sphinx extension: reference pages from the code, formulas without a network."""
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from .files import replace_folder
@@ -38,5 +39,15 @@ def setup(app: 'Sphinx') -> dict[str, Any]:
 
     app.add_object_type(KEY, KEY, 'pair: %s; YAML key', parse_key)
     app.add_html_math_renderer('mathml', (inline, None), (display, None))
+    app.setup_extension('sphinx.ext.autodoc')
+    app.connect('autodoc-skip-member', _skip_constant)
     app.connect('builder-inited', lambda app: write_pages(app.srcdir))
     return {'version': '1', 'parallel_read_safe': True, 'parallel_write_safe': True}
+
+
+def _skip_constant(
+    app: 'Sphinx', what: str, name: str, thing: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave a module's constants out of the reference."""
+    constant = not (inspect.isclass(thing) or inspect.isroutine(thing))
+    return True if what == 'module' and constant else None
