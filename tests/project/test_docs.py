@@ -49,7 +49,8 @@ def sources(extension: Extension, tmp_path_factory: pytest.TempPathFactory) -> P
     ignored = shutil.ignore_patterns('_build', '__pycache__')
     for name in ('docs', 'benchmarks', 'notebooks'):
         shutil.copytree(REPOSITORY / name, repository / name, ignore=ignored)
-    shutil.copy(REPOSITORY / 'CHANGES.md', repository)
+    for name in ('CHANGES.md', 'README.md'):
+        shutil.copy(REPOSITORY / name, repository)
     extension.write_pages(repository / 'docs')
     return repository / 'docs'
 
