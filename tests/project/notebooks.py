@@ -1,6 +1,6 @@
 """Execute the notebooks: ``make notebooks`` stores what they show.
 
-    python -m tests.project.notebooks [NAME.ipynb ...]
+python -m tests.project.notebooks [NAME.ipynb ...]
 """
 
 import os
