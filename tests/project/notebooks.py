@@ -1,24 +1,23 @@
-"""Execute the notebooks: ``make notebooks`` stores what they show.
+"""Execute the notebooks; ``make notebooks`` also stores what they show.
 
-python -m tests.project.notebooks [NAME.ipynb ...]
+Usage: python -m tests.project.notebooks [NAME.ipynb ...]
 """
 
 import os
 import sys
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from PIL import Image
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parents[2] / 'notebooks'
 
 
-def execute(path: Path, **settings: object) -> 'NotebookNode':
+def execute(path: Path, **settings: object) -> Any:
     """Execute a notebook with settings as environment variables.
 
     Args:
@@ -32,11 +31,8 @@ def execute(path: Path, **settings: object) -> 'NotebookNode':
     Raises:
         CellExecutionError: If a cell fails.
     """
-    import nbformat
-    from nbclient import NotebookClient
-
-    client = NotebookClient(
-        nbformat.read(path, as_version=4),
+    client = import_module('nbclient').NotebookClient(
+        import_module('nbformat').read(path, as_version=4),
         timeout=1200,
         kernel_name='python3',
         record_timing=False,
@@ -61,9 +57,12 @@ def _with_palette(picture: str) -> str:
     return b64encode(buffer.getvalue()).decode('ascii')
 
 
-if __name__ == '__main__':
-    import nbformat
+def main(names: Sequence[str]) -> None:
+    """Execute notebooks, all by default, and store their outputs in them."""
+    for path in [Path(name) for name in names] or sorted(FOLDER.glob('*.ipynb')):
+        import_module('nbformat').write(execute(path), path)
+        sys.stdout.write(f'{path.name}: executed\n')
 
-    for name in sys.argv[1:] or sorted(FOLDER.glob('*.ipynb')):
-        nbformat.write(execute(Path(name)), name)
-        sys.stdout.write(f'{name}: executed\n')
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
