@@ -4,7 +4,6 @@ import ast
 import importlib
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import cache
