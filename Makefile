@@ -13,7 +13,7 @@ help:
 	@echo 'make test        style, types and every test, the slow ones too, with coverage'
 	@echo 'make fast        the fast tests alone'
 	@echo 'make docs        the documentation, in docs/_build/html'
-	@echo 'make notebooks   run the notebooks; results in docs/notebooks/output'
+	@echo 'make notebooks   run the notebooks and store what they show; files in output/'
 	@echo 'make dist-check  build wheel and sdist, and try them in an empty environment'
 	@echo 'make minimum     the fast tests with the oldest dependencies that are allowed'
 	@echo 'make clean       remove the environments and everything that was made'
@@ -48,7 +48,7 @@ docs: install
 	$(BIN)/python docs/_extensions/ctm_docs/links.py docs/_build/html
 
 notebooks: install
-	$(BIN)/python docs/notebooks/execute.py
+	$(BIN)/python -m tests.project.notebooks
 
 dist-check: install
 	rm -rf dist

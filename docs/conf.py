@@ -39,7 +39,10 @@ napoleon_use_rtype = False
 
 nitpicky = True
 # other projects' names resolve through their own sites, where there is a network
-nitpick_ignore_regex = [(r'py:.*', r'(?!torchgeo_ctm\b).*')]
+nitpick_ignore_regex = [
+    (r'py:.*', r'(?!torchgeo_ctm\b).*'),
+    (r'py:class', r'torchgeo_ctm\..*\.T'),  # type variables have no page
+]
 if os.environ.get('CTM_DOCS_ONLINE'):
     extensions.append('sphinx.ext.intersphinx')
     intersphinx_mapping = {

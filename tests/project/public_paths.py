@@ -73,7 +73,7 @@ def named_paths() -> set[str]:
         text = file.read_text('utf-8')
         paths |= set(DOTTED.findall(text))
         paths |= {path for code in PYTHON.findall(text) for path in _imports(code)}
-    for file in _files('docs/notebooks/*.ipynb', 'notebooks/*.ipynb'):
+    for file in _files('notebooks/*.ipynb'):
         for cell in json.loads(file.read_text('utf-8'))['cells']:
             source = ''.join(cell['source'])
             paths |= set(DOTTED.findall(source))

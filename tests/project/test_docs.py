@@ -47,9 +47,10 @@ def sources(extension: Extension, tmp_path_factory: pytest.TempPathFactory) -> P
     """The sources of the site with the pages that come from the code."""
     repository = tmp_path_factory.mktemp('repository')
     ignored = shutil.ignore_patterns('_build', '__pycache__')
-    for name in ('docs', 'benchmarks'):
+    for name in ('docs', 'benchmarks', 'notebooks'):
         shutil.copytree(REPOSITORY / name, repository / name, ignore=ignored)
-    shutil.copy(REPOSITORY / 'CHANGES.md', repository)
+    for name in ('CHANGES.md', 'README.md'):
+        shutil.copy(REPOSITORY / name, repository)
     extension.write_pages(repository / 'docs')
     return repository / 'docs'
 

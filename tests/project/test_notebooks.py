@@ -4,10 +4,7 @@ import ast
 import importlib
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,9 +16,10 @@ import rasterio
 
 from benchmarks.real_chip import train
 from tests.conftest import SHARED
+from tests.project.notebooks import FOLDER
+from tests.project.notebooks import execute as execute_notebook
 from torchgeo_ctm import errors
 
-FOLDER = Path(__file__).parents[2] / 'docs' / 'notebooks'
 NOTEBOOKS = sorted(FOLDER.glob('*.ipynb'))
 REAL = SHARED / 'real'
 #: Bytes of a notebook with its outputs.
@@ -159,20 +157,12 @@ def test_it_is_kept_executed_small_and_quiet(path: Path) -> None:
 
 
 def execute(name: str, folder: Path, **settings: object) -> dict[str, Any]:
-    """Execute a notebook as ``make notebooks`` does, with settings by environment."""
+    """Execute a notebook as ``make notebooks`` does, with other settings."""
     if not _can_execute():
         pytest.skip('the extra notebooks is not installed')
-    given = {key: str(value) for key, value in settings.items()}
-    done = subprocess.run(
-        [sys.executable, FOLDER / 'execute.py', name, '--output', folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'CTM_OUTPUT': str(folder), 'OMP_NUM_THREADS': '1'} | given,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    notebook: dict[str, Any] = json.loads((folder / f'{name}.ipynb').read_text())
-    return notebook
+    path = FOLDER / f'{name}.ipynb'
+    settings |= {'CTM_OUTPUT': folder, 'OMP_NUM_THREADS': 1}
+    return dict(execute_notebook(path, **settings))
 
 
 def _can_execute() -> bool:

@@ -1,5 +1,6 @@
 """A Sphinx extension: reference pages from the code, formulas without a network."""
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from .files import replace_folder
@@ -13,7 +14,7 @@ __all__ = ['setup', 'write_pages']
 
 
 def write_pages(docs: 'Path') -> None:
-    """Write the pages that come from the code, where they changed.
+    """Write the pages that come from the code and from notebooks, where they changed.
 
     Args:
         docs: Folder of the documentation's sources.
@@ -26,6 +27,9 @@ def write_pages(docs: 'Path') -> None:
     replace_folder(docs / 'reference' / 'commands', command_pages())
     replace_folder(docs / 'reference' / 'yaml', yaml_pages())
     replace_folder(docs / 'explanation' / 'measured', measured_pages(docs.parent))
+    notebooks = (docs.parent / 'notebooks').glob('*.ipynb')
+    pages = {path.name: path.read_text(encoding='utf-8') for path in notebooks}
+    replace_folder(docs / 'notebooks', pages)
 
 
 def setup(app: 'Sphinx') -> dict[str, Any]:
@@ -35,5 +39,15 @@ def setup(app: 'Sphinx') -> dict[str, Any]:
 
     app.add_object_type(KEY, KEY, 'pair: %s; YAML key', parse_key)
     app.add_html_math_renderer('mathml', (inline, None), (display, None))
+    app.setup_extension('sphinx.ext.autodoc')
+    app.connect('autodoc-skip-member', _skip_constant)
     app.connect('builder-inited', lambda app: write_pages(app.srcdir))
     return {'version': '1', 'parallel_read_safe': True, 'parallel_write_safe': True}
+
+
+def _skip_constant(
+    app: 'Sphinx', what: str, name: str, thing: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave a module's constants out of the reference."""
+    constant = not (inspect.isclass(thing) or inspect.isroutine(thing))
+    return True if what == 'module' and constant else None

@@ -13,12 +13,12 @@ from .files import indented, title
 from .keys import type_text, value_text
 
 INTRODUCTION = """
-Every command of ``torchgeo-ctm``, from the parsers that read them. Words of options may
-be joined by ``_`` or ``-``. An error is one line on standard error, exit status 2, and no
-file is written. Ctrl-C is status 130.
+Every command of ``torchgeo-ctm``. The words of an option may be joined by ``_`` or ``-``.
+An error is one line on standard error with exit status 2, and no file is written. After
+Ctrl-C the exit status is 130.
 
-Training, testing and configured prediction are TorchGeo's own command, ``torchgeo``;
-its keys are :doc:`/reference/yaml/index`.
+To train, test and predict from a configuration use TorchGeo's own command, ``torchgeo``,
+with :doc:`/reference/yaml/index`.
 """
 
 

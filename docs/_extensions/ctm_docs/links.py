@@ -92,7 +92,7 @@ def _broken(
 def main() -> None:
     """Check the site that is named, and exit with 1 if a link is broken."""
     if len(sys.argv) != 2 or not Path(sys.argv[1], 'index.html').is_file():
-        sys.stderr.write('needed: the folder of a built site, with its index.html\n')
+        sys.stderr.write('Expected the folder of a built site, with its index.html.\n')
         raise SystemExit(2)
     report = check_site(Path(sys.argv[1]))
     for line in report.broken:

@@ -40,8 +40,9 @@ signatures and docstrings of the classes they name. Keys of ``trainer`` are `Lig
      init_args: {batch_size: 64, img_size: 224}   # keys of the data module
      dict_kwargs: {root: data/dfc2020}            # keys of its data set
 
-On the command line the same key is ``--model.init_args.img_size 224``, and a later one
-holds. ``torchgeo fit --config FILE --print_config`` shows what has been understood.
+On the command line the same key is ``--model.init_args.img_size 224``. If a key is given
+twice, the last value is used. ``torchgeo fit --config FILE --print_config`` prints the
+configuration as it was read.
 """
 
 
@@ -52,7 +53,7 @@ def yaml_pages() -> dict[str, str]:
     groups = {
         'model': trainers,
         'data': datamodules,
-        'labels, in data of scenes': labels,
+        'labels, below data of scenes': labels,
         'trainer.callbacks': None,
     }
     parts = [title('Keys of a configuration'), INTRODUCTION]
