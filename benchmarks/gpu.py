@@ -1,7 +1,7 @@
 r"""What a GPU computes, and how fast, in stages that each leave their figures behind.
 
     python benchmarks/gpu.py --device cuda --json benchmarks/results/gpu.json
-    python benchmarks/gpu.py --device cpu --tiny --json /tmp/gpu.json
+    python benchmarks/gpu.py --device cpu --tiny --json gpu.json
 
 The JSON is written after each stage. A stage that fails leaves one line in it, and the
 next one runs; one that would begin after ``--budget`` seconds is skipped, and said.
@@ -45,8 +45,8 @@ in 56 MiB of wheels (17 files). Where there is a network::
 The second command compresses the wheels with LZMA, 78 MB to 58 MB; pip reads them. (The
 wheel of rasterio 1.5 is 17 MB larger.) On the bare machine::
 
-    python -m pip install --no-index --no-deps --target /tmp/site .whl/*.whl
-    PYTHONPATH=/tmp/site python benchmarks/gpu.py --device cuda --json gpu.json
+    python -m pip install --no-index --no-deps --target site .whl/*.whl
+    PYTHONPATH=site python benchmarks/gpu.py --device cuda --json gpu.json
 """
 
 import argparse
