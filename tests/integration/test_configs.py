@@ -179,7 +179,7 @@ def test_a_data_folder_without_tiles_says_so(
         path = tmp_path / 'data' / 'dfc2020_s1s2' / f'dfc-{split}-new.csv'
         path.write_text('ROIs0000_validation_dfc_0_p0.tif\n')
     arguments = fit_arguments('dfc2020', tmp_path / 'data')
-    with pytest.raises(CTMError, match='needed are GeoTIFF tiles in'):
+    with pytest.raises(CTMError, match='Expected GeoTIFF tiles in folders'):
         torchgeo_main('fit', *arguments)
 
 
