@@ -4,7 +4,7 @@ Training tiles and, for clouds, all others are changed by what their number alon
 decides, so every row of a table sees the same ones.
 """
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -134,7 +134,7 @@ def clouded(
 class HarderDataModule(SyntheticDataModule):
     """Synthetic tiles under a condition; ``condition`` is one of the arguments."""
 
-    tiles: ClassVar[type[Any]] = HarderTiles
+    dataset_class = HarderTiles
 
     def prepare_data(self) -> None:
         """Make the tiles, once."""

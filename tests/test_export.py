@@ -293,7 +293,10 @@ class TestRefuses:
     def test_arguments(self, run: Run, decided: Path, tmp_path: Path) -> None:
         out = tmp_path / 'm.onnx'
         for words, arguments in (
-            (['m.pt is not a .onnx name', 'm.onnx'], ('--output', tmp_path / 'm.pt')),
+            (
+                ['ends in .onnx', "Did you mean 'm.onnx'"],
+                ('--output', tmp_path / 'm.pt'),
+            ),
             (['50', 'patch of 8 px', 'Use 48.'], ('--img-size', 50)),
             (['img_size=0', 'Use 8.'], ('--img-size', 0)),
             (['opset=17', '18 to 23'], ('--opset', 17)),

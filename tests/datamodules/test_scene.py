@@ -151,7 +151,7 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
     ('arguments', 'message'),
     [
         ({'length': 0}, 'length=0 is too small, expected at least 1'),
-        ({'windows_per_read': 0}, 'windows_per_read=0 is too small'),
+        ({'openedper_read': 0}, 'openedper_read=0 is too small'),
         ({'seed': -1}, 'seed=-1 is too small'),
         ({'shares': (1, 1, 1)}, 'shares='),
         ({'block_size': 20}, 'block_size=20 px is smaller than a window of 32 px'),
@@ -237,3 +237,29 @@ def test_polygons_smaller_than_a_window_are_told(
     said = r'has 16 × 16 px, a window 32 × 32 px, .* Did you mean img_size=16'
     with pytest.warns(LabelWarning, match=said):
         data.setup('fit')
+
+
+def test_openedof_a_local_head_overlap_by_its_field_of_view(
+    write_scene: WriteScene,
+) -> None:
+    task = tiny_task(
+        patches={'head': 'local', 'pooling': 'share'},
+        maps={'source': 'patches', 'presence': 'all'},
+    )
+
+    def windows(**options: Any) -> tuple[int, int]:
+        scene = str(write_scene(height=300, width=280))
+        data = SceneDataModule(scene, **options)
+        data.trainer = pl.Trainer(accelerator='cpu', logger=False)
+        data.trainer.strategy.connect(task)
+        data.setup('predict')
+        [opened] = data.predict_datasets
+        return opened.window, opened.stride
+
+    assert windows() == (256, 224)
+    assert windows(window=128) == (128, 96)
+    assert windows(window=128, stride=64) == (128, 64)
+    with pytest.raises(SettingError, match='field of view of 20 px'):
+        windows(window=16)
+    task.with_options(source='fused')
+    assert windows() == (32, 16)

@@ -34,6 +34,10 @@ Labels = LabelSource | PolygonLabels | PointLabels | RasterLabels | TableLabels
 TRAINING_THREADS = 2
 
 
+#: Side and overlap in pixels of windows whose masks come from a local head.
+LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
+
+
 class SceneDataModule(NonGeoDataModule):
     """Windows of one or many scenes, for training and prediction.
 
@@ -85,8 +89,10 @@ class SceneDataModule(NonGeoDataModule):
                 asked, and decodes with every core; None: 1 to predict a local scene on
                 a CPU, where the model needs the cores, else 2.
             window: Side of a window in pixels, a multiple of the model's patch; None:
-                the chip size that the model was trained with.
-            stride: Distance between windows to predict, in pixels; None: half a window.
+                the chip size that the model was trained with, or 256 px to predict if
+                masks come from the local head alone.
+            stride: Distance between windows to predict, in pixels; None: half a window,
+                or an overlap of 32 px if masks come from the local head alone.
             scene_bands: Names of the scene's bands in file order, for a scene whose
                 own descriptions are missing or wrong.
             reference: Class raster on the scene's grid, or one for each scene in the
@@ -185,8 +191,7 @@ class SceneDataModule(NonGeoDataModule):
 
     def _setup_prediction(self, task: Any) -> None:
         """Cut the scenes into overlapping windows."""
-        window = self._window(task)
-        stride = self._stride(task, window)
+        window, stride = self._prediction_windows(task)
         ahead = self._ahead()
         decoders = ahead or os.cpu_count() or 1
         self.predict_datasets = self._open(self.scenes, task, window, stride, decoders)
@@ -292,6 +297,25 @@ class SceneDataModule(NonGeoDataModule):
                 f'{patch} px. Did you mean {fits}?'
             )
         return int(window)
+
+    def _prediction_windows(self, task: Any) -> tuple[int, int]:
+        """Return side of and distance between windows to predict, in pixels.
+
+        Masks of a local head need no more context than its field of view, so larger
+        windows with less overlap give the same masks with less work.
+        """
+        if not task.is_local:
+            window = self._window(task)
+            return window, self._stride(task, window)
+        window = LOCAL_WINDOW if self.window is None else self.window
+        view: int = task.model.field_of_view
+        if window < view:
+            raise SettingError(
+                f'window={window} px is smaller than the field of view of {view} px. '
+                f'Did you mean {LOCAL_WINDOW}?'
+            )
+        stride = self.stride or window - min(LOCAL_OVERLAP, window // 2)
+        return window, stride
 
     def _stride(self, task: Any, window: int) -> int:
         """Return the distance between windows in pixels."""

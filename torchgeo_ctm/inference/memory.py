@@ -57,7 +57,7 @@ def estimate(scene: Scene, task: ScenePredictor, batch_size: int) -> str:
     plan, bands = scene.plan, len(scene.indexes)
     side, width, classes = plan.window, plan.width, len(task.class_names)
     painted, refines = task.decoder.options.rule == 'paint', task.refines
-    cells = side if painted or refines else side // int(task.model.patch_size)  # type: ignore[arg-type]
+    cells = side // task.map_stride
     row = 2 * bands * min(side, plan.height) * width * np.dtype(scene.dtype).itemsize
     batch = batch_size * (4 * bands * side**2 + network_values(task.model, side))
     if task.decoder.refines:

@@ -47,6 +47,10 @@ class ScenePredictor(Protocol):
     def refines(self) -> bool:
         """Whether scores are per pixel, not per patch."""
 
+    @property
+    def map_stride(self) -> int:
+        """Pixels from one position of the scores to the next."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights."""
 

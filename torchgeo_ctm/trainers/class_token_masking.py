@@ -333,6 +333,16 @@ class ClassTokenMaskingTask(BaseTask):
         """Whether scores are per pixel, not per patch."""
         return self.decoder.refines
 
+    @property
+    def map_stride(self) -> int:
+        """Pixels from one position of the scores to the next."""
+        maps, local = self.decoder.options, self.model.local_head
+        if self.refines or maps.rule == 'paint':
+            return 1
+        if local is not None and maps.source != 'attention':
+            return local.stride
+        return self.model.patch_size
+
     def _guide(
         self, batch: Mapping[str, Tensor] | None
     ) -> tuple[Tensor | None, Tensor | None]:

@@ -51,6 +51,9 @@ class SegmentationPredictor(pl.LightningModule):
 
     #: Scores are per pixel, not per patch.
     refines = True
+    map_stride = 1
+    #: The field of view of the network is not known.
+    is_local = False
 
     def __init__(
         self, task: SemanticSegmentationTask, facts: Mapping[str, Any]

@@ -1,0 +1,207 @@
+"""Rows of the real scene's benchmark: from a run to a map of the scored rows."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.real_scene_baselines import (
+    constant_map,
+    supervised_forest_map,
+    tag_forest_map,
+)
+from benchmarks.real_scene_data import SIDE, STEP, Ground, Windows, statistics
+from benchmarks.real_scene_unet import (
+    UNET,
+    SmallUNet,
+    Training,
+    build_unet,
+    fit_network,
+    one_hot,
+    probabilities,
+)
+from torchgeo_ctm.errors import SettingError
+
+Map = NDArray[np.uint8]
+
+
+class Run:
+    """What a row is made from: ground, labeled windows, seed and budget."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        scored: Ground,
+        windows: Windows,
+        seed: int = 0,
+        few: bool = False,
+        sure: bool = False,
+        device: str = 'cpu',
+        steps: int | None = None,
+    ) -> None:
+        """Keep what the rows share.
+
+        Args:
+            ground: The training rows.
+            scored: The rows that are mapped.
+            windows: The labeled windows of the training rows.
+            seed: Seed of weights and draws.
+            few: Whether only some of the windows are labeled.
+            sure: Whether tags count the sure pixels alone.
+            device: Device to train and map on.
+            steps: Training steps in place of each row's own.
+        """
+        self.ground, self.scored, self.windows = ground, scored, windows
+        self.seed, self.few, self.sure = seed, few, sure
+        self.device, self.steps = device, steps
+        #: Trained class-token networks, by setting.
+        self.tasks: dict[str, Any] = {}
+
+    @cached_property
+    def images(self) -> tuple[Tensor, Tensor]:
+        """Bands of the training and the scored rows, standardized by the former."""
+        mean, std = (
+            torch.tensor(value)[:, None, None] for value in statistics(self.ground)
+        )
+        first, second = (
+            (torch.from_numpy(part.bands.astype(np.float32)) - mean) / std
+            for part in (self.ground, self.scored)
+        )
+        return first, second
+
+    def count(self, steps: int) -> int:
+        """Return a row's training steps, unless the run has its own."""
+        return self.steps or steps
+
+
+def constant(run: Run) -> Map:
+    """Return one class everywhere, the one that most windows show."""
+    return constant_map(run.windows, run.scored)
+
+
+def tag_forest(run: Run) -> Map:
+    """Return what single pixels tell of their window's tags."""
+    return tag_forest_map(run.windows, run.ground, run.scored, run.seed)
+
+
+def supervised_forest(run: Run) -> Map:
+    """Return what single pixels tell of the reference."""
+    return supervised_forest_map(run.windows, run.ground, run.scored, run.seed)
+
+
+def supervised_unet(sure: bool) -> Callable[[Run], Map]:
+    """Return a row: a U-Net that learns the reference of the windows' pixels.
+
+    Args:
+        sure: Leave out the pixels at which the reference is not sure.
+    """
+
+    def build(run: Run) -> Map:
+        truth = run.ground.sure if sure else run.ground.classes
+        training = Training(run.count(400 if run.few else 800))
+        torch.manual_seed(run.seed)
+        image, scored = run.images
+        network = fit_network(
+            build_unet(),
+            image,
+            one_hot(truth),
+            run.windows.corners,
+            training,
+            run.seed,
+            run.device,
+        )
+        return decided(probabilities(network, scored, run.device))
+
+    return build
+
+
+def decided(shares: Tensor) -> Map:
+    """Return the class of every pixel of shares (C, H, W)."""
+    return shares.argmax(dim=0).numpy().astype(np.uint8)
+
+
+def tokens(setting: str, **options: Any) -> Callable[[Run], Map]:
+    """Return a row of a class-token network.
+
+    Args:
+        setting: Name of its settings, see :mod:`benchmarks.real_scene_tokens`.
+        **options: How maps are made, in place of the setting's own.
+    """
+
+    def build(run: Run) -> Map:
+        # TorchGeo is not needed for the other rows
+        from benchmarks.real_scene_tokens import token_scores
+
+        return decided(token_scores(run, setting, run.scored, **options))
+
+    return build
+
+
+def second_stage(run: Run) -> Map:
+    """Return the map of a U-Net that learns from our soft map of all training rows."""
+    from benchmarks.real_scene_tokens import token_scores
+
+    soft = token_scores(run, 'ours', run.ground, **REFINED)
+    soft = soft / soft.sum(dim=0).clamp(min=1e-9)
+    side = min(2 * SIDE, *soft.shape[-2:])
+    rows, cols = (range(0, length - side + 1, STEP) for length in soft.shape[-2:])
+    corners = np.array([(row, col) for row in rows for col in cols])
+    training = Training(run.count(400), batch=8, side=side, lr=2e-3, jitter=0.05)
+    torch.manual_seed(100 + run.seed)
+    image, scored = run.images
+    network = fit_network(
+        SmallUNet(), image, soft, corners, training, run.seed, run.device
+    )
+    return decided(probabilities(network, scored, run.device))
+
+
+REFINED: Final[dict[str, Any]] = {'refinement': 'soft_assignment'}
+PLAIN: Final[dict[str, Any]] = {'refinement': None}
+
+#: Rows by name.
+ROWS: Final[dict[str, Callable[[Run], Map]]] = {
+    'constant guess': constant,
+    'per-pixel forest on tags': tag_forest,
+    'supervised forest': supervised_forest,
+    f'supervised {UNET} (every pixel)': supervised_unet(sure=False),
+    f'supervised {UNET} (sure pixels)': supervised_unet(sure=True),
+    "paper's configuration": tokens('paper'),
+    'attention, argmax': tokens('paper', rule='argmax'),
+    "today's recommended": tokens('recommended'),
+    'ours': tokens('ours', **PLAIN),
+    'ours, refined': tokens('ours', **REFINED),
+    'ours, attention argmax': tokens(
+        'ours', source='attention', presence='threshold', **PLAIN
+    ),
+    'stage 2 U-Net on soft maps': second_stage,
+}
+
+
+def chosen_rows(names: str | None) -> list[str]:
+    """Return the rows of a comma-separated list of names; None: all.
+
+    Names may contain commas themselves.
+
+    Raises:
+        SettingError: If there is no such row.
+    """
+    if names is None:
+        return list(ROWS)
+    found: list[str] = []
+    parts = [part.strip() for part in names.split(',')]
+    while parts:
+        for length in range(len(parts), 0, -1):
+            name = ', '.join(parts[:length])
+            if name in ROWS:
+                break
+        else:
+            raise SettingError(
+                f'Unknown row {parts[0]!r}, expected some of: {"; ".join(ROWS)}.'
+            )
+        found.append(name)
+        parts = parts[length:]
+    return found

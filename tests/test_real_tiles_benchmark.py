@@ -1,0 +1,97 @@
+"""What benchmarks/real_tiles.py measures, and its mixing and adaptation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.real_tiles import main
+from benchmarks.real_tiles_data import GROUPS, LABELS, Tiles
+from benchmarks.real_tiles_rows import ROWS, TEN, MixedTiles, TileRun, adapted
+from tests.conftest import SHARED
+
+REAL = SHARED / 'real'
+FOLDERS = ['--tiles', str(REAL / 'eurosat'), '--dense', str(REAL / 'dense')]
+
+
+@pytest.fixture
+def tiles() -> Tiles:
+    labels = np.arange(20) % len(LABELS)
+    values = labels[:, None, None, None] * 100.0 + 500
+    bands = np.broadcast_to(values, (20, 13, 64, 64)).astype(np.float32)
+    return Tiles(bands, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason='the real tiles are not here')
+def test_every_row_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('benchmarks.real_tiles_data.MOSAICS', 2)
+    target = tmp_path / 'rows.json'
+    more = ['--seeds', '0', '--steps', '2', '--json', str(target), '--mosaics']
+    assert main([*FOLDERS, *more]) == 0
+    results = json.loads(target.read_text())
+    assert [result['row'] for result in results] == list(ROWS)
+    for result in results:
+        for where in ('terra', 'mosaics'):
+            assert 0 <= result[where] <= 1
+            assert len(result[f'{where}_iou']) == 5
+            assert 0 <= result[f'{where}_four'] <= 1
+    scores = {result['row']: result['mosaics'] for result in results}
+    assert scores['forest, ten bands'] > scores['constant guess']
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        (['--tiles', 'absent', '--dense', 'absent'], 'Cannot find absent/labels.csv'),
+        ([*FOLDERS, '--rows', 'nothing'], "Unknown row 'nothing', expected some of"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert main([*more, '--json', str(tmp_path / 'rows.json')]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count('\n') == 1
+
+
+def test_halves_share_no_tile_and_hold_every_label(tiles: Tiles) -> None:
+    first, second = tiles.half(0), tiles.half(1)
+    assert np.bincount(first.labels).tolist() == [1] * len(LABELS)
+    assert np.bincount(second.labels).tolist() == [1] * len(LABELS)
+
+
+def test_the_truth_of_a_mosaic_is_the_class_of_its_tiles(tiles: Tiles) -> None:
+    for mosaic in tiles.mosaics():
+        label = ((mosaic.bands[0] - 500) / 100).astype(int)
+        assert (GROUPS[label] == mosaic.truth).all()
+
+
+def test_a_mixed_window_has_the_labels_of_all_its_parts(tiles: Tiles) -> None:
+    chips = MixedTiles(TileRun(tiles, 0), TEN, mixed=True)
+    numbers = []
+    for index in range(40):
+        sample = chips[index]
+        # one brightness for each tile in the window
+        values = len(np.unique(sample['image'][0]))
+        assert values <= sample['label'].sum() <= 4
+        numbers.append(values)
+    assert max(numbers) > 1
+    alone = MixedTiles(TileRun(tiles, 0), TEN, mixed=False)
+    assert {int(alone[index]['label'].sum()) for index in range(20)} == {1}
+
+
+def test_adaptation_moves_a_scene_to_the_tiles(tiles: Tiles) -> None:
+    run = TileRun(tiles, 0)
+    rng = np.random.default_rng(0)
+    scene = rng.normal(2000, 100, (len(TEN), 64, 64)).astype(np.float32)
+    assert (adapted(run, scene, TEN, dark=False, dose=0) == scene).all()
+    darker = adapted(run, scene, TEN, dark=True, dose=0)
+    fall = (scene - darker).mean(axis=(1, 2))
+    assert (np.diff(fall) < 0).all()  # haze falls with the wavelength
+    mean, std = run.statistics(TEN)
+    whole = adapted(run, scene, TEN, dark=False, dose=1)
+    np.testing.assert_allclose(whole.mean(axis=(1, 2)), mean, rtol=1e-3)
+    np.testing.assert_allclose(whole.std(axis=(1, 2)), std, rtol=1e-3)
