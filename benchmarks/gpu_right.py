@@ -50,6 +50,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     'Adam': {'optimizer': 'adam'},
     'convolutional stem': {'model_options': {'stem': 'conv'}},
     'token head': {'model_options': {'head': 'token'}},
+    'local patch head': {
+        'patches': {'head': 'local', 'pooling': 'share', 'share': 0.25, 'balance': 0.5},
+        'maps': {'source': 'patches', 'presence': 'all'},
+        'attention': {'distillation_weight': 1.0},
+    },
+    'competing classes': {'patches': {'pooling': 'share', 'compete': True}},
     'softmax': {'model_options': {'patch_activation': 'softmax'}},
     'refinement': {'refinement': 'soft_assignment', 'presence': 'probability'},
     'paint': {'map_rule': 'paint'},
