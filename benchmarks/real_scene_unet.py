@@ -110,7 +110,7 @@ def fit_network(
         seed: Seed of the draws; that of the weights is the caller's.
         device: Device to train on.
     """
-    network = network.to(device, memory_format=torch.channels_last).train()
+    network = network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), training.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.lr, training.steps + 1, pct_start=0.1, cycle_momentum=False
