@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Tests run in as many processes as there are cores, so one thread each is enough.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 .PHONY: help demo test fast lint docs notebooks dist-check minimum install clean
 
@@ -61,7 +61,7 @@ dist-check: install
 minimum: install
 	$(PYTHON) -m venv $(VENV)/minimum
 	$(BIN)/uv pip install --quiet --python $(subst $(VENV),$(VENV)/minimum,$(BIN))/python --resolution lowest-direct --editable '.[tests]'
-	OMP_NUM_THREADS=1 $(subst $(VENV),$(VENV)/minimum,$(BIN))/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(subst $(VENV),$(VENV)/minimum,$(BIN))/python -m pytest --numprocesses auto --dist loadgroup
 
 clean:
 	rm -rf $(VENV) demo dist docs/_build

@@ -48,8 +48,8 @@ def tag_forest_map(
         chance = chance.clip(1e-3, 1 - 1e-3)
         gain = np.log(chance / (1 - chance)) - np.log(base / (1 - base))
         gain[:, ~tags.any(axis=0)] = -np.inf
-        best: NDArray[np.intp] = gain.argmax(axis=1)
-        return best
+        classes: NDArray[Any] = gain.argmax(axis=1)
+        return classes
 
     return _mapped(decide, scored)
 

@@ -93,7 +93,7 @@ class Scene:
             place: Georeference, for the maps.
         """
         self.bands, self.reference, self.place = bands, reference, place
-        self.classes = np.full(reference.shape[1:], IGNORED, np.uint8)
+        self.classes: NDArray[np.uint8] = np.full_like(reference[0], IGNORED)
         for value, index in VALUES.items():
             self.classes[reference[0] == value] = index
         self.sure = np.where(reference[1] >= SURE, self.classes, IGNORED)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 #: Run ``torchgeo-ctm`` in this process: the fixture ``run`` in conftest.
 Run = Callable[..., tuple[int, str, str]]
+#: Run ``torchgeo`` in this process: the fixture ``torchgeo_main`` in conftest.
+TorchGeoMain = Callable[..., str]
 
 TORCHGEO = Path(sys.executable).with_name('torchgeo')
 
 
 def torchgeo(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run ``torchgeo`` as its user does."""
+    """Run ``torchgeo`` as its user does: a process, and ten seconds of imports."""
     return subprocess.run(
         [TORCHGEO, *map(str, arguments)],
         cwd=cwd,

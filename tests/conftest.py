@@ -1,7 +1,9 @@
 """Tiny real files, and a tiny model, that many tests share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
-from tests.commands import Run
+from tests.commands import Run, TorchGeoMain
 from torchgeo_ctm import trainers
 from torchgeo_ctm.main import main
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
@@ -54,6 +56,11 @@ def save_task(task: ClassTokenMaskingTask, path: Path) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slow tests: the fast ones keep all processes busy to the end."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run ``torchgeo-ctm`` in this process; return status, stdout and stderr."""
@@ -66,6 +73,25 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
             status = int(stop.code or 0)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def torchgeo_main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> TorchGeoMain:
+    """Run ``torchgeo`` in this process and in ``tmp_path``; return its stdout."""
+    import torchgeo.main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> str:
+        capsys.readouterr()
+        # TorchGeo sets options of GDAL, which other tests must not get
+        with patch.dict(os.environ):
+            torchgeo.main.main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
 
     return call
 

@@ -3,17 +3,15 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchgeo.main
 import yaml
 from lightning.pytorch import Trainer
 
-from tests import commands as command
+from tests.commands import TorchGeoMain
 from tests.conftest import tiny_task
 from tests.fakes.image_folders import (
     paint,
@@ -202,27 +200,14 @@ def small(name: str, root: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', WRITERS)
 def test_configuration_through_the_command(
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, tmp_path: Path, torchgeo_main: TorchGeoMain
 ) -> None:
-    """Fit, test and pseudo-masks; one as its user does, the others in this process."""
+    """Fit, test and pseudo-masks."""
     WRITERS[name](tmp_path / 'data')
-    monkeypatch.chdir(tmp_path)
-    # TorchGeo sets GDAL's options for its process; here they are for other tests too
-    monkeypatch.setattr(torchgeo.main, 'os', SimpleNamespace(environ={}))
     arguments = small(name, tmp_path / 'data')
-    checkpoint = 'output/**/last.ckpt'
-    if name == 'ade20k':
-        done = command.torchgeo('fit', *arguments, cwd=tmp_path)
-        command.succeeded(done)
-    else:
-        torchgeo.main.main(['fit', *arguments])
-    [path] = tmp_path.glob(checkpoint)
-    capsys.readouterr()
-    torchgeo.main.main(['test', *arguments, f'--ckpt_path={path}'])
-    printed = capsys.readouterr().out
+    torchgeo_main('fit', *arguments)
+    [path] = tmp_path.glob('output/**/last.ckpt')
+    printed = torchgeo_main('test', *arguments, f'--ckpt_path={path}')
     for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
         assert metric in printed
     task = load_task(path)

@@ -8,9 +8,10 @@ import pytest
 import rasterio
 import yaml
 
-from tests.commands import succeeded, torchgeo
+from tests.commands import TorchGeoMain, succeeded, torchgeo
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.dfc2020 import write_contest, write_dfc2020
+from torchgeo_ctm.errors import CTMError
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
@@ -21,12 +22,17 @@ SMALL_MODEL = [
 ]
 
 
-def predict(scene: Path, checkpoint: Path, folder: Path, *more: str) -> None:
-    """Map a scene into ``mask.tif`` through the configuration for scenes."""
-    arguments: list[object] = ['--config', CONFIGS / 'scene.yaml']
-    arguments += ['--ckpt_path', checkpoint]
-    arguments += [f'--data.init_args.scene={scene}', '--trainer.accelerator=cpu']
-    succeeded(torchgeo('predict', *arguments, *more, cwd=folder))
+def predict_arguments(scene: Path, checkpoint: Path) -> list[object]:
+    """Return what maps a scene into ``mask.tif`` of the current folder."""
+    return [
+        'predict',
+        '--config',
+        CONFIGS / 'scene.yaml',
+        '--ckpt_path',
+        checkpoint,
+        f'--data.init_args.scene={scene}',
+        '--trainer.accelerator=cpu',
+    ]
 
 
 def fit_arguments(name: str, root: Path) -> list[str]:
@@ -84,19 +90,26 @@ def test_every_configuration_is_driven() -> None:
 @pytest.mark.parametrize(
     'name', ['synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020']
 )
-def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) -> None:
+def test_fit_test_predict(
+    name: str, tmp_path: Path, write_scene: WriteScene, torchgeo_main: TorchGeoMain
+) -> None:
+    """One is trained and tested as its user does, the others in this process."""
+
+    def call(*arguments: object) -> str:
+        if name == 'synthetic' and arguments[0] != 'predict':
+            return succeeded(torchgeo(*arguments, cwd=tmp_path))
+        return torchgeo_main(*arguments)
+
     root = tmp_path / 'data'
     if name == 'paper_dfc2020':
         write_contest(root, validation=2, test=2, block=16)
     elif name != 'synthetic':
         write_dfc2020(root)
     arguments = fit_arguments(name, root)
-    succeeded(torchgeo('fit', *arguments, cwd=tmp_path))
+    call('fit', *arguments)
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
     assert list(tmp_path.glob('output/**/events.out.tfevents.*'))
-    printed = succeeded(
-        torchgeo('test', *arguments, '--ckpt_path', checkpoint, cwd=tmp_path)
-    )
+    printed = call('test', *arguments, '--ckpt_path', checkpoint)
     for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
         assert metric in printed
     scene = write_scene()
@@ -105,7 +118,7 @@ def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) ->
         decibels[13:] = decibels[13:] / 100 - 40
         bands = (*SENTINEL2_BANDS, 'VV', 'VH')
         scene = write_scene(pixels=decibels, descriptions=bands)
-    predict(scene, checkpoint, tmp_path)
+    call(*predict_arguments(scene, checkpoint))
     # the same objects, so the same bytes as the other door
     ours = predict_scene(
         scene, checkpoint, tmp_path / 'ours.tif', progress=False, accelerator='cpu'
@@ -121,28 +134,22 @@ def test_fit_test_predict(name: str, tmp_path: Path, write_scene: WriteScene) ->
 @pytest.mark.slow
 @pytest.mark.parametrize('rule', ['argmax', 'paint'])
 def test_two_processes_map_one_scene(
-    tmp_path: Path, write_scene: WriteScene, rule: str
+    tmp_path: Path, write_scene: WriteScene, torchgeo_main: TorchGeoMain, rule: str
 ) -> None:
     """By bands of rows; the first assembles the bytes of one process."""
     checkpoint = save_task(decisive(tiny_task(map_rule=rule)), tmp_path / 'tiny.ckpt')
     pixels = scene_pixels(150, 120)
     pixels[:, 40:70] = 0
     scene = write_scene(pixels=pixels, nodata=0)
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        strategy = 'ddp' if processes > 1 else 'auto'
-        predict(
-            scene,
-            checkpoint,
-            folder,
-            f'--trainer.devices={processes}',
-            f'--trainer.strategy={strategy}',
-        )
+    arguments = predict_arguments(scene, checkpoint)
+    torchgeo_main(*arguments, '--trainer.devices=1')
+    folder = tmp_path / 'two'
+    folder.mkdir()
+    several = ('--trainer.devices=2', '--trainer.strategy=ddp')
+    succeeded(torchgeo(*arguments, *several, cwd=folder))
     for name in ('mask.tif', 'mask_confidence.tif', 'mask.qml'):
-        one, two = (tmp_path / n / name for n in '12')
-        assert one.read_bytes() == two.read_bytes()
-    assert not [path for path in (tmp_path / '2').iterdir() if path.name[0] == '.']
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert not [path for path in folder.iterdir() if path.name[0] == '.']
 
 
 @pytest.mark.slow
@@ -164,16 +171,16 @@ def test_two_processes_train_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_data_folder_without_tiles_says_so(tmp_path: Path) -> None:
+def test_a_data_folder_without_tiles_says_so(
+    tmp_path: Path, torchgeo_main: TorchGeoMain
+) -> None:
     (tmp_path / 'data' / 'dfc2020_s1s2').mkdir(parents=True)
     for split in ('train', 'val', 'test'):
         path = tmp_path / 'data' / 'dfc2020_s1s2' / f'dfc-{split}-new.csv'
         path.write_text('ROIs0000_validation_dfc_0_p0.tif\n')
     arguments = fit_arguments('dfc2020', tmp_path / 'data')
-    done = torchgeo('fit', *arguments, cwd=tmp_path)
-    assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
-    assert 'needed are GeoTIFF tiles in' in last
+    with pytest.raises(CTMError, match='Expected GeoTIFF tiles in folders'):
+        torchgeo_main('fit', *arguments)
 
 
 def test_configurations_name_every_class_once() -> None:

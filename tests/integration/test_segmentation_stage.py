@@ -1,6 +1,5 @@
 """From pseudo-masks to a segmentation network, and to the map of a scene with it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-import torchgeo.main
 import yaml
 
 from benchmarks.quality import Batch, Labels, Run, Setting, pseudo_masks, tiles
 from tests.commands import Run as Command
-from tests.commands import refused, succeeded
-from tests.commands import torchgeo as command
+from tests.commands import TorchGeoMain, refused
 from tests.conftest import WriteScene, decisive, save_task, tiny_task
-from tests.integration.test_torchgeo_data import GDAL_OPTIONS
 from torchgeo_ctm.datasets import DFC2020
+from torchgeo_ctm.errors import CTMError
 from torchgeo_ctm.labels import class_shares
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -76,15 +73,12 @@ def stage_config(path: Path, folder: Path, masks: Path) -> Path:
 @pytest.mark.slow
 def test_two_rounds(
     run: Command,
+    torchgeo_main: TorchGeoMain,
     tmp_path: Path,
     eight: Path,
     write_scene: WriteScene,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The three commands at the configuration's head, then its second round."""
-    for option in GDAL_OPTIONS:
-        monkeypatch.setenv(option, os.environ.get(option, ''))
-    monkeypatch.chdir(tmp_path)
     config, checkpoint = tile_config(tmp_path), eight
     for number in (1, 2):
         masks = tmp_path / f'masks_{number}'
@@ -96,9 +90,8 @@ def test_two_rounds(
         assert status == 0, err
         assert 'GeoTIFFs              12' in printed
         stage = stage_config(tmp_path / f'stage_{number}.yaml', tmp_path, masks)
-        torchgeo.main.main(
-            ['fit', '--config', str(stage), f'--trainer.logger.init_args.name={number}']
-        )
+        name = f'--trainer.logger.init_args.name={number}'
+        torchgeo_main('fit', '--config', stage, name)
         [checkpoint] = tmp_path.glob(f'output/{number}/**/last.ckpt')
     scene, mask = write_scene(), tmp_path / 'mask.tif'
     status, printed, err = run(
@@ -142,20 +135,19 @@ def test_two_rounds(
 
 
 @pytest.mark.slow
-def test_a_real_process_trains(run: Command, tmp_path: Path, eight: Path) -> None:
+def test_it_trains_with_workers(
+    run: Command, torchgeo_main: TorchGeoMain, tmp_path: Path, eight: Path
+) -> None:
     config, masks = tile_config(tmp_path), tmp_path / 'masks'
     run('pseudomasks', '--config', config, '--checkpoint', eight, '--split', 'train',
         '--no_images', '--output', masks, '--accelerator', 'cpu')  # fmt: skip
     stage = stage_config(tmp_path / 'stage.yaml', tmp_path, masks)
     more = ('--data.init_args.num_workers=2', '--data.init_args.val_share=0.3')
-    succeeded(command('fit', '--config', stage, *more, cwd=tmp_path))
+    torchgeo_main('fit', '--config', stage, *more)
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
     assert torch.load(checkpoint, weights_only=True)['PseudoMaskDataModule']['bands']
-    wrong = command('fit', '--config', stage, '--model.num_classes=5', cwd=tmp_path)
-    assert wrong.returncode != 0
-    last = wrong.stderr.strip().splitlines()[-1]
-    assert 'num_classes=5 of the model' in last
-    assert 'expected 8' in last
+    with pytest.raises(CTMError, match=r'num_classes=5 of the model.* expected 8'):
+        torchgeo_main('fit', '--config', stage, '--model.num_classes=5')
 
 
 def test_the_configuration_fits_together() -> None:

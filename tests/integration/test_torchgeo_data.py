@@ -1,17 +1,14 @@
 """TorchGeo's own data modules, as they stand, under our task."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchgeo.main
 import yaml
 from torchgeo.datamodules import SEN12MSDataModule
 
-from tests.commands import Run, succeeded
-from tests.commands import torchgeo as command
+from tests.commands import Run, TorchGeoMain
 from tests.conftest import save_task, tiny_task
 from tests.fakes.torchgeo_configs import MAKERS, small_config
 from tests.fakes.torchgeo_data import (
@@ -24,36 +21,15 @@ from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.reports.chips import ConfiguredSplit
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 
-#: What TorchGeo's command sets for GDAL; other tests read files beside rasters.
-GDAL_OPTIONS = (
-    'GDAL_DISABLE_READDIR_ON_OPEN',
-    'AWS_NO_SIGN_REQUEST',
-    'GDAL_MAX_RAW_BLOCK_CACHE_SIZE',
-    'GDAL_SWATH_SIZE',
-    'VSI_CURL_CACHE_SIZE',
-)
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', MAKERS)
-def test_fit_and_test(
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_fit_and_test(name: str, tmp_path: Path, torchgeo_main: TorchGeoMain) -> None:
     """The real entry, in this process; its own command line and configuration."""
-    for option in GDAL_OPTIONS:
-        monkeypatch.setenv(option, os.environ.get(option, ''))
-    monkeypatch.chdir(tmp_path)
     config = small_config(name, tmp_path)
-    torchgeo.main.main(['fit', '--config', str(config)])
+    torchgeo_main('fit', '--config', config)
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
-    capsys.readouterr()
-    torchgeo.main.main(
-        ['test', '--config', str(config), '--ckpt_path', str(checkpoint)]
-    )
-    printed = capsys.readouterr().out
+    printed = torchgeo_main('test', '--config', config, '--ckpt_path', checkpoint)
     masks = name != 'bigearthnet'
     for metric in ('test_mAP', 'test_F1'):
         assert metric in printed
@@ -63,13 +39,6 @@ def test_fit_and_test(
     model = yaml.safe_load(config.read_text())['model']['init_args']
     assert task.class_names == model['class_names']
     assert list(task.bands) == model['bands']
-
-
-@pytest.mark.slow
-def test_a_real_process_trains(tmp_path: Path) -> None:
-    config = small_config('l8biome', tmp_path)
-    succeeded(command('fit', '--config', config, cwd=tmp_path))
-    assert list(tmp_path.glob('output/**/last.ckpt'))
 
 
 def test_configurations_fit_together() -> None:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
-from tests.commands import succeeded, torchgeo
+from tests.commands import TorchGeoMain
 from tests.fakes.land_cover import (
     BANDS,
     CLASSES,
@@ -22,6 +22,7 @@ from tests.fakes.land_cover import (
 from torchgeo_ctm import scoring
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.demo import constant_guess_miou
+from torchgeo_ctm.errors import CTMError
 from torchgeo_ctm.labels import LabelSource, PointLabels, PolygonLabels, RasterLabels
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions, save_task
@@ -80,7 +81,7 @@ def test_a_third_scene_is_mapped(
         length=320,
     )
     trainer = pl.Trainer(
-        max_epochs=12,
+        max_epochs=8,
         accelerator='cpu',
         logger=False,
         enable_checkpointing=False,
@@ -105,7 +106,9 @@ def test_a_third_scene_is_mapped(
 
 
 @pytest.mark.slow
-def test_the_configuration_trains_and_tests(tmp_path: Path) -> None:
+def test_the_configuration_trains_and_tests(
+    tmp_path: Path, torchgeo_main: TorchGeoMain
+) -> None:
     """As its user runs it, with a smaller network and smaller windows."""
     scenes = [write_land_cover(tmp_path, f'{zone}', zone, zone) for zone in (32, 33)]
     squares = write_squares(tmp_path / 'squares.gpkg', scenes, WINDOW, 16)
@@ -125,21 +128,16 @@ def test_the_configuration_trains_and_tests(tmp_path: Path) -> None:
         '--trainer.precision=32-true',
         '--trainer.max_epochs=2',
     ]
-    succeeded(torchgeo('fit', *arguments, cwd=tmp_path))
+    torchgeo_main('fit', *arguments)
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
-    printed = succeeded(
-        torchgeo('test', *arguments, '--ckpt_path', checkpoint, cwd=tmp_path)
-    )
+    given = ('test', *arguments, '--ckpt_path', checkpoint)
+    printed = torchgeo_main(*given)
     for metric in ('test_mAP', 'test_F1', 'test_miou', 'test_miou_true_labels'):
         assert metric in printed
     # the split is that of the configuration; a test without labels says what it needs
-    refused = torchgeo(
-        'test', *arguments, '--ckpt_path', checkpoint,
-        '--data.init_args.labels=null', cwd=tmp_path,
-    )  # fmt: skip
-    assert refused.returncode != 0
-    last = refused.stderr.strip().splitlines()[-1]
-    assert 'without labels serves predict, not test. Pass labels' in last
+    message = 'without labels serves predict, not test. Pass labels'
+    with pytest.raises(CTMError, match=message):
+        torchgeo_main(*given, '--data.init_args.labels=null')
 
 
 def _listed(values: Iterable[object]) -> str:

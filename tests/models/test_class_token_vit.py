@@ -5,24 +5,10 @@ import timm
 import torch
 from torchgeo.models import get_model
 
+from tests.fakes.networks import small
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.models import ClassTokenViT
 from torchgeo_ctm.models.registry import BUILDERS
-
-SMALL: dict[str, Any] = {
-    'img_size': 32,
-    'patch_size': 8,
-    'in_chans': 4,
-    'num_classes': 3,
-    'embed_dim': 16,
-    'depth': 2,
-    'num_heads': 2,
-}
-
-
-def small(**kwargs: Any) -> ClassTokenViT:
-    torch.manual_seed(0)
-    return ClassTokenViT(**(SMALL | kwargs)).eval()
 
 
 @pytest.mark.parametrize('name', BUILDERS)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.models.test_class_token_vit import small
+from tests.fakes.networks import small
 from torchgeo_ctm.models.parameter_groups import parameter_groups
 
 

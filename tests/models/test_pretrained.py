@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor
 
-from tests.models.test_class_token_vit import SMALL, small
+from tests.fakes.networks import SMALL, small
 from torchgeo_ctm.errors import CheckpointError
 from torchgeo_ctm.models.pretrained import load_pretrained
 

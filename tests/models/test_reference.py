@@ -1,33 +1,14 @@
-import zlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.random import Generator, Philox
-from torch import Tensor
 
+from tests.fakes.networks import reference_state
 from torchgeo_ctm.errors import CheckpointError
 from torchgeo_ctm.models.reference import ReferenceFusion, from_reference
 
 Golden = Callable[[str], dict[str, Any]]
-
-
-def reference_state(names: list[str], log_a_scale: float = 40) -> dict[str, Tensor]:
-    """Weights of the golden files, by the recipe of METHOD.md, section 7."""
-    state = {}
-    for entry in names:
-        name, _, shape = entry.partition(' ')
-        size = tuple(int(n) for n in shape.strip('()').split(',') if n.strip())
-        rng = Generator(Philox(key=zlib.crc32(f'0:{name}'.encode())))
-        values = (rng.standard_normal(size) * 0.05).astype(np.float32)
-        if 'norm' in name and name.endswith('weight'):
-            values = 1 + values
-        if name.endswith('log_a'):
-            values = values * log_a_scale
-        state[name] = torch.from_numpy(values)
-    return state
 
 
 CLOSE: dict[str, Any] = {'atol': 1e-5, 'rtol': 0}

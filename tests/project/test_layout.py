@@ -185,6 +185,18 @@ def _imports(path: Path) -> set[tuple[bool, str]]:
     return found
 
 
+def test_tests_import_no_tests() -> None:
+    """What several tests use is in conftest, in commands and in fakes."""
+    tests = Path(__file__).parents[1]
+    for path in [*tests.rglob('*.py'), *(tests.parent / 'benchmarks').rglob('*.py')]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(
+                'tests'
+            ):
+                names = [f'{node.module}.{alias.name}' for alias in node.names]
+                assert not [name for name in names if '.test_' in name], path.name
+
+
 def _within(name: str, allowed: set[str]) -> bool:
     return any(name == place or name.startswith(f'{place}.') for place in allowed)
 

@@ -1,10 +1,7 @@
 """What README.md says about data sets of one's own, done as it says."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.commands import Run, TorchGeoMain
 from tests.fakes.image_folders import blocks, paint, save
 from torchgeo_ctm.datasets import ImageFolder
 from torchgeo_ctm.errors import LabelWarning
@@ -51,22 +49,14 @@ def write_images(layout: str, folder: Path, classes: int) -> None:
             save(folder / mask.replace('NAME', name), labels)
 
 
-def run_as_typed(line: str, folder: Path) -> None:
-    """Run a command line, in the environment that runs the tests."""
-    command, *arguments = shlex.split(line)
-    done = subprocess.run(
-        [Path(sys.executable).with_name(command), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
-    )
-    assert done.returncode == 0, f'{line}\n{done.stderr[-3000:]}'
-
-
 @pytest.mark.slow
-def test_add_your_own_data_set(tmp_path: Path) -> None:
+def test_add_your_own_data_set(
+    tmp_path: Path,
+    run: Run,
+    torchgeo_main: TorchGeoMain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     section = read_section()
     config = yaml.safe_load(section.blocks['yaml'])
     classes = config['data']['dict_kwargs']['classes']
@@ -74,7 +64,13 @@ def test_add_your_own_data_set(tmp_path: Path) -> None:
     write_images(section.blocks['text'], tmp_path, len(classes))
     (tmp_path / 'my_data.yaml').write_text(section.blocks['yaml'])
     for line in section.blocks['console'].splitlines():
-        run_as_typed(line, tmp_path)
+        command, *arguments = shlex.split(line)
+        if command == 'torchgeo':
+            torchgeo_main(*arguments)
+        else:
+            assert command == 'torchgeo-ctm'
+            status, _, err = run(*arguments)
+            assert status == 0, err
     masks = np.load(tmp_path / 'masks' / 'pms_imagefolder.npy')
     assert masks.shape == (IMAGES, 64, 64)
     assert set(np.unique(masks)) <= set(range(len(classes)))

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.commands import Run, refused
 from tests.conftest import WriteScene, scene_pixels
 from tests.fakes.dfc2020 import write_dfc2020
+from tests.fakes.holes import Holes, HolesDataModule, holes_config
 from tests.fakes.label_files import SCENE, write_squares
 from tests.fakes.torchgeo_configs import MAKERS, small_config
-from tests.reports.test_statistics import Holes, HolesDataModule, holes_config
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import ImageLabel
 

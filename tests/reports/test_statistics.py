@@ -1,89 +1,21 @@
 """``torchgeo-ctm stats``: NumPy's numbers, and a configuration that trains."""
 
 import json
-import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchgeo.main
 import yaml
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchgeo.datamodules import NonGeoDataModule
 
-from tests.commands import Run, refused, succeeded
-from tests.commands import torchgeo as command
+from tests.commands import Run, TorchGeoMain, refused
 from tests.fakes.dfc2020 import write_dfc2020
+from tests.fakes.holes import Holes, holes_config
 from tests.fakes.torchgeo_configs import small_config
-from tests.integration.test_torchgeo_data import GDAL_OPTIONS
 from torchgeo_ctm.datamodules import DFC2020DataModule
 from torchgeo_ctm.reports.statistics import PERCENTILES, BandStatistics, measure
 from torchgeo_ctm.trainers import load_task
-
-
-class Holes(Dataset[dict[str, Tensor]]):
-    """Chips (2, 32, 32) with NaN, a ``valid`` of its own, and fill."""
-
-    def __init__(self, split: str = 'train', chips: int = 7, **_: Any) -> None:
-        generator = torch.Generator().manual_seed(3)
-        self.image = torch.randn((chips, 2, 32, 32), generator=generator) * 50 + 200
-        self.image[0, 0, :4] = torch.nan
-        self.image[1, :, 5:9] = -9999
-        self.valid = torch.rand((chips, 32, 32), generator=generator) > 0.2
-        self.label = torch.zeros(chips, 3)
-        self.label[:, 0] = 1
-        self.label[0, 1] = 1
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {
-            'image': self.image[index],
-            'valid': self.valid[index],
-            'label': self.label[index],
-        }
-
-
-class HolesDataModule(NonGeoDataModule):
-    """Divides by 10, as TorchGeo's data modules may."""
-
-    mean = torch.tensor(0.0)
-    std = torch.tensor(10.0)
-
-    def __init__(
-        self, batch_size: int = 2, num_workers: int = 0, **kwargs: Any
-    ) -> None:
-        super().__init__(Holes, batch_size, num_workers, **kwargs)  # type: ignore[arg-type]
-
-
-def holes_config(path: Path, chips: int = 7, **init_args: Any) -> Path:
-    model = {
-        'in_channels': 2,
-        'num_classes': 3,
-        'bands': ['VV', 'VH'],
-        'class_names': ['Forest', 'Water', 'Urban'],
-        'scaling': {'offset': -5, 'clip': [8, 25]},
-        'img_size': 32,
-        'model_options': {'embed_dim': 16, 'depth': 1, 'num_heads': 2},
-    }
-    content = {
-        'model': {
-            'class_path': 'torchgeo_ctm.trainers.ClassTokenMaskingTask',
-            'init_args': model,
-        },
-        'data': {
-            'class_path': 'tests.reports.test_statistics.HolesDataModule',
-            'init_args': init_args,
-            'dict_kwargs': {'chips': chips},
-        },
-    }
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def valid_pixels() -> list[np.ndarray]:
@@ -287,15 +219,12 @@ def test_training_chips_are_not_augmented(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['bigearthnet', 'l8biome'])
 def test_the_configuration_trains(
-    name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, run: Run, tmp_path: Path, torchgeo_main: TorchGeoMain
 ) -> None:
     """After the one it was measured with: null, and numbers, give way to it."""
-    for option in GDAL_OPTIONS:
-        monkeypatch.setenv(option, os.environ.get(option, ''))
-    monkeypatch.chdir(tmp_path)
     config, out = small_config(name, tmp_path), tmp_path / 'stats.yaml'
     assert run('stats', '--config', config, '--output', out, '--nodata', 0)[0] == 0
-    torchgeo.main.main(['fit', '--config', str(config), '--config', str(out)])
+    torchgeo_main('fit', '--config', config, '--config', out)
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
     task = load_task(checkpoint)
     wanted = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
@@ -311,10 +240,12 @@ def test_the_configuration_trains(
 
 
 @pytest.mark.slow
-def test_a_real_process_trains_with_it(run: Run, tmp_path: Path) -> None:
+def test_masks_train_with_it(
+    run: Run, tmp_path: Path, torchgeo_main: TorchGeoMain
+) -> None:
     config, out = small_config('landcoverai', tmp_path), tmp_path / 'stats.yaml'
     assert run('stats', '--config', config, '--output', out)[0] == 0
-    succeeded(command('fit', '--config', config, '--config', out, cwd=tmp_path))
+    torchgeo_main('fit', '--config', config, '--config', out)
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
     wanted = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
     assert load_task(checkpoint).hparams['scaling']['std'] == wanted['std']

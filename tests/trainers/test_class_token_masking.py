@@ -6,53 +6,14 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import save_task, tiny_task
+from tests.fakes.chips import loader, trainer
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.class_token_masking import draw_masking
 from torchgeo_ctm.trainers.optimizers import build_optimizer
-
-
-class Chips(Dataset[dict[str, Tensor]]):
-    """Chips in which class 0 is dark and class 1 bright; each holds one or both."""
-
-    def __init__(self, keys: tuple[str, ...], length: int = 24) -> None:
-        self.keys = keys
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        mask = torch.zeros(32, 32, dtype=torch.long)
-        mask[:, 16 * (index % 3) :] = 1
-        noise = torch.randn(13, 32, 32, generator=torch.Generator().manual_seed(index))
-        sample = {
-            'image': 1000 + 1500 * mask.float() + 100 * noise,
-            'mask': mask,
-            'label': torch.tensor([float((mask == c).any()) for c in (0, 1, 2)]),
-            'class': mask[0, 31],
-        }
-        kept = {key: sample[key] for key in self.keys}
-        return {('label' if key == 'class' else key): kept[key] for key in kept}
-
-
-def trainer(tmp_path: Path, **kwargs: Any) -> pl.Trainer:
-    return pl.Trainer(
-        default_root_dir=tmp_path,
-        accelerator='cpu',
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **({'max_epochs': 1, 'logger': False, 'enable_checkpointing': False} | kwargs),
-    )
-
-
-def loader(*keys: str, length: int = 24) -> DataLoader[dict[str, Tensor]]:
-    return DataLoader(Chips(keys, length), batch_size=8)
 
 
 def test_masking_spares_present_classes_and_keeps_its_rate() -> None:
@@ -531,7 +492,7 @@ def test_attention_maps_of_one_image() -> None:
     image = torch.rand(13, 32, 40) * 3000
     maps = task.attention_maps(image)
     heads = task.attention_maps(image, by_head=True)
-    assert isinstance(maps, Tensor)
+    assert isinstance(maps, torch.Tensor)
     assert maps.shape == (2, 3, 4, 5)
     assert [tuple(h.shape) for h in heads] == [(2, 3, 4, 5)] * 2
     torch.testing.assert_close(torch.stack([h.mean(0) for h in heads]), maps)

@@ -88,6 +88,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group('ddp')
 @pytest.mark.parametrize('case', CASES)
 def test_processes_learn_the_same_without_looking_for_unused(
     results: Path, case: str
@@ -99,6 +100,7 @@ def test_processes_learn_the_same_without_looking_for_unused(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group('ddp')
 def test_an_unused_parameter_would_be_noticed(results: Path) -> None:
     for rank in range(PROCESSES):
         error = json.loads((results / f'{rank}.json').read_text())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import save_task, tiny_task
-from tests.trainers.test_class_token_masking import loader, trainer
+from tests.fakes.chips import loader, trainer
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.losses import pool_patch_logits
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task

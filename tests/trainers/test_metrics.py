@@ -75,6 +75,11 @@ class TestBalancedBCE:
             metric.update(self.shares(0.1, 0.1), torch.full((1, 2), label))
             assert metric.compute().item() == pytest.approx(math.log(2), abs=1e-5)
 
+    def test_any_share_may_make_a_class_present(self) -> None:
+        metric = BalancedBCE(2, 0.0)
+        metric.update(self.shares(0.5, 0.0), torch.tensor([[1.0, 0.0]]))
+        assert 0 <= metric.compute().item() < 1
+
     def test_better_areas_score_lower(self) -> None:
         values = []
         for wrong in (0.0, 0.1, 0.3, 0.5):

@@ -9,7 +9,7 @@ from .dfc2020 import DFC2020DataModule
 class SyntheticDataModule(DFC2020DataModule):
     """Synthetic tiles in the layout of DFC2020, drawn on first use."""
 
-    dataset_class = SyntheticLandCover
+    dataset_class: type[SyntheticLandCover] = SyntheticLandCover
 
     def __init__(
         self,

@@ -112,6 +112,8 @@ class BalancedBCE(Metric):
 
     #: Slope of the logit of a presence.
     SLOPE = 3.0
+    #: Smallest area of a class, and smallest share that makes it present.
+    SMALLEST = 1e-4
     sums: Tensor
     counts: Tensor
 
@@ -123,14 +125,16 @@ class BalancedBCE(Metric):
             min_share: Share of a chip, 0 to 1, above which a class is present.
         """
         super().__init__()
-        self.threshold = math.log(min_share / (1 - min_share)) if min_share < 1 else 0.0
+        share = max(min_share, self.SMALLEST)
+        self.threshold = math.log(share / (1 - share)) if share < 1 else 0.0
         zeros = torch.zeros(2, num_classes)
         self.add_state('sums', zeros, dist_reduce_fx='sum')
         self.add_state('counts', zeros.clone(), dist_reduce_fx='sum')
 
     def update(self, shares: Tensor, presence: Tensor) -> None:
         """Add the shares of each class at every position (B, C, h, w), labels (B, C)."""
-        area = shares.float().mean(dim=(-2, -1)).clamp(1e-4, 1 - 1e-4)
+        area = shares.float().mean(dim=(-2, -1))
+        area = area.clamp(self.SMALLEST, 1 - self.SMALLEST)
         logits = self.SLOPE * (torch.logit(area) - self.threshold)
         losses = F.binary_cross_entropy_with_logits(
             logits, presence.clamp(min=0), reduction='none'
