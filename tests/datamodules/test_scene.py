@@ -151,7 +151,7 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
     ('arguments', 'message'),
     [
         ({'length': 0}, 'length=0 is too small, expected at least 1'),
-        ({'openedper_read': 0}, 'openedper_read=0 is too small'),
+        ({'windows_per_read': 0}, 'openedper_read=0 is too small'),
         ({'seed': -1}, 'seed=-1 is too small'),
         ({'shares': (1, 1, 1)}, 'shares='),
         ({'block_size': 20}, 'block_size=20 px is smaller than a window of 32 px'),
