@@ -151,7 +151,7 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
     ('arguments', 'message'),
     [
         ({'length': 0}, 'length=0 is too small, expected at least 1'),
-        ({'windows_per_read': 0}, 'openedper_read=0 is too small'),
+        ({'windows_per_read': 0}, 'windows_per_read=0 is too small'),
         ({'seed': -1}, 'seed=-1 is too small'),
         ({'shares': (1, 1, 1)}, 'shares='),
         ({'block_size': 20}, 'block_size=20 px is smaller than a window of 32 px'),
@@ -239,7 +239,7 @@ def test_polygons_smaller_than_a_window_are_told(
         data.setup('fit')
 
 
-def test_openedof_a_local_head_overlap_by_its_field_of_view(
+def test_windows_of_a_local_head_overlap_by_its_field_of_view(
     write_scene: WriteScene,
 ) -> None:
     task = tiny_task(
