@@ -1,6 +1,6 @@
-"""Plot the real scene: RGB, reference, and masks that real_scene.py kept.
+r"""Plot the real scene: RGB, reference, and masks that real_scene.py kept.
 
-    python benchmarks/real_scene_picture.py --cache FILE.npz --mask Ours=MASK.tif \\
+python benchmarks/real_scene_picture.py --cache FILE.npz --mask Ours=MASK.tif \
         --output docs/images/real_scene.png
 """
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from torchgeo_ctm.errors import nearest, nearest_file
+from torchgeo_ctm.errors import closest, did_you_mean, similar_file
 
 CLASSES = ('Forest', 'Water', 'Croplands', 'Urban/Built-up')
 
@@ -19,19 +19,21 @@ CLASSES = ('Forest', 'Water', 'Croplands', 'Urban/Built-up')
     ],
 )
 def test_the_nearest_name(given: str, found: str) -> None:
-    assert nearest(given, CLASSES) == (f'; nearest: {found}' if found else '')
+    assert closest(given, CLASSES) == (found or None)
+    question = f' Did you mean {found!r}?' if found else ''
+    assert did_you_mean(given, CLASSES) == question
 
 
 def test_a_part_of_two_names_is_neither() -> None:
     names = ('Evergreen Needleleaf Forests', 'Evergreen Broadleaf Forests')
-    assert nearest('green', names) == ''
-    assert nearest('broad', names) == '; nearest: Evergreen Broadleaf Forests'
+    assert closest('green', names) is None
+    assert closest('broad', names) == 'Evergreen Broadleaf Forests'
 
 
 def test_the_nearest_file(tmp_path: Path) -> None:
     for name in ('train.yaml', 'train.txt'):
         (tmp_path / name).touch()
-    close = nearest_file(tmp_path / 'trian.yaml', ('.yaml',))
-    assert close == f'; nearest: {tmp_path / "train.yaml"}'
-    assert nearest_file(tmp_path / 'zebra.yaml', ('.yaml',)) == ''
-    assert nearest_file(tmp_path / 'no' / 'train.yaml', ('.yaml',)) == ''
+    close = similar_file(tmp_path / 'trian.yaml', ('.yaml',))
+    assert close == f' Did you mean {str(tmp_path / "train.yaml")!r}?'
+    assert similar_file(tmp_path / 'zebra.yaml', ('.yaml',)) == ''
+    assert similar_file(tmp_path / 'no' / 'train.yaml', ('.yaml',)) == ''

@@ -135,21 +135,6 @@ def similar_file(path: str | Path, suffixes: Iterable[str]) -> str:
     return '' if stem is None else f' Did you mean {str(stems[stem])!r}?'
 
 
-def nearest(given: str, valid: Iterable[str]) -> str:
-    """Return ``'; nearest: X'`` for the closest valid name, or ``''``."""
-    name = closest(given, valid)
-    return '' if name is None else f'; nearest: {name}'
-
-
-def nearest_file(path: str | Path, suffixes: Iterable[str]) -> str:
-    """Return ``'; nearest: FOLDER/X'`` for the closest file, or ``''``."""
-    return (
-        similar_file(path, suffixes)
-        .replace(' Did you mean ', '; nearest: ')[:-1]
-        .replace("'", '')
-    )
-
-
 def _contains(whole: str, part: str) -> bool:
     """Return whether a text of three letters or more is part of another."""
     return len(part) > 2 and part in whole

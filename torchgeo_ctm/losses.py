@@ -141,20 +141,16 @@ def narrowing_share(least_share: float, progress: float) -> float:
 
 
 def check_pooling_warmup(warmup: float, pooling: str) -> None:
-    """Refuse a warm-up that is no share of a run, or of a pooling that has none.
+    """Check that a warm-up is a fraction of training, and that the pooling has one.
 
     Raises:
-        SettingError: If it is.
+        SettingError: If it is not, or the pooling has none.
     """
     if not 0 <= warmup <= 1:
-        raise SettingError(
-            f'patch_pooling_warmup={warmup} is outside 0…1; nearest: '
-            f'{min(max(warmup, 0), 1)}'
-        )
+        raise SettingError(f'patches.pooling_warmup must be 0 to 1, got {warmup}.')
     if warmup and pooling != 'share':
         raise SettingError(
-            f"patch_pooling_warmup={warmup} is for patch_pooling='share', not "
-            f'{pooling!r}; nearest: patch_pooling_warmup=0'
+            f"patches.pooling_warmup requires patches.pooling='share', got {pooling!r}."
         )
 
 

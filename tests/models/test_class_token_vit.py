@@ -27,7 +27,7 @@ def test_no_pretrained_weights_are_invented() -> None:
 
 
 def test_other_sizes_are_refused_with_the_nearest() -> None:
-    with pytest.raises(SettingError, match='nearest: 32 × 24'):
+    with pytest.raises(SettingError, match='Did you mean 32 × 24'):
         small()(torch.zeros(1, 4, 33, 21))
 
 

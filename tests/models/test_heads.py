@@ -113,10 +113,10 @@ def test_without_warm_up_a_first_guess_can_stay() -> None:
 
 
 def test_unknown_activation() -> None:
-    with pytest.raises(SettingError, match="patch_activation='relu' is unknown"):
+    with pytest.raises(SettingError, match="Unknown patch_activation 'relu'"):
         PatchHead(32, 4, 'relu')  # type: ignore[arg-type]
 
 
 def test_one_class_has_no_other() -> None:
-    with pytest.raises(SettingError, match='num_classes=1; needed: 2 classes or more'):
+    with pytest.raises(SettingError, match='2 classes or more, got num_classes=1'):
         PatchHead(32, 1, 'softmax')

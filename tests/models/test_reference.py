@@ -71,5 +71,5 @@ def test_lightning_prefix_and_wrong_files(golden: Golden) -> None:
     with pytest.raises(CheckpointError, match='do not make'):
         from_reference(state, 4, img_size=(64, 96))
     gated = reference_state(golden('pruned')['names'].tolist())
-    with pytest.raises(CheckpointError, match='nearest: 4'):
+    with pytest.raises(CheckpointError, match='Expected num_heads=4'):
         from_reference(gated, 8)

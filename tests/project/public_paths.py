@@ -33,6 +33,8 @@ ALLOWED_TO_CHANGE = tuple(
         'datasets.dfc2020_layout',
         'datasets.dfc2020_raster',
         'datasets.SceneImages',
+        'errors.nearest',
+        'errors.nearest_file',
         'inference.refine',
         'inference.figures',
         'inference.masks',

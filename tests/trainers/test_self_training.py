@@ -151,8 +151,8 @@ def test_a_warm_pool_is_nearly_the_mean() -> None:
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'patch_pooling_warmup': 0.3}, "is for patch_pooling='share', not 'logs"),
-        ({'patch_pooling': 'share', 'patch_pooling_warmup': 3}, 'nearest: 1'),
+        ({'patch_pooling_warmup': 0.3}, "requires patches.pooling='share', got 'logs"),
+        ({'patch_pooling': 'share', 'patch_pooling_warmup': 3}, 'must be 0 to 1, got 3'),
     ],
 )
 def test_a_warm_up_of_nothing_is_refused(options: Any, words: str) -> None:

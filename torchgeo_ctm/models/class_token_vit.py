@@ -87,11 +87,11 @@ class ClassTokenViT(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise SettingError(
-                f'embed_dim={embed_dim} is not a multiple of num_heads={num_heads}; '
-                f'nearest: {max(1, round(embed_dim / num_heads)) * num_heads}'
+                f'embed_dim={embed_dim} is not a multiple of num_heads={num_heads}. Did '
+                f'you mean {max(1, round(embed_dim / num_heads)) * num_heads}?'
             )
         if head not in ('joint', 'token'):
-            raise SettingError(f"head={head!r} is unknown; needed: 'joint' or 'token'")
+            raise SettingError(f"Unknown head {head!r}, expected 'joint' or 'token'.")
         heads = [num_heads] * depth if kept_heads is None else list(kept_heads)
         if len(heads) != depth or not all(0 <= kept <= num_heads for kept in heads):
             raise SettingError(
@@ -107,7 +107,7 @@ class ClassTokenViT(nn.Module):
             img_size, patch_size, in_chans, embed_dim, strict_img_size=False
         )
         if stem not in ('patch', 'conv'):
-            raise SettingError(f"stem={stem!r} is unknown; needed: 'patch' or 'conv'")
+            raise SettingError(f"Unknown stem {stem!r}, expected 'patch' or 'conv'.")
         if stem == 'conv':
             proj: nn.Module = ConvStem(in_chans, embed_dim, patch_size)
             self.patch_embed.register_module('proj', proj)
@@ -161,8 +161,8 @@ class ClassTokenViT(nn.Module):
         if height % patch or width % patch or not height or not width:
             fits = [max(1, round(side / patch)) * patch for side in (height, width)]
             raise SettingError(
-                f'image of {height} × {width} px is not a multiple of '
-                f'patch_size={patch}; nearest: {fits[0]} × {fits[1]}'
+                f'An image of {height} × {width} px is not a multiple of patch_size='
+                f'{patch}. Did you mean {fits[0]} × {fits[1]}?'
             )
         return height // patch, width // patch
 

@@ -63,13 +63,13 @@ class PatchHead(nn.Linear):
         """
         if activation not in ('sigmoid', 'softmax'):
             raise SettingError(
-                f"patch_activation={activation!r} is unknown; needed: 'sigmoid' or "
-                "'softmax'"
+                f"Unknown patch_activation {activation!r}, expected 'sigmoid' or "
+                "'softmax'."
             )
         if activation == 'softmax' and num_classes < 2:
             raise SettingError(
-                f"patch_activation='softmax' with num_classes={num_classes}; needed: 2 "
-                "classes or more; nearest: patch_activation='sigmoid'"
+                "patch_activation='softmax' requires 2 classes or more, got "
+                f"num_classes={num_classes}. Use patch_activation='sigmoid'."
             )
         super().__init__(embed_dim, num_classes)
         self.activation = activation

@@ -63,18 +63,19 @@ def reference_options(
     gate = tensors.get('mct.blocks.0.attn.gate.log_a')
     if gate is not None and gate.numel() != num_heads:
         raise CheckpointError(
-            f'num_heads={num_heads}, but the gates say {gate.numel()}; nearest: '
-            f'{gate.numel()}'
+            f'Expected num_heads={gate.numel()}, the number of gates, got {num_heads}.'
         )
     if width % num_heads:
-        raise CheckpointError(f'width {width} is no multiple of num_heads={num_heads}')
+        raise CheckpointError(
+            f'The width {width} is not a multiple of num_heads={num_heads}.'
+        )
     if img_size is None:
         side = math.isqrt(patches) * patch
         img_size = (side, side)
     if (img_size[0] // patch) * (img_size[1] // patch) != patches:
         raise CheckpointError(
             f'{patches} patches of {patch} px do not make {img_size[0]} × '
-            f'{img_size[1]} px; needed: the image size it was trained with'
+            f'{img_size[1]} px. Pass the img_size that the network was trained with.'
         )
     depth = 1 + max(
         int(name.split('.')[2]) for name in tensors if name.startswith('mct.blocks.')

@@ -31,15 +31,15 @@ class ConvStem(nn.Sequential):
         if patch_size < 2 or patch_size != 1 << halvings:
             nearest = max(2, 1 << max(patch_size.bit_length() - 1, 1))
             raise SettingError(
-                f"patch_size={patch_size} with stem='conv'; needed: a power of 2; "
-                f'nearest: {nearest}'
+                f"stem='conv' requires a patch_size that is a power of 2, got "
+                f'{patch_size}. Did you mean {nearest}?'
             )
         if embed_dim % (1 << (halvings - 1)):
             step = 1 << (halvings - 1)
             raise SettingError(
-                f"embed_dim={embed_dim} with stem='conv' and patches of {patch_size} "
-                f'px; needed: a multiple of {step}; nearest: '
-                f'{max(1, round(embed_dim / step)) * step}'
+                f"stem='conv' with patches of {patch_size} px requires an embed_dim that "
+                f'is a multiple of {step}, got {embed_dim}. Did you mean '
+                f'{max(1, round(embed_dim / step)) * step}?'
             )
         layers: list[nn.Module] = []
         for halving in range(halvings):
