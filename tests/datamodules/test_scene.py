@@ -261,5 +261,9 @@ def test_windows_of_a_local_head_overlap_by_its_field_of_view(
     assert windows(window=128, stride=64) == (128, 64)
     with pytest.raises(SettingError, match='field of view of 20 px'):
         windows(window=16)
+    with pytest.raises(SettingError, match='Did you mean 32'):
+        windows(window=30)
+    with pytest.raises(SettingError, match='stride=0'):
+        windows(stride=0)
     task.with_options(source='fused')
     assert windows() == (32, 16)

@@ -53,6 +53,11 @@ def test_a_part_of_an_image_has_the_logits_that_the_image_has_there() -> None:
     torch.testing.assert_close(part[..., inner, inner], whole[..., 8:16, 8:16])
 
 
+def test_an_image_that_its_grid_does_not_cover_is_refused() -> None:
+    with pytest.raises(SettingError, match='34 × 32 px is not a multiple of 4 px'):
+        network().local_logits(torch.randn(1, 13, 34, 32))
+
+
 def test_the_whole_image_is_seen_without_a_local_head() -> None:
     assert network(patch_head='tokens').field_of_view is None
     assert network().field_of_view == 20

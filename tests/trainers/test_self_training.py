@@ -152,7 +152,10 @@ def test_a_warm_pool_is_nearly_the_mean() -> None:
     ('options', 'words'),
     [
         ({'patch_pooling_warmup': 0.3}, "requires patches.pooling='share', got 'logs"),
-        ({'patch_pooling': 'share', 'patch_pooling_warmup': 3}, 'must be 0 to 1, got 3'),
+        (
+            {'patch_pooling': 'share', 'patch_pooling_warmup': 3},
+            'must be 0 to 1, got 3',
+        ),
     ],
 )
 def test_a_warm_up_of_nothing_is_refused(options: Any, words: str) -> None:

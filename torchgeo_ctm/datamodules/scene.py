@@ -314,8 +314,15 @@ class SceneDataModule(NonGeoDataModule):
                 f'window={window} px is smaller than the field of view of {view} px. '
                 f'Did you mean {LOCAL_WINDOW}?'
             )
-        stride = self.stride or window - min(LOCAL_OVERLAP, window // 2)
-        return window, stride
+        cell: int = task.model.local_head.stride
+        if window % cell:
+            raise SettingError(
+                f'window={window} px is not a multiple of {cell} px, the distance of the '
+                f'local logits. Did you mean {round(window / cell) * cell}?'
+            )
+        if self.stride is None:
+            return window, window - min(LOCAL_OVERLAP, window // 2)
+        return window, self.stride
 
     def _stride(self, task: Any, window: int) -> int:
         """Return the distance between windows in pixels."""

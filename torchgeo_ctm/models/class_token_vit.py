@@ -307,10 +307,17 @@ class ClassTokenViT(nn.Module):
             Patch logits (B, C, H/4, W/4).
 
         Raises:
-            SettingError: If the network has no local head.
+            SettingError: If the network has no local head, or height or width is not a
+                multiple of 4 px.
         """
         if self.local_head is None:
             raise SettingError("local_logits requires patch_head='local'.")
+        height, width = x.shape[-2:]
+        if height % self.local_head.stride or width % self.local_head.stride:
+            raise SettingError(
+                f'An image of {height} × {width} px is not a multiple of '
+                f'{self.local_head.stride} px, the distance of the local logits.'
+            )
         logits: Tensor = self.local_head(x)
         return logits
 
