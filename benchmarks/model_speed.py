@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchgeo_ctm.models import ClassTokenViT, ctm_vit_base_patch16_224
-from torchgeo_ctm.models.linear import Projection
+from torchgeo_ctm.network.linear import Projection
 
 Forward = Callable[[], Any]
 #: Random weights attend to everything alike; this makes rows that differ.

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchgeo_ctm.datasets import DFC2020
-from torchgeo_ctm.plots import add_legend, draw_mask, rgb_indices, stretch
-from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.plots import add_legend, draw_mask, stretch
+from torchgeo_ctm.scaling import SENTINEL2_BANDS, rgb_indices
 
 #: Test tiles that are drawn, the first ones.
 PICTURED = 5

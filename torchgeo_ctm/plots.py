@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .scaling import band_key
+from .scaling import rgb_indices
 
 #: Width and height of the quick look in inches.
 QUICK_LOOK = (12.0, 6.4)
@@ -21,17 +21,6 @@ QUICK_LOOK = (12.0, 6.4)
 LEGEND_ROW, LEGEND_KEY, LETTER = 0.22, 0.55, 0.085
 #: Chips in a row of a figure of labels; classes named below a chip; letters of a name.
 CHIPS_IN_ROW, NAMED, LETTERS = 5, 5, 26
-
-
-def rgb_indices(bands: Sequence[str]) -> list[int]:
-    """Return the positions of red, green and blue (B04, B03, B02) among *bands*.
-
-    Without those names, return the first three bands, or the first one three times.
-    """
-    keys = [band_key(band) for band in bands]
-    if {'b2', 'b3', 'b4'} <= set(keys):
-        return [keys.index('b4'), keys.index('b3'), keys.index('b2')]
-    return [0, 1, 2] if len(keys) >= 3 else [0, 0, 0]
 
 
 def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,11 +1,13 @@
 """A scene and a checkpoint in, the products of the scene out.
 
-Lightning and TorchGeo take seconds to import, so the functions import what they need.
+PyTorch takes seconds to import, Lightning and TorchGeo many more: the functions import
+what they need.
 """
 
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +18,7 @@ from .split import Split
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from .inference.chip_writer import ChipMaskWriter
     from .inference.scene_mask import SceneMask
 
-ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
+ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
@@ -56,8 +59,8 @@ def predict_scene(
 ) -> 'SceneMask':
     """Write the georeferenced pseudo-mask of a scene.
 
-    Builds the same objects as ``torchgeo predict --config configs/scene.yaml``. Call it
-    again with the same arguments to resume an interrupted run.
+    Runs the same loop as ``torchgeo predict --config configs/scene.yaml``, without
+    Lightning. Call it again with the same arguments to resume an interrupted run.
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``.
@@ -94,28 +97,72 @@ def predict_scene(
     """
     check_not_input(output, scene)
     options = ProductOptions(**products)
-    from .datamodules import SceneDataModule
-    from .inference.products import product_paths
-    from .inference.scene_mask import SceneMask
-    from .inference.writer import PseudoMaskWriter
-    from .trainers import load_predictor
+    check_choices(accelerator, precision)
+    import torch
 
-    writer = PseudoMaskWriter(str(output), overwrite, progress=progress, **products)
-    task = load_predictor(checkpoint).with_options(ensemble=ensemble)
-    datamodule = SceneDataModule(
-        str(scene),
+    from .inference.products import product_paths
+    from .inference.scene_loop import SceneLoop
+    from .scenes.coverage import Coverage
+    from .trainers.loading import load_scene_predictor
+
+    loop = SceneLoop(output, overwrite, options, progress)
+    [path] = loop.outputs([str(scene)])
+    predictor = load_scene_predictor(checkpoint).with_options(ensemble=ensemble)
+    device = _device(accelerator)
+    loop.check([str(scene)])
+    coverage = Coverage(
         batch_size,
         num_workers,
         window,
         stride,
         scene_bands,
-        nodata=nodata,
-        offset=offset,
-        shifted_grids=shifted_grids,
+        nodata,
+        offset,
+        shifted_grids,
     )
-    _predict(task, datamodule, [writer], accelerator, False, precision)
-    [path] = writer.outputs(datamodule.scenes)
+    batches = coverage.batches([str(scene)], predictor, device.type)
+    try:
+        loop.begin(predictor.to(device), batches)
+        predictor.on_predict_start()
+        with torch.inference_mode():
+            loop.run(predictor, lambda: _autocast(precision, device))
+    except BaseException as error:
+        loop.abandon(error)
+        raise
+    from .inference.scene_mask import SceneMask
+
     return SceneMask(product_paths(path, options))
+
+
+def _device(accelerator: str) -> 'torch.device':
+    """Return the device of an accelerator, as Lightning chooses it.
+
+    Raises:
+        SettingError: If there is none here.
+    """
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = {'cpu': True, 'cuda': cuda, 'mps': mps}
+    kinds = {'auto': ('mps', 'cuda', 'cpu'), 'gpu': ('mps', 'cuda')}
+    for kind in kinds.get(accelerator, (accelerator,)):
+        if here[kind]:
+            return torch.device(kind, 0) if kind != 'cpu' else torch.device('cpu')
+    raise SettingError(
+        f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"
+    )
+
+
+def _autocast(precision: str, device: 'torch.device') -> AbstractContextManager[Any]:
+    """Return the context of a precision, the same as Lightning's."""
+    import torch
+
+    if precision == '32-true':
+        return nullcontext()
+    # CPUs have no autocast to 16 bits but bfloat16
+    half = precision == '16-mixed' and device.type != 'cpu'
+    dtype = torch.float16 if half else torch.bfloat16
+    return torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 def pseudo_masks(
@@ -166,6 +213,7 @@ def pseudo_masks(
     from .scoring import summarize
     from .trainers import load_predictor
 
+    check_choices(accelerator)
     quiet_lightning()
     task = load_predictor(checkpoint)
     chosen = {'source': source, 'rule': rule}
@@ -204,7 +252,6 @@ def _predict(
     callbacks: list['Callback'],
     accelerator: str,
     progress: bool,
-    precision: str = '32-true',
 ) -> None:
     """Run Lightning's prediction, and re-raise its errors and exits as ours."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -212,15 +259,6 @@ def _predict(
     from lightning.pytorch.callbacks import TQDMProgressBar
     from torchgeo.datasets import DatasetNotFoundError
 
-    for name, value, known in (
-        ('accelerator', accelerator, ACCELERATORS),
-        ('precision', precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise SettingError(
-                f'Unknown {name} {value!r}, expected one of: {", ".join(known)}.'
-                + did_you_mean(value, known)
-            )
     quiet_lightning()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
@@ -228,7 +266,6 @@ def _predict(
         trainer = Trainer(
             accelerator=accelerator,
             devices=1,
-            precision=precision,  # type: ignore[arg-type]
             callbacks=callbacks,
             logger=False,
             enable_checkpointing=False,
@@ -248,3 +285,20 @@ def _predict(
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+
+
+def check_choices(accelerator: str, precision: str = '32-true') -> None:
+    """Check the names of accelerator and precision.
+
+    Raises:
+        SettingError: If one is unknown.
+    """
+    for name, value, known in (
+        ('accelerator', accelerator, ACCELERATORS),
+        ('precision', precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise SettingError(
+                f'Unknown {name} {value!r}, expected one of: {", ".join(known)}.'
+                + did_you_mean(value, known)
+            )

@@ -97,6 +97,17 @@ def is_reflectance(band: str) -> bool:
     return band_key(band) not in {band_key(name) for name in RADAR_BANDS}
 
 
+def rgb_indices(bands: Sequence[str]) -> list[int]:
+    """Return the positions of red, green and blue (B04, B03, B02) among *bands*.
+
+    Without those names, return the first three bands, or the first one three times.
+    """
+    keys = [band_key(band) for band in bands]
+    if {'b2', 'b3', 'b4'} <= set(keys):
+        return [keys.index('b4'), keys.index('b3'), keys.index('b2')]
+    return [0, 1, 2] if len(keys) >= 3 else [0, 0, 0]
+
+
 def match_bands(
     wanted: Sequence[str], found: Sequence[str | None], source: str
 ) -> list[int]:

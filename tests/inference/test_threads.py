@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny_task
-from torchgeo_ctm.inference.threads import (
-    ImageThreads,
-    ThreadedPrediction,
-    threaded_prediction,
-)
+from torchgeo_ctm.inference.threads import ImageThreads, NoThreads, threads_for
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3, 4])
@@ -39,7 +35,7 @@ def doubled(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 @torch.inference_mode()
 def test_images_keep_their_order(lanes: ImageThreads, count: int) -> None:
     image = torch.randn(count, 3, 4, 4)
-    found = lanes.submit(doubled, {'image': image, 'more': 1.0, 'crs': None})
+    found = lanes.submit(doubled, {'image': image, 'more': 1.0, 'crs': None})()
     assert torch.equal(found['twice'], 2 * image + 1)
     assert torch.equal(found['first'], image[:, 0])
 
@@ -47,7 +43,7 @@ def test_images_keep_their_order(lanes: ImageThreads, count: int) -> None:
 @torch.inference_mode()
 def test_what_is_of_an_image_stays_with_it(lanes: ImageThreads) -> None:
     image, more = torch.randn(6, 3, 4, 4), torch.arange(6.0).view(6, 1, 1, 1)
-    found = lanes.submit(doubled, {'image': image, 'more': more})
+    found = lanes.submit(doubled, {'image': image, 'more': more})()
     assert torch.equal(found['twice'], 2 * image + more)
 
 
@@ -62,9 +58,9 @@ def test_modes_hold_in_every_thread(lanes: ImageThreads, threads: int) -> None:
 
     image = torch.randn(8, 2, 3)
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
-        dict(lanes.submit(step, {'image': image}))
+        lanes.submit(step, {'image': image})()
     with torch.no_grad():
-        dict(lanes.submit(step, {'image': image}))
+        lanes.submit(step, {'image': image})()
     parts = min(threads, 8)
     assert kinds == (
         [(torch.bfloat16, False, True)] * parts
@@ -83,7 +79,7 @@ def test_every_thread_has_images_and_no_more_threads_run(
         used.append((len(batch['image']), torch.get_num_threads()))
         return {'image': batch['image']}
 
-    dict(lanes.submit(step, {'image': torch.zeros(2, 1)}))
+    lanes.submit(step, {'image': torch.zeros(2, 1)})()
     parts = min(threads, 2)
     assert used == [(2 // parts, threads // parts)] * parts
 
@@ -97,7 +93,7 @@ def test_a_failure_is_told_when_results_are_looked_at(lanes: ImageThreads) -> No
 
     found = lanes.submit(fail, {'image': torch.eye(4)[:, :, None, None]})
     with pytest.raises(ValueError, match='cannot be'):
-        found['scores']
+        found()
 
 
 @torch.inference_mode()
@@ -116,10 +112,8 @@ def test_a_batch_is_begun_before_the_one_before_it_is_looked_at(
     assert begun.wait(10)
     second = lanes.submit(step, {'image': 2 * image})
     go_on.set()
-    assert torch.equal(second['image'], 2 * image)
-    assert torch.equal(first['image'], image)
-    assert list(first) == ['image']
-    assert len(first) == 1
+    assert torch.equal(second()['image'], 2 * image)
+    assert torch.equal(first()['image'], image)
 
 
 def test_closing_ends_what_nobody_waits_for(threads: int) -> None:
@@ -146,20 +140,29 @@ def test_a_task_predicts_the_same(threads: int) -> None:
     image = torch.rand(5, 13, 32, 32) * 3000
     alone = task.predict_step({'image': image}, 0)
     before = set(threading.enumerate())
-    threaded = threaded_prediction(task)
-    assert isinstance(threaded, ThreadedPrediction)
-    together = task.predict_step({'image': image}, 0)
+    made = threads_for(task, task.device)
+    assert isinstance(made, ImageThreads)
+    together = made.submit(task.predict_images, {'image': image})()
     # a thread that is done with its images may take those of another
     running = set(threading.enumerate()) - before
     assert 0 < len(running) <= threads
     assert together.keys() == alone.keys()
     for key, value in together.items():
         torch.testing.assert_close(value, alone[key])
-    threaded.close()
+    made.close()
     assert not any(thread.is_alive() for thread in running)
-    assert isinstance(task.predict_step({'image': image}, 0), dict)
 
 
-def test_compiled_blocks_are_called_as_they_are() -> None:
-    task = tiny_task(compile_blocks=True).eval()
-    assert threaded_prediction(task) is None
+def test_compiled_blocks_and_gpus_have_no_threads() -> None:
+    task = tiny_task().eval()
+    compiled = tiny_task(compile_blocks=True).eval()
+    for made in (
+        threads_for(compiled, compiled.device),
+        threads_for(task, torch.device('cuda')),
+    ):
+        assert isinstance(made, NoThreads)
+        image = torch.rand(2, 13, 32, 32)
+        assert made.submit(lambda batch: dict(batch), {'image': image})() == {
+            'image': image
+        }
+        made.close()

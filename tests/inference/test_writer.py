@@ -16,9 +16,11 @@ from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_t
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.inference.scene_loop import SceneLoop
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.trainers import load_task
+from torchgeo_ctm.trainers.predictor import ClassTokenPrediction
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
 
@@ -29,8 +31,9 @@ def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return values
 
 
-def quiet_trainer(writer: PseudoMaskWriter) -> pl.Trainer:
+def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Trainer:
     return pl.Trainer(
+        precision=precision,
         logger=False,
         callbacks=[writer],
         enable_progress_bar=False,
@@ -188,13 +191,13 @@ class TestProducts:
         pixels[:, :40] = 0
         path = save_task(tiny_task(), tmp_path / 'x.ckpt')
         seen = []
-        original = type(tiny_task()).predict_step
+        original = ClassTokenPrediction.predict_step
 
         def count(self: Any, batch: Any, *rest: int) -> Any:
             seen.extend(batch['window'].tolist())
             return original(self, batch, *rest)
 
-        monkeypatch.setattr(type(tiny_task()), 'predict_step', count)
+        monkeypatch.setattr(ClassTokenPrediction, 'predict_step', count)
         predict_scene(
             write_scene(pixels=pixels), path, tmp_path / 'm.tif', nodata=0, **QUIET
         )
@@ -316,17 +319,17 @@ class TestRefinement:
         scene = write_scene()
         whole = self.predict(scene, refining, tmp_path / 'whole.tif')
         # when the third batch begins, the second one is not recorded yet
-        begin, calls = PseudoMaskWriter.on_predict_batch_start, iter(range(100))
+        begin, calls = SceneLoop._begin_batch, iter(range(100))
 
-        def stops(writer: Any, *arguments: Any) -> None:
+        def stops(loop: Any, *arguments: Any, **options: Any) -> None:
             if next(calls) == 2:
                 raise KeyboardInterrupt
-            begin(writer, *arguments)
+            begin(loop, *arguments, **options)
 
         output = tmp_path / 'm.tif'
         with monkeypatch.context() as patch:
-            patch.setattr(PseudoMaskWriter, 'on_predict_batch_start', stops)
-            with pytest.raises((KeyboardInterrupt, SystemExit)):
+            patch.setattr(SceneLoop, '_begin_batch', stops)
+            with pytest.raises(KeyboardInterrupt):
                 self.predict(scene, refining, output)
         scores = np.load(output.parent / '.m.tif.part/scores.npy', mmap_mode='r')
         assert (scores.shape, scores.dtype) == ((20, 3, 32, 32), np.uint8)
@@ -345,6 +348,62 @@ class TestRefinement:
         assert 'GB of temporary files' in capsys.readouterr().err
         with mask.open() as raster:
             assert raster.tags()['REFINEMENT'] == 'soft_assignment'
+
+
+class TestDoors:
+    """Lightning's trainer and predict_scene run one loop."""
+
+    @pytest.mark.parametrize('precision', ['32-true', 'bf16-mixed', '16-mixed'])
+    def test_precision_gives_the_bytes_of_lightnings(
+        self, write_scene: WriteScene, tmp_path: Path, precision: Any
+    ) -> None:
+        path = save_task(decisive(tiny_task()), tmp_path / 'x.ckpt')
+        scene = write_scene()
+        ours = predict_scene(
+            scene, path, tmp_path / 'a.tif', precision=precision, **QUIET
+        )
+        trainer = quiet_trainer(PseudoMaskWriter(str(tmp_path / 'b.tif')), precision)
+        trainer.predict(load_task(path), datamodule=SceneDataModule(str(scene)))
+        for written in ours.paths[:2]:
+            theirs = tmp_path / written.name.replace('a', 'b', 1)
+            assert written.read_bytes() == theirs.read_bytes()
+
+    @pytest.mark.parametrize('lightning_first', [True, False])
+    def test_either_resumes_what_the_other_began(
+        self,
+        write_scene: WriteScene,
+        checkpoint: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        lightning_first: bool,
+    ) -> None:
+        scene, whole = write_scene(), tmp_path / 'whole.tif'
+        predict_scene(scene, checkpoint, whole, **QUIET)
+
+        def ours() -> None:
+            predict_scene(scene, checkpoint, tmp_path / 'm.tif', **QUIET)
+
+        def theirs() -> None:
+            writer = PseudoMaskWriter(str(tmp_path / 'm.tif'))
+            quiet_trainer(writer).predict(
+                load_task(checkpoint), datamodule=SceneDataModule(str(scene))
+            )
+
+        first, second = (theirs, ours) if lightning_first else (ours, theirs)
+        begin, calls = SceneLoop._begin_batch, iter(range(100))
+
+        def stops(loop: Any, *arguments: Any, **options: Any) -> None:
+            if next(calls) == 2:
+                raise OSError
+            begin(loop, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SceneLoop, '_begin_batch', stops)
+            with pytest.raises(OSError):
+                first()
+        with pytest.warns(ResumeWarning, match='5 of 20'):
+            second()
+        assert (tmp_path / 'm.tif').read_bytes() == whole.read_bytes()
 
 
 def test_the_class_is_decided_from_blended_scores(

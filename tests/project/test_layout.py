@@ -26,7 +26,8 @@ ARROWS: dict[str, set[str]] = {
     'windows': {'grids', 'errors'},
     'labels': {'grids', 'rasters', 'errors'},
     'scenes': {'grids', 'rasters', 'windows', 'scaling', 'errors'},
-    'models': {'losses', 'scaling', 'errors'},
+    'network': {'losses', 'errors'},
+    'models': {'network', 'losses', 'scaling', 'errors'},
     'reflectance': {'scaling', 'errors'},
     'scoring': {'grids', 'rasters', 'errors'},
     'plots': {'scaling', 'errors'},
@@ -59,6 +60,7 @@ ARROWS: dict[str, set[str]] = {
     'trainers': {
         'options',
         'models',
+        'network',
         'maps',
         'losses',
         'labels',
@@ -72,6 +74,7 @@ ARROWS: dict[str, set[str]] = {
     },
     'inference': {
         'maps',
+        'scenes',
         'plots',
         'grids',
         'rasters',
@@ -119,7 +122,6 @@ DOORS: dict[str, set[str]] = {
         'trainers',
         'inference.writer',
         'inference.chip_writer',
-        'inference.threads',
         'demo',
         'prediction',
         'configuration',

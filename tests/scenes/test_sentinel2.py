@@ -1,10 +1,14 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from torchgeo.datasets import NonGeoDataset, Sentinel2
 
 from tests.fakes.sentinel2 import TAKEN, pixels_of, refused, write_band
+from torchgeo_ctm.datasets import SceneWindows
+from torchgeo_ctm.scenes.sentinel2 import _PRODUCT_IMAGE
 from torchgeo_ctm.scenes.sources import find_source
 
 
@@ -71,3 +75,26 @@ def test_damaged_metadata(tmp_path: Path) -> None:
     write_band(tmp_path / 'B02.tif', np.ones((4, 4), np.uint16))
     (tmp_path / 'MTD_MSIL2A.xml').write_text('<a>')
     refused(tmp_path, r'MTD_MSIL2A\.xml is not readable XML')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'T32TMT_20220301T101021_B8A_20m.jp2',
+        'T32TMT_20220301T101021_B02.tif',
+        'T32TMT_20220301T101021_B12.SAFE.jp2',
+        'T32TMT_20220301T101021_SCL_20m.jp2',
+        'XT32TMT_20220301T101021_B02.jp2',
+        'T32TMT_20220301_B02.jp2',
+        'T32TMT_20220301T101021_B02_far.jp2',
+        'T32TMT_20220301T101021_B02',
+    ],
+)
+def test_names_of_images_are_those_of_torchgeo(name: str) -> None:
+    theirs = re.match(Sentinel2.filename_regex.format(r'\d+m'), name, re.VERBOSE)
+    ours = _PRODUCT_IMAGE.match(name)
+    assert (ours and ours.groupdict()) == (theirs and theirs.groupdict())
+
+
+def test_scenes_are_data_sets_of_torchgeo() -> None:
+    assert issubclass(SceneWindows, NonGeoDataset)

@@ -1,7 +1,6 @@
 """Data module of scenes, for training and prediction."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
-from ..datasets import SceneBatches, SceneWindows, Thumbnail
+from ..datasets import SceneBatches, SceneWindows
 from ..errors import LabelError, SettingError
 from ..grids import Grid
 from ..labels import (
@@ -23,6 +22,7 @@ from ..labels import (
 )
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.splits import SceneSplits
+from ..scenes.coverage import Coverage, check_least
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
 
@@ -32,10 +32,6 @@ Labels = LabelSource | PolygonLabels | PointLabels | RasterLabels | TableLabels
 
 #: Default number of threads that read ahead in training.
 TRAINING_THREADS = 2
-
-
-#: Side and overlap in pixels of windows whose masks come from a local head.
-LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
 
 
 class SceneDataModule(NonGeoDataModule):
@@ -142,8 +138,6 @@ class SceneDataModule(NonGeoDataModule):
         self.aug = nn.Identity()
         self.predict_datasets: list[SceneWindows] = []
         self.batches: list[SceneBatches] = []
-        #: Called when weights are loaded and nothing has been read yet; see on_start.
-        self._on_start: Callable[[], None] = _nothing
 
     def setup(self, stage: str) -> None:
         """Cut the scenes into windows that fit the trainer's model.
@@ -155,17 +149,15 @@ class SceneDataModule(NonGeoDataModule):
             SettingError: If a number does not fit, or there are no labels to train on.
             LabelError: If the labels do not fit the task, or no window has one.
         """
-        for name, value, least in (
-            ('batch_size', self.batch_size, 1),
-            ('num_workers', self.threads, 0),
-            ('length', self.length, 1),
-            ('windows_per_read', self.windows_per_read, 1),
-            ('seed', self.seed, 0),
-        ):
-            if value is not None and value < least:
-                raise SettingError(
-                    f'{name}={value} is too small, expected at least {least}.'
-                )
+        check_least(
+            [
+                ('batch_size', self.batch_size, 1),
+                ('num_workers', self.threads, 0),
+                ('length', self.length, 1),
+                ('windows_per_read', self.windows_per_read, 1),
+                ('seed', self.seed, 0),
+            ]
+        )
         if self.labels is None and stage != 'predict':
             raise SettingError(
                 'SceneDataModule without labels serves predict, not '
@@ -178,10 +170,18 @@ class SceneDataModule(NonGeoDataModule):
                 'to a Lightning Trainer.'
             )
         task: Any = self.trainer.lightning_module
+        coverage = self._coverage()
         if stage == 'predict':
-            self._setup_prediction(task)
+            self.batches = coverage.batches(
+                self.scenes,
+                task,
+                self.trainer.strategy.root_device.type,
+                self._references(len(self.scenes)),
+                self._part(),
+            )
+            self.predict_datasets = [batches.scene for batches in self.batches]
         else:
-            needed = (self._window(task), tuple(task.bands))
+            needed = (coverage.chip_window(task), tuple(task.bands))
             if self._split_for != needed:
                 self.splits, self._split_for = self._split(task), needed
         if self.splits is not None:
@@ -189,38 +189,18 @@ class SceneDataModule(NonGeoDataModule):
             self.val_dataset = self.splits.windows('val')
             self.test_dataset = self.splits.windows('test')
 
-    def _setup_prediction(self, task: Any) -> None:
-        """Cut the scenes into overlapping windows."""
-        window, stride = self._prediction_windows(task)
-        ahead = self._ahead()
-        decoders = ahead or os.cpu_count() or 1
-        self.predict_datasets = self._open(self.scenes, task, window, stride, decoders)
-        self.batches = [
-            # more waiting batches would only use memory
-            SceneBatches(scene, self.batch_size, min(ahead, 2), self._part())
-            for scene in self.predict_datasets
-        ]
-
-    def _open(
-        self, scenes: Sequence[str], task: Any, window: int, stride: int, threads: int
-    ) -> list[SceneWindows]:
-        """Open scenes with the bands and the offset of the model."""
-        references = self._references(len(scenes))
-        return [
-            SceneWindows(
-                scene,
-                task.bands,
-                window,
-                stride,
-                self.scene_bands,
-                reference,
-                self.nodata,
-                self.offset,
-                getattr(task.scaling, 'offset', 0.0),
-                threads,
-            )
-            for scene, reference in zip(scenes, references, strict=True)
-        ]
+    def _coverage(self) -> Coverage:
+        """Return how the scenes are cut into windows and read."""
+        return Coverage(
+            self.batch_size,
+            self.threads,
+            self.window,
+            self.stride,
+            self.scene_bands,
+            self.nodata,
+            self.offset,
+            self.shifted_grids,
+        )
 
     def _references(self, count: int) -> list[str | None]:
         """Return the reference of each of the first scenes.
@@ -242,9 +222,11 @@ class SceneDataModule(NonGeoDataModule):
         """Open all scenes with their labels, and split them."""
         labels: Any = self.labels
         _check_classes(labels, task.class_names)
-        window = self._window(task)
+        coverage = self._coverage()
+        window = coverage.chip_window(task)
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
-        opened = self._open(scenes, task, window, window, 1)
+        references = self._references(len(scenes))
+        opened = coverage.open(scenes, references, task, window, window)
         names = [PurePath(scene).name for scene in scenes]
         grids = [scene.grid for scene in opened]
         check_overlap(labels, grids, names)
@@ -263,75 +245,6 @@ class SceneDataModule(NonGeoDataModule):
         """Return the number of this process, and how many there are."""
         trainer: Any = self.trainer
         return trainer.global_rank, trainer.world_size
-
-    def take_thumbnails(self, bands: Sequence[int], longest: int) -> None:
-        """Take a thumbnail of each scene while it is read.
-
-        Args:
-            bands: Positions among the model's bands.
-            longest: Longest side in pixels.
-        """
-        for batches in self.batches:
-            batches.thumbnail = Thumbnail(batches.scene, bands, longest)
-
-    def _ahead(self) -> int:
-        """Return the number of threads that read ahead."""
-        if self.threads is not None:
-            return self.threads
-        local = all(Path(scene).exists() for scene in self.scenes)
-        trainer: Any = self.trainer
-        return 1 if local and trainer.strategy.root_device.type == 'cpu' else 2
-
-    def _window(self, task: Any) -> int:
-        """Return the side of a window in pixels, a multiple of the patch size."""
-        chip = task.hparams['img_size']
-        window = self.window
-        if window is None:
-            window = chip if isinstance(chip, int) else max(chip)
-        patch: int = task.model.patch_size
-        if window < patch or window % patch:
-            fits = max(1, round(window / patch)) * patch
-            fault = 'does not fit' if window >= 1 else 'is not positive'
-            raise SettingError(
-                f'window={window} px {fault}, expected a multiple of the patch size '
-                f'{patch} px. Did you mean {fits}?'
-            )
-        return int(window)
-
-    def _prediction_windows(self, task: Any) -> tuple[int, int]:
-        """Return side of and distance between windows to predict, in pixels.
-
-        Masks of a local head need no more context than its field of view, so larger
-        windows with less overlap give the same masks with less work.
-        """
-        if not task.is_local:
-            window = self._window(task)
-            return window, self._stride(task, window)
-        window = LOCAL_WINDOW if self.window is None else self.window
-        view: int = task.model.field_of_view
-        if window < view:
-            raise SettingError(
-                f'window={window} px is smaller than the field of view of {view} px. '
-                f'Did you mean {LOCAL_WINDOW}?'
-            )
-        cell: int = task.model.local_head.stride
-        if window % cell:
-            raise SettingError(
-                f'window={window} px is not a multiple of {cell} px, the distance of the '
-                f'local logits. Did you mean {round(window / cell) * cell}?'
-            )
-        if self.stride is None:
-            return window, window - min(LOCAL_OVERLAP, window // 2)
-        return window, self.stride
-
-    def _stride(self, task: Any, window: int) -> int:
-        """Return the distance between windows in pixels."""
-        stride = max(1, window // 2) if self.stride is None else self.stride
-        half: int = task.model.patch_size // 2
-        if self.shifted_grids and half:
-            odd = 2 * (stride // (2 * half)) + 1
-            stride = odd * half if odd * half <= window else (odd - 2) * half
-        return stride
 
     def train_dataloader(self) -> Any:
         """Return the training batches, different ones in every epoch."""
@@ -376,20 +289,8 @@ class SceneDataModule(NonGeoDataModule):
         """Return the name of a window of a split, and its grid."""
         return split.place(index)
 
-    def on_start(self, callback: Callable[[], None]) -> None:
-        """Register a function to call before the first window to predict is read.
-
-        By then the weights are loaded, and :attr:`predict_datasets` and
-        :attr:`batches` are ready. The last one registered is called.
-
-        Args:
-            callback: A function without arguments.
-        """
-        self._on_start = callback
-
     def predict_dataloader(self) -> Any:
         """Return the batches of each scene."""
-        self._on_start()
         return self.batches
 
 
@@ -419,7 +320,3 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
     return [scene] if isinstance(scene, str) else [str(path) for path in scene]
-
-
-def _nothing() -> None:
-    """Do nothing."""

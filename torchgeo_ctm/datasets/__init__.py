@@ -1,5 +1,7 @@
 """Data sets: one file each."""
 
+from torchgeo.datasets import NonGeoDataset
+
 from ..scenes.batches import SceneBatches, Thumbnail
 from ..scenes.scene import SceneWindows
 from .ade20k import ADE20K
@@ -30,3 +32,6 @@ __all__ = [
     'Thumbnail',
     'write_scene',
 ]
+
+# not a base class: mapping a scene does not need the seconds that TorchGeo imports
+NonGeoDataset.register(SceneWindows)

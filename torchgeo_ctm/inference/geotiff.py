@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -10,7 +11,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 import rasterio.shutil
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
@@ -204,9 +204,20 @@ def _palette(colors: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
     """Return GDAL's color table; nodata is transparent."""
     palette = {IGNORED: (0, 0, 0, 0)}
     for index, color in enumerate(colors):
-        red, green, blue = (round(255 * part) for part in to_rgb(color))
-        palette[index] = (red, green, blue, 255)
+        palette[index] = (*rgb_of(color), 255)
     return palette
+
+
+def rgb_of(color: str) -> tuple[int, int, int]:
+    """Return red, green and blue 0…255 of a color, as matplotlib reads it."""
+    if re.fullmatch('#[0-9a-fA-F]{6}', color):
+        red, green, blue = bytes.fromhex(color[1:])
+        return red, green, blue
+    # takes a second to import, for colors with names alone
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (round(255 * part) for part in to_rgb(color))
+    return red, green, blue
 
 
 def _write_category_names(path: Path, names: Sequence[str]) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 from torch import nn
 
 from ..maps.refine import COMPONENTS
+from ..scenes.scene import SceneWindows
 from .mosaic import CHUNK
-from .protocols import Scene, ScenePredictor
+from .protocols import ScenePredictor
 
 GIGABYTE = 1e9
 #: Bytes that Python, PyTorch, GDAL and Lightning take themselves, measured.
@@ -42,7 +43,7 @@ def network_values(model: nn.Module, side: int) -> int:
     return int(12 * ((side // patch) ** 2 + prefix) * token.shape[-1])
 
 
-def estimate(scene: Scene, task: ScenePredictor, batch_size: int) -> str:
+def estimate(scene: SceneWindows, task: ScenePredictor, batch_size: int) -> str:
     """Return one line about windows, memory and temporary files.
 
     Memory is that of the program, the weights, a row of windows of the scene, GDAL's

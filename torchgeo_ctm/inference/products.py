@@ -1,4 +1,8 @@
-"""The products of a scene: their names, and the order in which they are written."""
+"""The products of a scene: their names, and the order in which they are written.
+
+What writes polygons, picture, style and STAC item is imported when it is their turn, so
+that the first window is read at once.
+"""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,14 +17,10 @@ from numpy.typing import NDArray
 
 from ..files import atomic_path, check_file
 from ..grids import Grid
-from ..plots import quick_look
 from .geotiff import RasterRows, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE
 from .options import ProductOptions
-from .stac import write_item
-from .style import write_style
-from .vector import vectorize
 
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
@@ -108,10 +108,14 @@ class Products:
             for task in tasks:
                 task.result()
         if self.options.style:
+            from .style import write_style
+
             write_style(self.paths['style'], self.class_names, self.class_colors)
         for raster in reversed(self.rasters.values()):
             raster.publish()
         if self.options.stac:
+            from .stac import write_item
+
             assets = {k: v for k, v in self.paths.items() if k not in ('mask', 'stac')}
             properties: dict[str, Any] = {
                 f'ctm:{key.lower()}': value for key, value in self.tags.items()
@@ -133,6 +137,8 @@ class Products:
 
     def _vectorize(self) -> None:
         """Write the polygons of the class raster."""
+        from .vector import vectorize
+
         confidence = self.rasters.get('confidence')
         vectorize(
             self.rasters['mask'].rows,
@@ -145,6 +151,8 @@ class Products:
 
     def _draw(self, picture: Callable[[], NDArray[np.float32]]) -> None:
         """Write the quick look."""
+        from ..plots import quick_look
+
         rgb = picture()
         with open_mask(self.rasters['mask'].rows) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])

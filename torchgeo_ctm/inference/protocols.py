@@ -1,17 +1,15 @@
 """What inference expects of the task that predicts and of the data that it predicts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..grids import Grid
 from ..maps.decoder import MapDecoder
-from ..windows import WindowPlan
+from ..scenes.batches import SceneBatches
 
 
 class ScenePredictor(Protocol):
@@ -59,12 +57,12 @@ class ScenePredictor(Protocol):
     def provenance(self) -> dict[str, str]:
         """Return the tags of products: bands, scaling, options of the decoder."""
 
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> Any:
+        """Return ``probs``, ``maps`` and ``scores`` of a batch."""
+
 
 class ChipPredictor(ScenePredictor, Protocol):
     """A task that predicts chips and decides their masks."""
-
-    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> Any:
-        """Return ``probs``, ``maps`` and ``scores`` of a batch."""
 
     def pseudo_masks(
         self,
@@ -79,63 +77,6 @@ class ChipPredictor(ScenePredictor, Protocol):
         """Return a batch's ``mask`` as classes (B, H, W), 255 ignored."""
 
 
-class Origin(Protocol):
-    """Metadata of a scene."""
-
-    @property
-    def acquired(self) -> str | None:
-        """Acquisition time, ISO 8601, if known."""
-
-
-class Scene(Protocol):
-    """A scene, cut into overlapping windows."""
-
-    scene: str
-    grid: Grid
-    plan: WindowPlan
-    offset: float | None
-    nodata: float | None
-    dtype: Any
-
-    @property
-    def indexes(self) -> Sequence[int]:
-        """Bands of the raster that the model uses."""
-
-    @property
-    def source(self) -> Origin:
-        """Metadata of the scene."""
-
-    @property
-    def window(self) -> int:
-        """Side of a window in pixels."""
-
-    @property
-    def stride(self) -> int:
-        """Distance between windows in pixels."""
-
-    def __len__(self) -> int:
-        """Return the number of windows."""
-
-
-class Thumbnail(Protocol):
-    """A small copy of a scene, taken while the scene is read."""
-
-    def picture(self) -> NDArray[np.float32]:
-        """Return bands (3, h, w), NaN where invalid."""
-
-
-class Batches(Protocol):
-    """The windows of one scene in batches, with ``index`` (B,), their numbers."""
-
-    batch_size: int
-    #: Windows that need not be computed, by number: above 0.
-    finished: NDArray[np.uint8]
-
-    @property
-    def thumbnail(self) -> Thumbnail | None:
-        """The thumbnail, if one is taken."""
-
-
 class SceneSource(Protocol):
     """A data module of scenes."""
 
@@ -144,18 +85,8 @@ class SceneSource(Protocol):
         """Paths of the scenes."""
 
     @property
-    def predict_datasets(self) -> Sequence[Scene]:
-        """The scenes, after setup."""
-
-    @property
-    def batches(self) -> Sequence[Batches]:
+    def batches(self) -> Sequence[SceneBatches]:
         """The batches of each scene, after setup."""
-
-    def on_start(self, callback: Callable[[], None]) -> None:
-        """Register what is called once, before the first window is read."""
-
-    def take_thumbnails(self, bands: Sequence[int], longest: int) -> None:
-        """Take a thumbnail of each scene while it is read."""
 
 
 class ChipSource(Protocol):
@@ -166,7 +97,7 @@ class ChipSource(Protocol):
 
 
 #: Members that tell a data module of scenes, and a task that predicts them.
-SOURCE = ('scenes', 'predict_datasets', 'batches', 'on_start', 'take_thumbnails')
+SOURCE = ('scenes', 'batches')
 PREDICTOR = ('class_names', 'class_colors', 'bands', 'decoder', 'model', 'provenance')
 
 

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from ..errors import NodataWarning, PresenceWarning, ResumeWarning
 from ..grids import IGNORED
+from ..scenes.batches import Thumbnail
+from ..scenes.scene import SceneWindows
 from ..windows import WindowPlan
 from .journal import ScoreJournal
 from .mosaic import RowMosaic, Rows
 from .products import Products
-from .protocols import Scene, Thumbnail
 
 #: Windows read back from the journal at a time.
 REPLAYED = 16
@@ -144,7 +145,7 @@ class SceneRun:
             self._pixels += int(rows.valid.sum())
             self.products.write(rows.row, written)
 
-    def finish(self, scene: Scene, thumbnail: Thumbnail | None) -> None:
+    def finish(self, scene: SceneWindows, thumbnail: Thumbnail | None) -> None:
         """Blend the remaining windows, write every product, delete the journal.
 
         Args:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from matplotlib.colors import to_rgb
-
 from ..files import write_text
+from .geotiff import rgb_of
 from .masks import class_colors, class_names, open_mask
 
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -70,7 +69,7 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
     ET.SubElement(renderer, 'rasterTransparency')
     palette = ET.SubElement(renderer, 'colorPalette')
     for value, (name, color) in enumerate(zip(names, colors, strict=True)):
-        red, green, blue = _rgb(color)
+        red, green, blue = rgb_of(color)
         ET.SubElement(
             palette,
             'paletteEntry',
@@ -109,7 +108,7 @@ def _fill(name: str, color: str) -> ET.Element:
 
     Without an outline, thin lines of background show between neighboring polygons.
     """
-    paint = ','.join(map(str, (*_rgb(color), 255)))
+    paint = ','.join(map(str, (*rgb_of(color), 255)))
     symbol = ET.Element('symbol', name=name, type='fill', alpha='1', clip_to_extent='1')
     layer = ET.SubElement(symbol, 'layer', {'class': 'SimpleFill', 'enabled': '1'})
     options = ET.SubElement(layer, 'Option', type='Map')
@@ -126,12 +125,6 @@ def _fill(name: str, color: str) -> ET.Element:
         ET.SubElement(options, 'Option', name=key, value=value, type='QString')
         ET.SubElement(layer, 'prop', k=key, v=value)
     return symbol
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    """Return red, green and blue 0…255."""
-    red, green, blue = (round(255 * part) for part in to_rgb(color))
-    return red, green, blue
 
 
 def has_style(mask: str | Path, path: Path) -> bool:

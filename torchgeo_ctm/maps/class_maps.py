@@ -5,7 +5,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from ..errors import SettingError, did_you_mean
@@ -182,6 +181,8 @@ def _fill(mask: Tensor, painted: Tensor) -> Tensor:
     """Return a mask whose unpainted pixels take the class of a nearest painted one."""
     if bool(painted.all()):
         return mask
+    from scipy.ndimage import distance_transform_cdt  # for rule 'paint' alone
+
     _, nearest = distance_transform_cdt(
         ~painted.cpu().numpy(), metric='taxicab', return_indices=True
     )

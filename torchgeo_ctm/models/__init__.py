@@ -1,7 +1,7 @@
 """Models. Importing this room registers them with timm and with TorchGeo."""
 
-from .class_token_vit import ClassTokenViT
-from .hard_concrete import HardConcreteGate
+from ..network.class_token_vit import ClassTokenViT
+from ..network.hard_concrete import HardConcreteGate
 from .registry import (
     ctm_vit_base_patch8_224,
     ctm_vit_base_patch16_224,

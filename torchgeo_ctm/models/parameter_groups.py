@@ -4,7 +4,7 @@ from typing import Any
 
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
-from .class_token_vit import ClassTokenViT
+from ..network.class_token_vit import ClassTokenViT
 
 
 def parameter_groups(

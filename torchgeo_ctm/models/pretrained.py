@@ -7,8 +7,8 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..network.class_token_vit import ClassTokenViT
 from ..scaling import band_key
-from .class_token_vit import ClassTokenViT
 
 #: What a pre-trained transformer cannot have: it starts from its initial values.
 NEW_PARTS = ('head.', 'patch_head.', 'reg_token', 'cls_token', 'pos_embed')

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .class_token_vit import ClassTokenViT
+from ..network.class_token_vit import ClassTokenViT
 
 #: Parts of the reference that exist and are never used, or never trained.
 UNUSED = ('norm.', 'head.', 'classifier_head_test.')

@@ -6,17 +6,12 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torchgeo.models import api as torchgeo_api
 
-from .class_token_vit import ClassTokenViT
-
-_SIZES = {
-    'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
-    'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
-    'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
-}
+from ..network.class_token_vit import ClassTokenViT
+from ..network.variants import VARIANTS
 
 default_cfgs = generate_default_cfgs(
     {
-        f'ctm_vit_{size}_patch{patch}_224': {
+        name: {
             'url': '',
             'num_classes': 8,
             'input_size': (13, 224, 224),
@@ -24,8 +19,7 @@ default_cfgs = generate_default_cfgs(
             'first_conv': 'patch_embed.proj',
             'classifier': 'head',
         }
-        for size in _SIZES
-        for patch in (8, 16)
+        for name in VARIANTS
     }
 )
 
@@ -34,10 +28,8 @@ __all__ = ['BUILDERS']  # a list: timm's register_model appends to it
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> ClassTokenViT:
     """Build one registered variant through timm's own builder."""
-    _, _, size, patch, _ = variant.split('_')
-    sizes = _SIZES[size] | {'patch_size': int(patch.removeprefix('patch'))}
     model: ClassTokenViT = build_model_with_cfg(
-        ClassTokenViT, variant, pretrained, **(sizes | kwargs)
+        ClassTokenViT, variant, pretrained, **(VARIANTS[variant] | kwargs)
     )
     return model
 

@@ -69,6 +69,15 @@ class SceneBatches(IterableDataset[Batch]):
         # Lightning raises if a process has none
         return max(1, len(self.strips) * in_strip)
 
+    def take_thumbnail(self, bands: Sequence[int], longest: int) -> None:
+        """Take a thumbnail of the scene while it is read.
+
+        Args:
+            bands: Positions among the model's bands.
+            longest: Longest side in pixels.
+        """
+        self.thumbnail = Thumbnail(self.scene, bands, longest)
+
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
         return prefetch(self._begin, self.ahead) if self.ahead else self._begin()

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 from torch import Tensor
-from torchgeo.datasets import NonGeoDataset
+from torch.utils.data import Dataset
 
 from ..errors import BandWarning, GeoreferenceWarning, SceneError
 from ..grids import IGNORED, Window, check_same_grid
@@ -59,8 +59,8 @@ class Reference(Protocol):
         ...
 
 
-class SceneWindows(NonGeoDataset):
-    """Windows of one scene, row by row.
+class SceneWindows(Dataset[dict[str, Tensor]]):
+    """Windows of one scene, row by row: one of TorchGeo's ``NonGeoDataset``.
 
     A sample holds ``image`` float32 (bands, window, window) in the units of the
     training data, ``valid`` bool (window, window) and ``window`` int64 (4,): row,

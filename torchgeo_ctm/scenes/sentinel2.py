@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.io import DatasetReader
-from torchgeo.datasets import Sentinel2
 
 from ..errors import SceneError
 
@@ -20,7 +19,11 @@ Folder = Path | zipfile.Path
 #: Radiometric offset of Sentinel-2 products from this processing baseline on.
 OFFSET, OFFSET_BASELINE = -1000.0, 4.0
 
-_PRODUCT_IMAGE = re.compile(Sentinel2.filename_regex.format(r'\d+m'), re.VERBOSE)
+#: The pattern of TorchGeo's ``Sentinel2``, whose import takes seconds.
+_PRODUCT_IMAGE = re.compile(
+    r'T(?P<tile>\d{2}[A-Z]{3})_(?P<date>\d{8}T\d{6})_(?P<band>B[018][\dA])'
+    r'(?:_(?P<resolution>\d+m))?\..*'
+)
 _METADATA = re.compile(
     r'(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)_.*)\.xml', re.IGNORECASE
 )

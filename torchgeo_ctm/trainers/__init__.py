@@ -1,10 +1,23 @@
-"""Trainers. Importing this room registers the models."""
+"""Trainers. A task registers the models when it is imported.
 
-from ..maps.decoder import MapOptions
-from .checkpoint import import_reference, load_predictor, load_task, save_task
-from .class_token_masking import ClassTokenMaskingTask
-from .options import AttentionOptions, LabelOptions, OptimizationOptions, PatchOptions
-from .segmentation import SegmentationPredictor
+The public names are imported when they are first used: Lightning takes longer to import
+than a small scene takes to map.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..maps.decoder import MapOptions
+    from .checkpoint import import_reference, load_predictor, load_task, save_task
+    from .class_token_masking import ClassTokenMaskingTask
+    from .options import (
+        AttentionOptions,
+        LabelOptions,
+        OptimizationOptions,
+        PatchOptions,
+    )
+    from .segmentation import SegmentationPredictor
 
 __all__ = [
     'AttentionOptions',
@@ -19,3 +32,21 @@ __all__ = [
     'load_task',
     'save_task',
 ]
+
+_FILES = {
+    'ClassTokenMaskingTask': 'class_token_masking',
+    'MapOptions': 'options',
+    'SegmentationPredictor': 'segmentation',
+    'import_reference': 'checkpoint',
+    'load_predictor': 'checkpoint',
+    'load_task': 'checkpoint',
+    'save_task': 'checkpoint',
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its file on first use."""
+    if name in __all__:
+        module = import_module(f'.{_FILES.get(name, "options")}', __name__)
+        return getattr(module, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

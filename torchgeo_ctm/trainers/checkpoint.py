@@ -1,8 +1,8 @@
-"""Checkpoints: load, save and import them, without running code from the file."""
+"""Load, save and import checkpoints of tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,9 +13,9 @@ from ..files import atomic_path
 from ..maps.decoder import MapOptions
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
-from .options import PatchOptions, regrouped
+from .loading import is_segmentation, load_file, own_content, rebuilt
+from .options import PatchOptions
 from .segmentation import FACTS, SegmentationPredictor
-from .weights import CHECKPOINT_KEY, load_file
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -30,7 +30,7 @@ def load_task(path: str | Path) -> ClassTokenMaskingTask:
         CheckpointError: If the file is missing, damaged, unsafe, or the checkpoint of
             something else.
     """
-    return _task(load_file(path), path)
+    return rebuilt(ClassTokenMaskingTask, own_content(load_file(path), path), path)
 
 
 def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPredictor:
@@ -45,8 +45,19 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         CheckpointError: If the file cannot be used.
     """
     content = load_file(path)
-    if not _is_segmentation(content):
-        return _task(content, path)
+    if is_segmentation(content):
+        return segmentation_predictor(content, path)
+    return rebuilt(ClassTokenMaskingTask, own_content(content, path), path)
+
+
+def segmentation_predictor(
+    content: dict[str, Any], path: str | Path
+) -> SegmentationPredictor:
+    """Return the predictor of the content of a segmentation network's checkpoint.
+
+    Raises:
+        CheckpointError: If it does not name classes and bands, or does not fit.
+    """
     entries = [entry for entry in content.values() if isinstance(entry, dict)]
     facts = [entry for entry in entries if entry.keys() >= FACTS]
     if not facts or not facts[0]['class_names']:
@@ -54,54 +65,11 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
             f'{path} is a segmentation network without names of classes and bands. '
             'Train it with torchgeo_ctm.datamodules.PseudoMaskDataModule.'
         )
-    task = _rebuilt(SemanticSegmentationTask, content, path)
+    task = rebuilt(SemanticSegmentationTask, content, path)
     try:
         return SegmentationPredictor(task, facts[0]).eval()
     except ValueError as error:
         raise CheckpointError(f'{path} does not fit this version: {error}') from error
-
-
-def _is_segmentation(content: Any) -> bool:
-    """Return whether a checkpoint was written by TorchGeo's SemanticSegmentationTask."""
-    if not isinstance(content, dict) or CHECKPOINT_KEY in content:
-        return False
-    hparams = content.get('hyper_parameters')
-    known = {'model', 'backbone', 'num_classes', 'ignore_index'}
-    return isinstance(hparams, dict) and known <= hparams.keys()
-
-
-def _task(content: Any, path: str | Path) -> ClassTokenMaskingTask:
-    """Return the task of a checkpoint's content."""
-    keys = {'state_dict', 'hyper_parameters', CHECKPOINT_KEY}
-    if not isinstance(content, dict) or not keys <= content.keys():
-        kind = 'of another program'
-        if _is_segmentation(content):
-            kind = "of a segmentation network, TorchGeo's SemanticSegmentationTask"
-        raise CheckpointError(
-            f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'
-        )
-    hparams = regrouped(content['hyper_parameters'])
-    content = content | {'hyper_parameters': hparams}
-    return _rebuilt(ClassTokenMaskingTask, content, path)
-
-
-Task = TypeVar('Task', bound=pl.LightningModule)
-
-
-def _rebuilt(kind: type[Task], content: dict[str, Any], path: str | Path) -> Task:
-    """Return a task built from a checkpoint's hyperparameters and weights."""
-    hparams = {
-        key: value
-        for key, value in content['hyper_parameters'].items()
-        if not key.startswith('_')  # added by LightningCLI for itself
-    }
-    try:
-        task = kind(**hparams)
-        task.load_state_dict(content['state_dict'])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f'{path} does not fit this version: {reason}') from error
-    return task.eval()
 
 
 def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:

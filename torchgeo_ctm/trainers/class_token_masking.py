@@ -3,8 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +24,12 @@ from ..losses import (
     pool_patch_logits,
 )
 from ..maps.class_maps import class_maps
-from ..maps.decoder import MapDecoder, MapOptions
-from ..models import ClassTokenViT
+from ..maps.decoder import MapOptions
 from ..models.parameter_groups import parameter_groups
-from ..models.registry import BUILDERS
 from ..plots import attention_figure, map_figure
-from ..scaling import BandScaling, ScalingOptions, build_scaling, resolve_bands
+from ..scaling import ScalingOptions
 from ..version import __version__
+from .loading import CHECKPOINT_KEY
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
 from .options import (
@@ -41,15 +39,13 @@ from .options import (
     LabelOptions,
     OptimizationOptions,
     PatchOptions,
-    check_options,
-    class_list,
     mask_schedule,
-    tab20,
     task_options,
 )
-from .presence import UNKNOWN, class_mask, filled, presence_of
+from .predictor import ClassTokenPrediction, image_size
+from .presence import UNKNOWN, filled
 from .self_training import patch_targets, self_training_weight
-from .weights import CHECKPOINT_KEY, load_weights
+from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +65,7 @@ def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> T
     return drawn.to(presence.device, non_blocking=True) & (presence == 0)
 
 
-class ClassTokenMaskingTask(BaseTask):
+class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
     """Learn class tokens from image-level labels; their attention becomes a mask.
 
     A batch holds ``image`` (B, bands, H, W) in the data set's own numbers and ``label``
@@ -78,10 +74,7 @@ class ClassTokenMaskingTask(BaseTask):
     never sees the mask, which otherwise serves scoring only.
     """
 
-    model: ClassTokenViT
-    scaling: BandScaling | nn.Identity
     class_weights: Tensor
-    presence_shift: Tensor
     label_counts: Tensor
 
     def __init__(
@@ -158,46 +151,12 @@ class ClassTokenMaskingTask(BaseTask):
             self.hparams.pop(name, None)
         # mappings, because weights_only refuses dataclasses
         self.save_hyperparameters(self.options.mappings())
-        hparams, count = self.hparams, self.hparams['num_classes']
-        self.mask_schedule = mask_schedule(hparams['mask_rate'])
-        check_options(self.options, hparams['task'], count)
-        self.decoder = MapDecoder(self.options.maps)
-        names, colors = hparams['class_names'], hparams['class_colors']
-        self.class_names = class_list(names, 'class_names', count, str)
-        self.class_colors = class_list(colors, 'class_colors', count, tab20)
-        self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
-        self.scaling = build_scaling(self.bands, hparams['scaling'])
-        self.model = self._build_model()
-        self._generator = torch.Generator()
-        shift = torch.zeros(count)
-        if self.options.maps.calibration == 'odds':
-            shift += math.log1p(-self.mask_schedule[-1][1])
-        self.register_buffer('presence_shift', shift)
-
-    def _build_model(self) -> ClassTokenViT:
-        """Build the registered network and load initial weights."""
-        name: str = self.hparams['model']
-        if name not in BUILDERS:
-            raise SettingError(
-                f'Unknown model {name!r}, expected one of: {", ".join(BUILDERS)}.'
-                + did_you_mean(name, BUILDERS)
-            )
-        options, patches = self.hparams['model_options'] or {}, self.options.patches
-        model: ClassTokenViT = BUILDERS[name](
-            img_size=self.hparams['img_size'],
-            in_chans=self.hparams['in_channels'],
-            num_classes=self.hparams['num_classes'],
-            patch_head=patches.loss_weight > 0 and patches.head,
-            **({'head_gates': self.options.attention.pruning is not None} | options),
-        )
-        model.set_grad_checkpointing(self.options.optimization.grad_checkpointing)
-        if self.options.optimization.compile_blocks:
-            for block in model.blocks:
-                block.compile()
+        self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
+        self.build(self.hparams)
         if self.weights is not None:
-            kept = load_weights(model, self.weights, self.bands)
+            kept = load_weights(self.model, self.weights, self.bands)
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
-        return model
+        self._generator = torch.Generator()
 
     def configure_losses(self) -> None:
         """Register the weights of the classes."""
@@ -228,181 +187,6 @@ class ClassTokenMaskingTask(BaseTask):
         )
         self.calibrator: Any = BestShift(threshold)
 
-    @property
-    def _multiclass(self) -> bool:
-        """Whether an image has exactly one class."""
-        return bool(self.hparams['task'] == 'multiclass')
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, C) of images (B, bands, H, W) in their own numbers."""
-        logits: Tensor = self.model(self.scaling(x.float()))
-        return logits
-
-    def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the image-level labels (B, C) float32 of a batch.
-
-        1 where a class is present, 0 where it is absent, -1 where the batch's
-        ``label_known`` is false.
-
-        Raises:
-            SettingError: If the batch has neither ``label`` nor ``mask``.
-        """
-        labels = self.options.labels
-        count: int = self.hparams['num_classes']
-        return presence_of(
-            batch, count, labels.min_share, labels.values, self._multiclass
-        )
-
-    def reference_mask(self, mask: Tensor) -> Tensor:
-        """Return a batch's ``mask`` as classes.
-
-        Args:
-            mask: Values of the data set, (B, H, W) or (B, 1, H, W).
-
-        Returns:
-            Classes (B, H, W), int64; 255 is ignored.
-        """
-        return class_mask(mask, self.options.labels.values)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return class probabilities (B, C) of logits (B, C)."""
-        logits = logits.float()
-        if self._multiclass:
-            return logits.softmax(dim=1)
-        return (logits + self.presence_shift).sigmoid()
-
-    def maps(
-        self, x: Tensor, patches: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return class maps (B, C, h, w), logits (B, C) and patch logits of images.
-
-        Args:
-            x: Images (B, bands, H, W) in their own numbers.
-            patches: Whether to return patch logits even if the maps do not need them,
-                which costs the last block's work on patches.
-        """
-        source = self.decoder.options.source
-        scaled = self.scaling(x.float())
-        if not patches and self.is_local:
-            local = self.model.local_logits(scaled).float()
-            logits = pool_patch_logits(local, 'share', share=self._final_share)
-            return local.softmax(dim=1), logits, local
-        logits, attention, patch_logits = self.model.forward_attention(
-            scaled, patches=patches or source != 'attention'
-        )
-        return class_maps(attention, patch_logits, source), logits, patch_logits
-
-    def pseudo_masks(
-        self,
-        maps: Tensor,
-        probs: Tensor,
-        size: tuple[int, int],
-        batch: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """Return the class of every pixel.
-
-        Args:
-            maps: Class maps (B, C, h, w).
-            probs: Class probabilities, or true labels, (B, C).
-            size: Height and width in pixels.
-            batch: The batch, with ``image`` and possibly ``valid``. Without it nothing
-                is refined.
-
-        Returns:
-            Masks (B, H, W), int64.
-        """
-        return self.decoder.masks(maps, probs, size, *self._guide(batch))
-
-    @property
-    def is_local(self) -> bool:
-        """Whether masks come from the local head alone.
-
-        Then prediction skips the transformer, images may have any size that is a
-        multiple of 4 px, and windows need to overlap by the field of view only.
-        """
-        maps = self.decoder.options
-        return (
-            self.model.local_head is not None
-            and maps.source == 'patches'
-            and maps.presence == 'all'
-            and maps.labels == 'predicted'
-        )
-
-    @property
-    def refines(self) -> bool:
-        """Whether scores are per pixel, not per patch."""
-        return self.decoder.refines
-
-    @property
-    def map_stride(self) -> int:
-        """Pixels from one position of the scores to the next."""
-        maps, local = self.decoder.options, self.model.local_head
-        if self.refines or maps.rule == 'paint':
-            return 1
-        if local is not None and maps.source != 'attention':
-            return local.stride
-        return self.model.patch_size
-
-    def _guide(
-        self, batch: Mapping[str, Tensor] | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return scaled image and valid pixels of a batch, if maps are refined."""
-        if batch is None or not self.decoder.refines:
-            return None, None
-        return self.scaling(batch['image'].float()), batch.get('valid')
-
-    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the prediction of a batch.
-
-        Returns:
-            ``probs`` (B, C); ``maps`` (B, C, h, w), which :meth:`pseudo_masks` takes;
-            and ``scores``: the share of each present class at every position,
-            (B, C, h, w) on the patch grid for rule 'argmax', (B, C, H, W) if they are
-            refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between
-            windows.
-        """
-
-        def predict(image: Tensor) -> dict[str, Tensor]:
-            maps, logits, _ = self.maps(image, patches=False)
-            probs = self.probabilities(logits)
-            if self.decoder.options.labels == 'true':
-                probs = filled(self.presence(batch), probs)
-            scores = self.decoder.scores(maps, probs, _size(image))
-            return {'probs': probs, 'maps': maps, 'scores': scores}
-
-        found = self.decoder.average(batch['image'], predict)
-        image, valid = self._guide(batch)
-        if image is not None:
-            found['scores'] = self.decoder.refined(found['scores'], image, valid)
-        return found
-
-    def predict_step(
-        self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
-        """Return what :meth:`predict_images` returns."""
-        return self.predict_images(batch)
-
-    def with_options(self, **changes: Any) -> Self:
-        """Change how maps become masks; return the task.
-
-        Hyperparameters, hence checkpoints, keep the options of training.
-
-        Args:
-            **changes: Options of :class:`~torchgeo_ctm.maps.decoder.MapOptions`.
-
-        Raises:
-            SettingError: If an option is unknown or does not fit the network.
-        """
-        decoder = self.decoder.with_options(**changes)
-        maps = decoder.options
-        check_options(
-            self.options._replace(maps=maps),
-            self.hparams['task'],
-            self.hparams['num_classes'],
-        )
-        self.decoder = decoder
-        return self
-
     def name_classes(self, names: Sequence[str], colors: Sequence[str]) -> None:
         """Set names and colors of the classes, if the task was given none.
 
@@ -414,15 +198,6 @@ class ClassTokenMaskingTask(BaseTask):
             self.class_names = self.hparams['class_names'] = list(names)
         if self.hparams['class_colors'] is None:
             self.class_colors = self.hparams['class_colors'] = list(colors)
-
-    def provenance(self) -> dict[str, str]:
-        """Return the tags with which products say how they were made."""
-        scaling = (self.hparams['scaling'] or {}).items()
-        return {
-            'BANDS': ','.join(self.bands),
-            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
-            **self.decoder.tags(),
-        }
 
     def attention_maps(
         self, image: Tensor, by_head: bool = False
@@ -629,11 +404,6 @@ class ClassTokenMaskingTask(BaseTask):
         steps = warmup * self._length('patches.pooling_warmup')
         return narrowing_share(least, self.global_step / steps)
 
-    @property
-    def _final_share(self) -> float:
-        """The share of patches that pooling by 'share' uses after its warm-up."""
-        return self.options.patches.share or self.options.labels.min_share
-
     def _length(self, name: str) -> int:
         """Return the number of training steps, of which option *name* is a fraction.
 
@@ -716,7 +486,7 @@ class ClassTokenMaskingTask(BaseTask):
         presence = self.presence(batch)
         maps, logits, patch_logits = self.maps(batch['image'])
         probs = self.probabilities(logits)
-        size = _size(batch['image'])
+        size = image_size(batch['image'])
         masks = self.pseudo_masks(maps, probs, size, batch)
         target = presence.long()
         metrics.labels.update(probs, target.argmax(1) if self._multiclass else target)
@@ -755,27 +525,6 @@ class ClassTokenMaskingTask(BaseTask):
         for name, value in scores.items():
             self.log(name, value, prog_bar=name == f'{split}_miou')
 
-    def remove_pruned_heads(self) -> None:
-        """Remove closed heads from the network, so that it computes less.
-
-        The task can be saved and loaded afterwards, but not pruned further.
-        """
-        if not self.model.gates:
-            return
-        kept = self.model.remove_pruned_heads()
-        options = dict(self.hparams['model_options'] or {})
-        options |= {'head_gates': False, 'kept_heads': kept}
-        self.hparams['model_options'] = options
-        attention = replace(self.options.attention, pruning=None)
-        self.options = self.options._replace(attention=attention)
-        self.hparams.update(self.options.mappings())
-
-    def on_predict_start(self) -> None:
-        """Remove closed heads, unless the pruning options forbid it."""
-        pruning = self.options.attention.pruning or {}
-        if pruning.get('remove_at_predict', True):
-            self.remove_pruned_heads()
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer with TorchGeo's plateau, or with warm-up and cosine."""
         options = self.options.optimization
@@ -811,8 +560,3 @@ class ClassTokenMaskingTask(BaseTask):
         if hparams is not None:
             name = f'{type(self).__module__}.{type(self).__qualname__}'
             hparams.setdefault('_class_path', name)
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    """Return height and width of images (B, bands, H, W)."""
-    return image.shape[-2], image.shape[-1]

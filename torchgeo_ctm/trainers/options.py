@@ -58,7 +58,7 @@ class PatchOptions:
     Attributes:
         head: 'tokens', a linear layer on the patch tokens; or 'local', a small
             convolutional network with a field of view of about 20 px, see
-            :class:`~torchgeo_ctm.models.local.LocalHead`.
+            :class:`~torchgeo_ctm.network.local.LocalHead`.
         loss_weight: Weight of the patch head's loss. 0 removes the head.
         pooling: How patch logits become image logits, see
             :func:`~torchgeo_ctm.losses.pool_patch_logits`.

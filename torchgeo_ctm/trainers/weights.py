@@ -1,12 +1,9 @@
 """Initial weights, from files and from TorchGeo, loaded without running code."""
 
-import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchgeo.models import ViTBase16_Weights, ViTSmall16_Weights, get_weight
 from torchvision.models._api import WeightsEnum
@@ -14,37 +11,7 @@ from torchvision.models._api import WeightsEnum
 from ..errors import CheckpointError, SettingError, did_you_mean
 from ..models import ClassTokenViT
 from ..models.pretrained import load_pretrained
-
-#: Key that marks checkpoints of this package. Its value holds the version.
-CHECKPOINT_KEY = 'torchgeo_ctm'
-
-
-def load_file(path: str | Path) -> Any:
-    """Load a file of ``torch.save`` with ``weights_only=True``.
-
-    Args:
-        path: The file.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged or unsafe.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path} is not a file, expected a checkpoint (.ckpt).')
-    if not zipfile.is_zipfile(path):
-        # torch writes zip archives, and its legacy reader must not see other files
-        raise CheckpointError(f'{path} is not a checkpoint, or is cut short.')
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f'{path} contains pickled Python objects, which could run code. Expected a '
-            'checkpoint that torch.load opens with weights_only=True.'
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f'{path} is not a checkpoint, or is cut short.'
-        ) from error
+from .loading import CHECKPOINT_KEY, load_file
 
 
 def load_weights(

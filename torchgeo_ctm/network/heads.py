@@ -3,11 +3,11 @@
 from typing import Literal
 
 import torch
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..losses import log_odds
+from .layers import trunc_normal_
 
 
 class JointHead(nn.Module):

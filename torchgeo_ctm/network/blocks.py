@@ -4,10 +4,10 @@ import warnings
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from .hard_concrete import HardConcreteGate
+from .layers import Mlp
 from .linear import Projection
 
 

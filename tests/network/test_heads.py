@@ -7,7 +7,7 @@ from torch import Tensor
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.losses import log_odds, narrowing_share, pool_patch_logits
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.models.heads import PatchHead
+from torchgeo_ctm.network.heads import PatchHead
 
 
 def spread_logits() -> Tensor:

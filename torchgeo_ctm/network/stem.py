@@ -1,9 +1,9 @@
 """Patches to tokens by convolutions."""
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
 from ..errors import SettingError
+from .layers import LayerNorm2d
 
 
 class ConvStem(nn.Sequential):

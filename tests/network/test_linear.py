@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchgeo_ctm.models.linear import Projection
+from torchgeo_ctm.network.linear import Projection
 
 SHAPES = [(5, 7), (2, 3, 5, 7), (1, 7), (0, 4, 7)]
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from timm.layers import PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -12,6 +11,7 @@ from ..errors import SettingError
 from .blocks import ClassTokenAttention, ClassTokenBlock
 from .hard_concrete import HardConcreteGate
 from .heads import JointHead, PatchHead, TokenHead
+from .layers import PatchEmbed, resample_positions, trunc_normal_
 from .local import LocalHead
 from .stem import ConvStem
 
@@ -66,7 +66,7 @@ class ClassTokenViT(nn.Module):
             final_norm: Apply the last LayerNorm (reference: never applied).
             patch_head: Where patch logits come from: 'tokens' (or True), a linear layer
                 on the patch tokens; 'local', a small convolutional network on the
-                image, :class:`~torchgeo_ctm.models.local.LocalHead`; False: there are
+                image, :class:`~torchgeo_ctm.network.local.LocalHead`; False: there are
                 none.
             head_gates: Add a hard-concrete gate to every head.
             kept_heads: How many of *num_heads* each block still has after pruning.
@@ -103,14 +103,11 @@ class ClassTokenViT(nn.Module):
         self.in_chans = in_chans
         self.patch_size = patch_size
         self.num_prefix_tokens = num_classes + reg_tokens
-        self.patch_embed = PatchEmbed(
-            img_size, patch_size, in_chans, embed_dim, strict_img_size=False
-        )
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         if stem not in ('patch', 'conv'):
             raise SettingError(f"Unknown stem {stem!r}, expected 'patch' or 'conv'.")
         if stem == 'conv':
-            proj: nn.Module = ConvStem(in_chans, embed_dim, patch_size)
-            self.patch_embed.register_module('proj', proj)
+            self.patch_embed.proj = ConvStem(in_chans, embed_dim, patch_size)
         self.grid_size: tuple[int, int] = self._grid(*self.patch_embed.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, num_classes, embed_dim))
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim))
@@ -177,7 +174,7 @@ class ClassTokenViT(nn.Module):
         tokens = torch.cat([prefix.expand(x.shape[0], -1, -1), patches], dim=1)
         positions = self.pos_embed
         if grid != self.grid_size:
-            positions = resample_abs_pos_embed(
+            positions = resample_positions(
                 positions, grid, self.grid_size, self.num_prefix_tokens
             )
         return tokens + positions, grid

@@ -5,7 +5,7 @@ import torch
 
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.models.local import LocalHead
+from torchgeo_ctm.network.local import LocalHead
 
 
 def network(**options: object) -> ClassTokenViT:

@@ -5,7 +5,7 @@ import torch
 
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.models import ClassTokenViT
-from torchgeo_ctm.models.stem import ConvStem
+from torchgeo_ctm.network.stem import ConvStem
 
 
 @pytest.mark.parametrize('patch', [2, 4, 8, 16])

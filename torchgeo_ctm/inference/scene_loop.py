@@ -1,0 +1,354 @@
+"""Predict every window of scenes, and write their products: one loop for all doors.
+
+``torchgeo-ctm predict`` and :func:`~torchgeo_ctm.prediction.predict_scene` run it alone,
+Lightning runs it through :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`. So
+either resumes what the other has begun, and writes the same bytes.
+"""
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import CTMError, OutputError, ReflectanceWarning
+from ..files import check_not_input
+from ..reflectance import reflectance_complaint
+from ..scaling import BandScaling, is_reflectance, rgb_indices
+from ..scenes.batches import SceneBatches
+from ..scenes.scene import SceneWindows
+from ..version import __version__
+from .geotiff import check_output
+from .journal import ScoreJournal
+from .memory import estimate
+from .options import ProductOptions
+from .products import Products, check_companions
+from .protocols import ScenePredictor
+from .scene_run import FULL, SceneRun, warn_about_resume
+from .threads import Result, threads_for
+
+#: Longest side of the quick look's scene, in pixels.
+PICTURE = 768
+#: Step between the rows and columns of the first windows that are checked.
+SAMPLED = 4
+
+
+def _alone(where: str) -> None:
+    """Wait for no other process."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share scenes: this one's number, and how to wait for all."""
+
+    number: int = 0
+    count: int = 1
+    barrier: Callable[[str], None] = _alone
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A batch that may still be computed: its scene's number, result and facts."""
+
+    scene: int
+    result: Result
+    index: Tensor
+    valid: Tensor
+
+
+class SceneLoop:
+    """Predict the windows of scenes, blend them, and write masks and products.
+
+    The class of a pixel is decided once, from the scores of all windows over it. Of
+    several processes, the first one assembles the products. Windows that the journal of
+    an interrupted run holds are not predicted again.
+    """
+
+    def __init__(
+        self,
+        output: str | Path,
+        overwrite: bool,
+        options: ProductOptions,
+        progress: bool = False,
+    ) -> None:
+        """Create the loop.
+
+        Args:
+            output: Class raster to write, ``MASK.tif``; for several scenes a folder.
+            overwrite: Replace existing products.
+            options: Products to write.
+            progress: Show a progress bar with pixels per second.
+        """
+        self.output = Path(output)
+        self.overwrite = overwrite
+        self.options = options
+        self.progress = progress
+        self.processes = Processes()
+        self._runs: list[SceneRun] = []
+        self._batches: Sequence[SceneBatches] = ()
+        self._finished = 0
+        self._pending: _Pending | None = None
+
+    def outputs(self, scenes: Sequence[str]) -> list[Path]:
+        """Return the class raster of each scene.
+
+        Raises:
+            OutputError: If *output* is one file for several scenes, or two scenes
+                share a name.
+        """
+        if len(scenes) == 1 and not self.output.is_dir():
+            return [self.output]
+        if not self.output.is_dir():
+            raise OutputError(
+                f'{self.output} is one file for {len(scenes)} scenes, expected an '
+                'existing folder.'
+            )
+        paths = [self.output / f'{Path(scene).stem}.tif' for scene in scenes]
+        if len(set(paths)) < len(paths):
+            raise OutputError(
+                f'Scenes with the same file name would share a mask in {self.output}. '
+                'Map them one by one.'
+            )
+        return paths
+
+    def check(self, scenes: Sequence[str]) -> None:
+        """Check that every product can be written, before anything is computed.
+
+        Raises:
+            OutputError: If a product exists and may not be replaced.
+        """
+        for path, scene in zip(self.outputs(scenes), scenes, strict=True):
+            check_not_input(path, scene)
+            check_output(path, self.overwrite)
+            if not _journal_folder(path).is_dir():
+                # an interrupted run may have published some products already
+                check_companions(path, self.options, self.overwrite)
+
+    def begin(
+        self,
+        task: ScenePredictor,
+        batches: Sequence[SceneBatches],
+        processes: Processes = Processes(),
+    ) -> None:
+        """Start a run for each scene, and skip the windows that its journal holds.
+
+        Args:
+            task: The task with its weights, before it removes pruned heads.
+            batches: The batches of each scene.
+            processes: The processes that share the scenes.
+        """
+        self.processes, self._batches = processes, batches
+        self._runs, self._finished, self._pending = [], 0, None
+        weights = _weights_hash(task)
+        outputs = self.outputs([str(each.scene.scene) for each in batches])
+        for path, each in zip(outputs, batches, strict=True):
+            if self.options.picture:
+                each.take_thumbnail(rgb_indices(task.bands), PICTURE)
+            self._runs.append(self._start(task, each, path, weights))
+
+    def _start(
+        self, task: ScenePredictor, batches: SceneBatches, path: Path, weights: str
+    ) -> SceneRun:
+        """Start the run of a scene."""
+        scene, processes = batches.scene, self.processes
+        tags = _tags(task, scene, weights)
+        settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
+        journal = ScoreJournal(_journal_folder(path), settings, len(scene))
+        reason = None
+        if not processes.number:
+            journal.lock()
+            reason = journal.start()
+        processes.barrier('journal')
+        journal.reload()
+        batches.finished = journal.finished.copy()
+        products = Products(
+            path,
+            self.options,
+            task.class_names,
+            task.class_colors,
+            scene.grid,
+            journal.folder,
+            tags,
+        )
+        run = SceneRun(scene.plan, journal, products, task.device, processes.count == 1)
+        if not processes.number:
+            warn_about_resume(journal, reason)
+            products.open()
+            if self.progress:
+                line = estimate(scene, task, batches.batch_size)
+                tqdm.write(line, file=sys.stderr)
+        return run
+
+    def run(
+        self,
+        task: ScenePredictor,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        convert: Callable[[Any], Any] = lambda batch: batch,
+    ) -> None:
+        """Predict every window that the journals do not hold, and write the products.
+
+        Runs in the caller's mode, which is without gradients.
+
+        Args:
+            task: The task of :meth:`begin`.
+            context: Returns the context in which the task predicts a batch.
+            convert: Changes the types of a batch for the task.
+        """
+        device = task.device
+        threads = threads_for(task.model, device)
+
+        def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+            found: dict[str, Tensor] = task.predict_step(batch, 0)
+            return found
+
+        try:
+            for number, batches in enumerate(self._batches):
+                for position, batch in enumerate(batches):
+                    here = {key: value.to(device) for key, value in batch.items()}
+                    here = convert(here)
+                    self._begin_batch(task, number, here, first=not position)
+                    with context():
+                        result = threads.submit(step, here)
+                    # while the model computes this batch, record the one before
+                    self._record(task)
+                    if self.processes.count == 1:
+                        self._finish(number)
+                    self._pending = _Pending(
+                        number, result, here['index'], here['valid']
+                    )
+                    del here, batch
+            self._record(task)
+        finally:
+            threads.close()
+        self.processes.barrier('windows')
+        if not self.processes.number:
+            for run in self._runs[self._finished :]:
+                run.journal.reload()
+            self._finish(len(self._runs))
+        self.processes.barrier('products')
+
+    def _begin_batch(
+        self,
+        task: ScenePredictor,
+        number: int,
+        batch: Mapping[str, Tensor],
+        first: bool,
+    ) -> None:
+        """Show progress, and compare a scene's first windows with the training data."""
+        run = self._runs[number]
+        if self.progress and not self.processes.number:
+            run.show_progress(run.products.output.name)
+        complaint = _complaint(task, batch) if first else None
+        if complaint is not None:
+            scene = self._batches[number].scene.scene
+            warnings.warn(f'{scene}: {complaint}', ReflectanceWarning, stacklevel=3)
+
+    def _record(self, task: ScenePredictor) -> None:
+        """Record and blend the pending batch of windows."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        outputs, options = pending.result(), task.decoder.options
+        scores = outputs['scores']
+        if options.rule == 'paint':
+            # one-hot scores: the class index holds the same in less space
+            scores = scores.argmax(dim=1).to(torch.uint8)
+        elif task.refines:
+            # one byte per class is enough, as there is one score per pixel
+            scores = (FULL * scores).round().to(torch.uint8)
+        nothing = (outputs['probs'] <= options.threshold).all(dim=1)
+        numbers = pending.index.tolist()
+        self._runs[pending.scene].take(numbers, scores, pending.valid, nothing)
+
+    def _finish(self, end: int) -> None:
+        """Finish the scenes before *end*."""
+        while self._finished < end:
+            batches = self._batches[self._finished]
+            self._runs[self._finished].finish(batches.scene, batches.thumbnail)
+            self._finished += 1
+
+    def abandon(self, error: BaseException) -> None:
+        """Remove temporary files, but keep the journal if the run can resume.
+
+        Args:
+            error: Why the loop has ended.
+        """
+        self._pending = None
+        mistake = isinstance(error, CTMError)
+        keep = not mistake or isinstance(error, OutputError)
+        if not self.processes.number:
+            for run in self._runs[self._finished :]:
+                run.abandon(keep)
+        self._runs, self._finished = [], 0
+
+
+def _complaint(task: ScenePredictor, batch: Mapping[str, Tensor]) -> str | None:
+    """Return why a batch does not look like the training data, or None."""
+    scaling = task.scaling
+    optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
+    if not isinstance(scaling, BandScaling) or scaling.method != 'standard':
+        return None
+    if not optical:
+        return None
+    some = np.s_[..., ::SAMPLED, ::SAMPLED]
+    image, valid = batch['image'][some], batch['valid'][some]
+    pixels = image.movedim(1, 0)[:, valid].float() + scaling.offset
+    return reflectance_complaint(
+        pixels[optical].cpu(),
+        scaling.mean.flatten()[optical].cpu(),
+        scaling.std.flatten()[optical].cpu(),
+        [task.bands[index] for index in optical],
+    )
+
+
+def _journal_folder(output: Path) -> Path:
+    """Return the folder of an output's journal: hidden, beside it."""
+    return output.with_name(f'.{output.name}.part')
+
+
+def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, str]:
+    """Return the tags that make a run repeatable."""
+    facts = task.provenance()
+    known = scene.offset is not None
+    return {
+        'TORCHGEO_CTM_VERSION': __version__,
+        'BANDS': facts.pop('BANDS'),
+        'SCALING': facts.pop('SCALING'),
+        'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
+        'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
+        **facts,
+        'WINDOW': str(scene.window),
+        'STRIDE': str(scene.stride),
+        'SCENE': Path(scene.scene).name,
+        'WEIGHTS_SHA256': weights,
+    }
+
+
+def _identity(scene: SceneWindows) -> dict[str, Any]:
+    """Return what distinguishes a scene from another one of the same name."""
+    path = Path(scene.scene)
+    found: dict[str, Any] = {
+        'scene': str(scene.scene),
+        'size': [scene.grid.height, scene.grid.width],
+    }
+    if path.exists():
+        stat = path.stat()
+        found |= {'bytes': stat.st_size, 'modified': stat.st_mtime_ns}
+    return found
+
+
+def _weights_hash(task: ScenePredictor) -> str:
+    """Return the SHA-256 of the weights, whichever file they came from."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(task.state_dict().items()):
+        numbers = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        whole.update(name.encode() + hashlib.sha256(numbers.data).digest())
+    return whole.hexdigest()

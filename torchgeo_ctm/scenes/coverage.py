@@ -1,0 +1,181 @@
+"""Cover scenes with the windows that a model predicts."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingError
+from .batches import SceneBatches
+from .scene import SceneWindows
+
+#: Side and overlap in pixels of windows whose masks come from a local head.
+LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How scenes are cut into windows and read.
+
+    Attributes:
+        batch_size: Windows per batch.
+        num_workers: Threads that read ahead and decode; None: 1 for local scenes and a
+            model on a CPU, else 2.
+        window: Side of a window in pixels; None: that of the training chips, or 256 px
+            if masks come from the local head alone.
+        stride: Distance between windows in pixels; None: half a window, or an overlap
+            of 32 px if masks come from the local head alone.
+        scene_bands: Names of a scene's bands in file order.
+        nodata: Value of invalid pixels; None: as the raster declares them.
+        offset: Added to the values to get reflectance × 10,000; None: from the metadata.
+        shifted_grids: Move *stride* to the nearest odd multiple of half a patch.
+    """
+
+    batch_size: int = 10
+    num_workers: int | None = None
+    window: int | None = None
+    stride: int | None = None
+    scene_bands: Sequence[str] | None = None
+    nodata: float | None = None
+    offset: float | None = None
+    shifted_grids: bool = False
+
+    def open(
+        self,
+        scenes: Sequence[str],
+        references: Sequence[str | None],
+        task: Any,
+        window: int,
+        stride: int,
+        threads: int = 1,
+    ) -> list[SceneWindows]:
+        """Open scenes with the bands and the offset of the model.
+
+        Args:
+            scenes: Paths of the scenes.
+            references: Class raster of each scene, or None.
+            task: The task or predictor.
+            window: Side of a window in pixels.
+            stride: Distance between windows in pixels.
+            threads: Threads that decode.
+        """
+        return [
+            SceneWindows(
+                scene,
+                task.bands,
+                window,
+                stride,
+                self.scene_bands,
+                reference,
+                self.nodata,
+                self.offset,
+                getattr(task.scaling, 'offset', 0.0),
+                threads,
+            )
+            for scene, reference in zip(scenes, references, strict=True)
+        ]
+
+    def batches(
+        self,
+        scenes: Sequence[str],
+        task: Any,
+        device: str,
+        references: Sequence[str | None] | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> list[SceneBatches]:
+        """Return the batches of each scene, in windows that overlap.
+
+        Args:
+            scenes: Paths of the scenes.
+            task: The task or predictor, whose windows they are.
+            device: Type of the model's device, as PyTorch names it.
+            references: Class raster of each scene, or None.
+            part: Number of this process, and how many share the scenes.
+
+        Raises:
+            SettingError: If a number does not fit the model.
+        """
+        check_least(
+            [('batch_size', self.batch_size, 1), ('num_workers', self.num_workers, 0)]
+        )
+        window, stride = self._prediction_windows(task)
+        ahead = self.num_workers
+        if ahead is None:
+            local = all(Path(scene).exists() for scene in scenes)
+            ahead = 1 if local and device == 'cpu' else 2
+        decoders = ahead or os.cpu_count() or 1
+        references = references or [None] * len(scenes)
+        return [
+            # more waiting batches would only use memory
+            SceneBatches(scene, self.batch_size, min(ahead, 2), part)
+            for scene in self.open(scenes, references, task, window, stride, decoders)
+        ]
+
+    def chip_window(self, task: Any) -> int:
+        """Return the side of a window in pixels, a multiple of the patch size.
+
+        Raises:
+            SettingError: If :attr:`window` is not.
+        """
+        chip = task.hparams['img_size']
+        window = self.window
+        if window is None:
+            window = chip if isinstance(chip, int) else max(chip)
+        patch: int = task.model.patch_size
+        if window < patch or window % patch:
+            fits = max(1, round(window / patch)) * patch
+            fault = 'does not fit' if window >= 1 else 'is not positive'
+            raise SettingError(
+                f'window={window} px {fault}, expected a multiple of the patch size '
+                f'{patch} px. Did you mean {fits}?'
+            )
+        return int(window)
+
+    def _prediction_windows(self, task: Any) -> tuple[int, int]:
+        """Return side of and distance between windows to predict, in pixels.
+
+        Masks of a local head need no more context than its field of view, so larger
+        windows with less overlap give the same masks with less work.
+        """
+        if not task.is_local:
+            window = self.chip_window(task)
+            return window, self._stride(task, window)
+        window = LOCAL_WINDOW if self.window is None else self.window
+        view: int = task.model.field_of_view
+        if window < view:
+            raise SettingError(
+                f'window={window} px is smaller than the field of view of {view} px. '
+                f'Did you mean {LOCAL_WINDOW}?'
+            )
+        cell: int = task.model.local_head.stride
+        if window % cell:
+            raise SettingError(
+                f'window={window} px is not a multiple of {cell} px, the distance of the '
+                f'local logits. Did you mean {round(window / cell) * cell}?'
+            )
+        if self.stride is None:
+            return window, window - min(LOCAL_OVERLAP, window // 2)
+        return window, self.stride
+
+    def _stride(self, task: Any, window: int) -> int:
+        """Return the distance between windows in pixels."""
+        stride = max(1, window // 2) if self.stride is None else self.stride
+        half: int = task.model.patch_size // 2
+        if self.shifted_grids and half:
+            odd = 2 * (stride // (2 * half)) + 1
+            stride = odd * half if odd * half <= window else (odd - 2) * half
+        return stride
+
+
+def check_least(numbers: Iterable[tuple[str, int | None, int]]) -> None:
+    """Check that numbers, given as (name, value or None, least), are large enough.
+
+    Raises:
+        SettingError: If one is not.
+    """
+    for name, value, least in numbers:
+        if value is not None and value < least:
+            raise SettingError(
+                f'{name}={value} is too small, expected at least {least}.'
+            )
