@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .inference.chip_writer import ChipMaskWriter
     from .inference.scene_mask import SceneMask
 
-ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps')
+ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
@@ -82,7 +82,8 @@ def predict_scene(
             metadata, else that of the training data.
         ensemble: Use dihedral to average over flips and quarter turns of each window.
         shifted_grids: Place the patch grid of overlapping windows at different offsets.
-        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps. For others use
+            ``torchgeo predict``.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
         progress: Show a progress bar.
@@ -146,7 +147,7 @@ def _device(accelerator: str) -> 'torch.device':
     here = {'cpu': True, 'cuda': cuda, 'mps': mps}
     kinds = {'auto': ('mps', 'cuda', 'cpu'), 'gpu': ('mps', 'cuda')}
     for kind in kinds.get(accelerator, (accelerator,)):
-        if here[kind]:
+        if here.get(kind):
             return torch.device(kind, 0) if kind != 'cpu' else torch.device('cpu')
     raise SettingError(
         f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"

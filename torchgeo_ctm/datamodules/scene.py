@@ -113,7 +113,8 @@ class SceneDataModule(NonGeoDataModule):
                 pixels are decoded once; 1 draws each from all scenes, which is slower.
             seed: Seed of split and sampler.
         """
-        super().__init__(SceneWindows, batch_size)
+        # a NonGeoDataset by registration, see datasets/__init__.py
+        super().__init__(SceneWindows, batch_size)  # type: ignore[arg-type]
         self.scenes = _scenes(scene)
         self.val_scenes = _scenes(val_scene or [])
         self.test_scenes = _scenes(test_scene or [])

@@ -9,7 +9,7 @@ from .mosaic import CHUNK
 from .protocols import ScenePredictor
 
 GIGABYTE = 1e9
-#: Bytes that Python, PyTorch, GDAL and Lightning take themselves, measured.
+#: Bytes that Python, PyTorch and GDAL take themselves, and Lightning if it is used.
 PROGRAM = 0.75e9
 #: GDAL's cache of decoded blocks while products are written from top to bottom, in MiB.
 FINISHING_CACHE = 24

@@ -152,11 +152,11 @@ class SceneLoop:
         for path, each in zip(outputs, batches, strict=True):
             if self.options.picture:
                 each.take_thumbnail(rgb_indices(task.bands), PICTURE)
-            self._runs.append(self._start(task, each, path, weights))
+            self._start(task, each, path, weights)
 
     def _start(
         self, task: ScenePredictor, batches: SceneBatches, path: Path, weights: str
-    ) -> SceneRun:
+    ) -> None:
         """Start the run of a scene."""
         scene, processes = batches.scene, self.processes
         tags = _tags(task, scene, weights)
@@ -178,14 +178,15 @@ class SceneLoop:
             journal.folder,
             tags,
         )
-        run = SceneRun(scene.plan, journal, products, task.device, processes.count == 1)
+        alone = processes.count == 1
+        # before anything is written, so that abandon() removes it
+        self._runs.append(SceneRun(scene.plan, journal, products, task.device, alone))
         if not processes.number:
             warn_about_resume(journal, reason)
             products.open()
             if self.progress:
                 line = estimate(scene, task, batches.batch_size)
                 tqdm.write(line, file=sys.stderr)
-        return run
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from ..network.class_token_vit import ClassTokenViT
 from ..network.hard_concrete import HardConcreteGate
+from ..network.linear import count_operations
 from .registry import (
     ctm_vit_base_patch8_224,
     ctm_vit_base_patch16_224,
@@ -21,3 +22,5 @@ __all__ = [
     'ctm_vit_tiny_patch8_224',
     'ctm_vit_tiny_patch16_224',
 ]
+
+count_operations()

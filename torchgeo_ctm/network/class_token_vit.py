@@ -172,7 +172,7 @@ class ClassTokenViT(nn.Module):
         patches = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
         prefix = torch.cat([self.cls_token, self.reg_token], dim=1)
         tokens = torch.cat([prefix.expand(x.shape[0], -1, -1), patches], dim=1)
-        positions = self.pos_embed
+        positions: Tensor = self.pos_embed
         if grid != self.grid_size:
             positions = resample_positions(
                 positions, grid, self.grid_size, self.num_prefix_tokens

@@ -51,8 +51,8 @@ class PatchEmbed(nn.Module):
     ) -> None:
         """Create the layer; sizes are in pixels."""
         super().__init__()
-        square = isinstance(img_size, int)
-        self.img_size = (img_size, img_size) if square else tuple(img_size)
+        height, width = (img_size,) * 2 if isinstance(img_size, int) else img_size
+        self.img_size = (height, width)
         self.proj: nn.Module = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 #: ``nn.Linear`` multiplies float32 with MKL, which on AMD processors takes twice as
 #: long as oneDNN. This is oneDNN's operator: PyTorch's own, but not a public one, so it
@@ -16,13 +15,20 @@ _ONEDNN: Any = (
 )
 
 
+def count_operations() -> None:
+    """Let PyTorch's ``FlopCounterMode`` count the operations of the layer.
+
+    Not at import: the counter imports Triton.
+    """
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    if _ONEDNN is not None and _ONEDNN not in flop_registry:
+        register_flop_formula(_ONEDNN)(_operations)
+
+
 def _operations(x: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     """Return the operations of one call from its shapes (..., D) and (E, D)."""
     return 2 * int(torch.Size(x).numel()) * int(weight[0])
-
-
-if _ONEDNN is not None and _ONEDNN not in flop_registry:
-    register_flop_formula(_ONEDNN)(_operations)
 
 
 class Projection(nn.Linear):
