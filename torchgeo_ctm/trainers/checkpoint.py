@@ -1,6 +1,5 @@
 """Checkpoints: load, save and import them, without running code from the file."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,22 +69,20 @@ def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPred
     # it builds on load_task
     from .soft_masks import SoftMaskSegmentationTask
 
-    hparams = dict(content['hyper_parameters'])
-    prefix = 'teacher.'
-    teacher = {
-        'hyper_parameters': hparams.pop('teacher', {}),
-        'state_dict': {
-            name.removeprefix(prefix): value
-            for name, value in content['state_dict'].items()
-            if name.startswith(prefix)
-        },
-        CHECKPOINT_KEY: content[SOFT_MASKS_KEY],
+    prefix, entry = 'teacher.', content[SOFT_MASKS_KEY]
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in content['state_dict'].items()
+        if name.startswith(prefix)
     }
-    known = inspect.signature(SoftMaskSegmentationTask).parameters
-    given = {key: value for key, value in hparams.items() if key in known}
-    given['teacher'] = _task(teacher, path)
+    teacher = {
+        'hyper_parameters': entry['teacher'],
+        'state_dict': weights,
+        CHECKPOINT_KEY: {'version': entry['version']},
+    }
+    hparams = content['hyper_parameters'] | {'teacher': _task(teacher, path)}
     return _rebuilt(
-        SoftMaskSegmentationTask, content | {'hyper_parameters': given}, path
+        SoftMaskSegmentationTask, content | {'hyper_parameters': hparams}, path
     )
 
 

@@ -1,14 +1,16 @@
 """Second stage: a segmentation network learns the soft masks of class tokens."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from typing import Any, Literal, Self, TypeVar
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torchgeo.trainers import SemanticSegmentationTask
+from torchgeo.trainers import BaseTask, SemanticSegmentationTask
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..errors import SecondStageWarning, SettingError
@@ -20,11 +22,30 @@ from .checkpoint import load_task
 from .class_token_masking import ClassTokenMaskingTask
 from .metrics import BalancedBCE
 from .optimizers import cosine_schedule
-from .segmentation import SegmentationPredictor
+from .segmentation import SegmentationNetwork, SegmentationPredictor
 from .weights import SOFT_MASKS_KEY
 
+T = TypeVar('T')
 
-class SoftMaskSegmentationTask(SegmentationPredictor):
+
+class PaddedNetwork(SegmentationNetwork):
+    """A segmentation network for images of any size."""
+
+    patch_size = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C, H, W) of scaled images (B, bands, H, W).
+
+        Encoders halve the size five times, so edge pixels are repeated up to a
+        multiple of 32 px.
+        """
+        rows, cols = x.shape[-2:]
+        padding = (0, -cols % 32, 0, -rows % 32)
+        logits: Tensor = self.network(F.pad(x, padding, mode='replicate'))
+        return logits[..., :rows, :cols]
+
+
+class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
     """Train a segmentation network on the soft masks of a trained class-token task.
 
     The teacher maps every training chip as it maps a scene. The network learns the
@@ -37,6 +58,8 @@ class SoftMaskSegmentationTask(SegmentationPredictor):
     checkpoints map with the teacher. They contain the teacher's weights.
     """
 
+    #: Arguments that checkpoints hold as weights.
+    ignore = ('weights', 'teacher')
     teacher: ClassTokenMaskingTask
     keeps_teacher: Tensor
 
@@ -72,10 +95,10 @@ class SoftMaskSegmentationTask(SegmentationPredictor):
         if jitter < 0:
             raise SettingError(f'jitter must be at least 0, got {jitter}.')
         if not isinstance(teacher, ClassTokenMaskingTask):
-            teacher = load_task(teacher)
+            teacher = _apart(load_task, teacher)
         count = len(teacher.class_names)
         super().__init__(
-            _segmentation_task(teacher, model, backbone, weights),
+            _apart(_segmentation_task, teacher, model, backbone, weights),
             {
                 'class_names': teacher.class_names,
                 'class_colors': teacher.class_colors,
@@ -84,8 +107,8 @@ class SoftMaskSegmentationTask(SegmentationPredictor):
                 'img_size': teacher.hparams['img_size'],
             },
         )
-        self.save_hyperparameters(ignore=['teacher', 'weights'])
-        self.hparams['teacher'] = dict(teacher.hparams)
+        self.model = PaddedNetwork(self.model.network)
+        self.save_hyperparameters(ignore=list(self.ignore))
         self.teacher = teacher.eval().requires_grad_(False)
         self.register_buffer('keeps_teacher', torch.tensor(False))
         self.criteria: Any = nn.ModuleDict(
@@ -96,6 +119,9 @@ class SoftMaskSegmentationTask(SegmentationPredictor):
         )
         self.confusion: Any = MulticlassConfusionMatrix(count, ignore_index=IGNORED)
         self._best = {'student': float('inf'), 'teacher': float('inf')}
+
+    def configure_models(self) -> None:
+        """Do nothing: the constructor builds the networks."""
 
     def train(self, mode: bool = True) -> Self:
         """Set the network to training or evaluation; the teacher only evaluates."""
@@ -254,8 +280,23 @@ class SoftMaskSegmentationTask(SegmentationPredictor):
         return super().provenance()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark the checkpoint as one of this task."""
-        checkpoint[SOFT_MASKS_KEY] = {'version': __version__}
+        """Mark the checkpoint as one of this task, and describe its teacher."""
+        checkpoint[SOFT_MASKS_KEY] = {
+            'version': __version__,
+            'teacher': dict(self.teacher.hparams),
+        }
+        # LightningCLI takes them as arguments, and the teacher gives these two
+        for name in ('img_size', 'scaling'):
+            checkpoint.get('hyper_parameters', {}).pop(name, None)
+
+
+def _apart(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that builds another task.
+
+    While LightningCLI builds a task, every task that is built takes the
+    hyperparameters of that one, by a context variable.
+    """
+    return Context().run(function, *args)
 
 
 def _segmentation_task(
