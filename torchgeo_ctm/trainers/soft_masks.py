@@ -58,8 +58,8 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
     checkpoints map with the teacher. They contain the teacher's weights.
     """
 
-    #: Arguments that checkpoints hold as weights.
-    ignore = ('weights', 'teacher')
+    #: Arguments that are no hyperparameters: checkpoints hold them as weights.
+    ignore = ('weights', 'teacher', 'task', 'facts')
     teacher: ClassTokenMaskingTask
     keeps_teacher: Tensor
 
