@@ -113,8 +113,9 @@ def test_it_trains_and_is_monitored(
 def test_it_trains_where_every_chip_has_one_and_the_same_class(tmp_path: Path) -> None:
     task, run = tiny_task(), trainer(tmp_path)
     label = torch.tensor([1.0, 0, 0])
-    chips: Any = [chip | {'label': label} for chip in loader('image', length=1).dataset]
-    run.fit(task, DataLoader(4 * chips), DataLoader(4 * chips))
+    chips = loader('image', length=8).dataset
+    alike: Any = DataLoader([chips[i] | {'label': label} for i in range(8)], 4)
+    run.fit(task, alike, alike)
     assert torch.isfinite(run.callback_metrics['val_balanced_bce'])
 
 
