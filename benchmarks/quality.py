@@ -40,7 +40,7 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import summarize
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
-from torchgeo_ctm.trainers.options import regrouped
+from torchgeo_ctm.trainers.options import GROUPS, regrouped
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -224,7 +224,7 @@ def k_means(run: Run) -> Method:
 def our_task(
     setting: Setting, recommended: bool = False, **changes: Any
 ) -> ClassTokenMaskingTask:
-    """Return the task of configs/synthetic.yaml for tiles of this size, changed.
+    """Return the network of configs/synthetic.yaml for tiles of this size, changed.
 
     Args:
         setting: Size of the tiles.
@@ -233,6 +233,7 @@ def our_task(
     """
     config = yaml.safe_load(CONFIG.read_text(encoding='utf-8'))
     arguments = config['model']['init_args'] | {'img_size': setting.size}
+    arguments = {key: arguments[key] for key in arguments.keys() - GROUPS.keys()}
     options = arguments['model_options'] | changes.pop('model_options', {})
     seed = changes.pop('mask_seed', 0)
     if recommended:

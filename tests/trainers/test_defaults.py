@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
+from benchmarks.quality import SYNTHETIC
 from benchmarks.real_scene_tokens import SETTINGS
 from tests.conftest import tiny_task
 from tests.fakes.chips import loader, trainer
@@ -16,6 +17,7 @@ from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.trainers.options import (
     FORMER_DEFAULTS,
     GROUPS,
+    regrouped,
     task_options,
     with_former_defaults,
 )
@@ -56,6 +58,12 @@ def test_configuration_and_benchmark_have_the_recommended_setting() -> None:
         arguments, _ = SETTINGS[name]
         assert options(arguments) == options({})
     assert arguments['model_options'] == config['model_options']
+
+
+def test_the_synthetic_setting_is_that_of_the_rows_on_synthetic_tiles() -> None:
+    text = (CONFIGS / 'synthetic.yaml').read_text('utf-8')
+    config = yaml.safe_load(text)['model']['init_args']
+    assert options(config) == options(regrouped(SYNTHETIC))
 
 
 @pytest.mark.parametrize('name', SHIPPED)

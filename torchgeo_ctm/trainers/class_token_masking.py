@@ -48,6 +48,7 @@ from .options import (
     task_options,
 )
 from .presence import UNKNOWN, class_mask, filled, presence_of
+from .rare_classes import training_set, warn_about_rare_classes
 from .self_training import patch_targets, self_training_weight
 from .weights import CHECKPOINT_KEY, load_weights
 
@@ -498,11 +499,14 @@ class ClassTokenMaskingTask(BaseTask):
         self._generator.manual_seed(seed + self.global_rank)
 
     def on_train_start(self) -> None:
-        """Check that training has an end, if an option is a fraction of it.
+        """Warn about rare classes; check that training has an end, if it needs one.
 
         Raises:
-            SettingError: If it has none.
+            SettingError: If an option is a fraction of a training without an end.
         """
+        chips = training_set(self.trainer) if self.trainer.is_global_zero else None
+        if chips is not None:
+            warn_about_rare_classes(chips, self.presence, self.class_names)
         patches = self.options.patches
         if patches.self_training is not None:
             self._length('patches.self_training')
