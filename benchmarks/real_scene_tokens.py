@@ -62,15 +62,32 @@ PAPER: Final[dict[str, Any]] = {
         'stem': 'patch',
     },
     'scaling': {'method': 'per_chip_maximum', 'clip': [0, 10_000]},
-    'patches': {'loss_weight': 0},
-    'attention': {'pruning': {'penalty': 0.01, 'lr': 0.01}},
-    'maps': {'source': 'attention', 'rule': 'paint'},
+    'patches': {'loss_weight': 0, 'balance': 0},
+    'attention': {'pruning': {'penalty': 0.01, 'lr': 0.01}, 'distillation_weight': 0},
+    'maps': {
+        'source': 'attention',
+        'rule': 'paint',
+        'presence': 'threshold',
+        'refinement': None,
+    },
 }
 #: What configs/synthetic.yaml recommended in commit 40be07f.
 RECOMMENDED: Final[dict[str, Any]] = {
     'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
-    'patches': {'pooling': 'share', 'self_training': {'weight': 24.0, 'start': 0.5}},
-    'maps': {'presence': 'probability', 'refinement': 'soft_assignment'},
+    'patches': {
+        'head': 'tokens',
+        'pooling': 'share',
+        'share': None,
+        'balance': 0,
+        'self_training': {'weight': 24.0, 'start': 0.5},
+    },
+    'attention': {'distillation_weight': 0},
+    'maps': {
+        'source': 'fused',
+        'presence': 'probability',
+        'refinement': 'soft_assignment',
+        'refinement_weight': 1,
+    },
 }
 
 
@@ -99,7 +116,7 @@ def local(share: float, balance: float = 0, compete: bool = False) -> dict[str, 
     }
 
 
-#: What configs/real_scene.yaml recommends, for any number and kind of labels.
+#: The defaults of the task, for any number and kind of labels.
 OURS: Final = local(0.25, balance=0.5)
 #: Arguments and budget by setting. Few labels take fewer steps and more jitter.
 SETTINGS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {

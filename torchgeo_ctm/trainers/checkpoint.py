@@ -13,7 +13,7 @@ from ..files import atomic_path
 from ..maps.decoder import MapOptions
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
-from .options import PatchOptions, regrouped
+from .options import AttentionOptions, PatchOptions, regrouped, with_former_defaults
 from .segmentation import FACTS, SegmentationPredictor
 from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, load_file
 
@@ -105,7 +105,8 @@ def _task(content: Any, path: str | Path) -> ClassTokenMaskingTask:
         raise CheckpointError(
             f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'
         )
-    hparams = regrouped(content['hyper_parameters'])
+    # a checkpoint holds every option that there was, so what it lacks came later
+    hparams = with_former_defaults(regrouped(content['hyper_parameters']))
     content = content | {'hyper_parameters': hparams}
     return _rebuilt(ClassTokenMaskingTask, content, path)
 
@@ -201,8 +202,11 @@ def import_reference(
         class_names=list(class_names),
         bands=list(bands),
         scaling={'method': 'per_chip_maximum', 'clip': [0.0, 10000.0]},
-        maps=MapOptions(source='attention', rule='paint'),
-        patches=PatchOptions(loss_weight=0.0),
+        maps=MapOptions(
+            source='attention', rule='paint', presence='threshold', refinement=None
+        ),
+        patches=PatchOptions(loss_weight=0.0, balance=0.0),
+        attention=AttentionOptions(distillation_weight=0.0),
     )
     task.model.load_state_dict(weights)
     return task.eval()

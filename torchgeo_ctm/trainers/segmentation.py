@@ -82,7 +82,9 @@ class SegmentationPredictor(pl.LightningModule):
         self.model = SegmentationNetwork(task.model)
         self.network_name = f'{task.hparams["model"]} {task.hparams["backbone"]}'
         # softmax is above 0, so that no window counts as one without a class
-        self.decoder = MapDecoder(MapOptions(threshold=0.0))
+        self.decoder = MapDecoder(
+            MapOptions(threshold=0.0, presence='threshold', refinement=None)
+        )
         self.save_hyperparameters(
             {'img_size': facts['img_size'], 'scaling': facts['scaling']},
             ignore=['teacher'],
