@@ -140,7 +140,7 @@ def test_a_task_predicts_the_same(threads: int) -> None:
     image = torch.rand(5, 13, 32, 32) * 3000
     alone = task.predict_step({'image': image}, 0)
     before = set(threading.enumerate())
-    made = threads_for(task, task.device)
+    made = threads_for(task)
     assert isinstance(made, ImageThreads)
     together = made.submit(task.predict_images, {'image': image})()
     # a thread that is done with its images may take those of another
@@ -154,12 +154,8 @@ def test_a_task_predicts_the_same(threads: int) -> None:
 
 
 def test_compiled_blocks_and_gpus_have_no_threads() -> None:
-    task = tiny_task().eval()
-    compiled = tiny_task(compile_blocks=True).eval()
-    for made in (
-        threads_for(compiled, compiled.device),
-        threads_for(task, torch.device('cuda')),
-    ):
+    task, compiled = tiny_task().to('meta'), tiny_task(compile_blocks=True)
+    for made in (threads_for(compiled), threads_for(task)):
         assert isinstance(made, NoThreads)
         image = torch.rand(2, 13, 32, 32)
         assert made.submit(lambda batch: dict(batch), {'image': image})() == {

@@ -23,6 +23,15 @@ from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.predictor import ClassTokenPrediction
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
+#: Maps from patch tokens, so that windows are as large as chips.
+TOKENS: dict[str, Any] = {'patches': {'head': 'tokens'}}
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose maps come from tokens: windows of 32 px, the chip size."""
+    folder = tmp_path_factory.mktemp('checkpoint')
+    return save_task(tiny_task(**TOKENS), folder / 'tiny.ckpt')
 
 
 def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -189,7 +198,7 @@ class TestProducts:
     ) -> None:
         pixels = scene_pixels(96, 96)
         pixels[:, :40] = 0
-        path = save_task(tiny_task(), tmp_path / 'x.ckpt')
+        path = save_task(tiny_task(**TOKENS), tmp_path / 'x.ckpt')
         seen = []
         original = ClassTokenPrediction.predict_step
 
@@ -410,7 +419,7 @@ def test_the_class_is_decided_from_blended_scores(
     write_scene: WriteScene, tmp_path: Path
 ) -> None:
     """Windows with known scores blend as computed by hand, seams and all."""
-    task = tiny_task().eval()
+    task = tiny_task(**TOKENS).eval()
     votes = iter(torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]))
 
     def predict_step(batch: Any, *_: int) -> dict[str, torch.Tensor]:

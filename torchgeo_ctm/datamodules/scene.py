@@ -10,19 +10,21 @@ from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows
 from ..errors import LabelError, SettingError
-from ..grids import Grid
+from ..grids import Grid, Window
 from ..labels import (
     LabelSource,
     PointLabels,
     PolygonLabels,
     RasterLabels,
     TableLabels,
+    Unlabeled,
     check_overlap,
     check_sizes,
 )
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
+from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
-from ..scenes.coverage import Coverage, check_least
+from ..scenes.coverage import Coverage, check_least, check_window
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
 
@@ -73,6 +75,7 @@ class SceneDataModule(NonGeoDataModule):
         length: int | None = None,
         windows_per_read: int = 8,
         seed: int = 0,
+        unlabeled_window: int | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -112,6 +115,10 @@ class SceneDataModule(NonGeoDataModule):
             windows_per_read: Number of windows drawn from one neighborhood, whose
                 pixels are decoded once; 1 draws each from all scenes, which is slower.
             seed: Seed of split and sampler.
+            unlabeled_window: Train on windows of this side in pixels from anywhere in
+                *scene*, without their labels, for a second stage
+                (:class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`). Labels then
+                serve validation and test alone. None: train on windows with labels.
         """
         # a NonGeoDataset by registration, see datasets/__init__.py
         super().__init__(SceneWindows, batch_size)  # type: ignore[arg-type]
@@ -132,6 +139,7 @@ class SceneDataModule(NonGeoDataModule):
         self.length = length
         self.windows_per_read = windows_per_read
         self.seed = seed
+        self.unlabeled_window = unlabeled_window
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -157,6 +165,7 @@ class SceneDataModule(NonGeoDataModule):
                 ('length', self.length, 1),
                 ('windows_per_read', self.windows_per_read, 1),
                 ('seed', self.seed, 0),
+                ('unlabeled_window', self.unlabeled_window, 1),
             ]
         )
         if self.labels is None and stage != 'predict':
@@ -250,15 +259,42 @@ class SceneDataModule(NonGeoDataModule):
     def train_dataloader(self) -> Any:
         """Return the training batches, different ones in every epoch."""
         splits, trainer = self._ready(), self.trainer
-        length = self.length or len(splits.windows('train'))
+        if self.unlabeled_window is None:
+            draws = splits.draws(self.windows_per_read)
+            length = len(splits.windows('train'))
+        else:
+            draws = self._unlabeled(self.unlabeled_window)
+            length = sum(len(scene.tiling()) for scene in draws.scenes)
         return TrainingBatches(
-            splits.draws(self.windows_per_read),
+            draws,
             self.batch_size,
-            length,
+            self.length or length,
             TRAINING_THREADS if self.threads is None else self.threads,
             self._part(),
             lambda: 0 if trainer is None else trainer.current_epoch,
         )
+
+    def _unlabeled(self, window: int) -> WindowDraws:
+        """Return the sampler of windows from anywhere in the scenes of training.
+
+        Raises:
+            SettingError: If the network does not take windows of this size.
+        """
+        trainer: Any = self.trainer
+        task = trainer.lightning_module
+        labels = Unlabeled(task.class_names)
+        check_window(task, window, 2 * task.model.patch_size)
+        references = self._references(len(self.scenes))
+        opened = self._coverage().open(self.scenes, references, task, window, window)
+        for path, scene in zip(self.scenes, opened, strict=True):
+            height, width = scene.grid.height, scene.grid.width
+            if min(height, width) < window:
+                raise SettingError(
+                    f'unlabeled_window={window} px is larger than {PurePath(path).name} '
+                    f'of {height} × {width} px.'
+                )
+        scenes = [LabeledScene(scene, labels) for scene in opened]
+        return WindowDraws(scenes, _anywhere, self.seed, self.windows_per_read)
 
     def val_dataloader(self) -> Any:
         """Return the validation batches."""
@@ -321,3 +357,8 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
     return [scene] if isinstance(scene, str) else [str(path) for path in scene]
+
+
+def _anywhere(scene: int, window: Window) -> bool:
+    """Return True: every window of a scene may be drawn."""
+    return True

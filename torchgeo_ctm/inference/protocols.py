@@ -51,6 +51,9 @@ class ScenePredictor(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights."""
 
+    def modules(self) -> Iterator[nn.Module]:
+        """Return all modules, compiled ones among them."""
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the trained weights."""
 

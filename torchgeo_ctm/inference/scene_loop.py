@@ -204,7 +204,7 @@ class SceneLoop:
             convert: Changes the types of a batch for the task.
         """
         device = task.device
-        threads = threads_for(task.model, device)
+        threads = threads_for(task)
 
         def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:
             found: dict[str, Tensor] = task.predict_step(batch, 0)
@@ -265,7 +265,9 @@ class SceneLoop:
         elif task.refines:
             # one byte per class is enough, as there is one score per pixel
             scores = (FULL * scores).round().to(torch.uint8)
-        nothing = (outputs['probs'] <= options.threshold).all(dim=1)
+        # no threshold decides where every class may be in a mask
+        least = -1.0 if options.presence == 'all' else options.threshold
+        nothing = (outputs['probs'] <= least).all(dim=1)
         numbers = pending.index.tolist()
         self._runs[pending.scene].take(numbers, scores, pending.valid, nothing)
 

@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .protocols import ScenePredictor
 
 Step = Callable[[Mapping[str, Any]], dict[str, Tensor]]
 #: Returns the result of a batch, or raises what the step has raised.
@@ -88,13 +90,13 @@ class NoThreads:
         return lambda: result
 
 
-def threads_for(module: nn.Module, device: torch.device) -> ImageThreads | NoThreads:
-    """Return threads for a module on a CPU; none for other devices.
+def threads_for(task: ScenePredictor) -> ImageThreads | NoThreads:
+    """Return threads for a task on a CPU; none for other devices.
 
     Compiled modules are not called from several threads.
     """
-    compiled = any(m._compiled_call_impl is not None for m in module.modules())
-    return NoThreads() if device.type != 'cpu' or compiled else ImageThreads()
+    compiled = any(m._compiled_call_impl is not None for m in task.modules())
+    return NoThreads() if task.device.type != 'cpu' or compiled else ImageThreads()
 
 
 def _part(batch: Mapping[str, Any], images: slice) -> dict[str, Any]:

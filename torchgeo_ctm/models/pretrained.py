@@ -11,7 +11,14 @@ from ..network.class_token_vit import ClassTokenViT
 from ..scaling import band_key
 
 #: What a pre-trained transformer cannot have: it starts from its initial values.
-NEW_PARTS = ('head.', 'patch_head.', 'reg_token', 'cls_token', 'pos_embed')
+NEW_PARTS = (
+    'head.',
+    'patch_head.',
+    'local_head.',
+    'reg_token',
+    'cls_token',
+    'pos_embed',
+)
 
 
 def load_pretrained(

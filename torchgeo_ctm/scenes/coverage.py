@@ -10,9 +10,6 @@ from ..errors import SettingError
 from .batches import SceneBatches
 from .scene import SceneWindows
 
-#: Side and overlap in pixels of windows whose masks come from a local head.
-LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
-
 
 @dataclass(frozen=True)
 class Coverage:
@@ -133,29 +130,15 @@ class Coverage:
         return int(window)
 
     def _prediction_windows(self, task: Any) -> tuple[int, int]:
-        """Return side of and distance between windows to predict, in pixels.
-
-        Masks of a local head need no more context than its field of view, so larger
-        windows with less overlap give the same masks with less work.
-        """
-        if not task.is_local:
+        """Return side of and distance between windows to predict, in pixels."""
+        if task.prediction_window is None:
             window = self.chip_window(task)
             return window, self._stride(task, window)
-        window = LOCAL_WINDOW if self.window is None else self.window
-        view: int = task.model.field_of_view
-        if window < view:
-            raise SettingError(
-                f'window={window} px is smaller than the field of view of {view} px. '
-                f'Did you mean {LOCAL_WINDOW}?'
-            )
-        cell: int = task.model.local_head.stride
-        if window % cell:
-            raise SettingError(
-                f'window={window} px is not a multiple of {cell} px, the distance of the '
-                f'local logits. Did you mean {round(window / cell) * cell}?'
-            )
+        side, overlap = task.prediction_window
+        window = side if self.window is None else self.window
+        check_window(task, window, side)
         if self.stride is None:
-            return window, window - min(LOCAL_OVERLAP, window // 2)
+            return window, window - min(overlap, window // 2)
         return window, self.stride
 
     def _stride(self, task: Any, window: int) -> int:
@@ -179,3 +162,25 @@ def check_least(numbers: Iterable[tuple[str, int | None, int]]) -> None:
             raise SettingError(
                 f'{name}={value} is too small, expected at least {least}.'
             )
+
+
+def check_window(task: Any, window: int, usual: int) -> None:
+    """Check that a network can map windows of a size.
+
+    Raises:
+        SettingError: If they are too small, or not a multiple of its stride.
+    """
+    is_local = task.is_local
+    least: int = task.model.field_of_view if is_local else task.model.patch_size
+    step: int = task.model.local_head.stride if is_local else task.model.patch_size
+    if window < least:
+        what = 'field of view of' if is_local else 'smallest window,'
+        raise SettingError(
+            f'window={window} px is smaller than the {what} {least} px. Did you mean '
+            f'{usual}?'
+        )
+    if window % step:
+        raise SettingError(
+            f'window={window} px is not a multiple of {step} px, the stride of the '
+            f'network. Did you mean {round(window / step) * step}?'
+        )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PatchOptions,
     )
     from .segmentation import SegmentationPredictor
+    from .soft_masks import SoftMaskSegmentationTask
 
 __all__ = [
     'AttentionOptions',
@@ -27,6 +28,7 @@ __all__ = [
     'OptimizationOptions',
     'PatchOptions',
     'SegmentationPredictor',
+    'SoftMaskSegmentationTask',
     'import_reference',
     'load_predictor',
     'load_task',
@@ -37,6 +39,7 @@ _FILES = {
     'ClassTokenMaskingTask': 'class_token_masking',
     'MapOptions': 'options',
     'SegmentationPredictor': 'segmentation',
+    'SoftMaskSegmentationTask': 'soft_masks',
     'import_reference': 'checkpoint',
     'load_predictor': 'checkpoint',
     'load_task': 'checkpoint',

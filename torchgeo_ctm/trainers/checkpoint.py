@@ -13,8 +13,16 @@ from ..files import atomic_path
 from ..maps.decoder import MapOptions
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
-from .loading import is_segmentation, load_file, own_content, rebuilt
-from .options import PatchOptions
+from .loading import (
+    CHECKPOINT_KEY,
+    SOFT_MASKS_KEY,
+    is_second_stage,
+    is_segmentation,
+    load_file,
+    own_content,
+    rebuilt,
+)
+from .options import AttentionOptions, PatchOptions
 from .segmentation import FACTS, SegmentationPredictor
 
 
@@ -37,7 +45,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     """Load the predictor of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
-        path: A checkpoint of :class:`ClassTokenMaskingTask`, or of TorchGeo's
+        path: A checkpoint of :class:`ClassTokenMaskingTask`, of
+            :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained with a
             :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
 
@@ -45,7 +54,7 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         CheckpointError: If the file cannot be used.
     """
     content = load_file(path)
-    if is_segmentation(content):
+    if is_segmentation(content) or is_second_stage(content):
         return segmentation_predictor(content, path)
     return rebuilt(ClassTokenMaskingTask, own_content(content, path), path)
 
@@ -58,6 +67,8 @@ def segmentation_predictor(
     Raises:
         CheckpointError: If it does not name classes and bands, or does not fit.
     """
+    if is_second_stage(content):
+        return _second_stage(content, path)
     entries = [entry for entry in content.values() if isinstance(entry, dict)]
     facts = [entry for entry in entries if entry.keys() >= FACTS]
     if not facts or not facts[0]['class_names']:
@@ -70,6 +81,29 @@ def segmentation_predictor(
         return SegmentationPredictor(task, facts[0]).eval()
     except ValueError as error:
         raise CheckpointError(f'{path} does not fit this version: {error}') from error
+
+
+def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
+    """Return the task of a second stage, with the teacher that its checkpoint holds."""
+    # it builds on load_task
+    from .soft_masks import SoftMaskSegmentationTask
+
+    prefix, entry = 'teacher.', content[SOFT_MASKS_KEY]
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in content['state_dict'].items()
+        if name.startswith(prefix)
+    }
+    inner = {
+        'hyper_parameters': entry['teacher'],
+        'state_dict': weights,
+        CHECKPOINT_KEY: {'version': entry['version']},
+    }
+    teacher = rebuilt(ClassTokenMaskingTask, own_content(inner, path), path)
+    hparams = content['hyper_parameters'] | {'teacher': teacher}
+    return rebuilt(
+        SoftMaskSegmentationTask, content | {'hyper_parameters': hparams}, path
+    )
 
 
 def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:
@@ -144,8 +178,11 @@ def import_reference(
         class_names=list(class_names),
         bands=list(bands),
         scaling={'method': 'per_chip_maximum', 'clip': [0.0, 10000.0]},
-        maps=MapOptions(source='attention', rule='paint'),
-        patches=PatchOptions(loss_weight=0.0),
+        maps=MapOptions(
+            source='attention', rule='paint', presence='threshold', refinement=None
+        ),
+        patches=PatchOptions(loss_weight=0.0, balance=0.0),
+        attention=AttentionOptions(distillation_weight=0.0),
     )
     task.model.load_state_dict(weights)
     return task.eval()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .options import regrouped
+from .options import regrouped, with_former_defaults
 from .predictor import ClassTokenPredictor
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Key that marks checkpoints of this package. Its value holds the version.
 CHECKPOINT_KEY = 'torchgeo_ctm'
+#: Key that marks checkpoints of a second stage. Its value holds the version.
+SOFT_MASKS_KEY = 'torchgeo_ctm_soft_masks'
 
 Network = TypeVar('Network', bound=nn.Module)
 
@@ -35,7 +37,7 @@ def load_scene_predictor(
         CheckpointError: If the file cannot be used.
     """
     content = load_file(path)
-    if is_segmentation(content):
+    if is_segmentation(content) or is_second_stage(content):
         from .checkpoint import segmentation_predictor
 
         return segmentation_predictor(content, path)
@@ -70,6 +72,11 @@ def load_file(path: str | Path) -> Any:
         ) from error
 
 
+def is_second_stage(content: Any) -> bool:
+    """Return whether a checkpoint was written by SoftMaskSegmentationTask."""
+    return isinstance(content, dict) and SOFT_MASKS_KEY in content
+
+
 def is_segmentation(content: Any) -> bool:
     """Return whether a checkpoint was written by TorchGeo's SemanticSegmentationTask."""
     if not isinstance(content, dict) or CHECKPOINT_KEY in content:
@@ -93,7 +100,9 @@ def own_content(content: Any, path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'
         )
-    return content | {'hyper_parameters': regrouped(content['hyper_parameters'])}
+    # a checkpoint holds every option that there was, so what it lacks came later
+    hparams = with_former_defaults(regrouped(content['hyper_parameters']))
+    return content | {'hyper_parameters': hparams}
 
 
 def rebuilt(kind: type[Network], content: dict[str, Any], path: str | Path) -> Network:

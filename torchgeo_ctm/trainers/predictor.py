@@ -141,6 +141,11 @@ class ClassTokenPrediction(nn.Module):
         """Whether an image has exactly one class."""
         return bool(self._hparam('task') == 'multiclass')
 
+    @property
+    def _balance(self) -> float:
+        """How much presences and absences count alike, 0 to 1."""
+        return 0.0 if self._multiclass else self.options.patches.balance
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return class probabilities (B, C) of logits (B, C)."""
         logits = logits.float()
@@ -204,6 +209,16 @@ class ClassTokenPrediction(nn.Module):
             and maps.presence == 'all'
             and maps.labels == 'predicted'
         )
+
+    @property
+    def prediction_window(self) -> tuple[int, int] | None:
+        """Side and overlap in pixels of the windows to map.
+
+        Masks of a local head need no more context than its field of view, so larger
+        windows with less overlap give the same masks with less work. None: the chip
+        size of training, and half of it.
+        """
+        return (256, 32) if self.is_local else None
 
     @property
     def refines(self) -> bool:
@@ -344,7 +359,7 @@ class ClassTokenPredictor(ClassTokenPrediction):
         self.options = task_options(groups, {})
         self.hparams = hparams | self.options.mappings()
         self.build(self.hparams)
-        if self.options.patches.balance:
+        if self._balance:
             self.register_buffer('label_counts', torch.zeros(2, len(self.class_names)))
 
     def _build_network(self, hparams: Mapping[str, Any]) -> ClassTokenViT:
