@@ -15,7 +15,7 @@ from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
 from .options import AttentionOptions, PatchOptions, regrouped, with_former_defaults
 from .segmentation import FACTS, SegmentationPredictor
-from .weights import CHECKPOINT_KEY, load_file
+from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, load_file
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -37,7 +37,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     """Load the predictor of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
-        path: A checkpoint of :class:`ClassTokenMaskingTask`, or of TorchGeo's
+        path: A checkpoint of :class:`ClassTokenMaskingTask`, of
+            :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained with a
             :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
 
@@ -45,6 +46,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         CheckpointError: If the file cannot be used.
     """
     content = load_file(path)
+    if isinstance(content, dict) and SOFT_MASKS_KEY in content:
+        return _second_stage(content, path)
     if not _is_segmentation(content):
         return _task(content, path)
     entries = [entry for entry in content.values() if isinstance(entry, dict)]
@@ -59,6 +62,28 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         return SegmentationPredictor(task, facts[0]).eval()
     except ValueError as error:
         raise CheckpointError(f'{path} does not fit this version: {error}') from error
+
+
+def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
+    """Return the task of a second stage, with the teacher that its checkpoint holds."""
+    # it builds on load_task
+    from .soft_masks import SoftMaskSegmentationTask
+
+    prefix, entry = 'teacher.', content[SOFT_MASKS_KEY]
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in content['state_dict'].items()
+        if name.startswith(prefix)
+    }
+    teacher = {
+        'hyper_parameters': entry['teacher'],
+        'state_dict': weights,
+        CHECKPOINT_KEY: {'version': entry['version']},
+    }
+    hparams = content['hyper_parameters'] | {'teacher': _task(teacher, path)}
+    return _rebuilt(
+        SoftMaskSegmentationTask, content | {'hyper_parameters': hparams}, path
+    )
 
 
 def _is_segmentation(content: Any) -> bool:

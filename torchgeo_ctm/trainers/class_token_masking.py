@@ -335,6 +335,16 @@ class ClassTokenMaskingTask(BaseTask):
         )
 
     @property
+    def prediction_window(self) -> tuple[int, int] | None:
+        """Side and overlap in pixels of the windows to map.
+
+        Masks of a local head need no more context than its field of view, so larger
+        windows with less overlap give the same masks with less work. None: the chip
+        size of training, and half of it.
+        """
+        return (256, 32) if self.is_local else None
+
+    @property
     def refines(self) -> bool:
         """Whether scores are per pixel, not per patch."""
         return self.decoder.refines

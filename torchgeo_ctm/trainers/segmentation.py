@@ -86,8 +86,17 @@ class SegmentationPredictor(pl.LightningModule):
             MapOptions(threshold=0.0, presence='threshold', refinement=None)
         )
         self.save_hyperparameters(
-            {'img_size': facts['img_size'], 'scaling': facts['scaling']}
+            {'img_size': facts['img_size'], 'scaling': facts['scaling']},
+            ignore=['teacher'],
         )
+
+    @property
+    def prediction_window(self) -> tuple[int, int] | None:
+        """Side and overlap in pixels of the windows to map.
+
+        None: the chip size of training, and half of it.
+        """
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of images (B, bands, H, W) in their own numbers."""
