@@ -14,7 +14,14 @@ from ..files import make_folder, write_text
 from ..inference.scene_mask import SceneMask
 from ..labels import PolygonLabels
 from ..prediction import predict_scene, quiet_lightning
-from ..trainers import ClassTokenMaskingTask, save_task
+from ..trainers import (
+    AttentionOptions,
+    ClassTokenMaskingTask,
+    MapOptions,
+    OptimizationOptions,
+    PatchOptions,
+    save_task,
+)
 from .data import CLASSES, CRS, TAGS, find_scene, scored_points
 
 #: Side of a tagged square in pixels.
@@ -77,15 +84,15 @@ def demo_task() -> ClassTokenMaskingTask:
         class_names=list(CLASSES),
         class_colors=list(CLASSES.values()),
         lr=2e-3,
-        maps={
-            'source': 'patches',
-            'presence': 'all',
-            'refinement': 'soft_assignment',
-            'refinement_weight': 0.5,
-        },
-        patches={'head': 'local', 'pooling': 'share', 'share': 0.25, 'balance': 0.5},
-        attention={'distillation_weight': 1.0},
-        optimization={'schedule': 'cosine'},
+        maps=MapOptions(
+            source='patches',
+            presence='all',
+            refinement='soft_assignment',
+            refinement_weight=0.5,
+        ),
+        patches=PatchOptions(head='local', pooling='share', share=0.25, balance=0.5),
+        attention=AttentionOptions(distillation_weight=1.0),
+        optimization=OptimizationOptions(schedule='cosine'),
     )
 
 
