@@ -18,6 +18,7 @@ from .errors import (
     DataError,
     OutputError,
     SceneError,
+    SettingError,
     similar_file,
 )
 from .files import atomic_path, check_file, check_not_input, write_text
@@ -25,22 +26,51 @@ from .prediction import predict_scene, pseudo_masks
 from .split import Split
 
 
-def demo(output: str = 'demo', /, *, compare: bool = False, seed: int = 0) -> None:
-    """Train on synthetic chips from image labels only, and map a synthetic scene.
+def demo(
+    output: str = 'demo',
+    /,
+    *,
+    synthetic: bool = False,
+    compare: bool = False,
+    seed: int = 0,
+    steps: int | None = None,
+) -> None:
+    """Train on image-level labels of a real Sentinel-2 scene, map it and score the map.
 
     Args:
-        output: Folder for data, checkpoint, products and metrics.json.
-        compare: Also train without masking, and score attention alone with and without.
+        output: Folder for checkpoint, products and metrics.json.
+        synthetic: Use synthetic chips and a synthetic scene, which need no download.
+        compare: With --synthetic, also train without masking, and score attention
+            alone with and without.
         seed: Seed of data and training.
+        steps: Training steps; by default 500, or 800 with --synthetic.
     """
-    _loading()
-    from .demo import run_demo
+    from .demo.data import find_scene
 
-    metrics = run_demo(Path(output), compare=compare, seed=seed)
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        _print(f'{name:<{width}}  {value:.3f}')
-    _print(f'See {Path(output) / "mask.png"}')
+    if compare and not synthetic:
+        raise SettingError(
+            '--compare reads true masks of chips, which only synthetic data have. Pass '
+            '--synthetic too.'
+        )
+    if steps is not None and steps < 1:
+        raise SettingError(f'--steps {steps} is too small, expected at least 1.')
+    if not synthetic:
+        find_scene()
+    _loading()
+    folder = Path(output)
+    if synthetic:
+        from .demo import synthetic as made
+
+        metrics = made.run_synthetic_demo(folder, compare, seed, steps or made.STEPS)
+        lines = made.report(metrics)
+    else:
+        from .demo import real
+
+        metrics = real.run_demo(folder, seed, steps or real.STEPS)
+        lines = real.report(metrics)
+    for line in lines:
+        _print(line)
+    _print(f'Open {folder / "mask.png"}, and mask.tif and mask.gpkg beside it in QGIS.')
 
 
 def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> None:
