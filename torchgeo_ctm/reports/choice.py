@@ -1,0 +1,116 @@
+"""Which of several settings to take, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from ..trainers.held_out import HeldOut
+
+#: How often the held-out blocks are drawn anew.
+DRAWS: Final = 1000
+#: A choice is sure if so many of the draws agree.
+SURE: Final = 0.8
+
+
+class Choice(NamedTuple):
+    """Settings compared by held-out labels.
+
+    Attributes:
+        settings: The settings by name, in the order given.
+        seeds: Seeds of training.
+        found: For each setting one result a seed.
+        class_names: Names of the classes.
+    """
+
+    settings: Mapping[str, Mapping[str, Any]]
+    seeds: Sequence[int]
+    found: Mapping[str, Sequence[HeldOut]]
+    class_names: Sequence[str]
+
+    def mean(self, name: str) -> float:
+        """Return ``val_balanced_bce`` of a setting, averaged over the seeds."""
+        values = [each.balanced_bce for each in self.found[name]]
+        return sum(values) / len(values)
+
+    @property
+    def best(self) -> str:
+        """Name of the setting with the lowest ``val_balanced_bce``."""
+        return min(self.settings, key=self.mean)
+
+    def agreement(self) -> dict[str, float]:
+        """Return in which share of random draws each setting is the best, 0 to 1.
+
+        Each draw takes as many blocks of ground as there are, with replacement, the
+        same for all settings, and for each setting as many seeds as there are.
+        """
+        random = torch.Generator().manual_seed(0)
+        first = self.found[self.best][0]
+        blocks, seeds = len(first.counts), len(self.seeds)
+        drawn = torch.randint(blocks, (DRAWS, blocks), generator=random)
+        weights = torch.zeros(DRAWS, blocks, dtype=first.sums.dtype)
+        weights.scatter_add_(1, drawn, torch.ones_like(weights))
+        scores = []
+        for results in self.found.values():
+            by_seed = torch.stack([each.drawn(weights) for each in results])
+            taken = torch.randint(seeds, (seeds, DRAWS), generator=random)
+            scores.append(by_seed.gather(0, taken).mean(dim=0))
+        won = torch.stack(scores).argmin(dim=0).bincount(minlength=len(scores))
+        return dict(zip(self.found, (won / DRAWS).tolist(), strict=True))
+
+    def report(self) -> list[str]:
+        """Return the comparison as lines of text: a table, and which to take."""
+        names = [*self.settings]
+        texts = _texts([*self.settings.values()])
+        wide, wider = (max(map(len, column)) + 2 for column in (names, texts))
+        heads = [*(f'seed {seed}' for seed in self.seeds), 'mean']
+        lines = [
+            'val_balanced_bce of each setting, lower is better:',
+            ' ' * (wide + wider) + ''.join(f'{head:>9}' for head in heads),
+        ]
+        for name, text in zip(names, texts, strict=True):
+            values = [each.balanced_bce for each in self.found[name]]
+            numbers = ''.join(f'{value:9.3f}' for value in [*values, self.mean(name)])
+            lines.append(f'{name:<{wide}}{text:<{wider}}{numbers}')
+        return lines + self._verdict()
+
+    def _verdict(self) -> list[str]:
+        """Return which setting to take, and how sure that is."""
+        best, agreement = self.best, self.agreement()
+        first = self.found[best][0]
+        seeds = 'seed' if len(self.seeds) == 1 else 'seeds'
+        line = (
+            f'Take {best!r}: it is the best in {agreement[best]:.0%} of {DRAWS} random '
+            f'draws of {first.chips} held-out chips ({len(first.counts)} blocks of '
+            f'ground) and {len(self.seeds)} {seeds}.'
+        )
+        if agreement[best] >= SURE:
+            return [line]
+        others = [name for name in self.settings if name != best]
+        second = max(others, key=lambda name: agreement[name])
+        doubt = (
+            f'That is not sure: {second!r} is the best in {agreement[second]:.0%}. '
+            'Hold out more labels, or compare more seeds.'
+        )
+        return [line, doubt]
+
+
+def _options(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a setting as options without groups, as ``share`` and ``balance``."""
+    options: dict[str, Any] = {}
+    for name, value in setting.items():
+        options |= value if isinstance(value, Mapping) else {name: value}
+    return options
+
+
+def _texts(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the options in which settings differ, as ``share=0.25 balance=0.5``."""
+    every = [_options(setting) for setting in settings]
+    return [
+        ' '.join(
+            f'{key}={value}'
+            for key, value in options.items()
+            if value and any(other.get(key) != value for other in every)
+        )
+        for options in every
+    ]
