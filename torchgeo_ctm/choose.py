@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from .configuration import build_task, read_data, read_yaml
-from .errors import DataError, LabelWarning, SettingError
+from .errors import CTMError, DataError, LabelWarning, SettingError
 from .prediction import build_trainer, running
 from .reports.choice import Choice
 from .trainers import ClassTokenMaskingTask
@@ -108,7 +108,7 @@ def train(
 
 def choose(
     build_task: Callable[[Setting], ClassTokenMaskingTask],
-    build_data: Callable[[], pl.LightningDataModule],
+    build_data: Callable[[int], pl.LightningDataModule],
     settings: Mapping[str, Setting] = SETTINGS,
     *,
     seeds: Sequence[int] = (0,),
@@ -119,13 +119,14 @@ def choose(
 ) -> Choice:
     """Train with each setting and compare them by held-out labels.
 
-    Every network sees the same chips. The learning rate falls to 0 over *steps*,
+    The networks of a seed see the same chips. The learning rate falls to 0 over *steps*,
     whatever schedule the setting has.
 
     Args:
         build_task: Returns an untrained task with a setting, see :func:`with_setting`.
-        build_data: Returns the data module; settings are compared on its validation
-            split.
+        build_data: Returns the data module for a seed; settings are compared on its
+            validation split. If the seed decides that split, too, several seeds hold
+            out more labels.
         settings: The settings by name.
         seeds: Seeds of weights and chips; each trains every setting once.
         steps: Training steps of each network.
@@ -139,7 +140,7 @@ def choose(
     _check(settings, seeds, steps)
     built = [_built(build_task, name, settings[name]) for name in settings]
     class_names = built[0].class_names
-    _check_labels(hold_out(built[0], build_data(), accelerator), class_names)
+    _check_labels(hold_out(built[0], build_data(seeds[0]), accelerator), class_names)
     found: dict[str, list[HeldOut]] = {name: [] for name in settings}
     total = len(seeds) * len(settings) * steps
     with tqdm(total=total, unit='step', disable=not progress) as bar:
@@ -147,7 +148,7 @@ def choose(
             for name, setting in settings.items():
                 bar.set_description(f'{name}, seed {seed}')
                 pl.seed_everything(seed, verbose=False)
-                task, data = _built(build_task, name, setting), build_data()
+                task, data = _built(build_task, name, setting), build_data(seed)
                 train(task, data, steps, accelerator, bar.update)
                 found[name].append(hold_out(task, data, accelerator))
                 if on_trained is not None:
@@ -177,6 +178,7 @@ def choose_setting(
     Raises:
         CTMError: If configuration, settings or data cannot be used.
     """
+    build_task(config)  # an error in it is not one of the settings
     return choose(
         partial(build_task, config),
         partial(read_data, config),
@@ -231,7 +233,7 @@ def _built(
         return build_task(
             with_setting(setting, {'optimization': {'schedule': 'cosine'}})
         )
-    except (SettingError, TypeError) as error:
+    except (CTMError, TypeError) as error:
         raise SettingError(f'Setting {name!r}: {error}') from error
 
 

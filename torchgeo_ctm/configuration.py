@@ -4,6 +4,7 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,11 +12,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
 
-from .errors import CTMError, DataError, similar_file
+from .errors import CTMError, DataError, SettingError, did_you_mean, similar_file
 from .files import write_text
 from .scaling import BandScaling
 from .trainers import ClassTokenMaskingTask
-from .trainers.options import with_setting
+from .trainers.options import MOVED, with_setting
 
 YAML = ('.yaml', '.yml')
 #: Longest message of jsonargparse that is shown, in characters.
@@ -72,8 +73,15 @@ def build_task(
 
     Raises:
         DataError: If the file or its ``model`` section cannot be used.
-        SettingError: If the setting has an unknown option.
+        SettingError: If the setting has an unknown argument or option.
     """
+    known = (*signature(ClassTokenMaskingTask).parameters, *MOVED)
+    for name in setting or {}:
+        if name not in known:
+            raise SettingError(
+                f'Unknown argument {name!r} of ClassTokenMaskingTask.'
+                + did_you_mean(name, known)
+            )
     section = overridden_section(config, 'model', ClassTokenMaskingTask)
     given = section.get('init_args') or {}
     section = section | {'init_args': with_setting(given, setting or {})}
@@ -151,13 +159,19 @@ def ranges(task: ClassTokenMaskingTask) -> dict[str, Any]:
     return options | {'method': 'standard'}
 
 
-def read_data(config: str | Path) -> LightningDataModule:
+def read_data(config: str | Path, seed: int = 0) -> LightningDataModule:
     """Return the data module of a configuration of ``torchgeo``.
+
+    Args:
+        config: The configuration.
+        seed: Added to the data module's own seed, if it has one.
 
     Raises:
         DataError: If the file or its ``data`` section cannot be used.
     """
     with _section(config, 'data', LightningDataModule) as (parser, parsed):
+        if seed and 'seed' in parsed.data.init_args:
+            parsed.data.init_args.seed += seed
         datamodule: LightningDataModule = parser.instantiate_classes(parsed).data
     return datamodule
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..trainers.held_out import HeldOut
 
@@ -41,18 +42,16 @@ class Choice(NamedTuple):
     def agreement(self) -> dict[str, float]:
         """Return in which share of random draws each setting is the best, 0 to 1.
 
-        Each draw takes as many blocks of ground as there are, with replacement, the
-        same for all settings, and for each setting as many seeds as there are.
+        Each draw takes as many blocks of ground as a seed has, with replacement, the
+        same for all settings; and for each setting as many seeds as there are.
         """
         random = torch.Generator().manual_seed(0)
-        first = self.found[self.best][0]
-        blocks, seeds = len(first.counts), len(self.seeds)
-        drawn = torch.randint(blocks, (DRAWS, blocks), generator=random)
-        weights = torch.zeros(DRAWS, blocks, dtype=first.sums.dtype)
-        weights.scatter_add_(1, drawn, torch.ones_like(weights))
+        seeds = len(self.seeds)
+        weights = [_weights(len(each.counts)) for each in self.found[self.best]]
         scores = []
         for results in self.found.values():
-            by_seed = torch.stack([each.drawn(weights) for each in results])
+            pairs = zip(results, weights, strict=True)
+            by_seed = torch.stack([each.drawn(weight) for each, weight in pairs])
             taken = torch.randint(seeds, (seeds, DRAWS), generator=random)
             scores.append(by_seed.gather(0, taken).mean(dim=0))
         won = torch.stack(scores).argmin(dim=0).bincount(minlength=len(scores))
@@ -77,12 +76,11 @@ class Choice(NamedTuple):
     def _verdict(self) -> list[str]:
         """Return which setting to take, and how sure that is."""
         best, agreement = self.best, self.agreement()
-        first = self.found[best][0]
-        seeds = 'seed' if len(self.seeds) == 1 else 'seeds'
+        chips = ' + '.join(str(each.chips) for each in self.found[best])
+        blocks = ' + '.join(str(len(each.counts)) for each in self.found[best])
         line = (
             f'Take {best!r}: it is the best in {agreement[best]:.0%} of {DRAWS} random '
-            f'draws of {first.chips} held-out chips ({len(first.counts)} blocks of '
-            f'ground) and {len(self.seeds)} {seeds}.'
+            f'draws of {chips} held-out chips ({blocks} blocks of ground).'
         )
         if agreement[best] >= SURE:
             return [line]
@@ -93,6 +91,14 @@ class Choice(NamedTuple):
             'Hold out more labels, or compare more seeds.'
         )
         return [line, doubt]
+
+
+def _weights(blocks: int) -> Tensor:
+    """Draw how often each block counts, (draws, blocks)."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randint(blocks, (DRAWS, blocks), generator=random)
+    weights = torch.zeros(DRAWS, blocks, dtype=torch.float64)
+    return weights.scatter_add_(1, drawn, torch.ones_like(weights))
 
 
 def _options(setting: Mapping[str, Any]) -> dict[str, Any]:
