@@ -102,7 +102,11 @@ def test_the_command_compares_and_writes_what_to_train(
     lines = printed.splitlines()
     means = {name: float(_row(lines, name)[-1]) for name in SETTINGS}
     best = min(means, key=lambda name: means[name])
-    assert f'Take {best!r}: it is the best in ' in printed
+    assert f'{best!r} is the best in ' in printed
+    # a scene this small holds out too few labels to choose by
+    assert 'That is not sure: fewer than 5 held-out presences of ' in printed
+    best = 'few labels'
+    assert f'Take {best!r}' in printed
     assert 'share=0.5 balance=0.5' in printed
     # the configuration names the setting and the override, and nothing else is left
     assert sorted(tmp_path.iterdir()) == sorted([*before, out])
@@ -110,7 +114,8 @@ def test_the_command_compares_and_writes_what_to_train(
     for name, value in SETTINGS[best]['patches'].items():
         assert getattr(task.options.patches, name) == value
     assert (task.hparams['lr'], task.options.patches.head) == (0.002, 'local')
-    assert read_data(out).labels.classes == CLASSES
+    data: Any = read_data(out)
+    assert data.labels.classes == CLASSES
     assert out.read_text().startswith('# ')
     # an existing file stays
     refused(run(*call, '--output', out), 'best.yaml', 'already exists', '--overwrite')
@@ -201,7 +206,7 @@ def test_inputs_that_cannot_be_used(
 
 def test_classes_that_held_out_labels_lack_are_named(make_config: MakeConfig) -> None:
     config = make_config()
-    data = read_data(config)
+    data: Any = read_data(config)
     with pytest.warns(LabelWarning) as warned:
         choice = choose(
             lambda setting: build_task(config, setting),
@@ -213,7 +218,6 @@ def test_classes_that_held_out_labels_lack_are_named(make_config: MakeConfig) ->
         )
     # one setting twice: a seed decides everything else
     assert choice.mean('a') == choice.mean('b')
-    assert data.val_dataset is not None
     presence = np.array([label.present for _, _, label in data.val_dataset.windows])
     few = [
         f'{name} ({count})'
@@ -250,12 +254,13 @@ def test_a_choice_is_as_sure_as_its_blocks_agree() -> None:
     everywhere = choice_of([2.0] * 8, [1.0] * 8)
     assert everywhere.best == '1'
     assert everywhere.agreement() == {'0': 0.0, '1': 1.0}
-    assert len(everywhere.report()) == 5
+    assert len(everywhere.report()) == 6
+    assert everywhere.report()[-1] == "Take '1'."
     # better in one block alone: lost wherever that block is not drawn, (7/8)^8
     once = choice_of([1.0] * 8, [1.0] * 7 + [0.0])
     assert once.best == '1'
     assert once.agreement()['1'] == pytest.approx(1 - (7 / 8) ** 8, abs=0.05)
-    assert "That is not sure: '0' is the best in" in once.report()[-1]
+    assert "That is not sure: '0' is the best in" in once.report()[-2]
 
 
 def test_seeds_that_disagree_make_a_choice_less_sure() -> None:
@@ -266,6 +271,18 @@ def test_seeds_that_disagree_make_a_choice_less_sure() -> None:
     assert choice.mean('0') == pytest.approx(2.0)
     assert choice.best == '0'
     assert 0.3 < choice.agreement()['0'] < 0.8
+
+
+@pytest.mark.parametrize(('blocks', 'taken'), [(4, 'few labels'), (8, 'other')])
+def test_few_held_out_labels_choose_nothing(blocks: int, taken: str) -> None:
+    lost, won = results([2.0] * blocks, [1.0] * blocks).values()
+    found = {'few labels': lost, 'other': won}
+    choice = Choice({name: {} for name in found}, [0], found, ['Water'])
+    assert (choice.best, choice.taken) == ('other', taken)
+    assert choice.thin == (['Water'] if blocks == 4 else [])
+    assert ('fewer than 5 held-out presences of Water' in choice.report()[-2]) == (
+        blocks == 4
+    )
 
 
 def test_an_unknown_device_is_named(make_config: MakeConfig) -> None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .configuration import build_task, read_data, read_yaml
 from .errors import CTMError, DataError, LabelWarning, SettingError
 from .prediction import build_trainer, running
-from .reports.choice import Choice
+from .reports.choice import FEW, FEW_LABELS, Choice
 from .trainers import ClassTokenMaskingTask
 from .trainers.held_out import Blocks, HeldOut, LabelLosses
 from .trainers.options import with_setting
@@ -27,8 +27,6 @@ Setting = Mapping[str, Any]
 
 #: Training steps of each setting.
 STEPS: Final = 200
-#: A class with fewer held-out presences cannot tell settings apart.
-FEW: Final = 5
 
 
 def pooled(share: float, balance: float = 0.0, compete: bool = False) -> Setting:
@@ -40,7 +38,7 @@ def pooled(share: float, balance: float = 0.0, compete: bool = False) -> Setting
 #: The settings that were best on one or another kind of labels on real ground.
 SETTINGS: Final[dict[str, Setting]] = {
     'recommended': pooled(0.25, balance=0.5),
-    'few labels': pooled(0.25, balance=1.0, compete=True),
+    FEW_LABELS: pooled(0.25, balance=1.0, compete=True),
     'incomplete labels': pooled(0.5, balance=0.5),
     'class always present': pooled(0.1, compete=True),
 }
@@ -239,17 +237,16 @@ def _built(
 
 def _check_labels(held_out: HeldOut, class_names: Sequence[str]) -> None:
     """Warn about classes that held-out labels hardly tell apart."""
-    presences, absences = held_out.counts.sum(0).long().tolist()
-    for what, counts in (('presences', presences), ('absences', absences)):
-        few = [
-            f'{name} ({count})'
-            for name, count in zip(class_names, counts, strict=True)
-            if count < FEW
-        ]
-        if few:
-            warnings.warn(
-                f'Fewer than {FEW} {what} among {held_out.chips} held-out labels: '
-                f'{", ".join(few)}. They hardly count in the choice.',
-                LabelWarning,
-                stacklevel=3,
-            )
+    presences = held_out.counts[:, 0].sum(0).long().tolist()
+    few = [
+        f'{name} ({count})'
+        for name, count in zip(class_names, presences, strict=True)
+        if count < FEW
+    ]
+    if few:
+        warnings.warn(
+            f'Fewer than {FEW} presences among {held_out.chips} held-out labels: '
+            f'{", ".join(few)}. Masks of these classes hardly count in the choice.',
+            LabelWarning,
+            stacklevel=3,
+        )

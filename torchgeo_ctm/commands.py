@@ -309,7 +309,7 @@ def choose(
     for line in report:
         _print(line)
     if output is not None:
-        write_config(config, choice.settings[choice.best], Path(output), report)
+        write_config(config, choice.settings[choice.taken], Path(output), report)
         _print(output)
 
 

@@ -10,8 +10,14 @@ from ..trainers.held_out import HeldOut
 
 #: How often the held-out blocks are drawn anew.
 DRAWS: Final = 1000
-#: A choice is sure if so many of the draws agree.
+#: A choice is sure if so many of the draws agree, of so many blocks.
 SURE: Final = 0.8
+BLOCKS: Final = 8
+#: Held-out presences of a class that settings can be compared by.
+FEW: Final = 5
+#: The setting to take if labels are too few to choose by. It was the best on real
+#: ground then, and the criterion often named another (benchmarks/real_scene_choose.py).
+FEW_LABELS: Final = 'few labels'
 
 
 class Choice(NamedTuple):
@@ -38,6 +44,21 @@ class Choice(NamedTuple):
     def best(self) -> str:
         """Name of the setting with the lowest ``val_balanced_bce``."""
         return min(self.settings, key=self.mean)
+
+    @property
+    def thin(self) -> list[str]:
+        """Classes with too few held-out presences to compare settings by."""
+        # seeds that hold out the same labels count once
+        splits = {s.counts.numpy().tobytes(): s for s in self.found[self.best]}
+        presences = sum(split.counts[:, 0].sum(dim=0) for split in splits.values())
+        counted = zip(self.class_names, torch.as_tensor(presences), strict=True)
+        return [name for name, count in counted if count < FEW]
+
+    @property
+    def taken(self) -> str:
+        """Name of the setting to take: the best, unless labels are too few to tell."""
+        few = self.thin and FEW_LABELS in self.settings
+        return FEW_LABELS if few else self.best
 
     def agreement(self) -> dict[str, float]:
         """Return in which share of random draws each setting is the best, 0 to 1.
@@ -77,20 +98,29 @@ class Choice(NamedTuple):
         """Return which setting to take, and how sure that is."""
         best, agreement = self.best, self.agreement()
         chips = ' + '.join(str(each.chips) for each in self.found[best])
-        blocks = ' + '.join(str(len(each.counts)) for each in self.found[best])
+        blocks = [len(each.counts) for each in self.found[best]]
         line = (
-            f'Take {best!r}: it is the best in {agreement[best]:.0%} of {DRAWS} random '
-            f'draws of {chips} held-out chips ({blocks} blocks of ground).'
+            f'{best!r} is the best in {agreement[best]:.0%} of {DRAWS} random draws of '
+            f'{chips} held-out chips ({" + ".join(map(str, blocks))} blocks of ground).'
         )
-        if agreement[best] >= SURE:
-            return [line]
-        others = [name for name in self.settings if name != best]
-        second = max(others, key=lambda name: agreement[name])
-        doubt = (
-            f'That is not sure: {second!r} is the best in {agreement[second]:.0%}. '
-            'Hold out more labels, or compare more seeds.'
-        )
-        return [line, doubt]
+        lines, doubts = [line], []
+        if self.thin:
+            doubts.append(
+                f'fewer than {FEW} held-out presences of {", ".join(self.thin)}'
+            )
+        if sum(blocks) < BLOCKS:
+            doubts.append(f'fewer than {BLOCKS} blocks')
+        if agreement[best] < SURE:
+            others = [name for name in self.settings if name != best]
+            second = max(others, key=lambda name: agreement[name])
+            doubts.append(f'{second!r} is the best in {agreement[second]:.0%}')
+        if doubts:
+            lines.append(
+                f'That is not sure: {"; ".join(doubts)}. Hold out more labels, or '
+                'compare more seeds.'
+            )
+        why = ', which was the best on real ground with few labels'
+        return [*lines, f'Take {self.taken!r}{why if self.taken != best else ""}.']
 
 
 def _weights(blocks: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final, NamedTuple, Self
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -71,10 +72,12 @@ class HeldOut(NamedTuple):
     def of(cls, metric: LabelLosses, blocks: Blocks) -> Self:
         """Return what metric and callback kept of a validation."""
         losses, presence = (torch.cat(part) for part in zip(*metric.kept, strict=True))
-        _, block = torch.cat(blocks.kept).unique(dim=0, return_inverse=True)
+        places = torch.cat(blocks.kept).numpy()
+        _, number = np.unique(places, axis=0, return_inverse=True)
+        block = torch.from_numpy(number.ravel())
         parts = [
-            label_sums(losses[block == number], presence[block == number])
-            for number in range(int(block.max()) + 1)
+            label_sums(losses[block == each], presence[block == each])
+            for each in range(int(block.max()) + 1)
         ]
         sums, counts = (torch.stack(part).double() for part in zip(*parts, strict=True))
         return cls(sums, counts, len(presence))
