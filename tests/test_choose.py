@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.commands import Run, refused
+from tests.commands import Run, TorchGeoMain, refused
 from tests.fakes.land_cover import BANDS, CLASSES, write_land_cover, write_squares
 from torchgeo_ctm.choose import SETTINGS, choose, read_settings
 from torchgeo_ctm.configuration import build_task, read_data, read_task
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
 
 @pytest.mark.filterwarnings(WARNED)
 def test_the_command_compares_and_writes_what_to_train(
-    run: Run, make_config: MakeConfig, tmp_path: Path
+    run: Run, torchgeo_main: TorchGeoMain, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     config, out = make_config(), tmp_path / 'best.yaml'
     before = sorted(tmp_path.iterdir())
@@ -117,6 +117,8 @@ def test_the_command_compares_and_writes_what_to_train(
     data: Any = read_data(out)
     assert data.labels.classes == CLASSES
     assert out.read_text().startswith('# ')
+    trainer = ('--trainer.fast_dev_run=1', '--trainer.accelerator=cpu')
+    torchgeo_main('fit', '--config', out, *trainer)
     # an existing file stays
     refused(run(*call, '--output', out), 'best.yaml', 'already exists', '--overwrite')
 
