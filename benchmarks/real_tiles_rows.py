@@ -56,7 +56,8 @@ TASK: Final[dict[str, Any]] = {
     'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
     # a tile with one label is covered by it: the mean asks for all of it
     'patches': {'head': 'local', 'pooling': 'mean', 'balance': 1},
-    'maps': {'source': 'patches', 'presence': 'all'},
+    'attention': {'distillation_weight': 0},
+    'maps': {'source': 'patches', 'presence': 'all', 'refinement': None},
 }
 
 

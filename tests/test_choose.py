@@ -150,14 +150,17 @@ def test_the_criterion_is_the_one_that_training_logs(make_config: MakeConfig) ->
         [logged] = trainer.validate(task, read_data(config, 3), verbose=False)
         assert choice.mean(name) == pytest.approx(logged['val_balanced_bce'], rel=1e-5)
     assert trained['narrow'].options.patches.share == 0.1
-    assert trained['as it is'].options.patches.share is None
+    assert trained['as it is'].options.patches.share == 0.25
 
 
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [
         ('{a: {patches: {shar: 0.5}}, b: {}}', ("Unknown option 'shar'", "'share'?")),
-        ('{a: {patches: {share: 0.5}}, b: {}}', ("Setting 'a'", "pooling='share'")),
+        (
+            '{a: {patches: {share: 2.0}}, b: {}}',
+            ("Setting 'a'", 'patches.share must be above 0', 'got 2.0'),
+        ),
         ('{a: {pathces: {share: 0.5}}, b: {}}', ("Setting 'a'", "'patches'?")),
         (
             '{a: {patches: {share: many}}, b: {}}',
@@ -180,7 +183,7 @@ def test_settings_that_cannot_be_used(
     path.write_text(settings)
     out = tmp_path / 'best.yaml'
     call = ('choose', '--config', make_config(), '--settings', path, '--output', out)
-    refused(run(*call, '--accelerator', 'cpu'), *words)
+    refused(run(*call, '--accelerator', 'cpu', '--steps', '1'), *words)
     assert not out.exists()
 
 

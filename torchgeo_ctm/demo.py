@@ -18,7 +18,7 @@ from .files import write_text
 from .inference.writer import PseudoMaskWriter
 from .maps.decoder import MapOptions
 from .prediction import predict_scene, quiet_lightning
-from .trainers import ClassTokenMaskingTask, OptimizationOptions, load_task
+from .trainers import AttentionOptions, ClassTokenMaskingTask, PatchOptions, load_task
 
 CHIP = 128
 SCENE = 1024
@@ -96,8 +96,11 @@ def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
         class_colors=list(DFC2020.class_colors),
         mask_rate=mask_rate,
         lr=2e-3,
-        maps=MapOptions(presence='probability', refinement='soft_assignment'),
-        optimization=OptimizationOptions(schedule='cosine'),
+        # what the comparison of attention with and without masking is about: maps that
+        # use the class tokens
+        patches=PatchOptions(head='tokens', pooling='logsumexp', balance=0),
+        attention=AttentionOptions(distillation_weight=0),
+        maps=MapOptions(source='fused', presence='probability', refinement_weight=1),
     )
 
 

@@ -69,6 +69,10 @@ class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
 
 
+class SecondStageWarning(CTMWarning):
+    """A second stage that is not better than its teacher, which is kept."""
+
+
 class TileCountWarning(CTMWarning):
     """A copy of a data set with more or fewer tiles than its protocol has."""
 

@@ -80,7 +80,7 @@ def test_every_configuration_is_driven() -> None:
     # by tests/test_torchgeo_data.py
     driven |= {'bigearthnet', 'landcoverai', 'sen12ms', 'l8biome'}
     # by tests/test_training_from_scenes.py
-    driven |= {'scene_training'}
+    driven |= {'scene_training', 'second_stage'}
     # by tests/test_segmentation_stage.py
     driven |= {'segmentation'}
     assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven

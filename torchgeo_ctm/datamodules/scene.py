@@ -11,17 +11,19 @@ from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows, Thumbnail
 from ..errors import LabelError, SettingError
-from ..grids import Grid
+from ..grids import Grid, Window
 from ..labels import (
     LabelSource,
     PointLabels,
     PolygonLabels,
     RasterLabels,
     TableLabels,
+    Unlabeled,
     check_overlap,
     check_sizes,
 )
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
+from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
@@ -32,10 +34,6 @@ Labels = LabelSource | PolygonLabels | PointLabels | RasterLabels | TableLabels
 
 #: Default number of threads that read ahead in training.
 TRAINING_THREADS = 2
-
-
-#: Side and overlap in pixels of windows whose masks come from a local head.
-LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
 
 
 class SceneDataModule(NonGeoDataModule):
@@ -77,6 +75,7 @@ class SceneDataModule(NonGeoDataModule):
         length: int | None = None,
         windows_per_read: int = 8,
         seed: int = 0,
+        unlabeled_window: int | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -116,6 +115,10 @@ class SceneDataModule(NonGeoDataModule):
             windows_per_read: Number of windows drawn from one neighborhood, whose
                 pixels are decoded once; 1 draws each from all scenes, which is slower.
             seed: Seed of split and sampler.
+            unlabeled_window: Train on windows of this side in pixels from anywhere in
+                *scene*, without their labels, for a second stage
+                (:class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`). Labels then
+                serve validation and test alone. None: train on windows with labels.
         """
         super().__init__(SceneWindows, batch_size)
         self.scenes = _scenes(scene)
@@ -135,6 +138,7 @@ class SceneDataModule(NonGeoDataModule):
         self.length = length
         self.windows_per_read = windows_per_read
         self.seed = seed
+        self.unlabeled_window = unlabeled_window
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -161,6 +165,7 @@ class SceneDataModule(NonGeoDataModule):
             ('length', self.length, 1),
             ('windows_per_read', self.windows_per_read, 1),
             ('seed', self.seed, 0),
+            ('unlabeled_window', self.unlabeled_window, 1),
         ):
             if value is not None and value < least:
                 raise SettingError(
@@ -299,29 +304,15 @@ class SceneDataModule(NonGeoDataModule):
         return int(window)
 
     def _prediction_windows(self, task: Any) -> tuple[int, int]:
-        """Return side of and distance between windows to predict, in pixels.
-
-        Masks of a local head need no more context than its field of view, so larger
-        windows with less overlap give the same masks with less work.
-        """
-        if not task.is_local:
+        """Return side of and distance between windows to predict, in pixels."""
+        if task.prediction_window is None:
             window = self._window(task)
             return window, self._stride(task, window)
-        window = LOCAL_WINDOW if self.window is None else self.window
-        view: int = task.model.field_of_view
-        if window < view:
-            raise SettingError(
-                f'window={window} px is smaller than the field of view of {view} px. '
-                f'Did you mean {LOCAL_WINDOW}?'
-            )
-        cell: int = task.model.local_head.stride
-        if window % cell:
-            raise SettingError(
-                f'window={window} px is not a multiple of {cell} px, the distance of the '
-                f'local logits. Did you mean {round(window / cell) * cell}?'
-            )
+        side, overlap = task.prediction_window
+        window = side if self.window is None else self.window
+        _check_window(task, window, side)
         if self.stride is None:
-            return window, window - min(LOCAL_OVERLAP, window // 2)
+            return window, window - min(overlap, window // 2)
         return window, self.stride
 
     def _stride(self, task: Any, window: int) -> int:
@@ -336,15 +327,41 @@ class SceneDataModule(NonGeoDataModule):
     def train_dataloader(self) -> Any:
         """Return the training batches, different ones in every epoch."""
         splits, trainer = self._ready(), self.trainer
-        length = self.length or len(splits.windows('train'))
+        if self.unlabeled_window is None:
+            draws = splits.draws(self.windows_per_read)
+            length = len(splits.windows('train'))
+        else:
+            draws = self._unlabeled(self.unlabeled_window)
+            length = sum(len(scene.tiling()) for scene in draws.scenes)
         return TrainingBatches(
-            splits.draws(self.windows_per_read),
+            draws,
             self.batch_size,
-            length,
+            self.length or length,
             TRAINING_THREADS if self.threads is None else self.threads,
             self._part(),
             lambda: 0 if trainer is None else trainer.current_epoch,
         )
+
+    def _unlabeled(self, window: int) -> WindowDraws:
+        """Return the sampler of windows from anywhere in the scenes of training.
+
+        Raises:
+            SettingError: If the network does not take windows of this size.
+        """
+        trainer: Any = self.trainer
+        task = trainer.lightning_module
+        labels = Unlabeled(task.class_names)
+        _check_window(task, window, 2 * task.model.patch_size)
+        opened = self._open(self.scenes, task, window, window, 1)
+        for path, scene in zip(self.scenes, opened, strict=True):
+            height, width = scene.grid.height, scene.grid.width
+            if min(height, width) < window:
+                raise SettingError(
+                    f'unlabeled_window={window} px is larger than {PurePath(path).name} '
+                    f'of {height} × {width} px.'
+                )
+        scenes = [LabeledScene(scene, labels) for scene in opened]
+        return WindowDraws(scenes, _anywhere, self.seed, self.windows_per_read)
 
     def val_dataloader(self) -> Any:
         """Return the validation batches."""
@@ -393,6 +410,28 @@ class SceneDataModule(NonGeoDataModule):
         return self.batches
 
 
+def _check_window(task: Any, window: int, usual: int) -> None:
+    """Check that a network can map windows of a size.
+
+    Raises:
+        SettingError: If they are too small, or not a multiple of its stride.
+    """
+    is_local = task.is_local
+    least: int = task.model.field_of_view if is_local else task.model.patch_size
+    step: int = task.model.local_head.stride if is_local else task.model.patch_size
+    if window < least:
+        what = 'field of view of' if is_local else 'smallest window,'
+        raise SettingError(
+            f'window={window} px is smaller than the {what} {least} px. Did you mean '
+            f'{usual}?'
+        )
+    if window % step:
+        raise SettingError(
+            f'window={window} px is not a multiple of {step} px, the stride of the '
+            f'network. Did you mean {round(window / step) * step}?'
+        )
+
+
 def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
     """Check that the labels have the classes of the task.
 
@@ -419,6 +458,11 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
     return [scene] if isinstance(scene, str) else [str(path) for path in scene]
+
+
+def _anywhere(scene: int, window: Window) -> bool:
+    """Return True: every window of a scene may be drawn."""
+    return True
 
 
 def _nothing() -> None:

@@ -221,7 +221,9 @@ class PseudoMaskWriter(Callback):
         elif task.refines:
             # one byte per class is enough, as there is one score per pixel
             scores = (FULL * scores).round().to(torch.uint8)
-        nothing = (outputs['probs'] <= options.threshold).all(dim=1)
+        # no threshold decides where every class may be in a mask
+        least = -1.0 if options.presence == 'all' else options.threshold
+        nothing = (outputs['probs'] <= least).all(dim=1)
         self.runs[number].take(batch['index'].tolist(), scores, batch['valid'], nothing)
 
     def _finish(self, source: SceneSource, end: int) -> None:

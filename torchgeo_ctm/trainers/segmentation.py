@@ -82,10 +82,21 @@ class SegmentationPredictor(pl.LightningModule):
         self.model = SegmentationNetwork(task.model)
         self.network_name = f'{task.hparams["model"]} {task.hparams["backbone"]}'
         # softmax is above 0, so that no window counts as one without a class
-        self.decoder = MapDecoder(MapOptions(threshold=0.0))
-        self.save_hyperparameters(
-            {'img_size': facts['img_size'], 'scaling': facts['scaling']}
+        self.decoder = MapDecoder(
+            MapOptions(threshold=0.0, presence='threshold', refinement=None)
         )
+        self.save_hyperparameters(
+            {'img_size': facts['img_size'], 'scaling': facts['scaling']},
+            ignore=['teacher'],
+        )
+
+    @property
+    def prediction_window(self) -> tuple[int, int] | None:
+        """Side and overlap in pixels of the windows to map.
+
+        None: the chip size of training, and half of it.
+        """
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of images (B, bands, H, W) in their own numbers."""
