@@ -292,6 +292,56 @@ def describe(
         _print(output)
 
 
+def choose(
+    *,
+    config: str,
+    output: str | None = None,
+    settings: str | None = None,
+    seeds: str = '0',
+    steps: int = 200,
+    accelerator: str = 'auto',
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Choose the setting with the best masks by image-level labels alone.
+
+    Trains for a short time with each setting, and compares them by val_balanced_bce of
+    the validation split. Options --data.KEY VALUE and --model.KEY VALUE override the
+    configuration, as those of torchgeo do.
+
+    Args:
+        config: Configuration of torchgeo (.yaml) that trains ClassTokenMaskingTask.
+        output: Configuration to write (.yaml) with the chosen setting, for torchgeo fit
+            --config OUTPUT.
+        settings: Other settings to choose from (.yaml), each a name with arguments of
+            the task; by default four.
+        seeds: Seeds of training, as 0,1,2; each trains every setting once.
+        steps: Training steps of each network.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        overwrite: Replace an existing configuration.
+        overrides: Arguments that override the configuration.
+    """
+    if output is not None:
+        _check_file(Path(output), overwrite, '.yaml')
+        check_not_input(Path(output), config)
+    _check_inputs(config=config)
+    numbers = _seeds(seeds)
+    _loading()
+    from .choose import choose_setting
+    from .configuration import Overridden, write_config
+
+    config = Overridden(config, overrides)
+    choice = choose_setting(
+        config, settings, seeds=numbers, steps=steps, accelerator=accelerator
+    )
+    report = choice.report()
+    for line in report:
+        _print(line)
+    if output is not None:
+        write_config(config, choice.settings[choice.taken], Path(output), report)
+        _print(output)
+
+
 def export(
     checkpoint: str,
     /,
@@ -422,6 +472,20 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     check_file(path, overwrite)
 
 
+def _seeds(text: str) -> list[int]:
+    """Return the seeds in ``0,1,2``.
+
+    Raises:
+        SettingError: If it holds anything else.
+    """
+    try:
+        return [int(number) for number in text.split(',')]
+    except ValueError:
+        raise SettingError(
+            f'Invalid --seeds {text!r}, expected integers, as 0,1,2.'
+        ) from None
+
+
 def _loading() -> None:
     """Tell a terminal at once that libraries are being loaded, which takes seconds."""
     if sys.stderr.isatty():
@@ -446,6 +510,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'pseudomasks': pseudomasks,
     'stats': stats,
     'describe': describe,
+    'choose': choose,
     'export': export,
     'import-checkpoint': import_checkpoint,
 }
