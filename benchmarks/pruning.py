@@ -1,6 +1,6 @@
 """What pruning costs and saves: heads, mAP, IoU, operations and speed, as ratios.
 
-Trains the demonstration's network (with more heads) twice from the same seed, without
+Trains the synthetic demo's network (with more heads) twice from the same seed, without
 gates and with them, scores both on the test tiles of SyntheticLandCover, removes the
 closed heads, and times the forward passes of both in turns.
 

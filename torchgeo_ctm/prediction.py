@@ -6,8 +6,8 @@ what they need.
 
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from .split import Split
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
 
@@ -255,30 +255,58 @@ def _predict(
     progress: bool,
 ) -> None:
     """Run Lightning's prediction, and re-raise its errors and exits as ours."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import TQDMProgressBar
-    from torchgeo.datasets import DatasetNotFoundError
 
-    quiet_lightning()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
+    trainer = build_trainer(
+        accelerator, callbacks=callbacks, enable_progress_bar=progress
+    )
+    with running(trainer):
+        trainer.predict(task, datamodule=datamodule, return_predictions=False)
+
+
+def build_trainer(
+    accelerator: str, precision: str = '32-true', **options: Any
+) -> 'Trainer':
+    """Return a Trainer on one device that writes no logs and no checkpoints.
+
+    Args:
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        precision: Precision of the model, as Lightning names it.
+        **options: Of Lightning's ``Trainer``.
+
+    Raises:
+        SettingError: If the device or the precision is unknown, or not available.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+
+    check_choices(accelerator, precision)
+    quiet_lightning()
     try:
-        trainer = Trainer(
+        return Trainer(
             accelerator=accelerator,
             devices=1,
-            callbacks=callbacks,
+            precision=precision,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=progress,
             enable_model_summary=False,
+            **options,
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(
             f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"
         ) from error
+
+
+@contextmanager
+def running(trainer: 'Trainer') -> Iterator[None]:
+    """Re-raise Lightning's errors and exits in the block as ours."""
+    from torchgeo.datasets import DatasetNotFoundError
+
     try:
-        trainer.predict(task, datamodule=datamodule, return_predictions=False)
+        yield
     except DatasetNotFoundError as error:
         raise DataError(' '.join(str(error).split())) from error
     except SystemExit:

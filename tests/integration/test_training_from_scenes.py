@@ -23,7 +23,7 @@ from tests.fakes.land_cover import (
 )
 from torchgeo_ctm import scoring
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.demo import constant_guess_miou
+from torchgeo_ctm.demo.synthetic import constant_guess_miou
 from torchgeo_ctm.errors import CTMError
 from torchgeo_ctm.labels import LabelSource, PointLabels, PolygonLabels, RasterLabels
 from torchgeo_ctm.prediction import predict_scene

@@ -86,7 +86,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     # floor 5: what joins the rooms
-    'configuration': {'trainers', 'scaling', 'errors'},
+    'configuration': {'trainers', 'scaling', 'files', 'errors'},
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
         'export_formats',
@@ -99,6 +99,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     'prediction': EVERYTHING,
+    'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'reports': EVERYTHING,
     'demo': EVERYTHING,
     'commands': EVERYTHING,
@@ -122,6 +123,7 @@ DOORS: dict[str, set[str]] = {
         'trainers',
         'inference.writer',
         'inference.chip_writer',
+        'choose',
         'demo',
         'prediction',
         'configuration',

@@ -122,7 +122,8 @@ def test_it_trains_where_every_chip_has_one_and_the_same_class(tmp_path: Path) -
     task, run = tiny_task(), trainer(tmp_path)
     label = torch.tensor([1.0, 0, 0])
     chips = loader('image', length=8).dataset
-    alike: Any = DataLoader([chips[i] | {'label': label} for i in range(8)], 4)
+    alike: Any = [chips[i] | {'label': label} for i in range(8)]
+    alike = DataLoader(alike, 4)
     run.fit(task, alike, alike)
     assert torch.isfinite(run.callback_metrics['val_balanced_bce'])
 

@@ -243,6 +243,31 @@ def regrouped(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def with_setting(
+    arguments: Mapping[str, Any], setting: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return arguments of the task with those of a setting in their place.
+
+    Args:
+        arguments: Arguments of the task.
+        setting: Arguments in their place. Of a mapping, only the given keys are
+            replaced.
+
+    Raises:
+        SettingError: If the setting has an unknown option.
+    """
+    merged, changes = regrouped(arguments), regrouped(setting)
+    for name, value in changes.items():
+        kept = merged.get(name)
+        if name in GROUPS and isinstance(value, Mapping):
+            options_from(GROUPS[name], value, name)
+            kept = kept if kept is None or isinstance(kept, Mapping) else asdict(kept)
+        if isinstance(value, Mapping) and isinstance(kept, Mapping):
+            value = {**kept, **value}
+        merged[name] = value
+    return merged
+
+
 def with_former_defaults(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyperparameters whose groups lack no option that has a former default."""
     groups = {}
