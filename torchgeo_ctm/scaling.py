@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import BandError, SettingError, did_you_mean
@@ -38,6 +40,21 @@ SENTINEL2_BANDS = (
 ATMOSPHERE_BANDS = ('B01', 'B09', 'B10')
 #: Sentinel-2 bands that are recommended for maps of other scenes.
 GROUND_BANDS = tuple(band for band in SENTINEL2_BANDS if band not in ATMOSPHERE_BANDS)
+
+#: How much haze adds to each band, relative to the shortest wavelengths.
+HAZE = {
+    'B01': 1.0,
+    'B02': 0.8,
+    'B03': 0.5,
+    'B04': 0.35,
+    'B05': 0.25,
+    'B06': 0.18,
+    'B07': 0.14,
+    'B08': 0.1,
+    'B8A': 0.08,
+    'B11': 0.02,
+    'B12': 0.01,
+}
 
 #: Mean and standard deviation of Sentinel-2 L1C reflectance × 10,000 over land:
 #: the statistics TorchGeo publishes for EuroSAT
@@ -108,6 +125,12 @@ RADAR_BANDS = ('HH', 'HV', 'VH', 'VV')
 def is_reflectance(band: str) -> bool:
     """Return whether a band holds reflectance: all but the polarizations of radar."""
     return band_key(band) not in {band_key(name) for name in RADAR_BANDS}
+
+
+def haze_weights(bands: Sequence[str]) -> NDArray[np.float64]:
+    """Return how much haze adds to each band, 0 to 1; 0 for unknown bands."""
+    known = {band_key(name): weight for name, weight in HAZE.items()}
+    return np.array([known.get(band_key(band), 0.0) for band in bands])
 
 
 def match_bands(

@@ -12,6 +12,7 @@ from ..scaling import GROUND_BANDS
 from .augment import augmentation
 from .chips import SPLITS_OF_STAGE
 from .classes import match_task
+from .spectral import SpectralJitter
 
 
 class EuroSATDataModule(NonGeoDataModule):
@@ -29,6 +30,7 @@ class EuroSATDataModule(NonGeoDataModule):
         num_workers: int = 0,
         bands: Sequence[str] | None = None,
         mix_tiles: float = 0.0,
+        spectral_jitter: float = 0.0,
         **kwargs: Any,
     ) -> None:
         """Initialize a new EuroSATDataModule instance.
@@ -41,11 +43,15 @@ class EuroSATDataModule(NonGeoDataModule):
                 atmosphere of the day.
             mix_tiles: Probability, 0 to 1, that a training chip is mixed from several,
                 see :class:`~torchgeo_ctm.datamodules.augment.MixTiles`.
+            spectral_jitter: Strength of the variation of brightness, haze and season in
+                training, 1 is recommended for maps of other scenes, see
+                :class:`~torchgeo_ctm.datamodules.spectral.SpectralJitter`.
             **kwargs: Arguments of :class:`~torchgeo.datasets.EuroSAT`, such as ``root``
                 and ``download``.
 
         Raises:
-            SettingError: If the data set has no such band, or *mix_tiles* is not 0 to 1.
+            SettingError: If the data set has no such band, *mix_tiles* is not 0 to 1, or
+                *spectral_jitter* is negative.
         """
         super().__init__(self.dataset_class, batch_size, num_workers, **kwargs)
         self.bands = bands
@@ -54,7 +60,13 @@ class EuroSATDataModule(NonGeoDataModule):
         self.mix_tiles = mix_tiles
         # TorchGeo would normalize here, but the model holds the scaling
         self.aug = nn.Identity()
-        self.train_aug = augmentation(False, mix_tiles)
+        self.spectral_jitter = spectral_jitter
+        self.train_aug = self._augmentation(bands or GROUND_BANDS, 0)
+
+    def _augmentation(self, bands: Sequence[str], num_classes: int) -> nn.Module:
+        """Return the augmentation of training batches."""
+        mixed = augmentation(mix_tiles=self.mix_tiles, num_classes=num_classes)
+        return nn.Sequential(mixed, SpectralJitter(bands, self.spectral_jitter))
 
     def _check_band(self, band: str) -> None:
         """Check that the data set has a band."""
@@ -81,8 +93,7 @@ class EuroSATDataModule(NonGeoDataModule):
             match_task(self.trainer, tiles.root, tiles.classes, mixes=mixes)
             setattr(self, f'{split}_dataset', tiles)
             if split == 'train':
-                count = len(tiles.classes)
-                self.train_aug = augmentation(False, self.mix_tiles, count)
+                self.train_aug = self._augmentation(bands, len(tiles.classes))
 
     def _bands(self) -> tuple[str, ...]:
         """Return the bands to read, those of the task if it has any."""

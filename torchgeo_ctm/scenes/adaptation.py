@@ -1,6 +1,5 @@
 """Move a scene towards the training data by its own statistics, in small doses."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,26 +12,13 @@ from ..scaling import (
     BandScaling,
     band_key,
     check_adaptation,
+    haze_weights,
     is_reflectance,
 )
 
 if TYPE_CHECKING:
     from .scene import SceneWindows
 
-#: How much haze adds to each band, relative to the shortest wavelengths.
-HAZE: Final = {
-    'B01': 1.0,
-    'B02': 0.8,
-    'B03': 0.5,
-    'B04': 0.35,
-    'B05': 0.25,
-    'B06': 0.18,
-    'B07': 0.14,
-    'B08': 0.1,
-    'B8A': 0.08,
-    'B11': 0.02,
-    'B12': 0.01,
-}
 #: Weight of the scene's own mean and standard deviation. The full dose destroys maps,
 #: because it also removes what distinguishes the classes of the scene.
 DOSE: Final = 0.25
@@ -136,12 +122,6 @@ def dark_adaptation(pixels: NDArray[np.float32], scaling: BandScaling) -> Adapta
     shift = np.where(optical, shift + gain * offsets - offsets, 0)
     gain = np.where(optical, gain, 1)
     return Adaptation('dark', gain.astype(np.float32), shift.astype(np.float32))
-
-
-def haze_weights(bands: Sequence[str]) -> NDArray[np.float64]:
-    """Return how much haze adds to each band, 0 to 1; 0 for unknown bands."""
-    known = {band_key(name): weight for name, weight in HAZE.items()}
-    return np.array([known.get(band_key(band), 0.0) for band in bands])
 
 
 def reads_atmosphere(scaling: BandScaling) -> bool:
