@@ -180,9 +180,6 @@ def test_eurosat(
     assert tags['MERGE'] == merge
     assert 'Crops' in tags['CLASS_NAMES']
     assert 'SeaLake' not in tags['CLASS_NAMES']
-    torchgeo_main(*predict_arguments(write_scene(), checkpoint))
-    with rasterio.open(tmp_path / 'mask_confidence.tif') as theirs:
-        assert theirs.tags()['ADAPT'] == 'dark'
 
 
 def test_eurosat_gives_each_band_by_its_name(tmp_path: Path) -> None:
