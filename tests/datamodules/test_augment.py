@@ -86,7 +86,7 @@ def test_a_seed_repeats_the_augmentation() -> None:
 
 def test_the_matrix_tells_where_pixels_went() -> None:
     """Boxes and key points of other augmentations follow it."""
-    augment = augmentation()
+    augment: Any = augmentation()
     mask = augment(numbered(16, 6, 6))['mask']
     for chip, matrix in zip(mask, augment.steps.transform_matrix, strict=True):
         for number in (0, 9, 23):

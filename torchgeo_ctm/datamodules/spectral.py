@@ -60,7 +60,9 @@ class SpectralJitter(nn.Module):
         image = batch['image']
         count, bands = image.shape[:2]
         draws = self.strength * torch.randn(count, bands + 4)
-        chip, haze, season, band = draws.to(image).split([1, 1, 2, bands], dim=1)
+        draws = draws.to(image)
+        chip, haze, season = draws[:, :1], draws[:, 1:2], draws[:, 2:4]
+        band = draws[:, 4:]
         gain = (1 + GAIN * chip) * (1 + BAND_GAIN * band)
         gain = gain * (SEASON * season @ self.seasonal.to(image)).exp()
         gain = torch.where(self.optical.to(image.device), gain, 1)

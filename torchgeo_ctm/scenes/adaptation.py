@@ -124,7 +124,7 @@ def dark_adaptation(pixels: NDArray[np.float32], scaling: BandScaling) -> Adapta
     return Adaptation('dark', gain.astype(np.float32), shift.astype(np.float32))
 
 
-def reads_atmosphere(scaling: BandScaling) -> bool:
+def reads_atmosphere(scaling: object) -> bool:
     """Return whether a model reads atmosphere bands and knows their training range."""
     return getattr(scaling, 'low', None) is not None and bool(_atmosphere(scaling))
 
@@ -141,11 +141,12 @@ def atmosphere_complaint(
     Returns:
         The bands with more than half of their pixels outside, and what to do; or None.
     """
-    if not reads_atmosphere(scaling) or not pixels.shape[1]:
+    lows, highs = scaling.low, scaling.high
+    if lows is None or highs is None or not pixels.shape[1]:
         return None
     facts = []
     for index in _atmosphere(scaling):
-        low, high = scaling.low[index], scaling.high[index]
+        low, high = lows[index], highs[index]
         values = pixels[index] + float(scaling.offsets[index])
         outside = np.mean((values < low) | (values > high))
         if outside > OUTSIDE:
@@ -161,7 +162,7 @@ def atmosphere_complaint(
     )
 
 
-def _atmosphere(scaling: BandScaling) -> list[int]:
+def _atmosphere(scaling: object) -> list[int]:
     """Return the indexes of the atmosphere bands of a model."""
     keys = {band_key(band) for band in ATMOSPHERE_BANDS}
     names = enumerate(getattr(scaling, 'bands', ()))
