@@ -49,6 +49,7 @@ def predict_scene(
     offset: float | None = None,
     ensemble: Literal['dihedral'] | None = None,
     shifted_grids: bool = False,
+    adapt: Literal['dark', 'none'] | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
     overwrite: bool = False,
@@ -80,6 +81,9 @@ def predict_scene(
             metadata, else that of the training data.
         ensemble: Use dihedral to average over flips and quarter turns of each window.
         shifted_grids: Place the patch grid of overlapping windows at different offsets.
+        adapt: Use dark to subtract the scene's haze and to move its brightness a
+            quarter of the way to the training data, none to map it as it is. By
+            default as in training.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
@@ -113,6 +117,7 @@ def predict_scene(
         nodata=nodata,
         offset=offset,
         shifted_grids=shifted_grids,
+        adapt=adapt,
     )
     _predict(task, datamodule, [writer], accelerator, False, precision)
     [path] = writer.outputs(datamodule.scenes)

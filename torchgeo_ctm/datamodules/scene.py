@@ -1,16 +1,17 @@
 """Data module of scenes, for training and prediction."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows, Thumbnail
-from ..errors import LabelError, SettingError
+from ..errors import AtmosphereWarning, LabelError, SettingError, did_you_mean
 from ..grids import Grid, Window
 from ..labels import (
     LabelSource,
@@ -25,6 +26,13 @@ from ..labels import (
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
+from ..scaling import ADAPTATIONS, check_adaptation
+from ..scenes.adaptation import (
+    atmosphere_complaint,
+    dark_adaptation,
+    reads_atmosphere,
+    sample_pixels,
+)
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
 
@@ -76,6 +84,7 @@ class SceneDataModule(NonGeoDataModule):
         windows_per_read: int = 8,
         seed: int = 0,
         unlabeled_window: int | None = None,
+        adapt: Literal['dark', 'none'] | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -119,6 +128,10 @@ class SceneDataModule(NonGeoDataModule):
                 *scene*, without their labels, for a second stage
                 (:class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`). Labels then
                 serve validation and test alone. None: train on windows with labels.
+            adapt: Move each scene to predict towards the training data: 'dark'
+                subtracts its haze, see
+                :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; 'none' leaves it as
+                it is; None: as the model's ``scaling.adapt`` says.
         """
         super().__init__(SceneWindows, batch_size)
         self.scenes = _scenes(scene)
@@ -139,6 +152,7 @@ class SceneDataModule(NonGeoDataModule):
         self.windows_per_read = windows_per_read
         self.seed = seed
         self.unlabeled_window = unlabeled_window
+        self.adapt = adapt
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -200,11 +214,29 @@ class SceneDataModule(NonGeoDataModule):
         ahead = self._ahead()
         decoders = ahead or os.cpu_count() or 1
         self.predict_datasets = self._open(self.scenes, task, window, stride, decoders)
+        self._adaptation(task)  # a wrong option is refused before weights are loaded
         self.batches = [
             # more waiting batches would only use memory
             SceneBatches(scene, self.batch_size, min(ahead, 2), self._part())
             for scene in self.predict_datasets
         ]
+
+    def _adaptation(self, task: Any) -> str:
+        """Return how scenes to predict are moved towards the training data.
+
+        Raises:
+            SettingError: If the value is unknown, or the model does not know enough.
+        """
+        chosen = self.adapt
+        if chosen is None:
+            return str(getattr(task.scaling, 'adapt', 'none'))
+        if chosen not in ADAPTATIONS:
+            raise SettingError(
+                f"Unknown adapt {chosen!r}, expected 'dark' or 'none'."
+                + did_you_mean(str(chosen), ADAPTATIONS)
+            )
+        check_adaptation(task.scaling, chosen)
+        return chosen
 
     def _open(
         self, scenes: Sequence[str], task: Any, window: int, stride: int, threads: int
@@ -406,8 +438,27 @@ class SceneDataModule(NonGeoDataModule):
 
     def predict_dataloader(self) -> Any:
         """Return the batches of each scene."""
+        self._compare_scenes()
         self._on_start()
         return self.batches
+
+    def _compare_scenes(self) -> None:
+        """Compare scenes with the training data, and adapt them if asked to."""
+        trainer: Any = self.trainer
+        task = trainer.lightning_module
+        name = self._adaptation(task)
+        for scene in self.predict_datasets:
+            if name == 'none' and not reads_atmosphere(task.scaling):
+                continue
+            pixels = sample_pixels(scene)
+            complaint = atmosphere_complaint(pixels, task.scaling)
+            if complaint is not None:
+                warnings.warn(
+                    f'{scene.scene}: {complaint}', AtmosphereWarning, stacklevel=2
+                )
+            # an empty scene gets a warning of its own, once it is mapped
+            if name == 'dark' and pixels.shape[1]:
+                scene.adaptation = dark_adaptation(pixels, task.scaling)
 
 
 def _check_window(task: Any, window: int, usual: int) -> None:

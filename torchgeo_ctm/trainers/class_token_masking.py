@@ -30,7 +30,13 @@ from ..models import ClassTokenViT
 from ..models.parameter_groups import parameter_groups
 from ..models.registry import BUILDERS
 from ..plots import attention_figure, map_figure
-from ..scaling import BandScaling, ScalingOptions, build_scaling, resolve_bands
+from ..scaling import (
+    BandScaling,
+    ScalingOptions,
+    build_scaling,
+    resolve_bands,
+    scaling_tag,
+)
 from ..version import __version__
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
@@ -433,10 +439,9 @@ class ClassTokenMaskingTask(BaseTask):
 
     def provenance(self) -> dict[str, str]:
         """Return the tags with which products say how they were made."""
-        scaling = (self.hparams['scaling'] or {}).items()
         return {
             'BANDS': ','.join(self.bands),
-            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            'SCALING': scaling_tag(self.hparams['scaling']),
             **self.decoder.tags(),
         }
 
