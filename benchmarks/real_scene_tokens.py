@@ -3,14 +3,14 @@
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks.real_scene_data import (
     CLASSES,
@@ -173,6 +173,7 @@ def fit_task(
     batch: int,
     seed: int,
     device: str,
+    augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> ClassTokenMaskingTask:
     """Train a task on chips and their image-level labels, once through.
 
@@ -182,12 +183,19 @@ def fit_task(
         batch: Chips a step.
         seed: Seed of weights and masking.
         device: 'cpu' or 'cuda'.
+        augment: Augmentation of a batch; None: none.
     """
+
+    def collate(samples: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """Return an augmented batch."""
+        stacked = default_collate(samples)
+        return stacked if augment is None else augment(stacked)
+
     pl.seed_everything(seed, verbose=False)
     optimization = {'schedule': 'cosine', 'mask_seed': seed}
     given = copy.deepcopy({**arguments, 'optimization': optimization})
     task = ClassTokenMaskingTask(**given)
-    fit(task, DataLoader(chips, batch_size=batch), device)
+    fit(task, DataLoader(chips, batch_size=batch, collate_fn=collate), device)
     return task.eval()
 
 

@@ -145,12 +145,12 @@ def overridden_section(config: str | Path, name: str, base: type) -> dict[str, A
 
 
 def ranges(task: ClassTokenMaskingTask) -> dict[str, Any]:
-    """Return a task's scaling options without means and standard deviations."""
+    """Return a task's scaling options without statistics and what requires them."""
     given = task.hparams['scaling']
     # unscaled bands are not clipped; otherwise the default is BandScaling's own
     options: dict[str, Any] = {'clip': None} if given is None else dict(given)
-    options.pop('mean', None)
-    options.pop('std', None)
+    for name in ('mean', 'std', 'low', 'high', 'adapt'):
+        options.pop(name, None)
     if options.get('per_band'):
         options['per_band'] = {
             band: {key: own[key] for key in ('offset', 'clip') if key in own}

@@ -51,6 +51,7 @@ def predict_scene(
     offset: float | None = None,
     ensemble: Literal['dihedral'] | None = None,
     shifted_grids: bool = False,
+    adapt: Literal['dark', 'none'] | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
     overwrite: bool = False,
@@ -82,6 +83,9 @@ def predict_scene(
             metadata, else that of the training data.
         ensemble: Use dihedral to average over flips and quarter turns of each window.
         shifted_grids: Place the patch grid of overlapping windows at different offsets.
+        adapt: Use dark to subtract the scene's haze and to move its brightness a
+            quarter of the way to the training data, none to map it as it is. By
+            default as in training.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps. For others use
             ``torchgeo predict``.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
@@ -110,7 +114,7 @@ def predict_scene(
     [path] = loop.outputs([str(scene)])
     predictor = load_scene_predictor(checkpoint).with_options(ensemble=ensemble)
     device = _device(accelerator)
-    loop.check([str(scene)])
+    loop.check([str(scene)], predictor)
     coverage = Coverage(
         batch_size,
         num_workers,
@@ -120,8 +124,10 @@ def predict_scene(
         nodata,
         offset,
         shifted_grids,
+        adapt,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
+    coverage.adapt_scenes(batches, predictor)
     try:
         loop.begin(predictor.to(device), batches)
         predictor.on_predict_start()

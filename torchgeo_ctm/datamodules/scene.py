@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
@@ -76,6 +76,7 @@ class SceneDataModule(NonGeoDataModule):
         windows_per_read: int = 8,
         seed: int = 0,
         unlabeled_window: int | None = None,
+        adapt: Literal['dark', 'none'] | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -119,6 +120,10 @@ class SceneDataModule(NonGeoDataModule):
                 *scene*, without their labels, for a second stage
                 (:class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`). Labels then
                 serve validation and test alone. None: train on windows with labels.
+            adapt: Move each scene to predict towards the training data: 'dark'
+                subtracts its haze, see
+                :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; 'none' leaves it as
+                it is; None: as the model's ``scaling.adapt`` says.
         """
         # a NonGeoDataset by registration, see datasets/__init__.py
         super().__init__(SceneWindows, batch_size)  # type: ignore[arg-type]
@@ -140,6 +145,7 @@ class SceneDataModule(NonGeoDataModule):
         self.windows_per_read = windows_per_read
         self.seed = seed
         self.unlabeled_window = unlabeled_window
+        self.adapt = adapt
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -210,6 +216,7 @@ class SceneDataModule(NonGeoDataModule):
             self.nodata,
             self.offset,
             self.shifted_grids,
+            self.adapt,
         )
 
     def _references(self, count: int) -> list[str | None]:
@@ -328,6 +335,8 @@ class SceneDataModule(NonGeoDataModule):
 
     def predict_dataloader(self) -> Any:
         """Return the batches of each scene."""
+        trainer: Any = self.trainer
+        self._coverage().adapt_scenes(self.batches, trainer.lightning_module)
         return self.batches
 
 

@@ -29,6 +29,7 @@ from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
+from .merging import Merging, merging
 from .options import ProductOptions
 from .products import Products, check_companions
 from .protocols import ScenePredictor
@@ -119,11 +120,12 @@ class SceneLoop:
             )
         return paths
 
-    def check(self, scenes: Sequence[str]) -> None:
+    def check(self, scenes: Sequence[str], task: ScenePredictor) -> None:
         """Check that every product can be written, before anything is computed.
 
         Raises:
             OutputError: If a product exists and may not be replaced.
+            SettingError: If *merge* does not fit the classes of the task.
         """
         for path, scene in zip(self.outputs(scenes), scenes, strict=True):
             check_not_input(path, scene)
@@ -131,6 +133,11 @@ class SceneLoop:
             if not _journal_folder(path).is_dir():
                 # an interrupted run may have published some products already
                 check_companions(path, self.options, self.overwrite)
+        self._merging(task)
+
+    def _merging(self, task: ScenePredictor) -> Merging:
+        """Return the classes of the maps."""
+        return merging(self.options.merge, task.class_names, task.class_colors)
 
     def begin(
         self,
@@ -159,7 +166,9 @@ class SceneLoop:
     ) -> None:
         """Start the run of a scene."""
         scene, processes = batches.scene, self.processes
-        tags = _tags(task, scene, weights)
+        tags, classes = _tags(task, scene, weights), self._merging(task)
+        if self.options.merge:
+            tags['MERGE'] = ','.join(self.options.merge)
         settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
         journal = ScoreJournal(_journal_folder(path), settings, len(scene))
         reason = None
@@ -172,15 +181,17 @@ class SceneLoop:
         products = Products(
             path,
             self.options,
-            task.class_names,
-            task.class_colors,
+            classes.names,
+            classes.colors,
             scene.grid,
             journal.folder,
             tags,
         )
         alone = processes.count == 1
         # before anything is written, so that abandon() removes it
-        self._runs.append(SceneRun(scene.plan, journal, products, task.device, alone))
+        self._runs.append(
+            SceneRun(scene.plan, journal, products, classes, task.device, alone)
+        )
         if not processes.number:
             warn_about_resume(journal, reason)
             products.open()
@@ -247,10 +258,12 @@ class SceneLoop:
         run = self._runs[number]
         if self.progress and not self.processes.number:
             run.show_progress(run.products.output.name)
-        complaint = _complaint(task, batch) if first else None
+        scene = self._batches[number].scene
+        complaint = _complaint(task, batch, scene) if first else None
         if complaint is not None:
-            scene = self._batches[number].scene.scene
-            warnings.warn(f'{scene}: {complaint}', ReflectanceWarning, stacklevel=3)
+            warnings.warn(
+                f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=3
+            )
 
     def _record(self, task: ScenePredictor) -> None:
         """Record and blend the pending batch of windows."""
@@ -293,19 +306,23 @@ class SceneLoop:
         self._runs, self._finished = [], 0
 
 
-def _complaint(task: ScenePredictor, batch: Mapping[str, Tensor]) -> str | None:
+def _complaint(
+    task: ScenePredictor, batch: Mapping[str, Tensor], scene: SceneWindows
+) -> str | None:
     """Return why a batch does not look like the training data, or None."""
     scaling = task.scaling
     optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
-    if not isinstance(scaling, BandScaling) or scaling.method != 'standard':
+    if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
         return None
     if not optical:
         return None
     some = np.s_[..., ::SAMPLED, ::SAMPLED]
     image, valid = batch['image'][some], batch['valid'][some]
-    pixels = image.movedim(1, 0)[:, valid].float() + scaling.offset
+    pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
+    if scene.adaptation is not None:
+        pixels = scene.adaptation.undone(pixels)
     return reflectance_complaint(
-        pixels[optical].cpu(),
+        pixels[optical] + scaling.offset,
         scaling.mean.flatten()[optical].cpu(),
         scaling.std.flatten()[optical].cpu(),
         [task.bands[index] for index in optical],
@@ -321,12 +338,14 @@ def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, 
     """Return the tags that make a run repeatable."""
     facts = task.provenance()
     known = scene.offset is not None
+    adapted = scene.adaptation
     return {
         'TORCHGEO_CTM_VERSION': __version__,
         'BANDS': facts.pop('BANDS'),
         'SCALING': facts.pop('SCALING'),
         'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
         'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
+        **({} if adapted is None else {'ADAPT': adapted.name}),
         **facts,
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),

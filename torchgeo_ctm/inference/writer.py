@@ -55,10 +55,10 @@ class PseudoMaskWriter(Callback):
 
         Raises:
             OutputError: If a product exists and may not be replaced.
-            SettingError: If data module or task are not for scenes.
+            SettingError: If data module or task are not for scenes, or *merge* does not
+                fit the classes of the task.
         """
-        scene_predictor(pl_module)
-        self.loop.check(_source(trainer).scenes)
+        self.loop.check(_source(trainer).scenes, scene_predictor(pl_module))
 
     def on_predict_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -1,12 +1,20 @@
 """Cover scenes with the windows that a model predicts."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingError
+from ..errors import AtmosphereWarning, SettingError, did_you_mean
+from ..scaling import ADAPTATIONS, check_adaptation
+from .adaptation import (
+    atmosphere_complaint,
+    dark_adaptation,
+    reads_atmosphere,
+    sample_pixels,
+)
 from .batches import SceneBatches
 from .scene import SceneWindows
 
@@ -27,6 +35,9 @@ class Coverage:
         nodata: Value of invalid pixels; None: as the raster declares them.
         offset: Added to the values to get reflectance × 10,000; None: from the metadata.
         shifted_grids: Move *stride* to the nearest odd multiple of half a patch.
+        adapt: 'dark' or 'none', see
+            :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; None: as the
+            model's ``scaling.adapt`` says.
     """
 
     batch_size: int = 10
@@ -37,6 +48,7 @@ class Coverage:
     nodata: float | None = None
     offset: float | None = None
     shifted_grids: bool = False
+    adapt: str | None = None
 
     def open(
         self,
@@ -103,11 +115,49 @@ class Coverage:
             ahead = 1 if local and device == 'cpu' else 2
         decoders = ahead or os.cpu_count() or 1
         references = references or [None] * len(scenes)
+        self._adaptation(task)  # a wrong option is refused before weights are loaded
         return [
             # more waiting batches would only use memory
             SceneBatches(scene, self.batch_size, min(ahead, 2), part)
             for scene in self.open(scenes, references, task, window, stride, decoders)
         ]
+
+    def _adaptation(self, task: Any) -> str:
+        """Return how scenes are moved towards the training data.
+
+        Raises:
+            SettingError: If the value is unknown, or the model does not know enough.
+        """
+        if self.adapt is None:
+            return str(getattr(task.scaling, 'adapt', 'none'))
+        if self.adapt not in ADAPTATIONS:
+            raise SettingError(
+                f"Unknown adapt {self.adapt!r}, expected 'dark' or 'none'."
+                + did_you_mean(str(self.adapt), ADAPTATIONS)
+            )
+        check_adaptation(task.scaling, self.adapt)
+        return self.adapt
+
+    def adapt_scenes(self, batches: Iterable[SceneBatches], task: Any) -> None:
+        """Compare scenes with the training data, and adapt them if asked to.
+
+        Args:
+            batches: The batches of each scene.
+            task: The task or predictor, with its weights.
+        """
+        name = self._adaptation(task)
+        for scene in (each.scene for each in batches):
+            if name == 'none' and not reads_atmosphere(task.scaling):
+                continue
+            pixels = sample_pixels(scene)
+            complaint = atmosphere_complaint(pixels, task.scaling)
+            if complaint is not None:
+                warnings.warn(
+                    f'{scene.scene}: {complaint}', AtmosphereWarning, stacklevel=2
+                )
+            # an empty scene gets a warning of its own, once it is mapped
+            if name == 'dark' and pixels.shape[1]:
+                scene.adaptation = dark_adaptation(pixels, task.scaling)
 
     def chip_window(self, task: Any) -> int:
         """Return the side of a window in pixels, a multiple of the patch size.

@@ -17,7 +17,7 @@ from ..maps.class_maps import class_maps
 from ..maps.decoder import MapDecoder
 from ..network.class_token_vit import ClassTokenViT
 from ..network.variants import build_network
-from ..scaling import BandScaling, build_scaling, resolve_bands
+from ..scaling import BandScaling, build_scaling, resolve_bands, scaling_tag
 from .options import (
     TaskOptions,
     check_options,
@@ -304,10 +304,9 @@ class ClassTokenPrediction(nn.Module):
 
     def provenance(self) -> dict[str, str]:
         """Return the tags with which products say how they were made."""
-        scaling = (self._hparam('scaling') or {}).items()
         return {
             'BANDS': ','.join(self.bands),
-            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            'SCALING': scaling_tag(self._hparam('scaling')),
             **self.decoder.tags(),
         }
 

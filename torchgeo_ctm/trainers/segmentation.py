@@ -10,7 +10,7 @@ from torchgeo.trainers import SemanticSegmentationTask
 from ..errors import SettingError
 from ..maps.class_maps import posterior, resize
 from ..maps.decoder import MapDecoder, MapOptions
-from ..scaling import build_scaling, resolve_bands
+from ..scaling import build_scaling, resolve_bands, scaling_tag
 from .presence import class_mask, presence_of
 
 #: Keys of the checkpoint entry in which
@@ -145,10 +145,9 @@ class SegmentationPredictor(pl.LightningModule):
 
     def provenance(self) -> dict[str, str]:
         """Return the tags with which products say how they were made."""
-        scaling = (self.hparams['scaling'] or {}).items()
         return {
             'BANDS': ','.join(self.bands),
-            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            'SCALING': scaling_tag(self.hparams['scaling']),
             **self.decoder.tags(),
             'MAP_SOURCE': self.network_name,
         }
