@@ -35,6 +35,12 @@ def check_file(path: Path, overwrite: bool) -> Path:
     return path
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of a leading ``~``."""
+    path = Path(path)
+    return path if path.exists() else path.expanduser()
+
+
 def check_not_input(path: str | Path, source: str | Path) -> None:
     """Check that an output is not the input itself.
 
