@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..labels import (
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.splits import SceneSplits
 from ..split import Split
-from .loaders import EvaluationBatches, TrainingBatches
+from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
 #: Sources of labels. Ours are listed by name, too, because jsonargparse accepts a class
 #: for a protocol only if its signatures are exactly the same.
@@ -56,6 +57,9 @@ class SceneDataModule(NonGeoDataModule):
     ``image``, ``label``, ``label_known``, ``valid``, ``window`` and ``scene``, and
     ``mask`` where there is a reference.
     """
+
+    #: Channels come by the names of the task's bands, whatever their order in files.
+    reads_bands_by_name = True
 
     def __init__(
         self,
@@ -343,7 +347,7 @@ class SceneDataModule(NonGeoDataModule):
             length,
             TRAINING_THREADS if self.threads is None else self.threads,
             self._part(),
-            lambda: 0 if trainer is None else trainer.current_epoch,
+            partial(epoch_number, trainer),
         )
 
     def val_dataloader(self) -> Any:
@@ -418,7 +422,15 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
         if scene.separate_files:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
-    return [scene] if isinstance(scene, str) else [str(path) for path in scene]
+    return [
+        _at_home(str(path)) for path in ([scene] if isinstance(scene, str) else scene)
+    ]
+
+
+def _at_home(path: str) -> str:
+    """Return a path with the home folder in place of a leading ``~``."""
+    # URLs and virtual rasters are no paths
+    return str(Path(path).expanduser()) if path.startswith('~') else path
 
 
 def _nothing() -> None:

@@ -152,8 +152,8 @@ class ConfiguredSplit:
                 masks = self.task.reference_mask(batch['mask']).numpy()
             if 'mask' in batch or 'label' in batch:
                 labels = self.task.presence(batch).numpy()
-                given: Tensor | None = batch.get('label_known')
-                known = np.ones_like(labels, bool) if given is None else given.numpy()
+                known = labels >= 0
+                labels = labels.clip(0)
         for position, image in enumerate(images):
             index = next(numbers)
             yield Chip(
@@ -161,7 +161,7 @@ class ConfiguredSplit:
                 image,
                 valid[position],
                 None if labels is None else labels[position],
-                None if known is None else known[position] > 0,
+                None if known is None else known[position],
                 None if masks is None else masks[position],
                 self._crs(batch, position, index) if with_crs else None,
             )
