@@ -70,6 +70,9 @@ from .weights import CHECKPOINT_KEY, load_weights, not_finite
 
 logger = logging.getLogger(__name__)
 
+#: Key of a batch whose bands are in the task's order, and whose numbers are finite.
+USABLE = 'usable'
+
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Draw which class tokens are set to zero (METHOD, section 2).
@@ -377,6 +380,7 @@ class ClassTokenMaskingTask(BaseTask):
         """Return scaled image and valid pixels of a batch, if maps are refined."""
         if batch is None or not self.decoder.refines:
             return None, None
+        batch = self._usable(batch)
         return self._scaled(batch['image']), batch.get('valid')
 
     def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -532,6 +536,10 @@ class ClassTokenMaskingTask(BaseTask):
         trainer = getattr(self, '_trainer', None)
         facts = None if trainer is None else data_facts(trainer, stage)
         if facts is None:
+            if trainer is not None and trainer.datamodule is not None:
+                # scenes to predict are checked when they are written
+                known = '' if stage == 'predict' else type(trainer.datamodule).__name__
+                self._channels.source = known
             return
         self._channels.source = facts.source
         order = self._band_order(facts.source, facts.bands)
@@ -609,6 +617,8 @@ class ClassTokenMaskingTask(BaseTask):
             SettingError: If the numbers of the first images were scaled already.
         """
         state = self._channels
+        if USABLE in batch:
+            return batch
         if state.order is not None:
             count = batch['image'].shape[1]
             if count != state.found:
@@ -620,7 +630,7 @@ class ClassTokenMaskingTask(BaseTask):
         batch = finite(batch)
         if state.source and not state.checked:
             self._check_numbers(batch)
-        return batch
+        return {**batch, USABLE: True}
 
     def _check_numbers(self, batch: Mapping[str, Any]) -> None:
         """Check that the first images are in the numbers that the scaling expects."""
@@ -1058,7 +1068,7 @@ class ClassTokenMaskingTask(BaseTask):
             checkpoint['state_dict']['presence_shift'] = self._calibrated.clone()
         checkpoint[CHECKPOINT_KEY] = {'version': __version__}
         trainer = getattr(self, '_trainer', None)
-        if trainer is not None and trainer.training:
+        if trainer is not None and trainer.state.fn == 'fit':
             state = self._training.save(trainer, self._generator)
             checkpoint[CHECKPOINT_KEY]['training'] = state
         hparams = checkpoint.get('hyper_parameters')
