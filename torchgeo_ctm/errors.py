@@ -110,9 +110,9 @@ def check_names(names: Sequence[str], error: type[CTMError], where: str) -> None
     for number, name in enumerate(names):
         other = first.setdefault(name_key(name), number)
         if other != number:
+            also = '' if names[other] == name else f', also as {name!r}'
             raise error(
-                f'{where} names a class twice: {names[other]!r} and {name!r}, expected '
-                'different names.'
+                f'{where} has {names[other]!r} twice{also}, expected unique names.'
             )
 
 

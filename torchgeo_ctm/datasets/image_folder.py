@@ -136,7 +136,7 @@ class ImageFolder(NonGeoDataset):
     ) -> dict[str, Path]:
         """Find the split's images, in the order of the list or of their names."""
         found = find_images(self.root, self._resolved(pattern))
-        listed = self._listed(list_file, self._folder)
+        listed = self._listed(list_file)
         if listed is not None:
             self._check_lists(list_file, listed[1])
             return _distinct(_select(found, *listed), self.root)
@@ -163,8 +163,7 @@ class ImageFolder(NonGeoDataset):
         path = self.root / list_file.replace('{split}', other)
         if not path.is_file():
             return
-        listed = self._listed(list_file, other)
-        both = sorted(set(names) & set(listed[1] if listed else ()))
+        both = sorted(set(names) & set(_lines(path)))
         if both:
             raise DataError(
                 f'{path} and the list of split {self.split!r} both name '
@@ -172,20 +171,12 @@ class ImageFolder(NonGeoDataset):
                 'of them.'
             )
 
-    def _listed(
-        self, list_file: str | None, folder: str
-    ) -> tuple[Path, list[str]] | None:
-        """Return the list of a split and the names in it, None without a list."""
+    def _listed(self, list_file: str | None) -> tuple[Path, list[str]] | None:
+        """Return the list of the split and the names in it, None without a list."""
         if list_file is None:
             return None
-        path = self.root / list_file.replace('{split}', folder)
-        try:
-            lines = path.read_text(encoding='utf-8').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f'Cannot read {path} as a list of images: {error}'
-            ) from error
-        return path, [line.strip() for line in lines if line.strip()]
+        path = self.root / self._resolved(list_file)
+        return path, _lines(path)
 
     def _find_masks(self, pattern: str | None) -> dict[str, Path] | None:
         """Find the masks, and drop images without one."""
@@ -376,6 +367,19 @@ class MaskClasses:
             f'The closest to {values[0]} is {closest} ({name}).'
             + (' JPEG changes values. Store masks as PNG.' if lossy else '')
         )
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the names in a list of images.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'Cannot read {path} as a list of images: {error}') from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def pascal_colors(count: int) -> tuple[str, ...]:
@@ -649,7 +653,7 @@ def read_image_labels(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         image = row.pop('image').strip()
         if image in labels:
             raise LabelError(
-                f'{path}: image {image!r} is repeated in lines {lines[image]} and {line}, '
+                f'{where}: image {image!r} is repeated, as in line {lines[image]}, '
                 'expected one row.'
             )
         lines[image] = line

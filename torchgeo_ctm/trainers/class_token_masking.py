@@ -659,12 +659,12 @@ class ClassTokenMaskingTask(BaseTask):
                 calibration of others.
         """
         self._tally = LabelTally(self.hparams['num_classes'])
-        self._check_validation()
         patches = self.options.patches
         if patches.self_training is not None:
             self._length('patches.self_training')
         if patches.pooling_warmup:
             self._length('patches.pooling_warmup')
+        self._check_validation()
         self._activate_gates()
         self._training.start(self.trainer, self._generator)
 
@@ -690,7 +690,9 @@ class ClassTokenMaskingTask(BaseTask):
 
     def on_train_epoch_start(self) -> None:
         """Seed data and masking by epoch, so that a resumed run repeats their draws."""
-        self._training.start_epoch(self.trainer)
+        trainer = getattr(self, '_trainer', None)
+        if trainer is not None:
+            self._training.start_epoch(trainer)
         seed = self.options.optimization.mask_seed + 1_000 * self.current_epoch
         self._generator.manual_seed(seed * 10_000 + self.global_rank)
         self._activate_gates()
