@@ -9,6 +9,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 #: Distance between the seeds of two epochs, more than there are processes.
 STEP = 100_003
+#: Distance between the first seeds of two runs.
+FACTOR = 1_000_003
 
 
 class ResumableTraining:
@@ -90,7 +92,9 @@ class ResumableTraining:
         """Seed an epoch; create the iterator over its data if Lightning does not."""
         # overfit_batches repeats its batches
         epoch = 0 if trainer.overfit_batches else trainer.current_epoch
-        seed = ((self._seed or 0) + STEP * epoch + trainer.global_rank) % 2**31
+        # far from the seeds of the masking, whose numbers must not be the same
+        first = FACTOR * (1 + (self._seed or 0))
+        seed = (first + STEP * epoch + trainer.global_rank) % 2**31
         random.seed(seed)
         torch.manual_seed(seed)
         loop = trainer.fit_loop
