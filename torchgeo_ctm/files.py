@@ -47,6 +47,12 @@ def make_folder(path: Path) -> None:
         raise OutputError(f'Cannot create folder {path}: {error}') from error
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of a leading ``~``."""
+    path = Path(path)
+    return path if path.exists() else path.expanduser()
+
+
 def check_not_input(path: str | Path, source: str | Path) -> None:
     """Check that an output is not the input itself.
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from argparse import Action
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any, get_args
 
 from docstring_parser import parse as parse_docstring
@@ -35,7 +36,8 @@ class PlainHelp(DefaultHelpFormatter):
             facts.append(f'default: {"yes" if action.default else "no"}')
         elif action.default is not None:
             facts.append(f'default: {action.default}')
-        return f'{action.help} ({"; ".join(facts)})' if facts else str(action.help)
+        text = action.help or ''
+        return f'{text} ({"; ".join(facts)})'.strip() if facts else text
 
 
 class CommandParser(ArgumentParser):
@@ -125,14 +127,12 @@ def command_parser(name: str) -> CommandParser:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
         and parameter.default is not inspect.Parameter.empty
     }
-    for each in doc.params:
-        if each.arg_name in optional:
-            parser.add_argument(
-                each.arg_name,
-                nargs='?',
-                default=optional[each.arg_name],
-                help=each.description,
-            )
+    # python -OO leaves no docstrings, hence no help
+    texts = {each.arg_name: each.description for each in doc.params}
+    for argument, default in optional.items():
+        parser.add_argument(
+            argument, nargs='?', default=default, help=texts.get(argument, '')
+        )
     parser.add_function_arguments(
         function, as_group=False, as_positional=True, skip={'overrides', *optional}
     )
@@ -162,7 +162,7 @@ def build_parser() -> CommandParser:
     )
     commands = parser.add_subcommands(dest='command', required=True)
     for name, function in COMMANDS.items():
-        summary = (function.__doc__ or '').splitlines()[0]
+        summary = next(iter((function.__doc__ or '').splitlines()), None)
         commands.add_subcommand(name, command_parser(name), help=summary)
     return parser
 
@@ -241,6 +241,13 @@ class OncePrinted:
             sys.stderr.write(f'{PROGRAM}: warning: {text}\n')
 
 
+def _show_every_character() -> None:
+    """Escape characters that the terminal cannot show, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``torchgeo-ctm``.
 
@@ -250,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
+    _show_every_character()
     with warnings.catch_warnings():
         warnings.simplefilter('default', CTMWarning)
         warnings.showwarning = OncePrinted()

@@ -66,6 +66,7 @@ ARROWS: dict[str, set[str]] = {
         'scoring',
         'plots',
         'grids',
+        'rasters',
         'files',
         'errors',
         'version',

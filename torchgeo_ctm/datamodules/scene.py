@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from ..scenes.adaptation import (
     sample_pixels,
 )
 from ..split import Split
-from .loaders import EvaluationBatches, TrainingBatches
+from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
 #: Sources of labels. Ours are listed by name, too, because jsonargparse accepts a class
 #: for a protocol only if its signatures are exactly the same.
@@ -62,6 +63,9 @@ class SceneDataModule(NonGeoDataModule):
     ``image``, ``label``, ``label_known``, ``valid``, ``window`` and ``scene``, and
     ``mask`` where there is a reference.
     """
+
+    #: Channels come by the names of the task's bands, whatever their order in files.
+    reads_bands_by_name = True
 
     def __init__(
         self,
@@ -371,7 +375,7 @@ class SceneDataModule(NonGeoDataModule):
             self.length or length,
             TRAINING_THREADS if self.threads is None else self.threads,
             self._part(),
-            lambda: 0 if trainer is None else trainer.current_epoch,
+            partial(epoch_number, trainer),
         )
 
     def _unlabeled(self, window: int) -> WindowDraws:
@@ -508,7 +512,15 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
         if scene.separate_files:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
-    return [scene] if isinstance(scene, str) else [str(path) for path in scene]
+    return [
+        _at_home(str(path)) for path in ([scene] if isinstance(scene, str) else scene)
+    ]
+
+
+def _at_home(path: str) -> str:
+    """Return a path with the home folder in place of a leading ``~``."""
+    # URLs and virtual rasters are no paths
+    return str(Path(path).expanduser()) if path.startswith('~') else path
 
 
 def _anywhere(scene: int, window: Window) -> bool:

@@ -147,6 +147,9 @@ class Batches(Protocol):
     def thumbnail(self) -> Thumbnail | None:
         """The thumbnail, if one is taken."""
 
+    def missing(self, finished: NDArray[np.uint8]) -> int:
+        """Return how many windows with data are not finished."""
+
 
 class SceneSource(Protocol):
     """A data module of scenes."""

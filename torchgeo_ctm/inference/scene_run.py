@@ -184,6 +184,20 @@ class SceneRun:
                 stacklevel=2,
             )
 
+    def stop_incomplete(self, missing: int) -> None:
+        """Stop without products, because windows were never computed.
+
+        Args:
+            missing: Number of windows with data that were not computed.
+        """
+        warnings.warn(
+            f'{self.journal.output}: {missing} of {len(self.plan)} windows were not '
+            'computed, no product is written. Run it again without a limit to resume.',
+            ResumeWarning,
+            stacklevel=2,
+        )
+        self.abandon(keep=True)
+
     def abandon(self, keep: bool) -> None:
         """Stop without products.
 

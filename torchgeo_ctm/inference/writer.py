@@ -241,13 +241,26 @@ class PseudoMaskWriter(Callback):
         nothing = (outputs['probs'] <= least).all(dim=1)
         self.runs[number].take(batch['index'].tolist(), scores, batch['valid'], nothing)
 
-    def _finish(self, source: SceneSource, end: int) -> None:
-        """Finish the scenes before *end*."""
+    def _finish(self, source: SceneSource, end: int, missed: int | None = None) -> None:
+        """Finish the scenes before *end*, and stop those that are incomplete.
+
+        Args:
+            source: The data module.
+            end: Number of the first scene that is not finished.
+            missed: Windows that were not computed by any process; None: of this one.
+        """
         while self._finished < end:
+            run = self.runs[self._finished]
             scene = source.predict_datasets[self._finished]
-            thumbnail = source.batches[self._finished].thumbnail
-            self.runs[self._finished].finish(scene, thumbnail)
+            batches = source.batches[self._finished]
+            missing = (
+                batches.missing(run.journal.finished) if missed is None else missed
+            )
             self._finished += 1
+            if missing:
+                run.stop_incomplete(missing)
+            else:
+                run.finish(scene, batches.thumbnail)
 
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -257,10 +270,15 @@ class PseudoMaskWriter(Callback):
         self._record(task)
         self._stop_threads()
         trainer.strategy.barrier('windows')
-        if trainer.is_global_zero:
-            for run in self.runs[self._finished :]:
-                run.journal.reload()
-            self._finish(source, len(self.runs))
+        for number in range(self._finished, len(self.runs)):
+            journal = self.runs[number].journal
+            journal.reload()
+            own = source.batches[number].missing(journal.finished)
+            missed = trainer.strategy.reduce(
+                torch.tensor(own, device=task.device), reduce_op='sum'
+            )
+            if trainer.is_global_zero:
+                self._finish(source, number + 1, int(missed))
         trainer.strategy.barrier('products')
 
     def on_exception(

@@ -43,6 +43,7 @@ def check_file(path: str | Path, what: str) -> Path:
         LabelError: If not.
     """
     path = Path(path)
+    path = path if path.exists() else path.expanduser()
     if not path.exists():
         raise LabelError(f'{path} does not exist, expected a file of {what}.')
     if path.suffix.lower() in PARQUET and importlib.util.find_spec('pyarrow') is None:

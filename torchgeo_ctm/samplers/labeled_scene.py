@@ -45,8 +45,8 @@ class LabeledScene:
             self.grid.height - self.height + 1,
             self.grid.width - self.width + 1,
         )
-        #: Name of the scene in tables of labels.
-        self.tile = PurePath(scene.scene).name
+        #: Path of the scene, which tables of labels may name in part.
+        self.tile = str(scene.scene)
         self._valid = _integral(scene)
         boxes = labels.extents(self.grid)
         self._boxes = None if boxes is None else np.asarray(boxes).reshape(-1, 4)

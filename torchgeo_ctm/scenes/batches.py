@@ -57,6 +57,8 @@ class SceneBatches(IterableDataset[Batch]):
         self.strips = range(first, last)
         #: Above 0 for windows that are finished, by number.
         self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
+        #: Windows that were read and hold no valid pixel, by number.
+        self.empty = np.zeros(len(scene.plan), bool)
         #: A thumbnail to fill from the rows that are read, or None.
         self.thumbnail: Thumbnail | None = None
 
@@ -72,6 +74,21 @@ class SceneBatches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
         return prefetch(self._begin, self.ahead) if self.ahead else self._begin()
+
+    def missing(self, finished: NDArray[np.uint8]) -> int:
+        """Return how many windows of this process hold data and are not finished.
+
+        Windows that were never read count, because they may hold data.
+
+        Args:
+            finished: Windows that were computed, by number: above 0.
+        """
+        columns = len(self.scene.plan.cols)
+        own = np.concatenate(
+            [np.arange(strip * columns, (strip + 1) * columns) for strip in self.strips]
+            or [np.zeros(0, np.int64)]
+        )
+        return int(((finished[own] == 0) & ~self.empty[own]).sum())
 
     def _begin(self) -> Iterator[Batch]:
         """Open the scene again: two readers must never share an open file."""
@@ -96,6 +113,8 @@ class SceneBatches(IterableDataset[Batch]):
                 for number in numbers
                 if valid[:, _columns(self.scene.plan[int(number)])].any()
             ]
+            self.empty[numbers] = True
+            self.empty[occupied] = False
             for chosen in split_evenly(occupied, self.batch_size):
                 if not self.finished[list(chosen)].all():
                     yield self._stack(chosen, pixels, valid)

@@ -15,7 +15,7 @@ from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
 from .options import AttentionOptions, PatchOptions, regrouped, with_former_defaults
 from .segmentation import FACTS, SegmentationPredictor
-from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, load_file
+from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, check_finite, load_file
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -121,6 +121,7 @@ def _rebuilt(kind: type[Task], content: dict[str, Any], path: str | Path) -> Tas
         for key, value in content['hyper_parameters'].items()
         if not key.startswith('_')  # added by LightningCLI for itself
     }
+    check_finite(content['state_dict'], path)
     try:
         task = kind(**hparams)
         task.load_state_dict(content['state_dict'])

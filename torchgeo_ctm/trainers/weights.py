@@ -2,7 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torchgeo.models import ViTBase16_Weights, ViTSmall16_Weights, get_weight
 from torchvision.models._api import WeightsEnum
 
 from ..errors import CheckpointError, SettingError, did_you_mean
+from ..files import expanded
 from ..models import ClassTokenViT
 from ..models.pretrained import load_pretrained
 
@@ -30,7 +31,7 @@ def load_file(path: str | Path) -> Any:
     Raises:
         CheckpointError: If the file is missing, damaged or unsafe.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise CheckpointError(f'{path} is not a file, expected a checkpoint (.ckpt).')
     if not zipfile.is_zipfile(path):
@@ -47,6 +48,35 @@ def load_file(path: str | Path) -> Any:
         raise CheckpointError(
             f'{path} is not a checkpoint, or is cut short.'
         ) from error
+
+
+def check_finite(state: Any, path: str | Path) -> None:
+    """Check that every weight of a checkpoint is a finite number.
+
+    Args:
+        state: The state dict.
+        path: Name of the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: If some are NaN or infinite.
+    """
+    broken = not_finite(state)
+    if broken is not None:
+        raise CheckpointError(
+            f'{path} holds NaN or infinity in {broken}: training has diverged. Use an '
+            'earlier checkpoint, or train again with a lower lr.'
+        )
+
+
+def not_finite(state: Any) -> str | None:
+    """Return the name of the first tensor with a number that is not finite, or None."""
+    if not isinstance(state, Mapping):
+        return None
+    for name, value in state.items():
+        real = isinstance(value, Tensor) and value.is_floating_point()
+        if real and not bool(value.isfinite().all()):
+            return str(name)
+    return None
 
 
 def load_weights(
@@ -67,8 +97,10 @@ def load_weights(
         CheckpointError: If the weights do not fit the network.
         SettingError: If *weights* is neither a file nor a name.
     """
-    if isinstance(weights, str) and Path(weights).is_file():
+    if isinstance(weights, str) and expanded(weights).is_file():
         content = load_file(weights)
+        if isinstance(content, dict):
+            check_finite(content.get('state_dict', content), weights)
         if isinstance(content, dict) and CHECKPOINT_KEY in content:
             return _load_own(model, content['state_dict'], weights)
         state = content.get('state_dict', content) if isinstance(content, dict) else {}
