@@ -340,8 +340,9 @@ def start(*arguments: object) -> 'subprocess.Popen[str]':
 
 def finished_share(out: Path) -> float:
     """Return which share of the windows of an unfinished ``m.tif`` is recorded."""
-    flags = out / '.m.tif.part' / 'finished.npy'
-    return float((np.load(flags) > 0).mean()) if flags.exists() else 0.0
+    flags = out / '.m.tif.part' / 'finished'
+    content = flags.read_bytes() if flags.exists() else b''
+    return float(np.mean(np.frombuffer(content, np.uint8) > 0)) if content else 0.0
 
 
 @pytest.fixture(scope='module')

@@ -16,6 +16,8 @@ from .scaling import BandScaling
 from .trainers import ClassTokenMaskingTask
 
 YAML = ('.yaml', '.yml')
+#: Levels and aliases that a configuration has at most.
+DEEPEST, MOST_ALIASES = 40, 100
 #: Longest message of jsonargparse that is shown, in characters.
 LONGEST = 300
 
@@ -92,7 +94,9 @@ def read_section(config: str | Path, name: str) -> dict[str, Any]:
         DataError: If the file cannot be read, or has no such section.
     """
     try:
-        content = yaml.safe_load(Path(config).read_text(encoding='utf-8'))
+        text = Path(config).read_text(encoding='utf-8')
+        _check_nesting(config, text)
+        content = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise DataError(
             f'{config} does not exist, expected a configuration of torchgeo (.yaml).'
@@ -105,6 +109,24 @@ def read_section(config: str | Path, name: str) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise DataError(f'{config} has no {name} section with a class_path.')
     return section
+
+
+def _check_nesting(config: str | Path, text: str) -> None:
+    """Check that a YAML text is not too deep, and does not grow by aliases.
+
+    Raises:
+        DataError: If it is.
+    """
+    depth = aliases = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > DEEPEST or aliases > MOST_ALIASES:
+            raise DataError(
+                f'{config} is nested too deeply, expected at most {DEEPEST} levels and '
+                f'{MOST_ALIASES} aliases.'
+            )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
 from .errors import CTMError, CTMWarning, did_you_mean
+from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
 PROGRAM = 'torchgeo-ctm'
@@ -245,12 +246,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``torchgeo-ctm``.
 
     Exits with 0 on success, 2 and one line on stderr if an input is wrong, 130 after
-    Ctrl-C.
+    Ctrl-C, 143 after SIGTERM.
 
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
-    with warnings.catch_warnings():
+    with lenient_streams(), terminable(), warnings.catch_warnings():
         warnings.simplefilter('default', CTMWarning)
         warnings.showwarning = OncePrinted()
         try:
@@ -258,11 +259,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         except CTMError as error:
             sys.stderr.write(f'{PROGRAM}: {" ".join(str(error).split())}\n')
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(
                 f'{PROGRAM}: Interrupted, no product was written. Run the same command '
                 'again to resume.\n'
             )
+            if isinstance(stop, Terminated):
+                leave(143)
             raise SystemExit(130) from None
 
 

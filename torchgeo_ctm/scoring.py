@@ -1,18 +1,20 @@
 """Compare a mask with a reference raster, block by block."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from .errors import SceneError
 from .grids import IGNORED, check_same_grid
-from .rasters import grid_of, open_raster
+from .rasters import grid_of, open_raster, tagged_class_names
 
+#: Classes that are compared at most.
+MOST_CLASSES = 4096
 #: Band description of confidence rasters.
 CONFIDENCE = 'confidence, per cent'
 
@@ -107,9 +109,14 @@ def evaluate(mask: str | Path, reference: str | Path) -> dict[str, Any]:
         SceneError: If a raster cannot be read, or the reference has other classes.
         GridError: If the two rasters do not share size, CRS and transform.
     """
-    with _open(mask) as predicted, _open(reference) as truth:
-        check_same_grid(predicted.name, grid_of(predicted), truth.name, grid_of(truth))
-        return _score(predicted, truth, class_names(predicted))
+    try:
+        with _open(mask) as predicted, _open(reference) as truth:
+            ours, theirs = grid_of(predicted), grid_of(truth)
+            check_same_grid(predicted.name, ours, truth.name, theirs)
+            return _score(predicted, truth, class_names(predicted))
+    except RasterioError as error:
+        reason = ' '.join(str(error.__cause__ or error).split())
+        raise SceneError(f'Cannot read {mask} and {reference}: {reason}') from error
 
 
 def _open(path: str | Path) -> DatasetReader:
@@ -132,9 +139,9 @@ def _open(path: str | Path) -> DatasetReader:
 
 def class_names(raster: DatasetReader) -> list[str]:
     """Return the class names of a mask, or numbers up to its maximum."""
-    tag = raster.tags().get('CLASS_NAMES')
-    if tag is not None:
-        return [str(name) for name in json.loads(tag)]
+    names = tagged_class_names(raster)
+    if names is not None:
+        return names
     highest = 0
     for _, window in raster.block_windows(1):
         block = raster.read(1, window=window)
@@ -142,6 +149,10 @@ def class_names(raster: DatasetReader) -> list[str]:
         if raster.nodata is not None:
             block = block[block != raster.nodata]
         highest = max(highest, int(block.max(initial=0)))
+    if highest >= MOST_CLASSES:
+        raise SceneError(
+            f'{raster.name} holds class {highest}, expected 0 to {MOST_CLASSES - 1}.'
+        )
     return [str(index) for index in range(highest + 1)]
 
 

@@ -1,5 +1,6 @@
 """A scene through the real trainer: what is written, and what never depends."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -328,8 +329,8 @@ class TestRefinement:
             patch.setattr(PseudoMaskWriter, 'on_predict_batch_start', stops)
             with pytest.raises((KeyboardInterrupt, SystemExit)):
                 self.predict(scene, refining, output)
-        scores = np.load(output.parent / '.m.tif.part/scores.npy', mmap_mode='r')
-        assert (scores.shape, scores.dtype) == ((20, 3, 32, 32), np.uint8)
+        layout = json.loads((tmp_path / '.m.tif.part/layout.json').read_text())
+        assert (layout['scores'], layout['dtype']) == ([3, 32, 32], '|u1')
         with pytest.warns(ResumeWarning, match='5 of 20'):
             assert self.predict(scene, refining, output) == whole
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -21,8 +21,10 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
+from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.splits import SceneSplits
+from ..scenes.sources import tile_of
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches
 
@@ -245,7 +247,7 @@ class SceneDataModule(NonGeoDataModule):
         window = self._window(task)
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
         opened = self._open(scenes, task, window, window, 1)
-        names = [PurePath(scene).name for scene in scenes]
+        names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
         check_overlap(labels, grids, names)
         check_sizes(labels, grids, window, task.model.patch_size)
@@ -400,8 +402,7 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
         LabelError: If number or names differ; a task without names takes any.
     """
     given, needed = (
-        [' '.join(name.casefold().split()) for name in group]
-        for group in (labels.classes, names)
+        [class_key(name) for name in group] for group in (labels.classes, names)
     )
     unnamed = needed == [str(number) for number in range(len(needed))]
     if len(given) != len(needed) or (given != needed and not unnamed):

@@ -1,5 +1,6 @@
 """Define what a source of image-level labels is, and what it returns."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -120,5 +121,5 @@ def class_indices(
 
 
 def class_key(name: str) -> str:
-    """Return a class name without the case and blanks that make no difference."""
-    return ' '.join(str(name).casefold().split())
+    """Return a class name without what makes no difference: case, blanks, composition."""
+    return ' '.join(unicodedata.normalize('NFC', str(name)).casefold().split())

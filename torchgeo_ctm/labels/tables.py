@@ -1,5 +1,7 @@
 """Image-level labels from a table that names tiles."""
 
+import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -19,6 +21,8 @@ from .table_files import BLANK, column, missing_column, read_table
 PRESENT, ABSENT = ('1', '1.0', 'true'), ('0', '0.0', 'false')
 #: Suffixes that are not part of a tile's name.
 SUFFIXES = ('.tif', '.tiff', '.jp2', '.png', '.jpg', '.jpeg', '.vrt', '.safe', '.zip')
+#: Metadata of a Sentinel-2 product, whose folder is the tile.
+METADATA = re.compile(r'MTD_MSIL(1C|2A)\.xml', re.IGNORECASE)
 
 
 class LabelTable(NamedTuple):
@@ -111,9 +115,13 @@ def tile_key(name: Any) -> str:
     """Return the name of a tile: its file name without folder and suffix."""
     if pd.isna(name):
         return ''
-    base = PurePath(str(name).strip().replace('\\', '/')).name
-    suffix = PurePath(base).suffix
-    return base[: -len(suffix)] if suffix.lower() in SUFFIXES else base
+    text = unicodedata.normalize('NFC', str(name)).strip().replace('\\', '/')
+    path = PurePath(text)
+    base = path.parent.name if METADATA.fullmatch(path.name) else path.name
+    # X.SAFE.zip has two suffixes
+    while (suffix := PurePath(base).suffix).lower() in SUFFIXES:
+        base = base[: -len(suffix)]
+    return base
 
 
 def _rows_of_tiles(table: LabelTable, id_field: str) -> dict[str, int]:

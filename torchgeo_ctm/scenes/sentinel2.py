@@ -1,5 +1,6 @@
 """Read radiometric offset, time and nodata from the metadata of a scene."""
 
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,7 @@ def product_facts(name: str, folder: Folder) -> Facts | None:
         folders.append(Path(*parts[: parts.index('GRANULE')]))
     for candidate in folders:
         for item in listing(candidate):
-            if is_product_metadata(item.name):
+            if is_product_metadata(item.name) and item.is_file():
                 return xml_facts(f'{name}: {item.name}', item.read_bytes())
         if match := _PRODUCT.fullmatch(candidate.name):
             return Facts(_baseline_offset(match[2]), _time(match[1]), 0.0)
@@ -184,11 +185,12 @@ def _xml_values(name: str, text: bytes) -> dict[str, list[str]]:
     """Return the texts of all elements of each tag, without its namespace."""
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    # an encoding that does not exist is a LookupError, one that lies a ValueError
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise SceneError(f'{name} is not readable XML: {error}') from error
     values: dict[str, list[str]] = {}
     for element in root.iter():
-        tag = element.tag.rpartition('}')[2]
+        tag = str(element.tag).rpartition('}')[2]
         values.setdefault(tag, []).append((element.text or '').strip())
     return values
 
@@ -215,9 +217,9 @@ def _baseline_offset(baseline: str) -> float | None:
 
 def _time(text: str) -> str | None:
     """Return a time in ISO 8601, or None if *text* is not a time."""
-    if re.fullmatch(r'\d{8}T\d{6}', text):
-        text = datetime.strptime(text, '%Y%m%dT%H%M%S').isoformat() + 'Z'
     try:
+        if re.fullmatch(r'\d{8}T\d{6}', text):
+            text = datetime.strptime(text, '%Y%m%dT%H%M%S').isoformat() + 'Z'
         datetime.fromisoformat(text)
     except ValueError:
         return None
@@ -225,11 +227,13 @@ def _time(text: str) -> str | None:
 
 
 def _numbers(texts: Iterable[str]) -> list[float]:
-    """Return those texts that are numbers, as numbers."""
+    """Return those texts that are finite numbers, as numbers."""
     numbers = []
     for text in texts:
         try:
-            numbers.append(float(text))
+            number = float(text)
         except ValueError:
             continue
+        if math.isfinite(number):
+            numbers.append(number)
     return numbers

@@ -41,6 +41,7 @@ from .options import (
     LabelOptions,
     OptimizationOptions,
     PatchOptions,
+    check_classes,
     check_options,
     class_list,
     mask_schedule,
@@ -165,6 +166,7 @@ class ClassTokenMaskingTask(BaseTask):
         names, colors = hparams['class_names'], hparams['class_colors']
         self.class_names = class_list(names, 'class_names', count, str)
         self.class_colors = class_list(colors, 'class_colors', count, tab20)
+        check_classes(self.class_names, self.class_colors)
         self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
         self.scaling = build_scaling(self.bands, hparams['scaling'])
         self.model = self._build_model()
