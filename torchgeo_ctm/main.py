@@ -261,8 +261,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(
-                f'{PROGRAM}: Interrupted, no product was written. Run the same command '
-                'again to resume.\n'
+                f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
+                'command again to resume.\n'
             )
             if isinstance(stop, Terminated):
                 leave(143)

@@ -223,10 +223,12 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
 def layer_name(path: Path) -> str:
     """Return the name of the layer in a vector file, that of the file.
 
-    GeoPackage reserves names that begin with gpkg, sqlite and rtree.
+    GeoPackage reserves names that begin with gpkg, sqlite and rtree, and GDAL refuses
+    those that begin with punctuation.
     """
     reserved = path.stem.lower().startswith(('gpkg', 'sqlite', 'rtree'))
-    return f'mask_{path.stem}' if reserved else path.stem
+    plain = path.stem[0].isalnum() or path.stem[0] == '_'
+    return path.stem if plain and not reserved else f'mask_{path.stem}'
 
 
 def publish_vector(made: Path, path: Path) -> None:

@@ -80,6 +80,7 @@ class PseudoMaskWriter(Callback):
         #: Runs of the scenes that have begun and are not finished, by number.
         self.runs: dict[int, SceneRun] = {}
         self._weights = ''
+        self._outputs: list[Path] = []
         self._finished = 0
         self._threads: ThreadedPrediction | None = None
         # a batch that may still be computed: number of the scene, prediction, facts
@@ -124,7 +125,7 @@ class PseudoMaskWriter(Callback):
                 f'A mask holds at most {IGNORED} classes, but the network has {classes}.'
             )
         inputs: list[Path] = []
-        outputs = self.outputs(scenes)
+        outputs = self._outputs = self.outputs(scenes)
         for path, scene in zip(outputs, source.predict_datasets, strict=True):
             check_not_input(path, scene.scene)
             check_products(path, self.options, self.overwrite, _journal_folder(path))
@@ -160,7 +161,7 @@ class PseudoMaskWriter(Callback):
         """Start the run of a scene, and skip the windows that its journal holds."""
         if number in self.runs or number < self._finished:
             return
-        path = self.outputs(list(source.scenes))[number]
+        path = self._outputs[number]
         scene, batches = source.predict_datasets[number], source.batches[number]
         check_memory(scene, task, batches.batch_size)
         tags = _tags(task, scene, self._weights)

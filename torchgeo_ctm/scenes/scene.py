@@ -129,6 +129,7 @@ class SceneWindows(NonGeoDataset):
         self._fills: list[float] = []
         with open_scene(self.source.dataset, name=self.scene) as raster:
             self.grid = grid_of(raster)
+            self._check_transform()
             self.indexes = self._match(raster, bands, scene_bands)
             self._check_types(raster)
             self._validity = Validity(raster, self.indexes, nodata)
@@ -277,6 +278,15 @@ class SceneWindows(NonGeoDataset):
                 stacklevel=3,
             )
         return [position + 1 for position in positions]
+
+    def _check_transform(self) -> None:
+        """Check that pixels have a size."""
+        numbers = tuple(self.grid.transform)[:6]
+        if not np.isfinite(numbers).all() or not self.grid.transform.determinant:
+            raise SceneError(
+                f'{self.scene} has the transform {numbers}, expected pixels with a '
+                'size. Set one with gdal_edit.py -a_ullr …'
+            )
 
     def _check_types(self, raster: DatasetReader) -> None:
         """Check that no band is complex."""

@@ -98,7 +98,9 @@ def xml_facts(name: str, text: bytes) -> Facts:
         SceneError: If it is not XML, or lists different offsets.
     """
     values = _xml_values(name, text)
-    offsets = next((_numbers(values[key]) for key in _OFFSET_TAGS if key in values), [])
+    offsets = next(
+        (_offsets(name, values[key]) for key in _OFFSET_TAGS if key in values), []
+    )
     offset = _one_offset(name, offsets)
     if offset is None:
         offset = _baseline_offset(next(iter(values.get('PROCESSING_BASELINE', ())), ''))
@@ -128,7 +130,7 @@ def tag_facts(raster: DatasetReader, name: str) -> Facts:
     acquired = next((_time(tags[key]) for key in _TIME_TAGS if key in tags), None)
     for key in _OFFSET_TAGS:
         given = [tags.get(key, ''), *(band.get(key, '') for band in inner)]
-        if numbers := _numbers(given):
+        if numbers := _offsets(name, given):
             return Facts(_one_offset(name, numbers), acquired)
     offset = _baseline_offset(tags.get('PROCESSING_BASELINE', ''))
     if offset is None:
@@ -193,6 +195,22 @@ def _xml_values(name: str, text: bytes) -> dict[str, list[str]]:
         tag = str(element.tag).rpartition('}')[2]
         values.setdefault(tag, []).append((element.text or '').strip())
     return values
+
+
+def _offsets(name: str, texts: Iterable[str]) -> list[float]:
+    """Return radiometric offsets; blanks say nothing.
+
+    Raises:
+        SceneError: If one is no number.
+    """
+    stated = [text for text in texts if text.strip()]
+    numbers = _numbers(stated)
+    if len(numbers) < len(stated):
+        raise SceneError(
+            f'{name} has the radiometric offsets {", ".join(sorted({*stated}))}, '
+            'expected numbers.'
+        )
+    return numbers
 
 
 def _one_offset(name: str, values: Sequence[float]) -> float | None:
