@@ -119,6 +119,16 @@ def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
             )
 
 
+def usual_longitudes(grid: Grid) -> Grid:
+    """Return a grid with its center in -180 to 180 degrees, if it is in degrees."""
+    if not getattr(grid.crs, 'is_geographic', False):
+        return grid
+    center = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
+    turns = np.floor((center + 180) / 360)
+    moved = Affine.translation(-360 * turns, 0) @ grid.transform
+    return grid._replace(transform=moved) if turns else grid
+
+
 def to_pixels(xy: Floats, transform: Any) -> Floats:
     """Return points (n, 2) of a CRS, x and y, as columns and rows of a grid."""
     return from_pixels(xy, ~transform)

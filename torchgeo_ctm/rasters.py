@@ -42,6 +42,13 @@ def open_raster(
     try:
         with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads):
             raster: DatasetReader = rasterio.open(path)
+            # texts in another encoding raise wherever they are read
+            _ = raster.descriptions, raster.tags(), [*map(raster.tags, raster.indexes)]
+    except UnicodeDecodeError as cause:
+        raise error(
+            f'{name or path} has names or tags that are not UTF-8. Remove them with '
+            'gdal_translate -co PROFILE=BASELINE, or write them again.'
+        ) from cause
     except (RasterioError, OSError) as cause:
         reason = str(cause).splitlines()[0]
         raise error(f'Cannot open {name or path} as a raster: {reason}') from cause

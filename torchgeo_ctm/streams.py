@@ -63,7 +63,7 @@ def lenient_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     with open(os.devnull, 'w', encoding='utf-8') as nowhere:
         wrapped = [LenientStream(nowhere if s is None else s) for s in before]
-        sys.stdout, sys.stderr = wrapped  # type: ignore[assignment]
+        sys.stdout, sys.stderr = wrapped
         try:
             yield
         finally:

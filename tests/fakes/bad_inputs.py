@@ -5,6 +5,7 @@ right result, or one line of a :class:`CTMError`. Anything else is a fault.
 """
 
 import json
+import os
 import struct
 import tarfile
 import unicodedata
@@ -186,14 +187,17 @@ def changed_files(rng: Random, folder: Path) -> None:
         with rasterio.open(f'{base}.msk', 'r+') as raster:
             raster.update_tags(INTERNAL_MASK_FLAGS_1='2')
     else:
-        import os
-
         stat = base.stat()
         raw = bytearray(base.read_bytes())
         raw[-1 - int(rng.integers(200))] ^= 1 + int(rng.integers(255))
         base.write_bytes(raw)
         os.utime(base, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert open_quietly(scene).fingerprint() != before
+    try:
+        after = open_quietly(scene)
+    except CTMError:
+        # names of bands, or the header, are damaged
+        return
+    assert after.fingerprint() != before
     taken = folder / 'hard_link.tif'
     taken.hardlink_to(base)
     try:

@@ -107,7 +107,7 @@ def equals_nodata(band: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     pixel.
     """
     if np.isnan(nodata):
-        return np.isnan(band)
+        return np.asarray(np.isnan(band))
     if band.dtype.kind != 'f':
         equal: NDArray[np.bool_] = band == nodata
         return equal
