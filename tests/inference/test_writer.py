@@ -24,6 +24,8 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import load_task
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
+#: Options of a run of several batches.
+SMALL = QUIET | {'window': 32, 'stride': 16}
 
 
 def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -448,7 +450,7 @@ def interrupt_predict(
     with monkeypatch.context() as patch:
         patch.setattr(PseudoMaskWriter, 'on_predict_batch_start', stops)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            predict_scene(*arguments, **(QUIET | options))
+            predict_scene(*arguments, **(SMALL | options))
 
 
 @pytest.mark.parametrize(
@@ -476,8 +478,8 @@ def test_a_run_resumes_only_with_the_same_input(
         write_scene(pixels=scene_pixels(70, 90)[:, ::-1])
         os.utime(scene, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.warns(ResumeWarning, match=reason):
-        mask = predict_scene(scene, checkpoint, output, **(QUIET | change))
-    whole = predict_scene(scene, checkpoint, tmp_path / 'w.tif', **(QUIET | change))
+        mask = predict_scene(scene, checkpoint, output, **(SMALL | change))
+    whole = predict_scene(scene, checkpoint, tmp_path / 'w.tif', **(SMALL | change))
     np.testing.assert_array_equal(read(mask.paths[0]), read(whole.paths[0]))
 
 

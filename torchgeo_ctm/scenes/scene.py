@@ -25,6 +25,7 @@ from ..grids import IGNORED, Window, check_same_grid
 from ..rasters import grid_of, open_raster
 from ..scaling import match_bands
 from ..windows import WindowPlan
+from .adaptation import Adaptation
 from .band_scales import BandScales
 from .inputs import fingerprint, input_files, pixel_checksum
 from .sources import find_source
@@ -124,6 +125,8 @@ class SceneWindows(NonGeoDataset):
         found = self.source.offset if offset is None else offset
         #: Offset of the values of the scene, None if unknown.
         self.offset = found
+        #: Moves the values towards the training data, after the offset.
+        self.adaptation: Adaptation | None = None
         self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         self._fills: list[float] = []
@@ -337,6 +340,8 @@ class SceneWindows(NonGeoDataset):
             inside *= self.factors
         if self.shifts.any():
             inside += self.shifts
+        if self.adaptation is not None:
+            self.adaptation.apply(inside)
         if not valid.all():
             inside[:, ~valid] = _fill_values(inside, valid)[:, None]
         pad = [(0, self.window - size) for size in valid.shape]

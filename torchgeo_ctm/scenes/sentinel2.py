@@ -26,6 +26,7 @@ _METADATA = re.compile(
     r'(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)_.*)\.xml', re.IGNORECASE
 )
 _PRODUCT = re.compile(r'S2\w_MSIL(?:1C|2A)_(\d{8}T\d{6})_N(\d{4})_.*\.SAFE')
+_NOT_FINITE = re.compile(r'[+-]?(nan|inf|infinity)', re.IGNORECASE)
 _OFFSET_TAGS = ('BOA_ADD_OFFSET', 'RADIO_ADD_OFFSET')
 _TIME_TAGS = (
     'PRODUCT_START_TIME',
@@ -197,18 +198,17 @@ def _xml_values(name: str, text: bytes) -> dict[str, list[str]]:
     return values
 
 
-def _offsets(name: str, texts: Iterable[str]) -> list[float]:
-    """Return radiometric offsets; blanks say nothing.
+def _offsets(name: str, texts: Sequence[str]) -> list[float]:
+    """Return radiometric offsets; words say nothing.
 
     Raises:
-        SceneError: If one is no number.
+        SceneError: If one is not finite.
     """
-    stated = [text for text in texts if text.strip()]
-    numbers = _numbers(stated)
-    if len(numbers) < len(stated):
+    numbers = _numbers(texts)
+    infinite = [text for text in texts if _NOT_FINITE.fullmatch(text.strip())]
+    if infinite:
         raise SceneError(
-            f'{name} has the radiometric offsets {", ".join(sorted({*stated}))}, '
-            'expected numbers.'
+            f'{name} has a radiometric offset of {infinite[0]}, expected a number.'
         )
     return numbers
 

@@ -13,9 +13,9 @@ from ..files import atomic_path
 from ..maps.decoder import MapOptions
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
-from .options import PatchOptions, regrouped
+from .options import AttentionOptions, PatchOptions, regrouped, with_former_defaults
 from .segmentation import FACTS, SegmentationPredictor
-from .weights import CHECKPOINT_KEY, load_file
+from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, load_file
 
 #: Integers up to this need no check against the number of weights.
 LARGEST = 100_000
@@ -40,7 +40,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     """Load the predictor of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
-        path: A checkpoint of :class:`ClassTokenMaskingTask`, or of TorchGeo's
+        path: A checkpoint of :class:`ClassTokenMaskingTask`, of
+            :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained with a
             :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
 
@@ -48,6 +49,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         CheckpointError: If the file cannot be used.
     """
     content = load_file(path)
+    if isinstance(content, dict) and SOFT_MASKS_KEY in content:
+        return _second_stage(content, path)
     if not _is_segmentation(content):
         return _task(content, path)
     entries = [entry for entry in content.values() if isinstance(entry, dict)]
@@ -63,6 +66,28 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f'{path} does not fit this version: {reason}') from error
+
+
+def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
+    """Return the task of a second stage, with the teacher that its checkpoint holds."""
+    # it builds on load_task
+    from .soft_masks import SoftMaskSegmentationTask
+
+    prefix, entry = 'teacher.', content[SOFT_MASKS_KEY]
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in content['state_dict'].items()
+        if name.startswith(prefix)
+    }
+    teacher = {
+        'hyper_parameters': entry['teacher'],
+        'state_dict': weights,
+        CHECKPOINT_KEY: {'version': entry['version']},
+    }
+    hparams = content['hyper_parameters'] | {'teacher': _task(teacher, path)}
+    return _rebuilt(
+        SoftMaskSegmentationTask, content | {'hyper_parameters': hparams}, path
+    )
 
 
 def _is_segmentation(content: Any) -> bool:
@@ -100,9 +125,11 @@ def _rebuilt(kind: type[Task], content: dict[str, Any], path: str | Path) -> Tas
             if not key.startswith('_')  # added by LightningCLI for itself
         }
         if kind is ClassTokenMaskingTask:
-            hparams = regrouped(hparams)
-        # they would be downloaded, only to be replaced
-        hparams['weights'] = None
+            # it holds every option that there was, so what it lacks came later
+            hparams = with_former_defaults(regrouped(hparams))
+        if 'weights' in hparams:
+            # they would be downloaded, only to be replaced
+            hparams['weights'] = None
         _check_sizes(kind, hparams, content['state_dict'])
         task = kind(**hparams)
         task.load_state_dict(content['state_dict'])
@@ -227,8 +254,11 @@ def import_reference(
         class_names=list(class_names),
         bands=list(bands),
         scaling={'method': 'per_chip_maximum', 'clip': [0.0, 10000.0]},
-        maps=MapOptions(source='attention', rule='paint'),
-        patches=PatchOptions(loss_weight=0.0),
+        maps=MapOptions(
+            source='attention', rule='paint', presence='threshold', refinement=None
+        ),
+        patches=PatchOptions(loss_weight=0.0, balance=0.0),
+        attention=AttentionOptions(distillation_weight=0.0),
     )
     task.model.load_state_dict(weights)
     return task.eval()
