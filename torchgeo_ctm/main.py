@@ -6,7 +6,6 @@ import sys
 import warnings
 from argparse import Action
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Any, get_args
 
 from docstring_parser import parse as parse_docstring
@@ -14,6 +13,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
 from .errors import CTMError, CTMWarning, did_you_mean
+from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
 PROGRAM = 'torchgeo-ctm'
@@ -241,24 +241,16 @@ class OncePrinted:
             sys.stderr.write(f'{PROGRAM}: warning: {text}\n')
 
 
-def _show_every_character() -> None:
-    """Escape characters that the terminal cannot show, instead of failing on them."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors='backslashreplace')
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``torchgeo-ctm``.
 
     Exits with 0 on success, 2 and one line on stderr if an input is wrong, 130 after
-    Ctrl-C.
+    Ctrl-C, 143 after SIGTERM.
 
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
-    _show_every_character()
-    with warnings.catch_warnings():
+    with lenient_streams(), terminable(), warnings.catch_warnings():
         warnings.simplefilter('default', CTMWarning)
         warnings.showwarning = OncePrinted()
         try:
@@ -266,11 +258,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         except CTMError as error:
             sys.stderr.write(f'{PROGRAM}: {" ".join(str(error).split())}\n')
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(
-                f'{PROGRAM}: Interrupted, no product was written. Run the same command '
-                'again to resume.\n'
+                f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
+                'command again to resume.\n'
             )
+            if isinstance(stop, Terminated):
+                leave(143)
             raise SystemExit(130) from None
 
 

@@ -1,6 +1,5 @@
 """Compare a mask with a reference raster, block by block."""
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from scipy.optimize import linear_sum_assignment
 
 from .errors import LabelWarning, SceneError, SettingError, check_names, name_key
 from .grids import IGNORED, check_same_grid
-from .rasters import grid_of, open_raster
+from .rasters import grid_of, open_raster, tagged_class_names
 
 #: Share of the pixels by which another order of classes must fit better to be said.
 BETTER = 0.25
+#: Classes that are compared at most.
+MOST_CLASSES = 4096
 #: Band description of confidence rasters.
 CONFIDENCE = 'confidence, per cent'
 
@@ -118,20 +120,32 @@ def evaluate(
         SettingError: If *classes* names a class twice.
         GridError: If the two rasters do not share size, CRS and transform.
     """
+    try:
+        names, table, scores = _compared(mask, reference, classes)
+    except RasterioError as error:
+        reason = ' '.join(str(error.__cause__ or error).split())
+        raise SceneError(f'Cannot read {mask} and {reference}: {reason}') from error
+    if table is None:
+        _warn_about_permutation(np.array(scores['confusion']), names, str(reference))
+    return scores
+
+
+def _compared(
+    mask: str | Path, reference: str | Path, classes: Sequence[str] | None
+) -> tuple[list[str], NDArray[np.int64] | None, dict[str, Any]]:
+    """Return the names of the classes, the class of each reference value, and scores."""
     with _open(mask) as predicted, _open(reference) as truth:
-        check_same_grid(predicted.name, grid_of(predicted), truth.name, grid_of(truth))
+        ours, grid = grid_of(predicted), grid_of(truth)
+        check_same_grid(predicted.name, ours, truth.name, grid)
         names = class_names(predicted)
-        theirs = tagged_names(truth) if classes is None else list(classes)
+        theirs = tagged_class_names(truth) if classes is None else list(classes)
         check_names(names, SceneError, predicted.name)
         table = None
         if theirs is not None:
             check_names(theirs, SettingError if classes else SceneError, truth.name)
-            if tagged_names(predicted) is not None:
+            if tagged_class_names(predicted) is not None:
                 names, table = _matched(names, theirs)
-        scores = _score(predicted, truth, names, table)
-    if table is None:
-        _warn_about_permutation(np.array(scores['confusion']), names, str(reference))
-    return scores
+        return names, table, _score(predicted, truth, names, table)
 
 
 def _matched(ours: list[str], theirs: list[str]) -> tuple[list[str], NDArray[np.int64]]:
@@ -192,25 +206,9 @@ def _open(path: str | Path) -> DatasetReader:
     return raster
 
 
-def tagged_names(raster: DatasetReader) -> list[str] | None:
-    """Return the class names in a raster's tags, None if there are none."""
-    tag = raster.tags().get('CLASS_NAMES')
-    if tag is None:
-        return None
-    try:
-        names = json.loads(tag)
-    except ValueError:
-        names = None
-    if not isinstance(names, list):
-        raise SceneError(
-            f'{raster.name} has a damaged tag CLASS_NAMES, expected a list.'
-        )
-    return [str(name) for name in names]
-
-
 def class_names(raster: DatasetReader) -> list[str]:
     """Return the class names of a mask, or numbers up to its maximum."""
-    tagged = tagged_names(raster)
+    tagged = tagged_class_names(raster)
     if tagged is not None:
         return tagged
     highest = 0
@@ -218,6 +216,10 @@ def class_names(raster: DatasetReader) -> list[str]:
         block = raster.read(1, window=window)
         block = block[_labeled(raster, block, window)]
         highest = max(highest, int(block.max(initial=0)))
+    if highest >= MOST_CLASSES:
+        raise SceneError(
+            f'{raster.name} holds class {highest}, expected 0 to {MOST_CLASSES - 1}.'
+        )
     return [str(index) for index in range(highest + 1)]
 
 

@@ -215,7 +215,9 @@ def _write_labels(path: Path, names: list[str]) -> None:
     path.write_text(json.dumps({'labels': names}))
 
 
-def write_eurosat_bands(root: Path, values: Callable[[str], NDArray[np.generic]]) -> None:
+def write_eurosat_bands(
+    root: Path, values: Callable[[str], NDArray[np.generic]]
+) -> None:
     """Write a chip of every class and split, 64 px, in EuroSAT's layout.
 
     Args:

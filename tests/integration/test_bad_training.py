@@ -66,7 +66,9 @@ S2 = SENTINEL2_BANDS
 
 
 def test_band_names_are_those_of_the_numbers(tmp_path: Path) -> None:
-    write_eurosat_bands(tmp_path / 'e', lambda band: np.full((64, 64), 1 + S2.index(band)))
+    write_eurosat_bands(
+        tmp_path / 'e', lambda band: np.full((64, 64), 1 + S2.index(band))
+    )
     write_sen12ms(tmp_path / 's')
     write_bigearthnet(tmp_path / 'b')
     write_l8biome(tmp_path / 'l', scenes=1)

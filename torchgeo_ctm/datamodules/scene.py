@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -24,6 +24,7 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
+from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
@@ -34,6 +35,7 @@ from ..scenes.adaptation import (
     reads_atmosphere,
     sample_pixels,
 )
+from ..scenes.sources import tile_of
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
@@ -286,7 +288,7 @@ class SceneDataModule(NonGeoDataModule):
         window = self._window(task)
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
         opened = self._open(scenes, task, window, window, 1)
-        names = [PurePath(scene).name for scene in scenes]
+        names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
         check_overlap(labels, grids, names)
         check_sizes(labels, grids, window, task.model.patch_size)
@@ -393,7 +395,7 @@ class SceneDataModule(NonGeoDataModule):
             height, width = scene.grid.height, scene.grid.width
             if min(height, width) < window:
                 raise SettingError(
-                    f'unlabeled_window={window} px is larger than {PurePath(path).name} '
+                    f'unlabeled_window={window} px is larger than {Path(path).name} '
                     f'of {height} × {width} px.'
                 )
         scenes = [LabeledScene(scene, labels) for scene in opened]
@@ -494,8 +496,7 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
         LabelError: If number or names differ; a task without names takes any.
     """
     given, needed = (
-        [' '.join(name.casefold().split()) for name in group]
-        for group in (labels.classes, names)
+        [class_key(name) for name in group] for group in (labels.classes, names)
     )
     unnamed = needed == [str(number) for number in range(len(needed))]
     if len(given) != len(needed) or (given != needed and not unnamed):

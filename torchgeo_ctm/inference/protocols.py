@@ -1,6 +1,7 @@
 """What inference expects of the task that predicts and of the data that it predicts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -128,6 +129,12 @@ class Scene(Protocol):
     def __len__(self) -> int:
         """Return the number of windows."""
 
+    def input_files(self) -> list[Path]:
+        """Return the local files that the scene is read from."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that its windows depend on, as JSON."""
+
 
 class Thumbnail(Protocol):
     """A small copy of a scene, taken while the scene is read."""
@@ -143,9 +150,10 @@ class Batches(Protocol):
     #: Windows that need not be computed, by number: above 0.
     finished: NDArray[np.uint8]
 
-    @property
-    def thumbnail(self) -> Thumbnail | None:
-        """The thumbnail, if one is taken."""
+    #: Called before the first row is read, or None.
+    on_begin: Callable[[], None] | None
+    #: The thumbnail, if one is taken.
+    thumbnail: Thumbnail | None
 
     def missing(self, finished: NDArray[np.uint8]) -> int:
         """Return how many windows with data are not finished."""

@@ -4,6 +4,7 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import CTMError, OutputError, ReflectanceWarning
-from ..files import check_not_input
+from ..errors import (
+    CheckpointError,
+    CTMError,
+    OutputError,
+    ReflectanceWarning,
+    SettingError,
+)
+from ..files import check_not_input, check_not_read, check_space
+from ..grids import IGNORED
 from ..plots import rgb_indices
 from ..reflectance import reflectance_complaint
 from ..scaling import BandScaling, is_reflectance
 from ..version import __version__
-from .geotiff import check_output
 from .journal import ScoreJournal
-from .memory import estimate
+from .memory import check_memory, estimate, required_disk
 from .merging import Merging, merging
 from .options import ProductOptions
-from .products import Products, check_companions
+from .products import Products, check_georeference, check_products, product_paths
 from .protocols import Scene, ScenePredictor, SceneSource, scene_predictor, scene_source
 from .scene_run import FULL, SceneRun, warn_about_resume
 from .threads import ThreadedPrediction, threaded_prediction
@@ -71,7 +78,10 @@ class PseudoMaskWriter(Callback):
         self.overwrite = overwrite
         self.options = ProductOptions(**products)
         self.progress = progress
-        self.runs: list[SceneRun] = []
+        #: Runs of the scenes that have begun and are not finished, by number.
+        self.runs: dict[int, SceneRun] = {}
+        self._weights = ''
+        self._outputs: list[Path] = []
         self._finished = 0
         self._threads: ThreadedPrediction | None = None
         # a batch that may still be computed: number of the scene, prediction, facts
@@ -111,12 +121,21 @@ class PseudoMaskWriter(Callback):
         """
         source, task = _partners(trainer, pl_module)
         scenes = list(source.scenes)
-        for path, scene in zip(self.outputs(scenes), scenes, strict=True):
-            check_not_input(path, scene)
-            check_output(path, self.overwrite)
-            if not _journal_folder(path).is_dir():
-                # an interrupted run may have published some products already
-                check_companions(path, self.options, self.overwrite)
+        classes = len(task.class_names)
+        if classes > IGNORED:
+            raise SettingError(
+                f'A mask holds at most {IGNORED} classes, but the network has {classes}.'
+            )
+        inputs: list[Path] = []
+        outputs = self._outputs = self.outputs(scenes)
+        for path, scene in zip(outputs, source.predict_datasets, strict=True):
+            check_not_input(path, scene.scene)
+            check_products(path, self.options, self.overwrite, _journal_folder(path))
+            check_georeference(scene.scene, scene.grid, self.options)
+            inputs += scene.input_files()
+        products = [p for path in outputs for p in _written(path, self.options)]
+        check_not_read(products, inputs)
+        self.runs, self._finished = {}, 0
         self._merging(task)
         # weights are loaded between now and then
         source.on_start(lambda: self._begin(trainer, source, task))
@@ -132,45 +151,69 @@ class PseudoMaskWriter(Callback):
     def _begin(
         self, trainer: pl.Trainer, source: SceneSource, task: ScenePredictor
     ) -> None:
-        """Start a run for each scene, and skip the windows that its journal holds."""
+        """Start the run of the first scene; others start when they are read.
+
+        A run holds files open, of which a process has about 1,000.
+        """
         if self.options.picture:
             source.take_thumbnails(rgb_indices(task.bands), PICTURE)
-        weights, classes = _weights_hash(task), self._merging(task)
-        outputs = self.outputs(list(source.scenes))
-        for path, scene, batches in zip(
-            outputs, source.predict_datasets, source.batches, strict=True
-        ):
-            tags = _tags(task, scene, weights)
-            if self.options.merge:
-                tags['MERGE'] = ','.join(self.options.merge)
-            settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
-            journal = ScoreJournal(_journal_folder(path), settings, len(scene))
-            reason = None
-            if trainer.is_global_zero:
-                journal.lock()
-                reason = journal.start()
-            trainer.strategy.barrier('journal')
-            journal.reload()
-            batches.finished = journal.finished.copy()
-            products = Products(
-                path,
-                self.options,
-                classes.names,
-                classes.colors,
-                scene.grid,
-                journal.folder,
-                tags,
-            )
-            alone = trainer.world_size == 1
-            self.runs.append(
-                SceneRun(scene.plan, journal, products, classes, task.device, alone)
-            )
-            if trainer.is_global_zero:
-                warn_about_resume(journal, reason)
-                products.open()
-                if self.progress:
-                    line = estimate(scene, task, batches.batch_size)
-                    tqdm.write(line, file=sys.stderr)
+        self._weights = _weights_hash(task)
+        for number, batches in enumerate(source.batches):
+            begin = partial(self._open, trainer, source, task, number)
+            if trainer.world_size == 1:
+                batches.on_begin = begin
+            else:
+                # processes wait for each other there
+                begin()
+        self._open(trainer, source, task, 0)
+
+    def _open(
+        self,
+        trainer: pl.Trainer,
+        source: SceneSource,
+        task: ScenePredictor,
+        number: int,
+    ) -> None:
+        """Start the run of a scene, and skip the windows that its journal holds."""
+        if number in self.runs or number < self._finished:
+            return
+        path = self._outputs[number]
+        scene, batches = source.predict_datasets[number], source.batches[number]
+        check_memory(scene, task, batches.batch_size)
+        classes = self._merging(task)
+        tags = _tags(task, scene, self._weights)
+        if self.options.merge:
+            tags['MERGE'] = ','.join(self.options.merge)
+        settings = tags | scene.fingerprint() | _conditions(trainer, task)
+        settings['batch_size'] = batches.batch_size
+        journal = ScoreJournal(_journal_folder(path), settings, len(scene))
+        reason = None
+        if trainer.is_global_zero:
+            journal.lock()
+            reason = journal.start()
+        trainer.strategy.barrier('journal')
+        journal.reload()
+        batches.finished = journal.finished.copy()
+        products = Products(
+            path,
+            self.options,
+            classes.names,
+            classes.colors,
+            scene.grid,
+            journal.folder,
+            tags,
+        )
+        alone = trainer.world_size == 1
+        run = SceneRun(scene.plan, journal, products, classes, task.device, alone)
+        self.runs[number] = run
+        if trainer.is_global_zero:
+            warn_about_resume(journal, reason)
+            left = (journal.finished == 0).mean()
+            check_space(path.parent, float(left) * required_disk(scene, task))
+            products.open()
+            if self.progress:
+                line = estimate(scene, task, batches.batch_size)
+                tqdm.write(line, file=sys.stderr)
 
     def on_predict_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -230,6 +273,11 @@ class PseudoMaskWriter(Callback):
         number, outputs, batch = self._pending
         self._pending = None
         scores, options = outputs['scores'], task.decoder.options
+        if not scores.isfinite().all():
+            raise CheckpointError(
+                'Scores are not finite: the weights of the checkpoint are broken, as '
+                'after a training that diverged, or too large for the precision.'
+            )
         if options.rule == 'paint':
             # one-hot scores: the class index holds the same in less space
             scores = scores.argmax(dim=1).to(torch.uint8)
@@ -256,11 +304,13 @@ class PseudoMaskWriter(Callback):
             missing = (
                 batches.missing(run.journal.finished) if missed is None else missed
             )
+            del self.runs[self._finished]
             self._finished += 1
             if missing:
                 run.stop_incomplete(missing)
             else:
-                run.finish(scene, batches.thumbnail)
+                run.finish(scene, batches.thumbnail, self.overwrite)
+            batches.thumbnail = None
 
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -270,7 +320,9 @@ class PseudoMaskWriter(Callback):
         self._record(task)
         self._stop_threads()
         trainer.strategy.barrier('windows')
-        for number in range(self._finished, len(self.runs)):
+        for number in range(self._finished, len(source.batches)):
+            # a scene without a window to compute may not have begun
+            self._open(trainer, source, task, number)
             journal = self.runs[number].journal
             journal.reload()
             own = source.batches[number].missing(journal.finished)
@@ -293,7 +345,7 @@ class PseudoMaskWriter(Callback):
         mistake = isinstance(exception, CTMError)
         keep = not mistake or isinstance(exception, OutputError)
         if trainer.is_global_zero:
-            for run in self.runs[self._finished :]:
+            for run in self.runs.values():
                 run.abandon(keep)
 
 
@@ -353,17 +405,22 @@ def _tags(task: ScenePredictor, scene: Scene, weights: str) -> dict[str, str]:
     }
 
 
-def _identity(scene: Scene) -> dict[str, Any]:
-    """Return what distinguishes a scene from another one of the same name."""
-    path = Path(scene.scene)
-    found: dict[str, Any] = {
-        'scene': str(scene.scene),
-        'size': [scene.grid.height, scene.grid.width],
+def _conditions(trainer: pl.Trainer, task: ScenePredictor) -> dict[str, Any]:
+    """Return what scores depend on beside the scene, the weights and the windows."""
+    hparams = getattr(task, 'hparams', {})
+    network = f'{task.model!r} {sorted((k, repr(v)) for k, v in hparams.items())}'
+    return {
+        'device': task.device.type,
+        'precision': f'{trainer.precision} {torch.get_float32_matmul_precision()}',
+        'PyTorch': torch.__version__,
+        'architecture': hashlib.sha256(network.encode()).hexdigest(),
     }
-    if path.exists():
-        stat = path.stat()
-        found |= {'bytes': stat.st_size, 'modified': stat.st_mtime_ns}
-    return found
+
+
+def _written(output: Path, options: ProductOptions) -> list[Path]:
+    """Return the files that a run writes, sidecars included."""
+    paths = list(product_paths(output, options).values())
+    return paths + [path.with_name(f'{path.name}.aux.xml') for path in paths]
 
 
 def _weights_hash(task: ScenePredictor) -> str:

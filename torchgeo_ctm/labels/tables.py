@@ -1,5 +1,7 @@
 """Image-level labels from a table that names tiles."""
 
+import re
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,6 +22,8 @@ from .table_files import BLANK, column, missing_column, read_table
 PRESENT, ABSENT = ('1', '1.0', 'true'), ('0', '0.0', 'false')
 #: Suffixes that are not part of a tile's name.
 SUFFIXES = ('.tif', '.tiff', '.jp2', '.png', '.jpg', '.jpeg', '.vrt', '.safe', '.zip')
+#: Metadata of a Sentinel-2 product, whose folder is the tile.
+METADATA = re.compile(r'MTD_MSIL(1C|2A)\.xml', re.IGNORECASE)
 
 
 class LabelTable(NamedTuple):
@@ -141,13 +145,16 @@ def tile_key(name: Any) -> str:
     """Return the name of a tile: its path without suffix, ``.`` and drive."""
     if pd.isna(name):
         return ''
-    text = str(name).strip().replace('\\', '/')
+    text = unicodedata.normalize('NFC', str(name)).strip().replace('\\', '/')
     path = PurePosixPath(text)
-    if not path.name:
-        return ''
-    known = path.suffix.lower() in SUFFIXES
+    if METADATA.fullmatch(path.name):
+        path = path.parent
+    base = path.name
+    # X.SAFE.zip has two suffixes
+    while (suffix := PurePosixPath(base).suffix).lower() in SUFFIXES:
+        base = base[: -len(suffix)]
     parts = [part for part in path.parts if part not in ('/', '.')]
-    return '/'.join([*parts[:-1], path.stem if known else path.name])
+    return '/'.join([*parts[:-1], base]) if base else ''
 
 
 def _rows_of_tiles(table: LabelTable, id_field: str) -> dict[str, int]:

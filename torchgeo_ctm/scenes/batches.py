@@ -59,6 +59,8 @@ class SceneBatches(IterableDataset[Batch]):
         self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
         #: Windows that were read and hold no valid pixel, by number.
         self.empty = np.zeros(len(scene.plan), bool)
+        #: Called before the first row is read, or None.
+        self.on_begin: Callable[[], None] | None = None
         #: A thumbnail to fill from the rows that are read, or None.
         self.thumbnail: Thumbnail | None = None
 
@@ -92,6 +94,8 @@ class SceneBatches(IterableDataset[Batch]):
 
     def _begin(self) -> Iterator[Batch]:
         """Open the scene again: two readers must never share an open file."""
+        if self.on_begin is not None:
+            self.on_begin()
         scene = copy(self.scene)
         scene.open()
         return self._batches(scene)
@@ -167,11 +171,15 @@ class Thumbnail:
             ((np.arange(small) + 0.5) * side / small).astype(np.int64)
             for small, side in zip(size, (height, width), strict=True)
         )
-        self._picture = np.full((len(bands), *size), np.nan, np.float32)
+        self._size = (len(bands), *size)
+        # of many scenes, only one is read at a time
+        self._picture: NDArray[np.float32] | None = None
         self._taken = np.zeros(size[0], bool)
 
     def take(self, top: int, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Copy the pixels of the thumbnail from rows that start at *top*."""
+        if self._picture is None:
+            self._picture = np.full(self._size, np.nan, np.float32)
         inside = (self._rows >= top) & (self._rows < top + pixels.shape[1])
         inside &= ~self._taken
         place = np.ix_(self._rows[inside] - top, self._cols)
@@ -186,7 +194,7 @@ class Thumbnail:
         If rows are missing, because they were computed before or by other processes,
         the scene is read once more.
         """
-        if self._taken.all():
+        if self._picture is not None and self._taken.all():
             return self._picture
         return self._scene.overview(self._bands, self._longest)
 

@@ -1,6 +1,6 @@
 """Checkpoints: load, save and import them, without running code from the file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,9 @@ from .class_token_masking import ClassTokenMaskingTask
 from .options import AttentionOptions, PatchOptions, regrouped, with_former_defaults
 from .segmentation import FACTS, SegmentationPredictor
 from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, check_finite, load_file
+
+#: Integers up to this need no check against the number of weights.
+LARGEST = 100_000
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -60,8 +63,9 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     task = _rebuilt(SemanticSegmentationTask, content, path)
     try:
         return SegmentationPredictor(task, facts[0]).eval()
-    except ValueError as error:
-        raise CheckpointError(f'{path} does not fit this version: {error}') from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f'{path} does not fit this version: {reason}') from error
 
 
 def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
@@ -105,9 +109,6 @@ def _task(content: Any, path: str | Path) -> ClassTokenMaskingTask:
         raise CheckpointError(
             f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'
         )
-    # a checkpoint holds every option that there was, so what it lacks came later
-    hparams = with_former_defaults(regrouped(content['hyper_parameters']))
-    content = content | {'hyper_parameters': hparams}
     return _rebuilt(ClassTokenMaskingTask, content, path)
 
 
@@ -116,19 +117,62 @@ Task = TypeVar('Task', bound=pl.LightningModule)
 
 def _rebuilt(kind: type[Task], content: dict[str, Any], path: str | Path) -> Task:
     """Return a task built from a checkpoint's hyperparameters and weights."""
-    hparams = {
-        key: value
-        for key, value in content['hyper_parameters'].items()
-        if not key.startswith('_')  # added by LightningCLI for itself
-    }
-    check_finite(content['state_dict'], path)
     try:
+        given = content['hyper_parameters']
+        hparams = {
+            key: value
+            for key, value in given.items()
+            if not key.startswith('_')  # added by LightningCLI for itself
+        }
+        if kind is ClassTokenMaskingTask:
+            # it holds every option that there was, so what it lacks came later
+            hparams = with_former_defaults(regrouped(hparams))
+        if 'weights' in hparams:
+            # they would be downloaded, only to be replaced
+            hparams['weights'] = None
+        _check_sizes(kind, hparams, content['state_dict'])
         task = kind(**hparams)
         task.load_state_dict(content['state_dict'])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    # hyperparameters of any type can raise anything
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f'{path} does not fit this version: {reason}') from error
+    check_finite(task.state_dict(), path)
     return task.eval()
+
+
+def _check_sizes(
+    kind: type[Task], hparams: dict[str, Any], state: dict[str, Any]
+) -> None:
+    """Check that a network is as large as its weights, before it takes memory.
+
+    Raises:
+        SettingError: If it is not.
+    """
+    total = sum(value.numel() for value in state.values())
+    for name, value in _integers(hparams):
+        if value > max(total, LARGEST) or (name == 'depth' and value > len(state)):
+            raise SettingError(f'{name}={value} is too large for {total:,} weights.')
+    with torch.device('meta'):
+        empty = kind(**hparams).state_dict()
+    for name, tensor in empty.items():
+        if name in state and state[name].shape != tensor.shape:
+            raise SettingError(
+                f'{name} has the shape {tuple(state[name].shape)}, but the options of '
+                f'the network make it {tuple(tensor.shape)}.'
+            )
+
+
+def _integers(options: Any, name: str = '') -> Iterator[tuple[str, int]]:
+    """Yield the integers in nested options, with their names."""
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            yield from _integers(value, str(key))
+    elif isinstance(options, list | tuple):
+        for value in options:
+            yield from _integers(value, name)
+    elif isinstance(options, int) and name not in ('seed', 'mask_seed'):
+        yield name, options
 
 
 def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:
@@ -181,8 +225,10 @@ def import_reference(
     try:
         options = reference_options(state, num_heads, img_size)
         weights = from_reference(state, num_heads, img_size).state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from error
+    # tensors of any shape can raise anything
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f'{path}: {reason}') from error
     for what, given, key in (
         ('bands', bands, 'in_chans'),
         ('classes', class_names, 'num_classes'),

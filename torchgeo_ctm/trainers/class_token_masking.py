@@ -58,6 +58,7 @@ from .options import (
     LabelOptions,
     OptimizationOptions,
     PatchOptions,
+    check_classes,
     check_options,
     class_list,
     mask_schedule,
@@ -188,6 +189,7 @@ class ClassTokenMaskingTask(BaseTask):
         self.class_names = class_list(names, 'class_names', count, str)
         check_names(self.class_names, SettingError, 'class_names')
         self.class_colors = class_list(colors, 'class_colors', count, tab20)
+        check_classes(self.class_names, self.class_colors)
         self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
         self.scaling = build_scaling(self.bands, hparams['scaling'])
         self.model = self._build_model()

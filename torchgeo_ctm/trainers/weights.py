@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def load_file(path: str | Path) -> Any:
     if not zipfile.is_zipfile(path):
         # torch writes zip archives, and its legacy reader must not see other files
         raise CheckpointError(f'{path} is not a checkpoint, or is cut short.')
+    _check_archive(path)
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -44,7 +46,8 @@ def load_file(path: str | Path) -> Any:
             f'{path} contains pickled Python objects, which could run code. Expected a '
             'checkpoint that torch.load opens with weights_only=True.'
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    # a damaged pickle can raise anything
+    except Exception as error:
         raise CheckpointError(
             f'{path} is not a checkpoint, or is cut short.'
         ) from error
@@ -77,6 +80,26 @@ def not_finite(state: Any) -> str | None:
         if real and not bool(value.isfinite().all()):
             return str(name)
     return None
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of a zip archive, which torch.load does not.
+
+    Raises:
+        CheckpointError: If a byte changed since it was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(
+            f'{path} is not a checkpoint, or is cut short.'
+        ) from error
+    if damaged is not None:
+        raise CheckpointError(
+            f'{path} is damaged: {damaged} does not have its checksum. Copy it again '
+            'from where it was written.'
+        )
 
 
 def load_weights(
