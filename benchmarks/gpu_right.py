@@ -21,8 +21,8 @@ from benchmarks.gpu_machine import Job, Results, exact_float32, python_path
 from benchmarks.training import NO_TRAINER, Setting, make_batch, make_task
 from torchgeo_ctm.losses import DiversityForm, PatchPooling
 from torchgeo_ctm.models.reference import ReferenceFusion, from_reference
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, MapOptions, save_task
-from torchgeo_ctm.trainers.options import regrouped
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, save_task
+from torchgeo_ctm.trainers.options import regrouped, with_former_defaults
 
 TOLERANCE = 1e-4
 #: Warnings that are not about the step: Lightning's advice, its own use of a deprecated
@@ -139,14 +139,16 @@ def equal_outputs(job: Job, _: Results) -> dict[str, Any]:
 
 
 def recommended_task(job: Job) -> ClassTokenMaskingTask:
-    """Return an untrained task as the configuration of synthetic tiles has it."""
+    """Return an untrained task whose maps need every part of the network, refined."""
     size = {'embed_dim': 32, 'depth': 1} if job.tiny else {'embed_dim': 128, 'depth': 3}
     torch.manual_seed(0)
     return ClassTokenMaskingTask(
         model='ctm_vit_tiny_patch8_224',
         img_size=32 if job.tiny else 128,
         model_options={'num_heads': 4, 'stem': 'conv', **size},
-        maps=MapOptions(presence='probability', refinement='soft_assignment'),
+        **with_former_defaults(
+            {'maps': {'presence': 'probability', 'refinement': 'soft_assignment'}}
+        ),
     )
 
 

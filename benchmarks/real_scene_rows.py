@@ -14,10 +14,9 @@ from benchmarks.real_scene_baselines import (
     supervised_forest_map,
     tag_forest_map,
 )
-from benchmarks.real_scene_data import SIDE, STEP, Ground, Windows, statistics
+from benchmarks.real_scene_data import Ground, Windows, statistics
 from benchmarks.real_scene_unet import (
     UNET,
-    SmallUNet,
     Training,
     build_unet,
     fit_network,
@@ -142,21 +141,10 @@ def tokens(setting: str, **options: Any) -> Callable[[Run], Map]:
 
 
 def second_stage(run: Run) -> Map:
-    """Return the map of a U-Net that learns from our soft map of all training rows."""
-    from benchmarks.real_scene_tokens import token_scores
+    """Return the map of a U-Net that learns our soft masks of all rows."""
+    from benchmarks.real_scene_stage2 import second_stage_scores
 
-    soft = token_scores(run, 'ours', run.ground, **REFINED)
-    soft = soft / soft.sum(dim=0).clamp(min=1e-9)
-    side = min(2 * SIDE, *soft.shape[-2:])
-    rows, cols = (range(0, length - side + 1, STEP) for length in soft.shape[-2:])
-    corners = np.array([(row, col) for row in rows for col in cols])
-    training = Training(run.count(400), batch=8, side=side, lr=2e-3, jitter=0.05)
-    torch.manual_seed(100 + run.seed)
-    image, scored = run.images
-    network = fit_network(
-        SmallUNet(), image, soft, corners, training, run.seed, run.device
-    )
-    return decided(probabilities(network, scored, run.device))
+    return decided(second_stage_scores(run, **REFINED))
 
 
 REFINED: Final[dict[str, Any]] = {'refinement': 'soft_assignment'}

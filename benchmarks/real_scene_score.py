@@ -1,16 +1,15 @@
 """Scores of a map of the real scene: IoU, an interval by blocks, points by eye."""
 
 import csv
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.real_scene_data import CLASSES, FOUR, MERGED, Ground
+from torchgeo_ctm.demo.data import POINTS
 from torchgeo_ctm.grids import IGNORED
 
-POINTS: Final = Path(__file__).with_name('real_scene_points.csv')
 #: Side in pixels of the blocks of ground that the interval draws from.
 BLOCK: Final = 64
 DRAWS: Final = 1000

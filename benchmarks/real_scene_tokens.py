@@ -3,14 +3,14 @@
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks.real_scene_data import (
     CLASSES,
@@ -25,7 +25,7 @@ from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.maps.decoder import MapDecoder
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, SoftMaskSegmentationTask
 from torchgeo_ctm.windows import WindowPlan
 
 if TYPE_CHECKING:
@@ -62,15 +62,32 @@ PAPER: Final[dict[str, Any]] = {
         'stem': 'patch',
     },
     'scaling': {'method': 'per_chip_maximum', 'clip': [0, 10_000]},
-    'patches': {'loss_weight': 0},
-    'attention': {'pruning': {'penalty': 0.01, 'lr': 0.01}},
-    'maps': {'source': 'attention', 'rule': 'paint'},
+    'patches': {'loss_weight': 0, 'balance': 0},
+    'attention': {'pruning': {'penalty': 0.01, 'lr': 0.01}, 'distillation_weight': 0},
+    'maps': {
+        'source': 'attention',
+        'rule': 'paint',
+        'presence': 'threshold',
+        'refinement': None,
+    },
 }
 #: What configs/synthetic.yaml recommended in commit 40be07f.
 RECOMMENDED: Final[dict[str, Any]] = {
     'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
-    'patches': {'pooling': 'share', 'self_training': {'weight': 24.0, 'start': 0.5}},
-    'maps': {'presence': 'probability', 'refinement': 'soft_assignment'},
+    'patches': {
+        'head': 'tokens',
+        'pooling': 'share',
+        'share': None,
+        'balance': 0,
+        'self_training': {'weight': 24.0, 'start': 0.5},
+    },
+    'attention': {'distillation_weight': 0},
+    'maps': {
+        'source': 'fused',
+        'presence': 'probability',
+        'refinement': 'soft_assignment',
+        'refinement_weight': 1,
+    },
 }
 
 
@@ -99,7 +116,7 @@ def local(share: float, balance: float = 0, compete: bool = False) -> dict[str, 
     }
 
 
-#: What configs/real_scene.yaml recommends, for any number and kind of labels.
+#: The defaults of the task, for any number and kind of labels.
 OURS: Final = local(0.25, balance=0.5)
 #: Arguments and budget by setting. Few labels take fewer steps and more jitter.
 SETTINGS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {
@@ -156,6 +173,7 @@ def fit_task(
     batch: int,
     seed: int,
     device: str,
+    augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> ClassTokenMaskingTask:
     """Train a task on chips and their image-level labels, once through.
 
@@ -165,13 +183,34 @@ def fit_task(
         batch: Chips a step.
         seed: Seed of weights and masking.
         device: 'cpu' or 'cuda'.
+        augment: Augmentation of a batch; None: none.
     """
-    quiet_lightning()
-    warnings.filterwarnings('ignore', message='.*no `val_dataloader`.*')
+
+    def collate(samples: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """Return an augmented batch."""
+        stacked = default_collate(samples)
+        return stacked if augment is None else augment(stacked)
+
     pl.seed_everything(seed, verbose=False)
     optimization = {'schedule': 'cosine', 'mask_seed': seed}
     given = copy.deepcopy({**arguments, 'optimization': optimization})
     task = ClassTokenMaskingTask(**given)
+    fit(task, DataLoader(chips, batch_size=batch, collate_fn=collate), device)
+    return task.eval()
+
+
+def fit(task: pl.LightningModule, chips: Any, device: str, labeled: Any = None) -> None:
+    """Train a task, once through its chips, and write nothing.
+
+    Args:
+        task: The task.
+        chips: Training batches.
+        device: 'cpu' or 'cuda'.
+        labeled: Validation batches, if there are any.
+    """
+    quiet_lightning()
+    for message in ('.*no `val_dataloader`.*', '.*module.s. in eval mode.*'):
+        warnings.filterwarnings('ignore', message=message)
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator='cpu' if device == 'cpu' else 'gpu',
@@ -180,21 +219,17 @@ def fit_task(
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        limit_val_batches=0,
+        num_sanity_val_steps=0,
     )
-    trainer.fit(task, DataLoader(chips, batch_size=batch))
-    return task.eval()
+    trainer.fit(task, chips, labeled)
 
 
-def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Tensor:
-    """Return scores (C, H, W) of some rows; rows that share a network train it once.
+def trained_task(run: 'Run', setting: str) -> ClassTokenMaskingTask:
+    """Return the network of a setting; rows that share it train it once.
 
     Args:
         run: What the row is made from.
         setting: Name in SETTINGS.
-        ground: The rows to map.
-        **options: Of :class:`~torchgeo_ctm.maps.decoder.MapOptions`, in place of the
-            setting's own.
     """
     if setting == 'ours':
         setting = 'ours, few' if run.few else setting
@@ -210,6 +245,20 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
             COMMON | arguments, chips, budget.batch, run.seed, run.device
         )
     task: ClassTokenMaskingTask = run.tasks[setting]
+    return task
+
+
+def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Tensor:
+    """Return scores (C, H, W) of some rows.
+
+    Args:
+        run: What the row is made from.
+        setting: Name in SETTINGS.
+        ground: The rows to map.
+        **options: Of :class:`~torchgeo_ctm.maps.decoder.MapOptions`, in place of the
+            setting's own.
+    """
+    task = trained_task(run, setting)
     task.decoder = MapDecoder(task.options.maps).with_options(**options)
     image = torch.from_numpy(ground.bands.astype(np.float32))
     window = min(WIDE if task.is_local else SIDE, *image.shape[-2:])
@@ -218,7 +267,7 @@ def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Te
 
 @torch.inference_mode()
 def map_scores(
-    task: ClassTokenMaskingTask,
+    task: ClassTokenMaskingTask | SoftMaskSegmentationTask,
     image: Tensor,
     device: str,
     window: int = SIDE,

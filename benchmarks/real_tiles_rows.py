@@ -1,4 +1,7 @@
-"""Rows of ``real_tiles.py``: from labeled tiles to a map of another scene."""
+"""Rows of ``real_tiles.py``: from labeled tiles to a map of another scene.
+
+Mixing, spectral jitter, scaling, adaptation and merging are the package's own options.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -7,45 +10,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from benchmarks.real_scene_data import CLASSES, SIDE
-from benchmarks.real_scene_unet import turned
+from benchmarks.real_scene_data import CLASSES, COLORS, SIDE
 from benchmarks.real_tiles_data import GROUPS, LABELS, Tiles
+from torchgeo_ctm.datamodules.augment import augmentation
+from torchgeo_ctm.datamodules.spectral import SpectralJitter
+from torchgeo_ctm.inference.merging import merging
+from torchgeo_ctm.scaling import GROUND_BANDS
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
+from torchgeo_ctm.scenes.adaptation import dark_adaptation
 
 Map = NDArray[np.uint8]
 Row = Callable[['TileRun', NDArray[np.float32]], Map]
 
-#: Bands that follow the atmosphere of the day: aerosol, water vapor, cirrus.
-ATMOSPHERE: Final = ('B01', 'B09', 'B10')
-TEN: Final = [index for index, name in enumerate(BANDS) if name not in ATMOSPHERE]
+TEN: Final = [BANDS.index(name) for name in GROUND_BANDS]
 ALL: Final = list(range(len(BANDS)))
-#: How much haze adds to each band, relative to the shortest wavelengths.
-HAZE: Final = {
-    'B01': 1.0,
-    'B02': 0.8,
-    'B03': 0.5,
-    'B04': 0.35,
-    'B05': 0.25,
-    'B06': 0.18,
-    'B07': 0.14,
-    'B08': 0.1,
-    'B8A': 0.08,
-    'B11': 0.02,
-    'B12': 0.01,
-}
 STEPS: Final = 400
 BATCH: Final = 16
-#: Probability that a window is mixed, and that each of three parts is replaced.
-MIXED, REPLACED = 0.8, 0.7
-#: Standard deviation of gain by image and by band.
-GAIN, BAND_GAIN = 0.1, 0.05
+#: Probability that a window is mixed, as in configs/eurosat.yaml.
+MIXED: Final = 0.8
 #: Of the forest: trees, pixels of a tile, pixels in a leaf.
 TREES, PIXELS, LEAF = 60, 150, 5
 
-#: Arguments of the task beside bands and scaling.
+#: Arguments of the task beside bands and scaling, as in configs/eurosat.yaml.
 TASK: Final[dict[str, Any]] = {
     'model': 'ctm_vit_tiny_patch8_224',
     'num_classes': len(LABELS),
@@ -56,8 +45,14 @@ TASK: Final[dict[str, Any]] = {
     'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
     # a tile with one label is covered by it: the mean asks for all of it
     'patches': {'head': 'local', 'pooling': 'mean', 'balance': 1},
-    'maps': {'source': 'patches', 'presence': 'all'},
+    'attention': {'distillation_weight': 0},
+    'maps': {'source': 'patches', 'presence': 'all', 'refinement': None},
 }
+#: What ``--merge`` takes to turn the ten labels into the classes of the reference.
+MERGE: Final = [
+    '+'.join(np.array(list(LABELS))[index == GROUPS]) + f'={name}'
+    for index, name in enumerate(CLASSES)
+]
 
 
 class TileRun:
@@ -78,58 +73,38 @@ class TileRun:
         self.steps = steps or STEPS
         self.trained: dict[str, Any] = {}
 
-    def statistics(
-        self, bands: Sequence[int]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return mean and standard deviation of each band over the tiles."""
-        values = self.tiles.bands[:, bands]
-        return values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
+    def scaling(self, bands: Sequence[int], method: str) -> dict[str, Any]:
+        """Return the scaling that ``torchgeo-ctm stats`` measures on the tiles."""
+        pixels = np.moveaxis(self.tiles.bands[:, bands], 1, 0).reshape(len(bands), -1)
+        low, high = np.percentile(pixels, [1, 99], axis=1)
+        numbers = {'mean': pixels.mean(axis=1), 'std': pixels.std(axis=1)}
+        numbers |= {'low': low, 'high': high}
+        return {'method': method} | {key: v.tolist() for key, v in numbers.items()}
 
 
-class MixedTiles(Dataset[dict[str, Tensor]]):
-    """Tiles in random orientation and brightness, mixed with other tiles."""
+class DrawnTiles(Dataset[dict[str, Tensor]]):
+    """Tiles in random order, as many as a run trains on."""
 
-    def __init__(self, run: TileRun, bands: Sequence[int], mixed: bool) -> None:
+    def __init__(self, run: TileRun, bands: Sequence[int]) -> None:
         """Keep the tiles.
 
         Args:
             run: Tiles, seed and length.
             bands: Indexes of the bands.
-            mixed: Whether windows are mixed; their label is then the union.
         """
         self.bands = torch.from_numpy(run.tiles.bands[:, bands])
-        self.labels, self.seed, self.mixed = run.tiles.labels, run.seed, mixed
-        self.length = run.steps * BATCH
+        self.labels = torch.from_numpy(run.tiles.labels)
+        rng = np.random.default_rng(run.seed)
+        self.order = rng.integers(len(self.labels), size=run.steps * BATCH)
 
     def __len__(self) -> int:
-        """Return the number of windows of the run."""
-        return self.length
+        """Return the number of tiles of the run."""
+        return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return ``image`` (bands, 64, 64) and ``label`` (10,)."""
-        rng = np.random.default_rng((self.seed, index))
-        image, tile = self._tile(rng)
-        label = torch.zeros(len(LABELS))
-        parts = [tile]
-        if self.mixed and rng.random() < MIXED:
-            row, col = rng.integers(SIDE // 4, SIDE * 3 // 4, size=2)
-            for top, left in ((True, False), (False, True), (False, False)):
-                if rng.random() < REPLACED:
-                    other, tile = self._tile(rng)
-                    rows = slice(None, row) if top else slice(row, None)
-                    cols = slice(None, col) if left else slice(col, None)
-                    image[:, rows, cols] = other[:, rows, cols]
-                    parts.append(tile)
-        label[self.labels[parts]] = 1
-        gain = 1 + GAIN * rng.standard_normal()
-        by_band = 1 + BAND_GAIN * rng.standard_normal((len(image), 1, 1))
-        image *= torch.from_numpy(gain * by_band).float()
-        return {'image': image, 'label': label}
-
-    def _tile(self, rng: np.random.Generator) -> tuple[Tensor, int]:
-        """Draw a tile, in random orientation."""
-        tile = int(rng.integers(len(self.labels)))
-        return turned(self.bands[tile], int(rng.integers(8))).clone(), tile
+        """Return ``image`` (bands, 64, 64) and ``label`` ()."""
+        tile = int(self.order[index])
+        return {'image': self.bands[tile], 'label': self.labels[tile]}
 
 
 def constant(run: TileRun, scene: NDArray[np.float32]) -> Map:
@@ -165,77 +140,56 @@ def forest(bands: Sequence[int]) -> Row:
 
 
 def ours(
-    bands: Sequence[int], mixed: bool = True, dark: bool = False, dose: float = 0
+    bands: Sequence[int],
+    mixed: bool = True,
+    jitter: bool = True,
+    method: str = 'log',
+    adapt: bool = False,
 ) -> Row:
     """Return a row: a class-token network, merged by the largest score.
 
     Args:
         bands: Indexes of the bands.
         mixed: Whether training windows are mixed from several tiles.
-        dark: Whether the scene is shifted to the tiles' darkest values.
-        dose: How much of the scene's own mean and deviation it is standardized by.
+        jitter: Whether brightness, haze and season of training windows vary.
+        method: How bands are scaled.
+        adapt: Whether scenes are adapted to the tiles, as with ``--adapt dark``.
     """
 
     def build(run: TileRun, scene: NDArray[np.float32]) -> Map:
         # TorchGeo is not needed for the other rows
         from benchmarks.real_scene_tokens import WIDE, fit_task, map_scores
 
-        name = f'ours {len(bands)} {mixed}'
-        mean, std = run.statistics(bands)
+        name = f'ours {len(bands)} {mixed} {jitter} {method}'
+        names = [BANDS[index] for index in bands]
         if name not in run.trained:
             arguments = TASK | {
                 'in_channels': len(bands),
-                'bands': [BANDS[index] for index in bands],
-                'scaling': {
-                    'method': 'standard',
-                    'mean': mean.tolist(),
-                    'std': std.tolist(),
-                },
+                'bands': names,
+                'scaling': run.scaling(bands, method),
             }
-            chips = MixedTiles(run, bands, mixed)
-            run.trained[name] = fit_task(arguments, chips, BATCH, run.seed, run.device)
-        image = adapted(run, scene[bands], bands, dark, dose)
+            steps = nn.Sequential(
+                augmentation(mix_tiles=MIXED * mixed, num_classes=len(LABELS)),
+                SpectralJitter(names, float(jitter)),
+            )
+            chips = DrawnTiles(run, bands)
+            run.trained[name] = fit_task(
+                arguments, chips, BATCH, run.seed, run.device, steps
+            )
+        task = run.trained[name]
+        image = scene[bands]
+        if adapt:
+            image = image.copy()
+            pixels = image.reshape(len(bands), -1)
+            dark_adaptation(pixels, task.scaling.cpu()).apply(image)
         scores = map_scores(
-            run.trained[name], torch.from_numpy(image), run.device, WIDE, WIDE // 2
+            task, torch.from_numpy(image), run.device, WIDE, WIDE * 3 // 4
         )
-        groups = [np.flatnonzero(index == GROUPS) for index in range(len(CLASSES))]
-        merged = torch.stack([scores[group].amax(dim=0) for group in groups])
-        return merged.argmax(dim=0).numpy().astype(np.uint8)
+        classes = merging(MERGE, list(LABELS), [COLORS[index] for index in GROUPS])
+        order = [classes.names.index(name) for name in CLASSES]
+        return classes.scores(scores)[order].argmax(dim=0).numpy().astype(np.uint8)
 
     return build
-
-
-def adapted(
-    run: TileRun,
-    image: NDArray[np.float32],
-    bands: Sequence[int],
-    dark: bool,
-    dose: float,
-) -> NDArray[np.float32]:
-    """Return a scene, moved towards the tiles.
-
-    Args:
-        run: The tiles.
-        image: The scene (bands, H, W).
-        bands: Indexes of the bands.
-        dark: Subtract the difference of the first percentiles, weighted by how much
-            haze adds to each band.
-        dose: Standardize by this share of the scene's own mean and deviation, the rest
-            being the tiles'.
-    """
-    tiles = run.tiles.bands[:, bands]
-    if dark:
-        lowest = np.percentile(image, 1, axis=(1, 2))
-        offset = lowest - np.percentile(tiles, 1, axis=(0, 2, 3))
-        weight = np.array([HAZE.get(BANDS[index], 0) for index in bands])
-        image = image - (weight * offset).astype(np.float32)[:, None, None]
-    if dose:
-        mean, std = (value[:, None, None] for value in run.statistics(bands))
-        own = image.mean(axis=(1, 2), keepdims=True)
-        own_std = image.std(axis=(1, 2), keepdims=True)
-        center = dose * own + (1 - dose) * mean
-        image = (image - center) / (dose * own_std + (1 - dose) * std) * std + mean
-    return image.astype(np.float32)
 
 
 #: Rows by name.
@@ -243,9 +197,10 @@ ROWS: Final[dict[str, Row]] = {
     'constant guess': constant,
     'forest, 13 bands': forest(ALL),
     'forest, ten bands': forest(TEN),
-    'ours, 13 bands': ours(ALL),
-    'ours, ten bands, not mixed': ours(TEN, mixed=False),
     'ours, ten bands': ours(TEN),
-    'ours, ten bands, dark': ours(TEN, dark=True),
-    'ours, ten bands, dark, scene 0.25': ours(TEN, dark=True, dose=0.25),
+    'ours, ten bands, dark': ours(TEN, adapt=True),
+    'ours, 13 bands, dark': ours(ALL, adapt=True),
+    'ours, ten bands, not mixed, dark': ours(TEN, mixed=False, adapt=True),
+    'ours, ten bands, no jitter, dark': ours(TEN, jitter=False, adapt=True),
+    'ours, ten bands, linear, dark': ours(TEN, method='standard', adapt=True),
 }

@@ -3,7 +3,7 @@
 All sides train ViT-B/16 on the same images of 13 bands in batches of one size, and
 take their steps in turns in one process; a ratio is the median over rounds:
 
-* ``ours``: what ``configs/dfc2020.yaml`` asks for, at this size: labels from masks,
+* ``ours``: class tokens and a linear patch head, as ViT-B/16: labels from masks,
   scaling, masking at 0.5, patch head, AdamW; ``checkpointed`` is the same with
   ``grad_checkpointing``, ``compiled`` with ``compile_blocks`` (only where
   :func:`speed` is asked for it). Task and optimiser are called directly, without Lightning's
@@ -54,7 +54,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, ScalingOptions, build_scaling
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers.options import with_former_defaults
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -207,10 +208,10 @@ def plain_loss(logits: Tensor, patch_logits: Tensor, label: Tensor) -> Tensor:
 def make_task(
     setting: Setting, checkpointed: bool = False, compiled: bool = False
 ) -> ClassTokenMaskingTask:
-    """Return our task as ``configs/dfc2020.yaml`` has it, as ViT-B/16.
+    """Return our task with a linear patch head, as ViT-B/16.
 
-    The schedule is not the configuration's cosine, which asks a trainer for its
-    length; a step of either is a few multiplications.
+    The schedule is not cosine, which asks a trainer for its length; a step of either
+    is a few multiplications.
     """
     torch.manual_seed(0)
     task = ClassTokenMaskingTask(
@@ -221,10 +222,14 @@ def make_task(
         model_options=dict(setting.options),
         mask_rate=MASK_RATE,
         lr=LR,
-        optimization=OptimizationOptions(
-            weight_decay=WEIGHT_DECAY,
-            grad_checkpointing=checkpointed,
-            compile_blocks=compiled,
+        **with_former_defaults(
+            {
+                'optimization': {
+                    'weight_decay': WEIGHT_DECAY,
+                    'grad_checkpointing': checkpointed,
+                    'compile_blocks': compiled,
+                }
+            }
         ),
     )
     task.train()

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.real_scene_data import CLASSES
 from benchmarks.real_tiles import main
 from benchmarks.real_tiles_data import GROUPS, LABELS, Tiles
-from benchmarks.real_tiles_rows import ROWS, TEN, MixedTiles, TileRun, adapted
+from benchmarks.real_tiles_rows import MERGE, ROWS, TEN, DrawnTiles, TileRun
 from tests.conftest import SHARED
+from torchgeo_ctm.inference.merging import merging
 
 REAL = SHARED / 'real'
 FOLDERS = ['--tiles', str(REAL / 'eurosat'), '--dense', str(REAL / 'dense')]
@@ -69,29 +71,18 @@ def test_the_truth_of_a_mosaic_is_the_class_of_its_tiles(tiles: Tiles) -> None:
         assert (GROUPS[label] == mosaic.truth).all()
 
 
-def test_a_mixed_window_has_the_labels_of_all_its_parts(tiles: Tiles) -> None:
-    chips = MixedTiles(TileRun(tiles, 0), TEN, mixed=True)
-    numbers = []
-    for index in range(40):
-        sample = chips[index]
-        # one brightness for each tile in the window
-        values = len(np.unique(sample['image'][0]))
-        assert values <= sample['label'].sum() <= 4
-        numbers.append(values)
-    assert max(numbers) > 1
-    alone = MixedTiles(TileRun(tiles, 0), TEN, mixed=False)
-    assert {int(alone[index]['label'].sum()) for index in range(20)} == {1}
+def test_every_label_is_merged_into_its_class() -> None:
+    found = merging(MERGE, list(LABELS), [''] * len(LABELS))
+    assert sorted(found.names) == sorted(CLASSES)
+    for name, members in zip(found.names, found.members, strict=True):
+        assert {CLASSES[GROUPS[index]] for index in members} == {name}
 
 
-def test_adaptation_moves_a_scene_to_the_tiles(tiles: Tiles) -> None:
-    run = TileRun(tiles, 0)
-    rng = np.random.default_rng(0)
-    scene = rng.normal(2000, 100, (len(TEN), 64, 64)).astype(np.float32)
-    assert (adapted(run, scene, TEN, dark=False, dose=0) == scene).all()
-    darker = adapted(run, scene, TEN, dark=True, dose=0)
-    fall = (scene - darker).mean(axis=(1, 2))
-    assert (np.diff(fall) < 0).all()  # haze falls with the wavelength
-    mean, std = run.statistics(TEN)
-    whole = adapted(run, scene, TEN, dark=False, dose=1)
-    np.testing.assert_allclose(whole.mean(axis=(1, 2)), mean, rtol=1e-3)
-    np.testing.assert_allclose(whole.std(axis=(1, 2)), std, rtol=1e-3)
+def test_a_run_draws_tiles_by_its_seed(tiles: Tiles) -> None:
+    chips = DrawnTiles(TileRun(tiles, 0, steps=2), TEN)
+    assert len(chips) == 32
+    for sample in (chips[index] for index in range(32)):
+        assert int((sample['image'][0, 0, 0] - 500) / 100) == int(sample['label'])
+    orders = [DrawnTiles(TileRun(tiles, s, steps=2), TEN).order for s in (0, 0, 1)]
+    assert (orders[0] == orders[1]).all()
+    assert (orders[0] != orders[2]).any()

@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from torchgeo_ctm.scaling import (
     SENTINEL2_STATISTICS,
     BandOptions,
     BandScaling,
+    ScalingOptions,
     band_key,
     build_scaling,
     match_bands,
@@ -177,3 +180,49 @@ def test_impossible_options_of_a_band_are_refused(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         BandScaling(('B02', 'VV'), per_band=per_band)
+
+
+def test_log_scaling_has_mean_0_and_std_1_for_log_normal_values() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(2, 400, 400).mul(0.4).exp().mul(1200) - 100
+    mean, std = values.mean((1, 2)), values.std((1, 2))
+    scaling = BandScaling(
+        ['B02', 'B03'], 'log', clip=[0, 1e6], mean=mean.tolist(), std=std.tolist()
+    )
+    found = scaling(values[None].clamp(min=0))
+    torch.testing.assert_close(found.mean(), torch.tensor(0.0), atol=0.02, rtol=0)
+    torch.testing.assert_close(found.std(), torch.tensor(1.0), atol=0.02, rtol=0)
+    # a gain is a shift, wherever it happens
+    raised = scaling((values[None] + 100).clamp(min=100) * 1.1 - 100) - scaling(
+        (values[None] + 100).clamp(min=100) - 100
+    )
+    assert raised[:, 0].std() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'method': 'log', 'clip': None}, 'requires values of 0 or more'),
+        ({'method': 'log', 'clip': [-10, 10]}, 'requires values of 0 or more'),
+        ({'method': 'lgo'}, "Unknown scaling method 'lgo'.*Did you mean 'log'"),
+        ({'low': [1.0]}, 'Only one of low and high'),
+        ({'low': [1.0, 2.0], 'high': [3.0, 4.0]}, 'low has 2 values, expected 1'),
+        ({'low': [5.0], 'high': [4.0]}, 'low=5 of B02 is above high=4'),
+        ({'adapt': 'dark'}, 'requires the low and high values'),
+        ({'adapt': 'drak'}, "Did you mean 'dark'"),
+        (
+            {
+                'adapt': 'dark',
+                'low': [1.0],
+                'high': [2.0],
+                'method': 'per_chip_maximum',
+            },
+            "got 'per_chip_maximum'",
+        ),
+    ],
+)
+def test_ranges_and_adaptations_that_do_not_fit(
+    options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        build_scaling(['B02'], cast('ScalingOptions', options))

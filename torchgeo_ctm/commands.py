@@ -18,6 +18,7 @@ from .errors import (
     DataError,
     OutputError,
     SceneError,
+    SettingError,
     similar_file,
 )
 from .files import atomic_path, check_file, check_not_input, write_text
@@ -25,22 +26,51 @@ from .prediction import predict_scene, pseudo_masks
 from .split import Split
 
 
-def demo(output: str = 'demo', /, *, compare: bool = False, seed: int = 0) -> None:
-    """Train on synthetic chips from image labels only, and map a synthetic scene.
+def demo(
+    output: str = 'demo',
+    /,
+    *,
+    synthetic: bool = False,
+    compare: bool = False,
+    seed: int = 0,
+    steps: int | None = None,
+) -> None:
+    """Train on image-level labels of a real Sentinel-2 scene, map it and score the map.
 
     Args:
-        output: Folder for data, checkpoint, products and metrics.json.
-        compare: Also train without masking, and score attention alone with and without.
+        output: Folder for checkpoint, products and metrics.json.
+        synthetic: Use synthetic chips and a synthetic scene, which need no download.
+        compare: With --synthetic, also train without masking, and score attention
+            alone with and without.
         seed: Seed of data and training.
+        steps: Training steps; by default 500, or 800 with --synthetic.
     """
-    _loading()
-    from .demo import run_demo
+    from .demo.data import find_scene
 
-    metrics = run_demo(Path(output), compare=compare, seed=seed)
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        _print(f'{name:<{width}}  {value:.3f}')
-    _print(f'See {Path(output) / "mask.png"}')
+    if compare and not synthetic:
+        raise SettingError(
+            '--compare reads true masks of chips, which only synthetic data have. Pass '
+            '--synthetic too.'
+        )
+    if steps is not None and steps < 1:
+        raise SettingError(f'--steps {steps} is too small, expected at least 1.')
+    if not synthetic:
+        find_scene()
+    _loading()
+    folder = Path(output)
+    if synthetic:
+        from .demo import synthetic as made
+
+        metrics = made.run_synthetic_demo(folder, compare, seed, steps or made.STEPS)
+        lines = made.report(metrics)
+    else:
+        from .demo import real
+
+        metrics = real.run_demo(folder, seed, steps or real.STEPS)
+        lines = real.report(metrics)
+    for line in lines:
+        _print(line)
+    _print(f'Open {folder / "mask.png"}, and mask.tif and mask.gpkg beside it in QGIS.')
 
 
 def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> None:
@@ -271,6 +301,56 @@ def describe(
         _print(output)
 
 
+def choose(
+    *,
+    config: str,
+    output: str | None = None,
+    settings: str | None = None,
+    seeds: str = '0',
+    steps: int = 200,
+    accelerator: str = 'auto',
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Choose the setting with the best masks by image-level labels alone.
+
+    Trains for a short time with each setting, and compares them by val_balanced_bce of
+    the validation split. Options --data.KEY VALUE and --model.KEY VALUE override the
+    configuration, as those of torchgeo do.
+
+    Args:
+        config: Configuration of torchgeo (.yaml) that trains ClassTokenMaskingTask.
+        output: Configuration to write (.yaml) with the chosen setting, for torchgeo fit
+            --config OUTPUT.
+        settings: Other settings to choose from (.yaml), each a name with arguments of
+            the task; by default four.
+        seeds: Seeds of training, as 0,1,2; each trains every setting once.
+        steps: Training steps of each network.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        overwrite: Replace an existing configuration.
+        overrides: Arguments that override the configuration.
+    """
+    if output is not None:
+        _check_file(Path(output), overwrite, '.yaml')
+        check_not_input(Path(output), config)
+    _check_inputs(config=config)
+    numbers = _seeds(seeds)
+    _loading()
+    from .choose import choose_setting
+    from .configuration import Overridden, write_config
+
+    config = Overridden(config, overrides)
+    choice = choose_setting(
+        config, settings, seeds=numbers, steps=steps, accelerator=accelerator
+    )
+    report = choice.report()
+    for line in report:
+        _print(line)
+    if output is not None:
+        write_config(config, choice.settings[choice.taken], Path(output), report)
+        _print(output)
+
+
 def export(
     checkpoint: str,
     /,
@@ -401,6 +481,20 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     check_file(path, overwrite)
 
 
+def _seeds(text: str) -> list[int]:
+    """Return the seeds in ``0,1,2``.
+
+    Raises:
+        SettingError: If it holds anything else.
+    """
+    try:
+        return [int(number) for number in text.split(',')]
+    except ValueError:
+        raise SettingError(
+            f'Invalid --seeds {text!r}, expected integers, as 0,1,2.'
+        ) from None
+
+
 def _loading() -> None:
     """Tell a terminal at once that libraries are being loaded, which takes seconds."""
     if sys.stderr.isatty():
@@ -425,6 +519,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'pseudomasks': pseudomasks,
     'stats': stats,
     'describe': describe,
+    'choose': choose,
     'export': export,
     'import-checkpoint': import_checkpoint,
 }

@@ -2,8 +2,9 @@
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,9 +12,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
 
-from .errors import CTMError, DataError, similar_file
+from .errors import CTMError, DataError, SettingError, did_you_mean, similar_file
+from .files import write_text
 from .scaling import BandScaling
 from .trainers import ClassTokenMaskingTask
+from .trainers.options import MOVED, with_setting
 
 YAML = ('.yaml', '.yml')
 #: Longest message of jsonargparse that is shown, in characters.
@@ -59,13 +62,95 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
     return task.eval()
 
 
+def build_task(
+    config: str | Path, setting: Mapping[str, Any] | None = None
+) -> ClassTokenMaskingTask:
+    """Return the untrained task of a configuration, ready for training.
+
+    Args:
+        config: The configuration.
+        setting: Arguments of the task in place of the configuration's.
+
+    Raises:
+        DataError: If the file or its ``model`` section cannot be used.
+        SettingError: If the setting has an unknown argument or option.
+    """
+    known = (*signature(ClassTokenMaskingTask).parameters, *MOVED)
+    for name in setting or {}:
+        if name not in known:
+            raise SettingError(
+                f'Unknown argument {name!r} of ClassTokenMaskingTask.'
+                + did_you_mean(name, known)
+            )
+    section = overridden_section(config, 'model', ClassTokenMaskingTask)
+    given = section.get('init_args') or {}
+    section = section | {'init_args': with_setting(given, setting or {})}
+    with _section(config, 'model', ClassTokenMaskingTask, section) as parts:
+        parser, parsed = parts
+        task: ClassTokenMaskingTask = parser.instantiate_classes(parsed).model
+    return task
+
+
+def write_config(
+    config: str | Path, setting: Mapping[str, Any], path: Path, comments: Sequence[str]
+) -> None:
+    """Write a configuration with a setting and the overrides applied.
+
+    Args:
+        config: The configuration.
+        setting: Arguments of the task in place of the configuration's.
+        path: File to write (.yaml).
+        comments: Lines at its top.
+
+    Raises:
+        CTMError: If the configuration cannot be used, or the file not written.
+    """
+    content = read_yaml(config, 'a configuration of torchgeo')
+    content['data'] = overridden_section(config, 'data', LightningDataModule)
+    model = overridden_section(config, 'model', ClassTokenMaskingTask)
+    arguments = with_setting(model.get('init_args') or {}, setting)
+    content['model'] = model | {'init_args': arguments}
+    text = yaml.dump(
+        content, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=88
+    )
+    write_text(path, ''.join(f'# {line}'.rstrip() + '\n' for line in comments) + text)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes lists that occur twice in full, not as aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Return true."""
+        return True
+
+
+def overridden_section(config: str | Path, name: str, base: type) -> dict[str, Any]:
+    """Return a section of a configuration as mappings, with its overrides applied.
+
+    Args:
+        config: The configuration.
+        name: Name of the section.
+        base: Base class of what the section names.
+
+    Raises:
+        DataError: If it cannot be used.
+    """
+    if not _overrides(config, name):
+        return read_section(config, name)
+    with _section(config, name, base) as (parser, parsed):
+        # only what differs from the defaults, as a user would write it
+        text = parser.dump(parsed, skip_default=True, skip_validation=True)
+    section: dict[str, Any] = yaml.safe_load(text)[name]
+    return section
+
+
 def ranges(task: ClassTokenMaskingTask) -> dict[str, Any]:
-    """Return a task's scaling options without means and standard deviations."""
+    """Return a task's scaling options without statistics and what requires them."""
     given = task.hparams['scaling']
     # unscaled bands are not clipped; otherwise the default is BandScaling's own
     options: dict[str, Any] = {'clip': None} if given is None else dict(given)
-    options.pop('mean', None)
-    options.pop('std', None)
+    for name in ('mean', 'std', 'low', 'high', 'adapt'):
+        options.pop(name, None)
     if options.get('per_band'):
         options['per_band'] = {
             band: {key: own[key] for key in ('offset', 'clip') if key in own}
@@ -74,13 +159,19 @@ def ranges(task: ClassTokenMaskingTask) -> dict[str, Any]:
     return options | {'method': 'standard'}
 
 
-def read_data(config: str | Path) -> LightningDataModule:
+def read_data(config: str | Path, seed: int = 0) -> LightningDataModule:
     """Return the data module of a configuration of ``torchgeo``.
+
+    Args:
+        config: The configuration.
+        seed: Added to the data module's own seed, if it has one.
 
     Raises:
         DataError: If the file or its ``data`` section cannot be used.
     """
     with _section(config, 'data', LightningDataModule) as (parser, parsed):
+        if seed and 'seed' in parsed.data.init_args:
+            parsed.data.init_args.seed += seed
         datamodule: LightningDataModule = parser.instantiate_classes(parsed).data
     return datamodule
 
@@ -91,25 +182,38 @@ def read_section(config: str | Path, name: str) -> dict[str, Any]:
     Raises:
         DataError: If the file cannot be read, or has no such section.
     """
-    try:
-        content = yaml.safe_load(Path(config).read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise DataError(
-            f'{config} does not exist, expected a configuration of torchgeo (.yaml).'
-            + similar_file(config, YAML)
-        ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = ' '.join(str(error).split())
-        raise DataError(f'Cannot read {config} as YAML: {reason}') from error
+    content = read_yaml(config, 'a configuration of torchgeo')
     section = content.get(name) if isinstance(content, dict) else None
     if not isinstance(section, dict):
         raise DataError(f'{config} has no {name} section with a class_path.')
     return section
 
 
+def read_yaml(path: str | Path, expected: str) -> Any:
+    """Return the content of a YAML file.
+
+    Args:
+        path: The file.
+        expected: What it is, for errors.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise DataError(
+            f'{path} does not exist, expected {expected} (.yaml).'
+            + similar_file(path, YAML)
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = ' '.join(str(error).split())
+        raise DataError(f'Cannot read {path} as YAML: {reason}') from error
+
+
 @contextmanager
 def _section(
-    config: str | Path, name: str, base: type
+    config: str | Path, name: str, base: type, content: dict[str, Any] | None = None
 ) -> Iterator[tuple[ArgumentParser, Namespace]]:
     """Yield the parser of a section and the parsed section, to instantiate it.
 
@@ -117,16 +221,16 @@ def _section(
         config: The configuration.
         name: Name of the section.
         base: Base class of what the section names.
+        content: The section; None: as the file has it, with the overrides.
 
     Raises:
         DataError: If anything in the block fails, in one line.
     """
-    section = read_section(config, name)
+    section = read_section(config, name) if content is None else content
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, name, required=True)
     ours = _remember_errors(parser)
-    overrides = getattr(config, 'overrides', ())
-    own = [argument for argument in overrides if argument.startswith(f'--{name}')]
+    own = _overrides(config, name) if content is None else []
     try:
         if own:
             parsed = parser.parse_args([f'--{name}={json.dumps(section)}', *own])
@@ -140,6 +244,12 @@ def _section(
         raise DataError(
             f'Cannot use the {name} section of {config}: {first_cause(str(error))}'
         ) from error
+
+
+def _overrides(config: str | Path, name: str) -> list[str]:
+    """Return the arguments that override a section."""
+    overrides = getattr(config, 'overrides', ())
+    return [argument for argument in overrides if argument.startswith(f'--{name}')]
 
 
 def _remember_errors(parser: ArgumentParser) -> list[CTMError]:

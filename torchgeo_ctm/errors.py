@@ -66,8 +66,16 @@ class ReflectanceWarning(CTMWarning):
     """A scene whose numbers lie far outside those the model was trained on."""
 
 
+class AtmosphereWarning(CTMWarning):
+    """A scene whose aerosol, vapor or cirrus band is outside the training range."""
+
+
 class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
+
+
+class SecondStageWarning(CTMWarning):
+    """A second stage that is not better than its teacher, which is kept."""
 
 
 class TileCountWarning(CTMWarning):

@@ -41,6 +41,18 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return path if path.exists() else path.expanduser()
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder, unless it is there.
+
+    Raises:
+        OutputError: If it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f'Cannot create folder {path}: {error}') from error
+
+
 def check_not_input(path: str | Path, source: str | Path) -> None:
     """Check that an output is not the input itself.
 

@@ -5,7 +5,8 @@ Lightning and TorchGeo take seconds to import, so the functions import what they
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from .split import Split
 
 if TYPE_CHECKING:
     import numpy as np
-    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
 
@@ -48,6 +49,7 @@ def predict_scene(
     offset: float | None = None,
     ensemble: Literal['dihedral'] | None = None,
     shifted_grids: bool = False,
+    adapt: Literal['dark', 'none'] | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
     overwrite: bool = False,
@@ -79,6 +81,9 @@ def predict_scene(
             metadata, else that of the training data.
         ensemble: Use dihedral to average over flips and quarter turns of each window.
         shifted_grids: Place the patch grid of overlapping windows at different offsets.
+        adapt: Use dark to subtract the scene's haze and to move its brightness a
+            quarter of the way to the training data, none to map it as it is. By
+            default as in training.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
         overwrite: Replace existing products.
@@ -112,6 +117,7 @@ def predict_scene(
         nodata=nodata,
         offset=offset,
         shifted_grids=shifted_grids,
+        adapt=adapt,
     )
     _predict(task, datamodule, [writer], accelerator, False, precision)
     [path] = writer.outputs(datamodule.scenes)
@@ -207,10 +213,32 @@ def _predict(
     precision: str = '32-true',
 ) -> None:
     """Run Lightning's prediction, and re-raise its errors and exits as ours."""
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    trainer = build_trainer(
+        accelerator, precision, callbacks=callbacks, enable_progress_bar=progress
+    )
+    with running(trainer):
+        trainer.predict(task, datamodule=datamodule, return_predictions=False)
+
+
+def build_trainer(
+    accelerator: str, precision: str = '32-true', **options: Any
+) -> 'Trainer':
+    """Return a Trainer on one device that writes no logs and no checkpoints.
+
+    Args:
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        precision: Precision of the model, as Lightning names it.
+        **options: Of Lightning's ``Trainer``.
+
+    Raises:
+        SettingError: If the device or the precision is unknown, or not available.
+    """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import TQDMProgressBar
-    from torchgeo.datasets import DatasetNotFoundError
 
     for name, value, known in (
         ('accelerator', accelerator, ACCELERATORS),
@@ -222,25 +250,29 @@ def _predict(
                 + did_you_mean(value, known)
             )
     quiet_lightning()
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
     try:
-        trainer = Trainer(
+        return Trainer(
             accelerator=accelerator,
             devices=1,
             precision=precision,  # type: ignore[arg-type]
-            callbacks=callbacks,
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=progress,
             enable_model_summary=False,
+            **options,
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(
             f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"
         ) from error
+
+
+@contextmanager
+def running(trainer: 'Trainer') -> Iterator[None]:
+    """Re-raise Lightning's errors and exits in the block as ours."""
+    from torchgeo.datasets import DatasetNotFoundError
+
     try:
-        trainer.predict(task, datamodule=datamodule, return_predictions=False)
+        yield
     except DatasetNotFoundError as error:
         raise DataError(' '.join(str(error).split())) from error
     except SystemExit:

@@ -5,12 +5,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import BandError, SettingError, did_you_mean
 
-METHODS = ('standard', 'per_chip_maximum')
+METHODS = ('standard', 'log', 'per_chip_maximum')
+ADAPTATIONS = ('dark', 'none')
+#: Added to values before their logarithm: dark water then differs from shade, but
+#: noise near 0 does not count.
+LOG_SHIFT = 100.0
 
 #: Sentinel-2 Level-1C bands in product order.
 SENTINEL2_BANDS = (
@@ -28,6 +34,27 @@ SENTINEL2_BANDS = (
     'B11',
     'B12',
 )
+
+#: Bands that follow the atmosphere of the day (aerosol, water vapor, cirrus) more than
+#: the ground. Leave them out for maps of other scenes.
+ATMOSPHERE_BANDS = ('B01', 'B09', 'B10')
+#: Sentinel-2 bands that are recommended for maps of other scenes.
+GROUND_BANDS = tuple(band for band in SENTINEL2_BANDS if band not in ATMOSPHERE_BANDS)
+
+#: How much haze adds to each band, relative to the shortest wavelengths.
+HAZE = {
+    'B01': 1.0,
+    'B02': 0.8,
+    'B03': 0.5,
+    'B04': 0.35,
+    'B05': 0.25,
+    'B06': 0.18,
+    'B07': 0.14,
+    'B08': 0.1,
+    'B8A': 0.08,
+    'B11': 0.02,
+    'B12': 0.01,
+}
 
 #: Mean and standard deviation of Sentinel-2 L1C reflectance × 10,000 over land:
 #: the statistics TorchGeo publishes for EuroSAT
@@ -68,11 +95,14 @@ class BandOptions(TypedDict, total=False):
 class ScalingOptions(TypedDict, total=False):
     """Options of the scaling; see :class:`BandScaling`."""
 
-    method: Literal['standard', 'per_chip_maximum']
+    method: Literal['standard', 'log', 'per_chip_maximum']
     offset: float
     clip: list[float] | None
     mean: list[float] | None
     std: list[float] | None
+    low: list[float] | None
+    high: list[float] | None
+    adapt: Literal['dark', 'none']
     per_band: dict[str, BandOptions] | None
 
 
@@ -95,6 +125,12 @@ RADAR_BANDS = ('HH', 'HV', 'VH', 'VV')
 def is_reflectance(band: str) -> bool:
     """Return whether a band holds reflectance: all but the polarizations of radar."""
     return band_key(band) not in {band_key(name) for name in RADAR_BANDS}
+
+
+def haze_weights(bands: Sequence[str]) -> NDArray[np.float64]:
+    """Return how much haze adds to each band, 0 to 1; 0 for unknown bands."""
+    known = {band_key(name): weight for name, weight in HAZE.items()}
+    return np.array([known.get(band_key(band), 0.0) for band in bands])
 
 
 def match_bands(
@@ -144,7 +180,9 @@ class BandScaling(nn.Module):
     """Scale bands from the data set's units to the model's range.
 
     ``standard``: add *offset*, clip, subtract each band's mean, divide by its
-    standard deviation. ``per_chip_maximum``: add *offset*, clip, divide each band by
+    standard deviation. ``log``: the same with the logarithm of the value + 100, for
+    reflectance × 10,000; mean and deviation are still those of the values.
+    ``per_chip_maximum``: add *offset*, clip, divide each band by
     its own maximum in that chip (as the reference does; absolute reflectance is lost).
     Means and deviations are buffers, so that a checkpoint holds them.
 
@@ -165,23 +203,32 @@ class BandScaling(nn.Module):
     def __init__(
         self,
         bands: Sequence[str],
-        method: Literal['standard', 'per_chip_maximum'] = 'standard',
+        method: Literal['standard', 'log', 'per_chip_maximum'] = 'standard',
         offset: float = 0.0,
         clip: Sequence[float] | None = (0.0, 10000.0),
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        low: Sequence[float] | None = None,
+        high: Sequence[float] | None = None,
+        adapt: Literal['dark', 'none'] = 'none',
         per_band: Mapping[str, BandOptions] | None = None,
     ) -> None:
         """Initialize a new BandScaling instance.
 
         Args:
             bands: Names of the bands, in the order of the tensor.
-            method: 'standard' or 'per_chip_maximum'.
+            method: 'standard', 'log' or 'per_chip_maximum'.
             offset: Added first; −1000 for Sentinel-2 processing baseline ≥ 04.00.
             clip: Lowest and highest value, after the offset; None: no clipping.
             mean: One mean per band, after offset and clip; Sentinel-2 bands default
                 to :data:`SENTINEL2_STATISTICS`.
             std: One standard deviation per band; likewise.
+            low: First percentile of each band of the training data, after offset and
+                clip. ``torchgeo-ctm stats`` measures both.
+            high: 99th percentile of each band, likewise.
+            adapt: How scenes are moved towards the training data before they are
+                mapped. 'dark' requires *low* and *high*, see
+                :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`.
             per_band: Options of single bands, by name: ``offset``, ``clip``, ``mean``
                 and ``std``, each in place of the above.
 
@@ -192,8 +239,13 @@ class BandScaling(nn.Module):
         super().__init__()
         if method not in METHODS:
             raise SettingError(
-                f"Unknown scaling method {method!r}, expected 'standard' or "
-                "'per_chip_maximum'." + did_you_mean(method, METHODS)
+                f'Unknown scaling method {method!r}, expected one of: '
+                f'{", ".join(METHODS)}.' + did_you_mean(method, METHODS)
+            )
+        if adapt not in ADAPTATIONS:
+            raise SettingError(
+                f"Unknown scaling adapt {adapt!r}, expected 'dark' or 'none'."
+                + did_you_mean(adapt, ADAPTATIONS)
             )
         self.bands = tuple(bands)
         self.method = method
@@ -204,6 +256,43 @@ class BandScaling(nn.Module):
         self.register_buffer('mean', torch.tensor(means).view(-1, 1, 1))
         self.register_buffer('std', torch.tensor(stds).view(-1, 1, 1))
         self._keep_ranges(own)
+        if method == 'log' and self.lowest.min() < 0:
+            raise SettingError(
+                "Scaling method 'log' requires values of 0 or more, got "
+                f'clip={clip}. Use clip: [0, 10000].'
+            )
+        #: First and 99th percentile of each band of the training data, if known.
+        self.low, self.high = self._percentiles(low, high)
+        self.adapt = adapt
+        check_adaptation(self, adapt)
+
+    def _percentiles(
+        self, low: Sequence[float] | None, high: Sequence[float] | None
+    ) -> tuple[list[float] | None, list[float] | None]:
+        """Check the given percentiles."""
+        if low is None and high is None:
+            return None, None
+        if low is None or high is None:
+            raise SettingError(
+                'Only one of low and high is given. Set both, or neither.'
+            )
+        for name, values in (('low', low), ('high', high)):
+            self._check_count(name, values)
+        for band, least, most in zip(self.bands, low, high, strict=True):
+            if least > most:
+                raise SettingError(
+                    f'low={least:g} of {band} is above high={most:g}, expected low to '
+                    'be at most high.'
+                )
+        return [float(value) for value in low], [float(value) for value in high]
+
+    def _check_count(self, name: str, values: Sequence[float]) -> None:
+        """Check that a list has one number per band."""
+        if len(values) != len(self.bands):
+            raise SettingError(
+                f'{name} has {len(values)} values, expected {len(self.bands)}: one '
+                'per band.'
+            )
 
     def _keep_ranges(self, own: Sequence[BandOptions]) -> None:
         """Register each band's offset and range.
@@ -242,11 +331,7 @@ class BandScaling(nn.Module):
             ]
             mean, std = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         for name, values in (('mean', mean), ('std', std)):
-            if len(values) != len(self.bands):
-                raise SettingError(
-                    f'{name} has {len(values)} values, expected {len(self.bands)}: one '
-                    'per band.'
-                )
+            self._check_count(name, values)
         means = [float(o.get('mean', value)) for o, value in zip(own, mean)]
         stds = [float(o.get('std', value)) for o, value in zip(own, std)]
         if min(stds, default=1) <= 0:
@@ -282,7 +367,16 @@ class BandScaling(nn.Module):
         x = self._clipped(x)
         if self.method == 'per_chip_maximum':
             return x / x.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        if self.method == 'log':
+            return self._log(x)
         return x.sub(self.mean).div_(self.std)
+
+    def _log(self, x: Tensor) -> Tensor:
+        """Standardize logarithms, as if the values had a log-normal distribution."""
+        mean = self.mean + LOG_SHIFT
+        variance = torch.log1p((self.std / mean) ** 2)
+        center = mean.log() - variance / 2
+        return (x + LOG_SHIFT).log_().sub_(center).div_(variance.sqrt())
 
     def _clipped(self, x: Tensor) -> Tensor:
         """Add offsets and clip."""
@@ -290,6 +384,26 @@ class BandScaling(nn.Module):
             return x.add(self.offsets).clamp(self.lowest, self.highest)
         x = x + self.offset if self.offset else x
         return x if self.clip is None else x.clamp(*self.clip)
+
+
+def check_adaptation(scaling: nn.Module, adapt: str) -> None:
+    """Check that a scaling knows what an adaptation of scenes requires.
+
+    Raises:
+        SettingError: If it does not.
+    """
+    if adapt == 'none':
+        return
+    if getattr(scaling, 'low', None) is None:
+        raise SettingError(
+            f'adapt={adapt!r} requires the low and high values of the training bands '
+            'in scaling. Measure them with torchgeo-ctm stats, and train again.'
+        )
+    if getattr(scaling, 'method', None) == 'per_chip_maximum':
+        raise SettingError(
+            f"adapt={adapt!r} requires scaling method 'standard' or 'log', got "
+            "'per_chip_maximum'."
+        )
 
 
 def _range(clip: Sequence[float] | None, what: str) -> tuple[float, float] | None:
@@ -359,3 +473,13 @@ def build_scaling(
         return nn.Identity()
     _check_options(options, ScalingOptions, 'scaling option')
     return BandScaling(bands, **options)
+
+
+def scaling_tag(options: Mapping[str, Any] | None) -> str:
+    """Return scaling options as text for the tags of products.
+
+    Ranges are left out, and so is the adaptation, which has a tag of its own.
+    """
+    known = (options or {}).items()
+    left_out = ('low', 'high', 'adapt')
+    return ' '.join(f'{k}={v}' for k, v in known if v is not None and k not in left_out)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchgeo_ctm.datamodules.augment import FitChip, augmentation
+from torchgeo_ctm.datamodules.augment import FitChip, MixTiles, augmentation
+from torchgeo_ctm.errors import LabelError, SettingError
 
 
 def numbered(*shape: int) -> dict[str, Tensor]:
@@ -85,7 +86,7 @@ def test_a_seed_repeats_the_augmentation() -> None:
 
 def test_the_matrix_tells_where_pixels_went() -> None:
     """Boxes and key points of other augmentations follow it."""
-    augment = augmentation()
+    augment: Any = augmentation()
     mask = augment(numbered(16, 6, 6))['mask']
     for chip, matrix in zip(mask, augment.steps.transform_matrix, strict=True):
         for number in (0, 9, 23):
@@ -158,3 +159,68 @@ def test_a_seed_repeats_the_crops() -> None:
 
     assert all(map(torch.equal, draw(), draw()))
     assert len({tuple(mask.flatten().tolist()) for mask in draw()}) > 5
+
+
+def tiles(count: int = 8, side: int = 16) -> dict[str, Tensor]:
+    """Return chips whose pixels all hold the chip's class."""
+    label = torch.arange(count) % 4
+    flat = label[:, None, None].expand(-1, side, side)
+    return {'image': flat[:, None].repeat(1, 2, 1, 1).float(), 'label': label}
+
+
+def test_a_mixed_chip_has_the_labels_of_its_pixels() -> None:
+    torch.manual_seed(0)
+    batch = tiles(64)
+    mixed = MixTiles(1.0, num_classes=4)(batch)
+    several = 0
+    for image, label in zip(mixed['image'], mixed['label'], strict=True):
+        assert (
+            torch.unique(image).long().tolist() == torch.nonzero(label)[:, 0].tolist()
+        )
+        # one row and one column cut the chip into four parts of one value each
+        for axis in (0, 1):
+            borders = (image[0].diff(dim=axis) != 0).any(dim=1 - axis)
+            assert borders.sum() <= 1
+        several += int(label.sum() > 1)
+    assert several > 32
+    assert torch.equal(batch['image'], tiles(64)['image'])
+
+
+def test_mixing_none_of_the_chips_only_spreads_the_label() -> None:
+    batch = tiles()
+    mixed = MixTiles(0.0, num_classes=4)(batch)
+    assert torch.equal(mixed['image'], batch['image'])
+    assert torch.equal(mixed['label'].argmax(dim=1), batch['label'])
+    assert torch.equal(mixed['label'].sum(dim=1), torch.ones(8))
+
+
+def test_masks_and_valid_pixels_are_mixed_alike() -> None:
+    torch.manual_seed(0)
+    batch = tiles()
+    batch |= {'mask': batch['image'][:, 0].long(), 'valid': batch['image'][:, 0] > 1}
+    mixed = augmentation(mix_tiles=1.0, num_classes=4)(batch)
+    assert torch.equal(mixed['mask'], mixed['image'][:, 0].long())
+    assert torch.equal(mixed['valid'], mixed['image'][:, 0] > 1)
+
+
+@pytest.mark.parametrize(
+    ('label', 'found'),
+    [
+        (torch.tensor([[1.0, 0, 0], [1, 1, 0]]), 'a chip with 2 labels'),
+        (torch.tensor([[1.0, 0, 0], [0, 0, 0]]), 'a chip with 0 labels'),
+        (None, 'no label'),
+    ],
+)
+def test_chips_without_exactly_one_label_are_not_mixed(
+    label: Tensor | None, found: str
+) -> None:
+    batch = {'image': torch.zeros(2, 1, 8, 8)}
+    if label is not None:
+        batch['label'] = label
+    with pytest.raises(LabelError, match=f'exactly one label a chip, got {found}'):
+        MixTiles(0.5, num_classes=3)(batch)
+
+
+def test_a_share_of_mixed_chips_is_0_to_1() -> None:
+    with pytest.raises(SettingError, match=r'mix_tiles must be 0 to 1, got 1\.5'):
+        augmentation(mix_tiles=1.5, num_classes=3)

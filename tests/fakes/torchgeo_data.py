@@ -35,11 +35,21 @@ SEN12MS_SEASONS = (
     'ROIs2017_winter',
 )
 
-#: The classes of EuroSAT, by the names of their folders.
+#: EuroSAT's classes, which are its folders.
 EUROSAT_CLASSES = (
-    *('AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial'),
-    *('Pasture', 'PermanentCrop', 'Residential', 'River', 'SeaLake'),
+    'AnnualCrop',
+    'Forest',
+    'HerbaceousVegetation',
+    'Highway',
+    'Industrial',
+    'Pasture',
+    'PermanentCrop',
+    'Residential',
+    'River',
+    'SeaLake',
 )
+#: The order of bands in EuroSAT's files.
+EUROSAT_BANDS = (*(f'B{number:02d}' for number in range(1, 13)), 'B8A')
 
 #: Values of L8 Biome's masks: fill, cloud shadow, clear, thin cloud, cloud.
 L8BIOME_VALUES = (0, 64, 128, 192, 255)
@@ -79,6 +89,25 @@ def write_bigearthnet(root: Path) -> dict[str, list[list[str]]]:
             number += 1
         (root / f'bigearthnet-{split}.csv').write_text('\n'.join(lines) + '\n')
     return labels
+
+
+def write_eurosat(root: Path, size: int = 64) -> None:
+    """Write two training tiles, one to validate and one to test of each class.
+
+    Every band holds 100 times its number, and B8A 850, plus noise.
+    """
+    rng = np.random.default_rng(0)
+    levels = [850 if band == 'B8A' else 100 * int(band[1:]) for band in EUROSAT_BANDS]
+    folder = root / 'ds/images/remote_sensing/otherDatasets/sentinel_2/tif'
+    lists: dict[str, list[str]] = {'train': [], 'val': [], 'test': []}
+    for name in EUROSAT_CLASSES:
+        for number, split in enumerate(('train', 'train', 'val', 'test'), 1):
+            noise = rng.integers(-9, 10, (len(levels), size, size))
+            values = (np.array(levels)[:, None, None] + noise).astype(np.uint16)
+            write_raster(folder / name / f'{name}_{number}.tif', values)
+            lists[split].append(f'{name}_{number}.jpg')
+    for split, names in lists.items():
+        (root / f'eurosat-{split}.txt').write_text(''.join(f'{n}\n' for n in names))
 
 
 def write_landcoverai(root: Path, size: int = 64) -> NDArray[np.uint8]:
@@ -186,7 +215,9 @@ def _write_labels(path: Path, names: list[str]) -> None:
     path.write_text(json.dumps({'labels': names}))
 
 
-def write_eurosat(root: Path, values: Callable[[str], NDArray[np.generic]]) -> None:
+def write_coded_eurosat(
+    root: Path, values: Callable[[str], NDArray[np.generic]]
+) -> None:
     """Write a chip of every class and split, 64 px, in EuroSAT's layout.
 
     Args:

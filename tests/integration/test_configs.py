@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 
-from tests.commands import TorchGeoMain, succeeded, torchgeo
+from tests.commands import Run, TorchGeoMain, succeeded, torchgeo
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.dfc2020 import write_contest, write_dfc2020
-from torchgeo_ctm.errors import CTMError
+from tests.fakes.torchgeo_data import write_eurosat
+from torchgeo_ctm.datamodules import EuroSATDataModule
+from torchgeo_ctm.errors import CTMError, SettingError
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.scaling import GROUND_BANDS, SENTINEL2_BANDS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -77,10 +80,12 @@ def test_every_configuration_is_driven() -> None:
     driven = {'synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020', 'scene'}
     # tests/datamodules/test_image_folder.py
     driven |= {'ade20k', 'voc2012', 'coco', 'endotect'}
+    # test_eurosat below
+    driven |= {'eurosat'}
     # by tests/test_torchgeo_data.py
     driven |= {'bigearthnet', 'landcoverai', 'sen12ms', 'l8biome'}
     # by tests/test_training_from_scenes.py
-    driven |= {'scene_training'}
+    driven |= {'scene_training', 'second_stage'}
     # by tests/test_segmentation_stage.py
     driven |= {'segmentation'}
     assert {path.stem for path in CONFIGS.glob('*.yaml')} == driven
@@ -129,6 +134,95 @@ def test_fit_test_predict(
     with rasterio.open(theirs) as mask, rasterio.open(scene) as raster:
         assert (mask.crs, mask.transform) == (raster.crs, raster.transform)
         assert mask.tags()['CLASS_NAMES'].startswith('["Forest", "Shrubland"')
+
+
+def eurosat_arguments(root: Path) -> list[object]:
+    """Return what makes a small run of configs/eurosat.yaml."""
+    write_eurosat(root)
+    return [
+        '--config',
+        CONFIGS / 'eurosat.yaml',
+        f'--data.dict_kwargs.root={root}',
+        '--data.init_args.batch_size=4',
+        '--data.init_args.num_workers=0',
+        '--trainer.accelerator=cpu',
+        '--trainer.max_epochs=1',
+        *SMALL_MODEL,
+    ]
+
+
+@pytest.mark.slow
+def test_eurosat(
+    tmp_path: Path, write_scene: WriteScene, torchgeo_main: TorchGeoMain, run: Run
+) -> None:
+    """Tiles of TorchGeo's own layout, and a map of a scene with other bands."""
+    arguments = eurosat_arguments(tmp_path / 'data')
+    torchgeo_main('fit', *arguments)
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    printed = torchgeo_main('test', *arguments, '--ckpt_path', checkpoint)
+    assert 'test_balanced_bce' in printed
+    output = tmp_path / 'mask.tif'
+    merge = 'AnnualCrop+PermanentCrop=Crops,River+SeaLake=Water'
+    status, _, error = run(
+        'predict',
+        write_scene(),
+        '--checkpoint',
+        checkpoint,
+        '--output',
+        output,
+        '--merge',
+        merge,
+    )
+    assert status == 0, error
+    with rasterio.open(output) as mask:
+        tags = mask.tags()
+    assert tags['ADAPT'] == 'dark'
+    assert tags['MERGE'] == merge
+    assert 'Crops' in tags['CLASS_NAMES']
+    assert 'SeaLake' not in tags['CLASS_NAMES']
+
+
+def test_eurosat_gives_each_band_by_its_name(tmp_path: Path) -> None:
+    write_eurosat(tmp_path)
+    data = EuroSATDataModule(4, mix_tiles=1.0, bands=GROUND_BANDS, root=str(tmp_path))
+    data.setup('fit')
+    assert data.train_dataset is not None
+    levels = data.train_dataset[0]['image'].mean(dim=(1, 2))
+    expected = [200, 300, 400, 500, 600, 700, 800, 850, 1100, 1200]
+    assert torch.allclose(levels, torch.tensor(expected).float(), atol=2)
+    batch = data.train_aug(next(iter(data.train_dataloader())))  # type: ignore[misc]
+    assert batch['label'].shape == (4, 10)
+    assert batch['label'].sum(dim=1).min() >= 1
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'bands': ['B2', 'B03']}, "EuroSAT has no band 'B2'.*Did you mean 'B12'"),
+        ({'mix_tiles': -1}, 'mix_tiles must be 0 to 1'),
+        ({'spectral_jitter': -1}, 'spectral_jitter must be 0 or more'),
+    ],
+)
+def test_eurosat_options_that_do_not_fit(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        EuroSATDataModule(**change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ("--data.init_args.bands=['B02','B03']", 'expected the bands of the model'),
+        ('--model.init_args.task=multiclass', "requires task='multilabel'"),
+    ],
+)
+def test_eurosat_and_a_model_that_does_not_fit(
+    tmp_path: Path, torchgeo_main: TorchGeoMain, change: str, said: str
+) -> None:
+    arguments = eurosat_arguments(tmp_path / 'data')
+    more = ['--model.init_args.patches.balance=0'] if 'multiclass' in change else []
+    with pytest.raises(CTMError, match=said):
+        torchgeo_main('fit', *arguments, change, *more)
 
 
 @pytest.mark.slow
@@ -184,7 +278,7 @@ def test_a_data_folder_without_tiles_says_so(
 
 
 def test_configurations_name_every_class_once() -> None:
-    for name in ('synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020'):
+    for name in ('synthetic', 'dfc2020', 'dfc2020_s1s2', 'paper_dfc2020', 'eurosat'):
         config: Any = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
         model = config['model']['init_args']
         assert len(set(model['class_names'])) == model['num_classes']

@@ -1,5 +1,6 @@
 """Labels that people have, and scenes: a network that maps a scene it has not seen."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import rasterio
 
 from tests.commands import TorchGeoMain
 from tests.fakes.land_cover import (
@@ -21,7 +23,7 @@ from tests.fakes.land_cover import (
 )
 from torchgeo_ctm import scoring
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.demo import constant_guess_miou
+from torchgeo_ctm.demo.synthetic import constant_guess_miou
 from torchgeo_ctm.errors import CTMError
 from torchgeo_ctm.labels import LabelSource, PointLabels, PolygonLabels, RasterLabels
 from torchgeo_ctm.prediction import predict_scene
@@ -138,6 +140,54 @@ def test_the_configuration_trains_and_tests(
     message = 'without labels serves predict, not test. Pass labels'
     with pytest.raises(CTMError, match=message):
         torchgeo_main(*given, '--data.init_args.labels=null')
+
+
+@pytest.mark.slow
+def test_the_second_stage_trains_and_maps(
+    tmp_path: Path, torchgeo_main: TorchGeoMain
+) -> None:
+    """As its user runs it: teacher, second stage, a map, with fewer steps."""
+    scene = write_land_cover(tmp_path, '32', 32, 32)
+    squares = write_squares(tmp_path / 'squares.gpkg', [scene], WINDOW, 16)
+    task = ClassTokenMaskingTask(
+        model='ctm_vit_tiny_patch8_224',
+        img_size=WINDOW,
+        in_channels=len(BANDS),
+        bands=BANDS,
+        num_classes=len(CLASSES),
+        class_names=CLASSES,
+        class_colors=COLORS,
+        model_options={'embed_dim': 16, 'depth': 2, 'num_heads': 2},
+        patches={'head': 'local', 'pooling': 'share', 'share': 0.25},  # type: ignore[arg-type]
+        maps={'source': 'patches', 'presence': 'all'},  # type: ignore[arg-type]
+    )
+    save_task(task, tmp_path / 'teacher.ckpt')
+    arguments = [
+        '--config',
+        Path(__file__).parents[2] / 'configs' / 'second_stage.yaml',
+        f'--model.init_args.teacher={tmp_path / "teacher.ckpt"}',
+        f'--data.init_args.scene={scene.scene}',
+        f'--data.init_args.reference={scene.reference}',
+        f'--data.init_args.labels.init_args.path={squares}',
+        f'--data.init_args.labels.init_args.classes={_listed(CLASSES)}',
+        f'--data.init_args.block_size={2 * WINDOW}',
+        '--data.init_args.unlabeled_window=64',
+        '--data.init_args.length=32',
+        '--trainer.accelerator=cpu',
+        '--trainer.precision=32-true',
+        '--trainer.max_epochs=1',
+    ]
+    torchgeo_main('fit', *arguments)
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    printed = torchgeo_main('test', *arguments, '--ckpt_path', checkpoint)
+    assert 'test_miou' in printed
+    mask = tmp_path / 'mask.tif'
+    predict_scene(scene.scene, checkpoint, mask, accelerator='cpu', progress=False)
+    with rasterio.open(mask) as raster:
+        assert json.loads(raster.tags()['CLASS_NAMES']) == list(CLASSES)
+        assert raster.read(1).max() < len(CLASSES)
+    with pytest.raises(CTMError, match='unlabeled_window=4096 px is larger than'):
+        torchgeo_main('fit', *arguments, '--data.init_args.unlabeled_window=4096')
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -12,15 +12,17 @@ def test_the_ensemble_turns_maps_back() -> None:
 
 
 def test_other_options_are_another_decoder() -> None:
-    first = MapDecoder(MapOptions(threshold=0.3, refinement='soft_assignment'))
-    second = first.with_options(refinement=None, rule='paint')
+    first = MapDecoder(MapOptions(threshold=0.3))
+    changes = {'refinement': None, 'presence': 'threshold', 'rule': 'paint'}
+    second = first.with_options(**changes)
     assert first.refines and not second.refines
-    assert second.options == MapOptions(threshold=0.3, rule='paint')
+    assert second.options == MapOptions(threshold=0.3, **changes)  # type: ignore[arg-type]
 
 
 def test_painted_scores_are_one_hot() -> None:
     maps, probs = torch.rand(2, 3, 4, 4), torch.tensor([[0.9, 0.6, 0.1]] * 2)
-    scores = MapDecoder(MapOptions(rule='paint')).scores(maps, probs, (8, 8))
+    paint = MapOptions(rule='paint', presence='threshold', refinement=None)
+    scores = MapDecoder(paint).scores(maps, probs, (8, 8))
     assert scores.shape == (2, 3, 8, 8)
     assert (scores.sum(1) == 1).all() and (scores[:, 2] == 0).all()
     shares = MapDecoder(MapOptions()).scores(maps, probs, (8, 8))
@@ -29,15 +31,31 @@ def test_painted_scores_are_one_hot() -> None:
 
 
 def test_tags_say_what_scores_depend_on() -> None:
-    options = MapOptions(
-        refinement='soft_assignment', refinement_options={'trust': 0.5, 'rounds': 2}
-    )
-    assert MapDecoder(options).tags() == {
-        'MAP_SOURCE': 'fused',
+    options = MapOptions(refinement_options={'trust': 0.5, 'rounds': 2})
+    tags = {
+        'MAP_SOURCE': 'patches',
         'MAP_RULE': 'argmax',
         'MAP_LABELS': 'predicted',
-        'REFINEMENT': 'soft_assignment rounds=2 trust=0.5',
+        'REFINEMENT': 'soft_assignment rounds=2 trust=0.5 weight=0.5',
         'ENSEMBLE': 'None',
-        'PRESENCE': 'threshold',
+        'PRESENCE': 'all',
         'PRESENCE_THRESHOLD': '0.5',
     }
+    decoder = MapDecoder(options)
+    assert decoder.tags() == tags
+    alone = decoder.with_options(source='fused', refinement_weight=1)
+    changed = {
+        'MAP_SOURCE': 'fused',
+        'REFINEMENT': 'soft_assignment rounds=2 trust=0.5',
+    }
+    assert alone.tags() == tags | changed
+
+
+def test_every_class_may_be_in_a_mask_but_those_that_a_true_label_excludes() -> None:
+    maps, probs = torch.rand(2, 3, 4, 4), torch.tensor([[0.9, 0.1, 0.0]] * 2)
+    decoder = MapDecoder(MapOptions())
+    found = decoder.shares(maps, probs)
+    torch.testing.assert_close(found, maps / maps.sum(1, keepdim=True))
+    found = decoder.with_options(labels='true').shares(maps, probs)
+    # 0.1 stands for an unknown label
+    assert (found[:, :2] > 0).all() and (found[:, 2] == 0).all()

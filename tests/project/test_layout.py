@@ -84,7 +84,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     # floor 5: what joins the rooms
-    'configuration': {'trainers', 'scaling', 'errors'},
+    'configuration': {'trainers', 'scaling', 'files', 'errors'},
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
         'export_formats',
@@ -97,6 +97,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     'prediction': EVERYTHING,
+    'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'reports': EVERYTHING,
     'demo': EVERYTHING,
     'commands': EVERYTHING,
@@ -121,6 +122,7 @@ DOORS: dict[str, set[str]] = {
         'inference.writer',
         'inference.chip_writer',
         'inference.threads',
+        'choose',
         'demo',
         'prediction',
         'configuration',

@@ -52,7 +52,7 @@ def test_classes_that_cannot_be_learned_are_named() -> None:
     assert 'present in none of 2 labeled chips: Water:' in said[0]
     assert 'present in all of 2 labeled chips: Forest:' in said[1]
     # Urban is there or not, so where it is not tells where Forest is
-    assert 'patch_activation: softmax' in said[1]
+    assert 'patches: {compete: true}' in said[1]
     with pytest.warns(LabelWarning, match='Forest; Urban: they cannot be told'):
         counts([1, 0, 1], [1, 0, 1]).warn(NAMES)
     with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from torchgeo_ctm.datamodules.loaders import EvaluationBatches, TrainingBatches
 from torchgeo_ctm.datasets import SceneWindows
 from torchgeo_ctm.errors import LabelError
 from torchgeo_ctm.grids import Grid, Window
+from torchgeo_ctm.labels import ImageLabel
 from torchgeo_ctm.samplers.labeled_scene import LabeledScene, LabeledWindows
 from torchgeo_ctm.samplers.neighborhoods import Reading, WindowDraws
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
@@ -336,3 +337,11 @@ def test_readers_travel(write_scene: WriteScene) -> None:
     dataset.scenes[0].labels = RuleLabels(CLASSES, left_or_right)
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[0]['image'], dataset[0]['image'])
+
+
+def test_labels_are_known_without_reading(write_scene: WriteScene) -> None:
+    label = ImageLabel(np.array([1, 0, 0], np.float32), np.array([True, True, False]))
+    dataset = LabeledWindows(
+        [labeled_scene(write_scene())], [(0, Window(0, 0, 32, 32), label)]
+    )
+    assert dataset.image_label(0).tolist() == [1, 0, -1]

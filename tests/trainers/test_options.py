@@ -156,12 +156,12 @@ def test_a_run_of_the_command_saves_groups(tmp_path: Path) -> None:
             *names,
             '--model.model_options={embed_dim: 16, depth: 1, num_heads: 2}',
             '--model.map_source=attention',
-            '--model.maps.rule=paint',
+            '--model.maps.threshold=0.3',
         ],
         run=False,
         save_config_callback=None,
     )
     assert cli.model.hparams['maps']['source'] == 'attention'
-    assert cli.model.hparams['maps']['rule'] == 'paint'
+    assert cli.model.hparams['maps']['threshold'] == 0.3
     loaded = load_task(save_task(cli.model, tmp_path / 'x.ckpt'))
     assert loaded.options == cli.model.options

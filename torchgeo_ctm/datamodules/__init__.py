@@ -2,6 +2,7 @@
 
 from .chips import ChipDataModule
 from .dfc2020 import DFC2020DataModule
+from .eurosat import EuroSATDataModule
 from .image_folder import (
     ADE20KDataModule,
     COCODataModule,
@@ -19,6 +20,7 @@ __all__ = [
     'ChipDataModule',
     'DFC2020DataModule',
     'EndoTectDataModule',
+    'EuroSATDataModule',
     'ImageFolderDataModule',
     'PseudoMaskDataModule',
     'SceneDataModule',

@@ -5,10 +5,15 @@ from typing import Any, Literal
 import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from ..errors import LabelError, SettingError
 from ..grids import IGNORED
+
+#: Probability that a part of a mixed chip is replaced.
+REPLACED = 0.7
 
 Batch = dict[str, Any]
 Resize = Literal['stretch', 'cover']
@@ -120,14 +125,104 @@ class Augmentation(nn.Module):
         return batch | pixels
 
 
-def augmentation(upright: bool = False) -> Augmentation:
+class MixTiles(nn.Module):
+    """Put chips together from parts of several tiles, along straight borders.
+
+    A tile with one label shows one class only, and a network that never sees two
+    classes in one chip learns tiles instead of pixels. One row and one column cut a
+    chip into four parts, and three of them are replaced, each with a probability of
+    0.7, by the same part of another chip of the batch. Pixels keep their values. The
+    label becomes the union of the labels of all parts.
+
+    For ``train_aug`` of any data module whose chips have one label. Random numbers come
+    from PyTorch's global generator, so that a seed repeats them.
+    """
+
+    def __init__(self, probability: float, num_classes: int) -> None:
+        """Initialize a new MixTiles instance.
+
+        Args:
+            probability: Probability, 0 to 1, that a chip is mixed.
+            num_classes: Number of classes C.
+
+        Raises:
+            SettingError: If *probability* is not 0 to 1.
+        """
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise SettingError(f'mix_tiles must be 0 to 1, got {probability}.')
+        self.probability = probability
+        self.num_classes = num_classes
+
+    def forward(self, batch: Batch) -> Batch:
+        """Return the mixed batch, with ``label`` float32 (B, C).
+
+        Args:
+            batch: ``image`` (B, bands, H, W); ``label``, (B,) class indices or (B, C)
+                one-hot; and optionally ``mask`` and ``valid`` (B, H, W).
+
+        Raises:
+            LabelError: If a chip has no label, or more than one.
+        """
+        label = self._single_labels(batch)
+        keys = [key for key in ('image', 'mask', 'valid') if key in batch]
+        mixed = {key: batch[key].clone() for key in keys}
+        union = label.clone()
+        count, (height, width) = len(label), batch['image'].shape[-2:]
+        for chip in torch.nonzero(torch.rand(count) < self.probability).flatten():
+            row, col = (
+                int(torch.randint(side // 4, max(3 * side // 4, side // 4 + 1), ()))
+                for side in (height, width)
+            )
+            top, bottom = slice(0, row), slice(row, height)
+            left, right = slice(0, col), slice(col, width)
+            for rows, cols in ((top, right), (bottom, left), (bottom, right)):
+                if torch.rand(()) < REPLACED:
+                    other = int(torch.randint(count, ()))
+                    for key in keys:
+                        part = batch[key][other, ..., rows, cols]
+                        mixed[key][chip, ..., rows, cols] = part
+                    union[chip] = torch.maximum(union[chip], label[other])
+        return batch | mixed | {'label': union}
+
+    def _single_labels(self, batch: Batch) -> Tensor:
+        """Return the labels of a batch as one-hot (B, C) float32."""
+        label = batch.get('label')
+        found = 'no label'
+        if label is not None and label.ndim == 1:
+            return one_hot(label, self.num_classes).float()
+        if label is not None:
+            known = batch.get('label_known')
+            counts = (label > 0).sum(dim=1)
+            if (counts == 1).all() and (known is None or known.all()):
+                return torch.as_tensor(label).float()
+            found = f'a chip with {int(counts[(counts != 1).int().argmax()])} labels'
+            if known is not None and not known.all():
+                found = 'a chip with unknown labels'
+        raise LabelError(
+            f'mix_tiles requires exactly one label a chip, got {found}. Set mix_tiles: 0.'
+        )
+
+
+def augmentation(
+    upright: bool = False, mix_tiles: float = 0.0, num_classes: int = 0
+) -> nn.Module:
     """Return the augmentation of training batches, for ``train_aug``.
 
     Args:
         upright: For photographs, which have an up: flip left-right only. Imagery seen
             from above has none, and takes all eight orientations.
+        mix_tiles: Probability, 0 to 1, that a chip is mixed from several, see
+            :class:`MixTiles`.
+        num_classes: Number of classes, to mix chips.
+
+    Raises:
+        SettingError: If *mix_tiles* is not 0 to 1.
     """
-    return Augmentation(RandomOrientation(upright))
+    oriented = Augmentation(RandomOrientation(upright))
+    if mix_tiles == 0:
+        return oriented
+    return nn.Sequential(oriented, MixTiles(mix_tiles, num_classes))
 
 
 class FitChip:

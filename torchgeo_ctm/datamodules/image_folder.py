@@ -12,6 +12,7 @@ from ..grids import Grid
 from ..split import Split
 from .augment import FitChip, Resize, augmentation
 from .chips import SPLITS_OF_STAGE
+from .classes import match_task
 
 
 class ImageFolderDataModule(NonGeoDataModule):
@@ -30,6 +31,7 @@ class ImageFolderDataModule(NonGeoDataModule):
         img_size: int | tuple[int, int] = 224,
         resize: Resize | None = 'stretch',
         vertical_flip: bool = False,
+        mix_tiles: float = 0.0,
         **kwargs: Any,
     ) -> None:
         """Initialize a new ImageFolderDataModule instance.
@@ -44,10 +46,13 @@ class ImageFolderDataModule(NonGeoDataModule):
                 central otherwise.
             vertical_flip: Train on all orientations of a chip instead of flipping it
                 left-right only: for images that have no up.
+            mix_tiles: Probability, 0 to 1, that a training chip is mixed from several,
+                see :class:`~torchgeo_ctm.datamodules.augment.MixTiles`: for data sets
+                with one label an image.
             **kwargs: Arguments of the data set, such as ``root`` and ``classes``.
 
         Raises:
-            SettingError: If *resize* is unknown.
+            SettingError: If *resize* is unknown, or *mix_tiles* is not 0 to 1.
         """
         super().__init__(self.dataset_class, batch_size, num_workers, **kwargs)
         if resize not in ('stretch', 'cover', None):
@@ -60,7 +65,8 @@ class ImageFolderDataModule(NonGeoDataModule):
         self.resize: Resize | None = resize
         # TorchGeo would normalize here, but the model holds the scaling
         self.aug = nn.Identity()
-        self.train_aug = augmentation(upright=not vertical_flip)
+        self.mix_tiles, self.upright = mix_tiles, not vertical_flip
+        self.train_aug = augmentation(self.upright, mix_tiles)
 
     def prepare_data(self) -> None:
         """Download every split if asked to, in one process."""
@@ -82,6 +88,10 @@ class ImageFolderDataModule(NonGeoDataModule):
             images = self._open(split, train=split == 'train')
             setattr(self, f'{split}_dataset', images)
             self._match_task(images)
+            if split == 'train':
+                self.train_aug = augmentation(
+                    self.upright, self.mix_tiles, len(images.classes)
+                )
             if self.resize != 'stretch' and images.image_label(0) is not None:
                 warnings.warn(
                     f'resize={self.resize!r} crops images whose labels describe the '
@@ -102,22 +112,13 @@ class ImageFolderDataModule(NonGeoDataModule):
 
     def _match_task(self, images: ImageFolder) -> None:
         """Check the task's classes, and name them if they have no names."""
-        task: Any = getattr(self.trainer, 'lightning_module', None)
-        hparams = getattr(task, 'hparams', {})
-        count = hparams.get('num_classes', len(images.classes))
-        if count != len(images.classes):
-            raise SettingError(
-                f'num_classes={count}, but {images.root} has {len(images.classes)} '
-                f'classes. Set num_classes={len(images.classes)}.'
-            )
-        names = list(hparams.get('class_names') or images.classes)
-        if names != list(images.classes) and set(names) == set(images.classes):
-            raise SettingError(
-                'class_names has the classes of the data set in another order, '
-                f'expected {", ".join(images.classes)}.'
-            )
-        if task is not None and hasattr(task, 'name_classes'):
-            task.name_classes(images.classes, images.class_colors)
+        match_task(
+            self.trainer,
+            images.root,
+            images.classes,
+            images.class_colors,
+            self.mix_tiles > 0,
+        )
 
     def chips(self, split: Split) -> ImageFolder:
         """Open a split for evaluation, in order."""

@@ -1,29 +1,39 @@
 """Data module of scenes, for training and prediction."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows, Thumbnail
-from ..errors import LabelError, SettingError
-from ..grids import Grid
+from ..errors import AtmosphereWarning, LabelError, SettingError, did_you_mean
+from ..grids import Grid, Window
 from ..labels import (
     LabelSource,
     PointLabels,
     PolygonLabels,
     RasterLabels,
     TableLabels,
+    Unlabeled,
     check_overlap,
     check_sizes,
 )
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
+from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
+from ..scaling import ADAPTATIONS, check_adaptation
+from ..scenes.adaptation import (
+    atmosphere_complaint,
+    dark_adaptation,
+    reads_atmosphere,
+    sample_pixels,
+)
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
@@ -33,10 +43,6 @@ Labels = LabelSource | PolygonLabels | PointLabels | RasterLabels | TableLabels
 
 #: Default number of threads that read ahead in training.
 TRAINING_THREADS = 2
-
-
-#: Side and overlap in pixels of windows whose masks come from a local head.
-LOCAL_WINDOW, LOCAL_OVERLAP = 256, 32
 
 
 class SceneDataModule(NonGeoDataModule):
@@ -81,6 +87,8 @@ class SceneDataModule(NonGeoDataModule):
         length: int | None = None,
         windows_per_read: int = 8,
         seed: int = 0,
+        unlabeled_window: int | None = None,
+        adapt: Literal['dark', 'none'] | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -120,6 +128,14 @@ class SceneDataModule(NonGeoDataModule):
             windows_per_read: Number of windows drawn from one neighborhood, whose
                 pixels are decoded once; 1 draws each from all scenes, which is slower.
             seed: Seed of split and sampler.
+            unlabeled_window: Train on windows of this side in pixels from anywhere in
+                *scene*, without their labels, for a second stage
+                (:class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`). Labels then
+                serve validation and test alone. None: train on windows with labels.
+            adapt: Move each scene to predict towards the training data: 'dark'
+                subtracts its haze, see
+                :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; 'none' leaves it as
+                it is; None: as the model's ``scaling.adapt`` says.
         """
         super().__init__(SceneWindows, batch_size)
         self.scenes = _scenes(scene)
@@ -139,6 +155,8 @@ class SceneDataModule(NonGeoDataModule):
         self.length = length
         self.windows_per_read = windows_per_read
         self.seed = seed
+        self.unlabeled_window = unlabeled_window
+        self.adapt = adapt
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -165,6 +183,7 @@ class SceneDataModule(NonGeoDataModule):
             ('length', self.length, 1),
             ('windows_per_read', self.windows_per_read, 1),
             ('seed', self.seed, 0),
+            ('unlabeled_window', self.unlabeled_window, 1),
         ):
             if value is not None and value < least:
                 raise SettingError(
@@ -199,11 +218,29 @@ class SceneDataModule(NonGeoDataModule):
         ahead = self._ahead()
         decoders = ahead or os.cpu_count() or 1
         self.predict_datasets = self._open(self.scenes, task, window, stride, decoders)
+        self._adaptation(task)  # a wrong option is refused before weights are loaded
         self.batches = [
             # more waiting batches would only use memory
             SceneBatches(scene, self.batch_size, min(ahead, 2), self._part())
             for scene in self.predict_datasets
         ]
+
+    def _adaptation(self, task: Any) -> str:
+        """Return how scenes to predict are moved towards the training data.
+
+        Raises:
+            SettingError: If the value is unknown, or the model does not know enough.
+        """
+        chosen = self.adapt
+        if chosen is None:
+            return str(getattr(task.scaling, 'adapt', 'none'))
+        if chosen not in ADAPTATIONS:
+            raise SettingError(
+                f"Unknown adapt {chosen!r}, expected 'dark' or 'none'."
+                + did_you_mean(str(chosen), ADAPTATIONS)
+            )
+        check_adaptation(task.scaling, chosen)
+        return chosen
 
     def _open(
         self, scenes: Sequence[str], task: Any, window: int, stride: int, threads: int
@@ -303,29 +340,15 @@ class SceneDataModule(NonGeoDataModule):
         return int(window)
 
     def _prediction_windows(self, task: Any) -> tuple[int, int]:
-        """Return side of and distance between windows to predict, in pixels.
-
-        Masks of a local head need no more context than its field of view, so larger
-        windows with less overlap give the same masks with less work.
-        """
-        if not task.is_local:
+        """Return side of and distance between windows to predict, in pixels."""
+        if task.prediction_window is None:
             window = self._window(task)
             return window, self._stride(task, window)
-        window = LOCAL_WINDOW if self.window is None else self.window
-        view: int = task.model.field_of_view
-        if window < view:
-            raise SettingError(
-                f'window={window} px is smaller than the field of view of {view} px. '
-                f'Did you mean {LOCAL_WINDOW}?'
-            )
-        cell: int = task.model.local_head.stride
-        if window % cell:
-            raise SettingError(
-                f'window={window} px is not a multiple of {cell} px, the distance of the '
-                f'local logits. Did you mean {round(window / cell) * cell}?'
-            )
+        side, overlap = task.prediction_window
+        window = side if self.window is None else self.window
+        _check_window(task, window, side)
         if self.stride is None:
-            return window, window - min(LOCAL_OVERLAP, window // 2)
+            return window, window - min(overlap, window // 2)
         return window, self.stride
 
     def _stride(self, task: Any, window: int) -> int:
@@ -340,15 +363,41 @@ class SceneDataModule(NonGeoDataModule):
     def train_dataloader(self) -> Any:
         """Return the training batches, different ones in every epoch."""
         splits, trainer = self._ready(), self.trainer
-        length = self.length or len(splits.windows('train'))
+        if self.unlabeled_window is None:
+            draws = splits.draws(self.windows_per_read)
+            length = len(splits.windows('train'))
+        else:
+            draws = self._unlabeled(self.unlabeled_window)
+            length = sum(len(scene.tiling()) for scene in draws.scenes)
         return TrainingBatches(
-            splits.draws(self.windows_per_read),
+            draws,
             self.batch_size,
-            length,
+            self.length or length,
             TRAINING_THREADS if self.threads is None else self.threads,
             self._part(),
             partial(epoch_number, trainer),
         )
+
+    def _unlabeled(self, window: int) -> WindowDraws:
+        """Return the sampler of windows from anywhere in the scenes of training.
+
+        Raises:
+            SettingError: If the network does not take windows of this size.
+        """
+        trainer: Any = self.trainer
+        task = trainer.lightning_module
+        labels = Unlabeled(task.class_names)
+        _check_window(task, window, 2 * task.model.patch_size)
+        opened = self._open(self.scenes, task, window, window, 1)
+        for path, scene in zip(self.scenes, opened, strict=True):
+            height, width = scene.grid.height, scene.grid.width
+            if min(height, width) < window:
+                raise SettingError(
+                    f'unlabeled_window={window} px is larger than {PurePath(path).name} '
+                    f'of {height} × {width} px.'
+                )
+        scenes = [LabeledScene(scene, labels) for scene in opened]
+        return WindowDraws(scenes, _anywhere, self.seed, self.windows_per_read)
 
     def val_dataloader(self) -> Any:
         """Return the validation batches."""
@@ -393,8 +442,49 @@ class SceneDataModule(NonGeoDataModule):
 
     def predict_dataloader(self) -> Any:
         """Return the batches of each scene."""
+        self._compare_scenes()
         self._on_start()
         return self.batches
+
+    def _compare_scenes(self) -> None:
+        """Compare scenes with the training data, and adapt them if asked to."""
+        trainer: Any = self.trainer
+        task = trainer.lightning_module
+        name = self._adaptation(task)
+        for scene in self.predict_datasets:
+            if name == 'none' and not reads_atmosphere(task.scaling):
+                continue
+            pixels = sample_pixels(scene)
+            complaint = atmosphere_complaint(pixels, task.scaling)
+            if complaint is not None:
+                warnings.warn(
+                    f'{scene.scene}: {complaint}', AtmosphereWarning, stacklevel=2
+                )
+            # an empty scene gets a warning of its own, once it is mapped
+            if name == 'dark' and pixels.shape[1]:
+                scene.adaptation = dark_adaptation(pixels, task.scaling)
+
+
+def _check_window(task: Any, window: int, usual: int) -> None:
+    """Check that a network can map windows of a size.
+
+    Raises:
+        SettingError: If they are too small, or not a multiple of its stride.
+    """
+    is_local = task.is_local
+    least: int = task.model.field_of_view if is_local else task.model.patch_size
+    step: int = task.model.local_head.stride if is_local else task.model.patch_size
+    if window < least:
+        what = 'field of view of' if is_local else 'smallest window,'
+        raise SettingError(
+            f'window={window} px is smaller than the {what} {least} px. Did you mean '
+            f'{usual}?'
+        )
+    if window % step:
+        raise SettingError(
+            f'window={window} px is not a multiple of {step} px, the stride of the '
+            f'network. Did you mean {round(window / step) * step}?'
+        )
 
 
 def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
@@ -431,6 +521,11 @@ def _at_home(path: str) -> str:
     """Return a path with the home folder in place of a leading ``~``."""
     # URLs and virtual rasters are no paths
     return str(Path(path).expanduser()) if path.startswith('~') else path
+
+
+def _anywhere(scene: int, window: Window) -> bool:
+    """Return True: every window of a scene may be drawn."""
+    return True
 
 
 def _nothing() -> None:

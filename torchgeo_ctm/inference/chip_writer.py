@@ -15,7 +15,7 @@ from rasterio.transform import from_bounds
 from torch import Tensor
 
 from ..errors import DataError, OutputError, ResumeWarning
-from ..files import check_file, temporary_path
+from ..files import check_file, make_folder, temporary_path
 from ..grids import IGNORED, Grid
 from ..maps.class_maps import resize
 from ..version import __version__
@@ -129,10 +129,7 @@ class ChipMaskWriter(BasePredictionWriter):
         self.folder = Path(output)
         self.name = name
         self.images = images
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f'Cannot create folder {output}: {error}') from error
+        make_folder(self.folder)
         for kind in ('pms', 'imgs', 'masks'):
             check_file(self.path(kind), overwrite)
         self._arrays: dict[str, ArrayRows] = {}

@@ -1,5 +1,6 @@
 """Options of the products, for the command line, Python and configurations alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import SettingError
@@ -18,6 +19,9 @@ class ProductOptions:
         stac: Write MASK.json, a STAC item (extra "stac").
         sieve: Merge regions of fewer pixels into their largest neighbor in polygons.
         min_area: Leave out polygons of fewer hectares.
+        merge: Merge classes of the model, as 'Grassland+Cropland=Open land'. The
+            probability of the merged class is the largest of its members, its color
+            that of the first.
     """
 
     confidence: bool = True
@@ -28,6 +32,7 @@ class ProductOptions:
     stac: bool = False
     sieve: int = 0
     min_area: float = 0.0
+    merge: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.

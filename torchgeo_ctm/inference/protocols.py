@@ -87,10 +87,22 @@ class Origin(Protocol):
         """Acquisition time, ISO 8601, if known."""
 
 
+class Change(Protocol):
+    """A change of a scene's values towards the training data."""
+
+    @property
+    def name(self) -> str:
+        """Name for the tags of products."""
+
+    def undone(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return changed pixels (bands, n) as they were."""
+
+
 class Scene(Protocol):
     """A scene, cut into overlapping windows."""
 
     scene: str
+    adaptation: Change | None
     grid: Grid
     plan: WindowPlan
     offset: float | None

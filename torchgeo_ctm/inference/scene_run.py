@@ -14,6 +14,7 @@ from ..errors import NodataWarning, PresenceWarning, ResumeWarning
 from ..grids import IGNORED
 from ..windows import WindowPlan
 from .journal import ScoreJournal
+from .merging import Merging
 from .mosaic import RowMosaic, Rows
 from .products import Products
 from .protocols import Scene, Thumbnail
@@ -38,6 +39,7 @@ class SceneRun:
         plan: WindowPlan,
         journal: ScoreJournal,
         products: Products,
+        merging: Merging,
         device: torch.device,
         alone: bool,
     ) -> None:
@@ -47,15 +49,17 @@ class SceneRun:
             plan: Windows of the scene.
             journal: Journal of the scene, started.
             products: Products to write.
+            merging: Classes of the map, made from those of the scores.
             device: Device that blends scores.
             alone: Blend while windows arrive; otherwise in :meth:`finish`.
         """
         self.plan = plan
         self.journal = journal
         self.products = products
+        self.merging = merging
         self.alone = alone
         self._device = device
-        self._mosaic = RowMosaic(plan, len(products.class_names))
+        self._mosaic = RowMosaic(plan, merging.count)
         self._next = 0
         self._pixels = 0
         self._progress: tqdm[None] | None = None
@@ -122,8 +126,7 @@ class SceneRun:
     def _blend(self, numbers: Sequence[int], scores: Tensor, valid: Tensor) -> None:
         """Blend windows and write the rows that they finish."""
         if scores.ndim == 3:
-            classes = len(self.products.class_names)
-            scores = F.one_hot(scores.long(), classes).movedim(-1, 1).float()
+            scores = F.one_hot(scores.long(), self.merging.count).movedim(-1, 1).float()
         elif scores.dtype == torch.uint8:
             scores = scores.float() / FULL
         self._write(self._mosaic.add(numbers, scores, valid))
@@ -131,12 +134,13 @@ class SceneRun:
     def _write(self, finished: Iterator[Rows]) -> None:
         """Decide the class of every pixel in finished rows, once, and write them."""
         for rows in finished:
-            highest, classes = rows.scores.max(dim=0)
+            scores = self.merging.scores(rows.scores)
+            highest, classes = scores.max(dim=0)
             values = {'mask': classes.to(torch.uint8)}
             if 'confidence' in self.products.rasters:
                 values['confidence'] = _percent(highest)
             if 'probabilities' in self.products.rasters:
-                values['probabilities'] = _percent(rows.scores)
+                values['probabilities'] = _percent(scores)
             written: dict[str, NDArray[np.uint8]] = {
                 name: value.masked_fill(~rows.valid, IGNORED).cpu().numpy()
                 for name, value in values.items()

@@ -23,6 +23,7 @@ from ..version import __version__
 from .geotiff import check_output
 from .journal import ScoreJournal
 from .memory import estimate
+from .merging import Merging, merging
 from .options import ProductOptions
 from .products import Products, check_companions
 from .protocols import Scene, ScenePredictor, SceneSource, scene_predictor, scene_source
@@ -105,7 +106,8 @@ class PseudoMaskWriter(Callback):
 
         Raises:
             OutputError: If a product exists and may not be replaced.
-            SettingError: If the data module is not a SceneDataModule.
+            SettingError: If the data module is not a SceneDataModule, or *merge* does
+                not fit the classes of the task.
         """
         source, task = _partners(trainer, pl_module)
         scenes = list(source.scenes)
@@ -115,8 +117,17 @@ class PseudoMaskWriter(Callback):
             if not _journal_folder(path).is_dir():
                 # an interrupted run may have published some products already
                 check_companions(path, self.options, self.overwrite)
+        self._merging(task)
         # weights are loaded between now and then
         source.on_start(lambda: self._begin(trainer, source, task))
+
+    def _merging(self, task: ScenePredictor) -> Merging:
+        """Return the classes of the maps.
+
+        Raises:
+            SettingError: If *merge* does not fit the classes of the task.
+        """
+        return merging(self.options.merge, task.class_names, task.class_colors)
 
     def _begin(
         self, trainer: pl.Trainer, source: SceneSource, task: ScenePredictor
@@ -124,12 +135,14 @@ class PseudoMaskWriter(Callback):
         """Start a run for each scene, and skip the windows that its journal holds."""
         if self.options.picture:
             source.take_thumbnails(rgb_indices(task.bands), PICTURE)
-        weights = _weights_hash(task)
+        weights, classes = _weights_hash(task), self._merging(task)
         outputs = self.outputs(list(source.scenes))
         for path, scene, batches in zip(
             outputs, source.predict_datasets, source.batches, strict=True
         ):
             tags = _tags(task, scene, weights)
+            if self.options.merge:
+                tags['MERGE'] = ','.join(self.options.merge)
             settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
             journal = ScoreJournal(_journal_folder(path), settings, len(scene))
             reason = None
@@ -142,15 +155,15 @@ class PseudoMaskWriter(Callback):
             products = Products(
                 path,
                 self.options,
-                task.class_names,
-                task.class_colors,
+                classes.names,
+                classes.colors,
                 scene.grid,
                 journal.folder,
                 tags,
             )
             alone = trainer.world_size == 1
             self.runs.append(
-                SceneRun(scene.plan, journal, products, task.device, alone)
+                SceneRun(scene.plan, journal, products, classes, task.device, alone)
             )
             if trainer.is_global_zero:
                 warn_about_resume(journal, reason)
@@ -185,10 +198,12 @@ class PseudoMaskWriter(Callback):
         run = self.runs[dataloader_idx]
         if self.progress and trainer.is_global_zero:
             run.show_progress(run.products.output.name)
-        complaint = None if batch_idx else _complaint(task, batch)
+        scene = source.predict_datasets[dataloader_idx]
+        complaint = None if batch_idx else _complaint(task, batch, scene)
         if complaint is not None:
-            scene = source.predict_datasets[dataloader_idx].scene
-            warnings.warn(f'{scene}: {complaint}', ReflectanceWarning, stacklevel=2)
+            warnings.warn(
+                f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=2
+            )
 
     def on_predict_batch_end(
         self,
@@ -221,7 +236,9 @@ class PseudoMaskWriter(Callback):
         elif task.refines:
             # one byte per class is enough, as there is one score per pixel
             scores = (FULL * scores).round().to(torch.uint8)
-        nothing = (outputs['probs'] <= options.threshold).all(dim=1)
+        # no threshold decides where every class may be in a mask
+        least = -1.0 if options.presence == 'all' else options.threshold
+        nothing = (outputs['probs'] <= least).all(dim=1)
         self.runs[number].take(batch['index'].tolist(), scores, batch['valid'], nothing)
 
     def _finish(self, source: SceneSource, end: int, missed: int | None = None) -> None:
@@ -288,19 +305,23 @@ def _partners(
     return scene_source(datamodule), scene_predictor(module)
 
 
-def _complaint(task: ScenePredictor, batch: Mapping[str, Tensor]) -> str | None:
+def _complaint(
+    task: ScenePredictor, batch: Mapping[str, Tensor], scene: Scene
+) -> str | None:
     """Return why a batch does not look like the training data, or None."""
     scaling = task.scaling
     optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
-    if not isinstance(scaling, BandScaling) or scaling.method != 'standard':
+    if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
         return None
     if not optical:
         return None
     some = np.s_[..., ::SAMPLED, ::SAMPLED]
     image, valid = batch['image'][some], batch['valid'][some]
-    pixels = image.movedim(1, 0)[:, valid].float() + scaling.offset
+    pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
+    if scene.adaptation is not None:
+        pixels = scene.adaptation.undone(pixels)
     return reflectance_complaint(
-        pixels[optical].cpu(),
+        pixels[optical] + scaling.offset,
         scaling.mean.flatten()[optical].cpu(),
         scaling.std.flatten()[optical].cpu(),
         [task.bands[index] for index in optical],
@@ -316,12 +337,14 @@ def _tags(task: ScenePredictor, scene: Scene, weights: str) -> dict[str, str]:
     """Return the tags that make a run repeatable."""
     facts = task.provenance()
     known = scene.offset is not None
+    adapted = scene.adaptation
     return {
         'TORCHGEO_CTM_VERSION': __version__,
         'BANDS': facts.pop('BANDS'),
         'SCALING': facts.pop('SCALING'),
         'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
         'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
+        **({} if adapted is None else {'ADAPT': adapted.name}),
         **facts,
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),

@@ -6,7 +6,7 @@ from .points import PointLabels
 from .polygons import PolygonLabels
 from .rasters import RasterLabels
 from .shares import class_shares, presence_from_mask
-from .source import ImageLabel, LabelSource
+from .source import ImageLabel, LabelSource, Unlabeled
 from .tables import TableLabels
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     'PolygonLabels',
     'RasterLabels',
     'TableLabels',
+    'Unlabeled',
     'check_overlap',
     'check_sizes',
     'class_shares',

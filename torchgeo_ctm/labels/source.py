@@ -49,6 +49,26 @@ class LabelSource(Protocol):
         """
 
 
+class Unlabeled:
+    """A source without labels: nothing is known about any window."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        """Create the source.
+
+        Args:
+            classes: Names of the classes.
+        """
+        self.classes = tuple(classes)
+
+    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel:
+        """Return a label in which every class is unknown."""
+        count = len(self.classes)
+        return ImageLabel(np.zeros(count, np.float32), np.zeros(count, bool))
+
+    def extents(self, grid: Grid) -> None:
+        """Return None: windows may be anywhere."""
+
+
 def label_from_shares(
     shares: NDArray[np.float64], coverage: float, min_share: float, min_coverage: float
 ) -> ImageLabel:

@@ -34,20 +34,20 @@ class MapOptions:
     """How class maps are made, and decided into masks.
 
     Attributes:
-        source: 'attention'; 'patchcam', the sigmoid of the patch logits; 'fused', the
-            product of these two; or 'patches', the softmax of the patch logits.
+        source: 'patches', the softmax of the patch logits; 'attention'; 'patchcam', the
+            sigmoid of the patch logits; or 'fused', attention times 'patchcam'.
         rule: 'argmax', or the paper's 'paint'.
         labels: Which classes ``predict`` takes as present: 'predicted' by the model, or
             'true' by the batch's label or mask.
         threshold: A class is present if its probability is above it, 0 to 1.
-        presence: 'threshold' lets only present classes into a mask (paper).
+        presence: 'all' lets every class into a mask, whatever its probability, but
+            those that a true label excludes: for the source 'patches', whose softmax
+            already decides. 'threshold' lets only present classes in (paper).
             'probability' lets every class of at least 0.2 % in and multiplies its map
-            by its probability. 'all' lets every class in, whatever its probability:
-            for the source 'patches', whose softmax already decides. These two require
-            rule 'argmax'.
+            by its probability. Rule 'paint' requires 'threshold'.
         refinement: 'soft_assignment' moves the scores from patches to pixels by the
             bands of each image. It requires rule 'argmax'. See
-            :func:`~torchgeo_ctm.maps.refine.soft_assignment`.
+            :func:`~torchgeo_ctm.maps.refine.soft_assignment`. Null: none.
         refinement_options: Its ``rounds``, ``likelihood``, ``neighbours`` and
             ``trust``, where they differ from the defaults.
         refinement_weight: Weight of the refinement, 0 to 1, in a geometric mean with
@@ -60,14 +60,14 @@ class MapOptions:
             on the validation split. The checkpoint holds the shift.
     """
 
-    source: MapSource = 'fused'
+    source: MapSource = 'patches'
     rule: MapRule = 'argmax'
     labels: Literal['predicted', 'true'] = 'predicted'
     threshold: float = 0.5
-    presence: Literal['threshold', 'probability', 'all'] = 'threshold'
-    refinement: Refinement | None = None
+    presence: Literal['threshold', 'probability', 'all'] = 'all'
+    refinement: Refinement | None = 'soft_assignment'
     refinement_options: RefinementOptions | None = None
-    refinement_weight: float = 1.0
+    refinement_weight: float = 0.5
     ensemble: Literal['dihedral'] | None = None
     calibration: Literal['odds', 'validation'] | None = None
 
@@ -256,6 +256,6 @@ class MapDecoder:
         if self.options.presence == 'threshold':
             return maps, threshold
         if self.options.presence == 'all':
-            # every probability is above a threshold below 0
-            return maps, -1.0
+            # true labels are 0 where a class is absent, and probabilities are above 0
+            return maps, 0.0 if self.options.labels == 'true' else -1.0
         return maps * probs[:, :, None, None], min(UNLIKELY, threshold)

@@ -136,7 +136,13 @@ class ClassTokenViT(nn.Module):
         self.patch_head: PatchHead | None = None
         self.local_head: LocalHead | None = None
         if patch_head == 'local':
+            if patch_activation != 'sigmoid':
+                raise SettingError(
+                    f"patch_activation={patch_activation!r} requires patch_head='tokens',"
+                    " got 'local'. Use patches: {compete: true} of the task."
+                )
             self.local_head = LocalHead(in_chans, num_classes, local_width, local_depth)
+            self.local_head.check_size(*self.patch_embed.img_size)
         elif patch_head in (True, 'tokens'):
             self.patch_head = PatchHead(embed_dim, num_classes, patch_activation)
         elif patch_head:
@@ -312,12 +318,6 @@ class ClassTokenViT(nn.Module):
         """
         if self.local_head is None:
             raise SettingError("local_logits requires patch_head='local'.")
-        height, width = x.shape[-2:]
-        if height % self.local_head.stride or width % self.local_head.stride:
-            raise SettingError(
-                f'An image of {height} × {width} px is not a multiple of '
-                f'{self.local_head.stride} px, the distance of the local logits.'
-            )
         logits: Tensor = self.local_head(x)
         return logits
 

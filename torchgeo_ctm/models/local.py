@@ -51,8 +51,22 @@ class LocalHead(nn.Module):
         """Side of the square of pixels that one logit depends on."""
         return self.stride * (1 + 2 * len(self.convs))
 
+    def check_size(self, height: int, width: int) -> None:
+        """Check the size of an image in pixels.
+
+        Raises:
+            SettingError: If it is not a multiple of the stride.
+        """
+        if height % self.stride or width % self.stride:
+            raise SettingError(
+                f'An image of {height} × {width} px is not a multiple of {self.stride} '
+                'px, the distance of the local logits. Use another size, or '
+                'patches: {head: tokens}.'
+            )
+
     def forward(self, x: Tensor) -> Tensor:
         """Map scaled images (B, bands, H, W) to patch logits (B, C, H/4, W/4)."""
+        self.check_size(x.shape[-2], x.shape[-1])
         x = F.gelu(self.stem_norm(self.stem(x)))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = x + F.gelu(norm(conv(x)))

@@ -11,7 +11,14 @@ from ..scaling import band_key
 from .class_token_vit import ClassTokenViT
 
 #: What a pre-trained transformer cannot have: it starts from its initial values.
-NEW_PARTS = ('head.', 'patch_head.', 'reg_token', 'cls_token', 'pos_embed')
+NEW_PARTS = (
+    'head.',
+    'patch_head.',
+    'local_head.',
+    'reg_token',
+    'cls_token',
+    'pos_embed',
+)
 
 
 def load_pretrained(

@@ -114,7 +114,7 @@ class LabelCounts:
         elif ((self.present > 0) & ~always).any():
             alike = (
                 "they can only be learned from other classes' absence: set "
-                'model_options: {patch_activation: softmax}'
+                'patches: {compete: true}'
             )
         for which, says, why in (
             (self.known == 0, f'known in none {chips}', 'their labels are unknown'),

@@ -173,13 +173,25 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
     """Write the measured scaling as a configuration to pass after *config*.
 
     ``torchgeo fit --config CONFIG --config PATH`` then trains with these numbers. The
-    file's comments contain all statistics.
+    file's comments contain all statistics. ``low`` and ``high`` are the first and 99th
+    percentiles.
     """
     bands = measured.bands
-    scaling = ranges(measured.task) | {
-        'mean': [_rounded(mean) for mean in bands.mean],
-        'std': [_rounded(std) or 1.0 for std in bands.std],
-    }
+    ends = [bands.percentiles(band) for band in range(len(bands.mean))]
+    given = measured.task.hparams['scaling'] or {}
+    kept = {'adapt': given['adapt']} if 'adapt' in given else {}
+    if given.get('method') == 'log':
+        kept['method'] = 'log'
+    scaling = (
+        ranges(measured.task)
+        | kept
+        | {
+            'mean': [_rounded(mean) for mean in bands.mean],
+            'std': [_rounded(std) or 1.0 for std in bands.std],
+            'low': [_rounded(values[0]) for values in ends],
+            'high': [_rounded(values[-1]) for values in ends],
+        }
+    )
     section = read_section(config, 'model')
     section = {'class_path': section['class_path'], 'init_args': {'scaling': scaling}}
     text = yaml.safe_dump(

@@ -217,6 +217,12 @@ class LabeledWindows(NonGeoDataset):
         scene = self.scenes[number].scene
         return with_label(scene.sample(window, *scene.read(window)), number, label)
 
+    def image_label(self, index: int) -> Tensor:
+        """Return the label of a window (C,): 1 present, 0 absent, -1 unknown."""
+        label = self.windows[index][2]
+        present = np.where(label.known, label.present, -1)
+        return torch.from_numpy(present.astype(np.float32))
+
     def place(self, index: int) -> tuple[str, Grid]:
         """Return a name for a window, and its grid."""
         number, window, _ = self.windows[index]

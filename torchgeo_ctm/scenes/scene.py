@@ -20,6 +20,7 @@ from ..grids import IGNORED, Window, check_same_grid
 from ..rasters import grid_of, open_raster
 from ..scaling import is_reflectance, match_bands
 from ..windows import WindowPlan
+from .adaptation import Adaptation
 from .sources import find_source
 
 #: Number of columns that are read at once, about.
@@ -120,6 +121,8 @@ class SceneWindows(NonGeoDataset):
         optical = np.array([is_reflectance(band) for band in bands])
         #: Added to the values of each band, (bands, 1, 1).
         self.shifts = np.where(optical, self.shift, 0).astype(np.float32)[:, None, None]
+        #: Moves the values towards the training data, after the offset.
+        self.adaptation: Adaptation | None = None
         self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         with open_scene(self.source.dataset, name=self.scene) as raster:
@@ -255,6 +258,8 @@ class SceneWindows(NonGeoDataset):
         inside[...] = pixels
         if self.shift:
             inside += self.shifts
+        if self.adaptation is not None:
+            self.adaptation.apply(inside)
         if not valid.all():
             inside[:, ~valid] = _fill_values(inside, valid)[:, None]
         pad = [(0, self.window - size) for size in valid.shape]

@@ -5,6 +5,7 @@ from .checkpoint import import_reference, load_predictor, load_task, save_task
 from .class_token_masking import ClassTokenMaskingTask
 from .options import AttentionOptions, LabelOptions, OptimizationOptions, PatchOptions
 from .segmentation import SegmentationPredictor
+from .soft_masks import SoftMaskSegmentationTask
 
 __all__ = [
     'AttentionOptions',
@@ -14,6 +15,7 @@ __all__ = [
     'OptimizationOptions',
     'PatchOptions',
     'SegmentationPredictor',
+    'SoftMaskSegmentationTask',
     'import_reference',
     'load_predictor',
     'load_task',

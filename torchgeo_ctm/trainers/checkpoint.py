@@ -13,9 +13,9 @@ from ..files import atomic_path
 from ..maps.decoder import MapOptions
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
-from .options import PatchOptions, regrouped
+from .options import AttentionOptions, PatchOptions, regrouped, with_former_defaults
 from .segmentation import FACTS, SegmentationPredictor
-from .weights import CHECKPOINT_KEY, check_finite, load_file
+from .weights import CHECKPOINT_KEY, SOFT_MASKS_KEY, check_finite, load_file
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -37,7 +37,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     """Load the predictor of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
-        path: A checkpoint of :class:`ClassTokenMaskingTask`, or of TorchGeo's
+        path: A checkpoint of :class:`ClassTokenMaskingTask`, of
+            :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
             ``SemanticSegmentationTask`` trained with a
             :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
 
@@ -45,6 +46,8 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         CheckpointError: If the file cannot be used.
     """
     content = load_file(path)
+    if isinstance(content, dict) and SOFT_MASKS_KEY in content:
+        return _second_stage(content, path)
     if not _is_segmentation(content):
         return _task(content, path)
     entries = [entry for entry in content.values() if isinstance(entry, dict)]
@@ -59,6 +62,28 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
         return SegmentationPredictor(task, facts[0]).eval()
     except ValueError as error:
         raise CheckpointError(f'{path} does not fit this version: {error}') from error
+
+
+def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
+    """Return the task of a second stage, with the teacher that its checkpoint holds."""
+    # it builds on load_task
+    from .soft_masks import SoftMaskSegmentationTask
+
+    prefix, entry = 'teacher.', content[SOFT_MASKS_KEY]
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in content['state_dict'].items()
+        if name.startswith(prefix)
+    }
+    teacher = {
+        'hyper_parameters': entry['teacher'],
+        'state_dict': weights,
+        CHECKPOINT_KEY: {'version': entry['version']},
+    }
+    hparams = content['hyper_parameters'] | {'teacher': _task(teacher, path)}
+    return _rebuilt(
+        SoftMaskSegmentationTask, content | {'hyper_parameters': hparams}, path
+    )
 
 
 def _is_segmentation(content: Any) -> bool:
@@ -80,7 +105,8 @@ def _task(content: Any, path: str | Path) -> ClassTokenMaskingTask:
         raise CheckpointError(
             f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'
         )
-    hparams = regrouped(content['hyper_parameters'])
+    # a checkpoint holds every option that there was, so what it lacks came later
+    hparams = with_former_defaults(regrouped(content['hyper_parameters']))
     content = content | {'hyper_parameters': hparams}
     return _rebuilt(ClassTokenMaskingTask, content, path)
 
@@ -177,8 +203,11 @@ def import_reference(
         class_names=list(class_names),
         bands=list(bands),
         scaling={'method': 'per_chip_maximum', 'clip': [0.0, 10000.0]},
-        maps=MapOptions(source='attention', rule='paint'),
-        patches=PatchOptions(loss_weight=0.0),
+        maps=MapOptions(
+            source='attention', rule='paint', presence='threshold', refinement=None
+        ),
+        patches=PatchOptions(loss_weight=0.0, balance=0.0),
+        attention=AttentionOptions(distillation_weight=0.0),
     )
     task.model.load_state_dict(weights)
     return task.eval()

@@ -44,6 +44,7 @@ from ..scaling import (
     ScalingOptions,
     build_scaling,
     resolve_bands,
+    scaling_tag,
 )
 from ..version import __version__
 from .batches import LabelTally, diverged, finite, labeled
@@ -64,6 +65,7 @@ from .options import (
     task_options,
 )
 from .presence import UNKNOWN, class_mask, filled, presence_of
+from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
 from .self_training import patch_targets, self_training_weight
 from .weights import CHECKPOINT_KEY, load_weights, not_finite
@@ -231,7 +233,7 @@ class ClassTokenMaskingTask(BaseTask):
         count: int = self.hparams['num_classes']
         values = torch.ones(count) if weights is None else torch.tensor(weights)
         self.register_buffer('class_weights', values.float(), persistent=False)
-        if self.options.patches.balance:
+        if self._balance:
             # presences and labels seen in training; one of each is assumed
             seen = torch.tensor([[1.0], [2.0]]).repeat(1, count)
             self.register_buffer('label_counts', seen)
@@ -258,6 +260,11 @@ class ClassTokenMaskingTask(BaseTask):
     def _multiclass(self) -> bool:
         """Whether an image has exactly one class."""
         return bool(self.hparams['task'] == 'multiclass')
+
+    @property
+    def _balance(self) -> float:
+        """How much presences and absences count alike, 0 to 1."""
+        return 0.0 if self._multiclass else self.options.patches.balance
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, bands, H, W) in their own numbers."""
@@ -360,6 +367,16 @@ class ClassTokenMaskingTask(BaseTask):
         )
 
     @property
+    def prediction_window(self) -> tuple[int, int] | None:
+        """Side and overlap in pixels of the windows to map.
+
+        Masks of a local head need no more context than its field of view, so larger
+        windows with less overlap give the same masks with less work. None: the chip
+        size of training, and half of it.
+        """
+        return (256, 32) if self.is_local else None
+
+    @property
     def refines(self) -> bool:
         """Whether scores are per pixel, not per patch."""
         return self.decoder.refines
@@ -449,10 +466,9 @@ class ClassTokenMaskingTask(BaseTask):
 
     def provenance(self) -> dict[str, str]:
         """Return the tags with which products say how they were made."""
-        scaling = (self.hparams['scaling'] or {}).items()
         return {
             'BANDS': ','.join(self.bands),
-            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            'SCALING': scaling_tag(self.hparams['scaling']),
             **self.decoder.tags(),
         }
 
@@ -659,6 +675,9 @@ class ClassTokenMaskingTask(BaseTask):
                 calibration of others.
         """
         self._tally = LabelTally(self.hparams['num_classes'])
+        chips = training_set(self.trainer) if self.trainer.is_global_zero else None
+        if chips is not None:
+            warn_about_rare_classes(chips, self.presence, self.class_names)
         patches = self.options.patches
         if patches.self_training is not None:
             self._length('patches.self_training')
@@ -789,22 +808,21 @@ class ClassTokenMaskingTask(BaseTask):
 
     def _count_labels(self, presence: Tensor) -> None:
         """Count presences and known labels of each class, over all processes."""
-        if not self.options.patches.balance:
+        if not self._balance:
             return
         known = presence != UNKNOWN
         counts = torch.stack([(presence * known).sum(dim=0), known.sum(dim=0)])
-        if self.trainer.world_size > 1:
+        if self._trainer is not None and self._trainer.world_size > 1:
             gathered: Any = self.all_gather(counts)
             counts = gathered.sum(dim=0)
         self.label_counts += counts
 
     def _label_weights(self, presence: Tensor) -> Tensor:
         """Return the weight of each label in the loss, (B, C) or (C,)."""
-        balance = self.options.patches.balance
-        if not balance:
+        if not self._balance:
             return self.class_weights
         frequency = self.label_counts[0] / self.label_counts[1]
-        return self.class_weights * balance_weights(presence, frequency, balance)
+        return self.class_weights * balance_weights(presence, frequency, self._balance)
 
     def image_loss(self, logits: Tensor, presence: Tensor) -> Tensor:
         """Return BCE (multilabel) or cross-entropy (multiclass) of logits (B, C).
@@ -967,8 +985,9 @@ class ClassTokenMaskingTask(BaseTask):
         if 'mask' in batch:
             truth = self.reference_mask(batch['mask'])
             metrics.masks.update(masks, truth)
+            decoder = self.decoder.with_options(labels='true')
             labels = filled(presence, probs)
-            with_labels = self.pseudo_masks(maps, labels, size, batch)
+            with_labels = decoder.masks(maps, labels, size, *self._guide(batch))
             metrics.masks_true_labels.update(with_labels, truth)
         return masks
 

@@ -133,23 +133,50 @@ class BalancedBCE(Metric):
 
     def update(self, shares: Tensor, presence: Tensor) -> None:
         """Add the shares of each class at every position (B, C, h, w), labels (B, C)."""
+        sums, counts = label_sums(self.losses(shares, presence), presence)
+        self.sums += sums
+        self.counts += counts
+
+    def losses(self, shares: Tensor, presence: Tensor) -> Tensor:
+        """Return the loss of each label (B, C), known or not."""
         area = shares.float().mean(dim=(-2, -1))
         area = area.clamp(self.SMALLEST, 1 - self.SMALLEST)
         logits = self.SLOPE * (torch.logit(area) - self.threshold)
-        losses = F.binary_cross_entropy_with_logits(
+        return F.binary_cross_entropy_with_logits(
             logits, presence.clamp(min=0), reduction='none'
         )
-        for row, is_label in enumerate((presence == 1, presence == 0)):
-            self.sums[row] += (losses * is_label).sum(dim=0)
-            self.counts[row] += is_label.sum(dim=0)
 
     def compute(self) -> Tensor:
         """Return the mean over classes; those without a label are left out."""
-        known = self.counts > 0
-        means = torch.where(known, self.sums / self.counts.clamp(min=1), 0)
-        sides = known.sum(dim=0)
-        classes = means.sum(dim=0) / sides.clamp(min=1)
-        return classes.sum() / (sides > 0).sum().clamp(min=1)
+        return balanced_mean(self.sums, self.counts)
+
+
+def label_sums(losses: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums of losses over presences and absences, and their numbers.
+
+    Args:
+        losses: Loss of each label (B, C).
+        presence: Labels (B, C), -1 unknown.
+
+    Returns:
+        Sums and counts (2, C): presences first, then absences.
+    """
+    sides = torch.stack([presence == 1, presence == 0]).to(losses.dtype)
+    return (losses * sides).sum(dim=1), sides.sum(dim=1)
+
+
+def balanced_mean(sums: Tensor, counts: Tensor) -> Tensor:
+    """Return means of presences and of absences, averaged by class and over classes.
+
+    Args:
+        sums: Sums of losses (..., 2, C), as :func:`label_sums` returns them.
+        counts: Number of labels (..., 2, C). Classes without one are left out.
+    """
+    known = counts > 0
+    means = torch.where(known, sums / counts.clamp(min=1), 0)
+    sides = known.sum(dim=-2)
+    classes = means.sum(dim=-2) / sides.clamp(min=1)
+    return classes.sum(dim=-1) / (sides > 0).sum(dim=-1).clamp(min=1)
 
 
 class MeanAveragePrecision(MultilabelAveragePrecision):

@@ -56,10 +56,11 @@ class PatchOptions:
     """The patch head, and how it learns from image-level labels.
 
     Attributes:
-        head: 'tokens', a linear layer on the patch tokens; or 'local', a small
-            convolutional network with a field of view of about 20 px, see
-            :class:`~torchgeo_ctm.models.local.LocalHead`.
-        loss_weight: Weight of the patch head's loss. 0 removes the head.
+        head: 'local', a small convolutional network with a field of view of about
+            20 px, see :class:`~torchgeo_ctm.models.local.LocalHead`; or 'tokens', a
+            linear layer on the patch tokens.
+        loss_weight: Weight of the patch head's loss. 0 removes the head, and requires
+            ``maps.source: attention`` and ``attention.distillation_weight: 0``.
         pooling: How patch logits become image logits, see
             :func:`~torchgeo_ctm.losses.pool_patch_logits`.
         share: Share of the patches, 0 to 1, that pooling by 'share' asks for. Null:
@@ -67,8 +68,8 @@ class PatchOptions:
         compete: Pool the log-odds of the softmax, so that classes compete for patches.
             For few labels, and for classes that every chip contains.
         balance: Weighs presences and absences of a class alike in the losses of patches
-            and class tokens, 0 (not at all) to 1 (fully). For few labels, and for
-            labels that overlook things.
+            and class tokens, 0 (not at all) to 1 (fully), because labels overlook
+            things. Task 'multiclass', which has no absences, ignores it.
         pooling_warmup: Fraction of training, 0 to 1, during which pooling by 'share'
             narrows from all patches to its share.
         self_training: From half of training on, the patch head also learns from its own
@@ -77,12 +78,12 @@ class PatchOptions:
             label is unknown, the predicted probability replaces it.
     """
 
-    head: Literal['tokens', 'local'] = 'tokens'
+    head: Literal['tokens', 'local'] = 'local'
     loss_weight: float = 1.0
-    pooling: PatchPooling = 'logsumexp'
-    share: float | None = None
+    pooling: PatchPooling = 'share'
+    share: float | None = 0.25
     compete: bool = False
-    balance: float = 0.0
+    balance: float = 0.5
     pooling_warmup: float = 0.0
     self_training: SelfTrainingOptions | None = None
 
@@ -100,7 +101,7 @@ class AttentionOptions:
         pruning: Prune attention heads. Null: keep all of them.
     """
 
-    distillation_weight: float = 0.0
+    distillation_weight: float = 1.0
     diversity_weight: float = 0.0
     diversity_form: DiversityForm = 'present'
     pruning: PruningOptions | None = None
@@ -115,7 +116,8 @@ class OptimizationOptions:
         weight_decay: Weight decay. Tokens, positions, norms and biases never decay.
         layer_decay: Factor, 0 to 1, between the learning rate of a layer and that of
             the layer above it, for pre-trained weights. Null: one learning rate.
-        schedule: 'plateau' (TorchGeo's), or 'cosine' over the whole training.
+        schedule: 'cosine' over the whole training, which requires ``max_epochs`` or
+            ``max_steps``; or 'plateau' (TorchGeo's).
         warmup: Fraction of training, 0 to 1, during which the learning rate of 'cosine'
             rises.
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
@@ -126,7 +128,7 @@ class OptimizationOptions:
     optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
     weight_decay: float = 0.05
     layer_decay: float | None = None
-    schedule: Literal['plateau', 'cosine'] = 'plateau'
+    schedule: Literal['plateau', 'cosine'] = 'cosine'
     warmup: float = 0.1
     grad_checkpointing: bool = False
     compile_blocks: bool = False
@@ -190,6 +192,24 @@ MOVED: dict[str, tuple[str, str]] = {
     'map_rule': ('maps', 'rule'),
     'map_labels': ('maps', 'labels'),
 }
+#: Defaults of version 0.1 that have changed since, by group; and values that are without
+#: effect, of options that it did not have.
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
+    'maps': {
+        'source': 'fused',
+        'presence': 'threshold',
+        'refinement': None,
+        'refinement_weight': 1.0,
+    },
+    'patches': {
+        'head': 'tokens',
+        'pooling': 'logsumexp',
+        'share': None,
+        'balance': 0.0,
+    },
+    'attention': {'distillation_weight': 0.0},
+    'optimization': {'schedule': 'plateau'},
+}
 
 
 class TaskOptions(NamedTuple):
@@ -207,15 +227,57 @@ class TaskOptions(NamedTuple):
 
 
 def regrouped(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters with the options of version 0.1 moved into their groups."""
+    """Return hyperparameters with the options of version 0.1 moved into their groups.
+
+    If there are any, every option that is not given has its default of version 0.1, so
+    that configurations and checkpoints of that version mean what they meant.
+    """
+    former = {key: value for key, value in hparams.items() if key in MOVED}
+    if not former:
+        return dict(hparams)
     kept = {key: value for key, value in hparams.items() if key not in MOVED}
-    for former, value in hparams.items():
-        if former in MOVED:
-            group, name = MOVED[former]
-            given = kept.get(group) or {}
-            known = dict(given) if isinstance(given, Mapping) else asdict(given)
-            kept[group] = known | {name: value}
+    kept = with_former_defaults(kept)
+    for name, value in former.items():
+        group, option = MOVED[name]
+        kept[group] = kept[group] | {option: value}
     return kept
+
+
+def with_setting(
+    arguments: Mapping[str, Any], setting: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return arguments of the task with those of a setting in their place.
+
+    Args:
+        arguments: Arguments of the task.
+        setting: Arguments in their place. Of a mapping, only the given keys are
+            replaced.
+
+    Raises:
+        SettingError: If the setting has an unknown option.
+    """
+    merged, changes = regrouped(arguments), regrouped(setting)
+    for name, value in changes.items():
+        kept = merged.get(name)
+        if name in GROUPS and isinstance(value, Mapping):
+            options_from(GROUPS[name], value, name)
+            kept = kept if kept is None or isinstance(kept, Mapping) else asdict(kept)
+        if isinstance(value, Mapping) and isinstance(kept, Mapping):
+            value = {**kept, **value}
+        merged[name] = value
+    return merged
+
+
+def with_former_defaults(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters whose groups lack no option that has a former default."""
+    groups = {}
+    for name, kind in GROUPS.items():
+        given = hparams.get(name) or {}
+        if not isinstance(given, Mapping):
+            # a task passes its own defaults where a group is not given
+            given = {} if given == kind() else asdict(given)
+        groups[name] = FORMER_DEFAULTS.get(name, {}) | dict(given)
+    return dict(hparams) | groups
 
 
 def task_options(groups: Mapping[str, Any], former: Mapping[str, Any]) -> TaskOptions:
@@ -241,7 +303,7 @@ def task_options(groups: Mapping[str, Any], former: Mapping[str, Any]) -> TaskOp
         )
         warnings.warn(
             f'Options of ClassTokenMaskingTask have moved: {places}. The former names '
-            'still work.',
+            'still work, and options that are not given have the defaults of 0.1.',
             OptionWarning,
             stacklevel=3,
         )
@@ -263,6 +325,11 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
         SettingError: If they do not.
     """
     labels, maps, patches = options.labels, options.maps, options.patches
+    if num_classes < 2:
+        raise SettingError(
+            f'num_classes must be 2 or more, got {num_classes}. Classes are told from '
+            "each other: add one for all the rest, such as 'background'."
+        )
     check_map_options(maps)
     if patches.loss_weight == 0 and maps.source != 'attention':
         raise SettingError(
@@ -270,7 +337,7 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
             "patches.loss_weight=0 removes. Use maps.source='attention'."
         )
     check_pooling_warmup(patches.pooling_warmup, patches.pooling)
-    _check_patches(options, task, num_classes)
+    _check_patches(options)
     _check_self_training(patches, task)
     values = labels.values
     if values is not None and not len(values) == len(set(values)) == num_classes:
@@ -285,28 +352,15 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
         )
 
 
-def _check_patches(options: TaskOptions, task: str, num_classes: int) -> None:
+def _check_patches(options: TaskOptions) -> None:
     """Check the options of pooling and of what the patch head teaches."""
     patches = options.patches
     if patches.share is not None and not 0 < patches.share <= 1:
         raise SettingError(
             f'patches.share must be above 0 and at most 1, got {patches.share}.'
         )
-    if patches.share is not None and patches.pooling != 'share':
-        raise SettingError(
-            f"patches.share requires patches.pooling='share', got {patches.pooling!r}."
-        )
     if not 0 <= patches.balance <= 1:
         raise SettingError(f'patches.balance must be 0 to 1, got {patches.balance}.')
-    if patches.balance and task == 'multiclass':
-        raise SettingError(
-            "patches.balance requires task='multilabel'. Use labels.weights with "
-            "'multiclass'."
-        )
-    if patches.compete and num_classes < 2:
-        raise SettingError(
-            f'patches.compete requires 2 classes or more, got num_classes={num_classes}.'
-        )
     weight = options.attention.distillation_weight
     if weight < 0:
         raise SettingError(
@@ -314,8 +368,8 @@ def _check_patches(options: TaskOptions, task: str, num_classes: int) -> None:
         )
     if weight and patches.loss_weight == 0:
         raise SettingError(
-            'attention.distillation_weight requires the patch head, which '
-            'patches.loss_weight=0 removes. Set patches.loss_weight=1.'
+            f'attention.distillation_weight={weight} requires the patch head, which '
+            'patches.loss_weight=0 removes. Set attention.distillation_weight=0.'
         )
 
 

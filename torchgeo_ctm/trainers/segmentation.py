@@ -10,7 +10,7 @@ from torchgeo.trainers import SemanticSegmentationTask
 from ..errors import SettingError
 from ..maps.class_maps import posterior, resize
 from ..maps.decoder import MapDecoder, MapOptions
-from ..scaling import build_scaling, resolve_bands
+from ..scaling import build_scaling, resolve_bands, scaling_tag
 from .presence import class_mask, presence_of
 
 #: Keys of the checkpoint entry in which
@@ -82,10 +82,21 @@ class SegmentationPredictor(pl.LightningModule):
         self.model = SegmentationNetwork(task.model)
         self.network_name = f'{task.hparams["model"]} {task.hparams["backbone"]}'
         # softmax is above 0, so that no window counts as one without a class
-        self.decoder = MapDecoder(MapOptions(threshold=0.0))
-        self.save_hyperparameters(
-            {'img_size': facts['img_size'], 'scaling': facts['scaling']}
+        self.decoder = MapDecoder(
+            MapOptions(threshold=0.0, presence='threshold', refinement=None)
         )
+        self.save_hyperparameters(
+            {'img_size': facts['img_size'], 'scaling': facts['scaling']},
+            ignore=['teacher'],
+        )
+
+    @property
+    def prediction_window(self) -> tuple[int, int] | None:
+        """Side and overlap in pixels of the windows to map.
+
+        None: the chip size of training, and half of it.
+        """
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of images (B, bands, H, W) in their own numbers."""
@@ -134,10 +145,9 @@ class SegmentationPredictor(pl.LightningModule):
 
     def provenance(self) -> dict[str, str]:
         """Return the tags with which products say how they were made."""
-        scaling = (self.hparams['scaling'] or {}).items()
         return {
             'BANDS': ','.join(self.bands),
-            'SCALING': ' '.join(f'{k}={v}' for k, v in scaling if v is not None),
+            'SCALING': scaling_tag(self.hparams['scaling']),
             **self.decoder.tags(),
             'MAP_SOURCE': self.network_name,
         }

@@ -18,6 +18,8 @@ from ..models.pretrained import load_pretrained
 
 #: Key that marks checkpoints of this package. Its value holds the version.
 CHECKPOINT_KEY = 'torchgeo_ctm'
+#: Key that marks checkpoints of a second stage. Its value holds the version.
+SOFT_MASKS_KEY = 'torchgeo_ctm_soft_masks'
 
 
 def load_file(path: str | Path) -> Any:

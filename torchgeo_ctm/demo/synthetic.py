@@ -1,4 +1,4 @@
-"""Demo: train on synthetic chips with image labels only, and map a synthetic scene."""
+"""Demo without the real scene: synthetic chips, image labels, a synthetic scene."""
 
 import json
 import time
@@ -9,16 +9,15 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from . import scoring
-from .datamodules import SceneDataModule, SyntheticDataModule
-from .datasets import DFC2020
-from .datasets.synthetic import write_scene
-from .errors import OutputError
-from .files import write_text
-from .inference.writer import PseudoMaskWriter
-from .maps.decoder import MapOptions
-from .prediction import predict_scene, quiet_lightning
-from .trainers import ClassTokenMaskingTask, OptimizationOptions, load_task
+from .. import scoring
+from ..datamodules import SceneDataModule, SyntheticDataModule
+from ..datasets import DFC2020
+from ..datasets.synthetic import write_scene
+from ..files import make_folder, write_text
+from ..inference.writer import PseudoMaskWriter
+from ..maps.decoder import MapOptions
+from ..prediction import predict_scene, quiet_lightning
+from ..trainers import AttentionOptions, ClassTokenMaskingTask, PatchOptions, load_task
 
 CHIP = 128
 SCENE = 1024
@@ -26,7 +25,7 @@ STEPS = 800
 BATCH = 8
 
 
-def run_demo(
+def run_synthetic_demo(
     output: Path, compare: bool = False, seed: int = 0, steps: int = STEPS
 ) -> dict[str, float]:
     """Generate data, train on image labels, map a scene and score the mask.
@@ -49,7 +48,7 @@ def run_demo(
     """
     start = time.perf_counter()
     quiet_lightning()
-    _make_folder(output)
+    make_folder(output)
     scene, reference = output / 'scene.tif', output / 'reference.tif'
     write_scene(scene, reference, SCENE, seed + 1)
     task, datamodule = _train(output, seed, steps, mask_rate=0.5)
@@ -78,16 +77,8 @@ def run_demo(
     return metrics
 
 
-def _make_folder(output: Path) -> None:
-    """Create the folder."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f'Cannot create folder {output}: {error}') from error
-
-
 def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
-    """Return the small model that the demonstration trains."""
+    """Return the small model that the synthetic demo trains."""
     return ClassTokenMaskingTask(
         model='ctm_vit_tiny_patch8_224',
         img_size=CHIP,
@@ -96,8 +87,11 @@ def demo_task(mask_rate: float) -> ClassTokenMaskingTask:
         class_colors=list(DFC2020.class_colors),
         mask_rate=mask_rate,
         lr=2e-3,
-        maps=MapOptions(presence='probability', refinement='soft_assignment'),
-        optimization=OptimizationOptions(schedule='cosine'),
+        # what the comparison of attention with and without masking is about: maps that
+        # use the class tokens
+        patches=PatchOptions(head='tokens', pooling='logsumexp', balance=0),
+        attention=AttentionOptions(distillation_weight=0),
+        maps=MapOptions(source='fused', presence='probability', refinement_weight=1),
     )
 
 
@@ -139,6 +133,15 @@ def _predict_with_true_labels(
     )
     datamodule = SceneDataModule(str(scene), reference=str(reference))
     trainer.predict(task, datamodule=datamodule, return_predictions=False)
+
+
+def report(metrics: dict[str, float]) -> list[str]:
+    """Return what the command prints."""
+    width = max(map(len, metrics))
+    return [
+        'Synthetic chips and a synthetic scene: they are easier than real ones.',
+        *(f'{name:<{width}}  {value:.3f}' for name, value in metrics.items()),
+    ]
 
 
 def constant_guess_miou(confusion: np.ndarray[Any, Any]) -> float:

@@ -1,0 +1,71 @@
+"""Warn about classes that hardly any training chip shows."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchgeo.datasets import GeoDataset
+
+from ..errors import LabelWarning
+
+#: Labeled chips of a class below which a warning is given.
+FEWEST = 5
+#: Chips that are read at most where a data set does not hold its labels in memory.
+READ = 500
+
+
+def training_set(trainer: Any) -> Any:
+    """Return the data set that a trainer trains on, None if it cannot be indexed."""
+    data = getattr(trainer, 'datamodule', None)
+    chips = getattr(data, 'train_dataset', None) or getattr(data, 'dataset', None)
+    if chips is None:
+        chips = getattr(trainer.train_dataloader, 'dataset', None)
+    # a GeoDataset has queries, which a sampler draws
+    indexed = hasattr(chips, '__len__') and not isinstance(chips, GeoDataset)
+    return chips if indexed else None
+
+
+def warn_about_rare_classes(
+    chips: Any, presence: Callable[[Mapping[str, Tensor]], Tensor], names: Sequence[str]
+) -> None:
+    """Warn about classes that fewer than five labeled training chips show.
+
+    Args:
+        chips: The training set. If it has ``image_label``, labels come from there,
+            without reading a chip; else chips are read until every class has enough.
+        presence: Returns the labels (1, C) of a batch of one chip.
+        names: One name per class.
+    """
+    counts = torch.zeros(len(names))
+    # reading may crop at random, and must not change the draws of training
+    with torch.random.fork_rng(devices=[]):
+        for index in range(len(chips)):
+            label = chips.image_label(index) if hasattr(chips, 'image_label') else None
+            if label is None:
+                if index >= READ:
+                    return
+                sample = chips[index]
+                kept = ('label', 'label_known', 'mask')
+                given = {
+                    key: torch.as_tensor(sample[key])[None]
+                    for key in kept
+                    if key in sample
+                }
+                label = presence(given)[0]
+            counts += label == 1
+            if (counts >= FEWEST).all():
+                return
+    rare = [
+        f'{name} ({int(count)})'
+        for name, count in zip(names, counts, strict=True)
+        if count < FEWEST
+    ]
+    warnings.warn(
+        f'Fewer than {FEWEST} of {len(chips)} labeled training chips show: '
+        f'{", ".join(rare)}. No loss invents a class that nobody tagged: label more of '
+        'them, or leave the class out.',
+        LabelWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,313 @@
+"""Second stage: a segmentation network learns the soft masks of class tokens."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from typing import Any, Literal, Self, TypeVar
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torchgeo.trainers import BaseTask, SemanticSegmentationTask
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from ..errors import SecondStageWarning, SettingError
+from ..grids import IGNORED
+from ..maps.class_maps import resize
+from ..scoring import iou_from_confusion, mean_of_known
+from ..version import __version__
+from .checkpoint import load_task
+from .class_token_masking import ClassTokenMaskingTask
+from .metrics import BalancedBCE
+from .optimizers import cosine_schedule
+from .segmentation import SegmentationNetwork, SegmentationPredictor
+from .weights import SOFT_MASKS_KEY
+
+T = TypeVar('T')
+
+
+class PaddedNetwork(SegmentationNetwork):
+    """A segmentation network for images of any size."""
+
+    patch_size = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C, H, W) of scaled images (B, bands, H, W).
+
+        Encoders halve the size five times, so edge pixels are repeated up to a
+        multiple of 32 px.
+        """
+        rows, cols = x.shape[-2:]
+        padding = (0, -cols % 32, 0, -rows % 32)
+        logits: Tensor = self.network(F.pad(x, padding, mode='replicate'))
+        return logits[..., :rows, :cols]
+
+
+class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
+    """Train a segmentation network on the soft masks of a trained class-token task.
+
+    The teacher maps every training chip as it maps a scene. The network learns the
+    share of each class at each pixel by cross-entropy, each pixel weighted by its
+    largest share. Chips require no labels, so all windows of a scene can be used
+    (``unlabeled_window`` of :class:`~torchgeo_ctm.datamodules.SceneDataModule`).
+
+    Validation compares both networks by ``val_balanced_bce``, which requires
+    image-level labels only. As long as the network is not better than its teacher, its
+    checkpoints map with the teacher. They contain the teacher's weights.
+    """
+
+    #: Arguments that are no hyperparameters: checkpoints hold them as weights.
+    ignore = ('weights', 'teacher', 'task', 'facts')
+    teacher: ClassTokenMaskingTask
+    keeps_teacher: Tensor
+
+    def __init__(
+        self,
+        teacher: str | ClassTokenMaskingTask,
+        model: Literal['unet', 'deeplabv3+', 'fcn', 'upernet', 'segformer'] = 'unet',
+        backbone: str = 'resnet18',
+        weights: str | bool | None = None,
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+        jitter: float = 0.05,
+    ) -> None:
+        """Initialize the task.
+
+        Args:
+            teacher: Checkpoint of a trained :class:`ClassTokenMaskingTask`, which also
+                gives bands, scaling, classes and colors.
+            model: Segmentation network, as in TorchGeo's ``SemanticSegmentationTask``.
+            backbone: Its encoder, likewise.
+            weights: Initial weights of the encoder, likewise.
+            lr: Highest learning rate of AdamW. It rises, then falls along a cosine.
+            weight_decay: Weight decay.
+            warmup: Fraction of training, 0 to 1, during which the learning rate rises.
+            jitter: Standard deviation of a random gain per chip and a random offset per
+                band, in units of the scaled bands. The teacher sees chips without it.
+
+        Raises:
+            CheckpointError: If the teacher cannot be loaded.
+            SettingError: If *jitter* is negative.
+        """
+        if jitter < 0:
+            raise SettingError(f'jitter must be at least 0, got {jitter}.')
+        if not isinstance(teacher, ClassTokenMaskingTask):
+            teacher = _apart(load_task, teacher)
+        count = len(teacher.class_names)
+        super().__init__(
+            _apart(_segmentation_task, teacher, model, backbone, weights),
+            {
+                'class_names': teacher.class_names,
+                'class_colors': teacher.class_colors,
+                'bands': teacher.bands,
+                'scaling': teacher.hparams['scaling'],
+                'img_size': teacher.hparams['img_size'],
+            },
+        )
+        self.model = PaddedNetwork(self.model.network)
+        self.save_hyperparameters(ignore=list(self.ignore))
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.register_buffer('keeps_teacher', torch.tensor(False))
+        self.criteria: Any = nn.ModuleDict(
+            {
+                name: BalancedBCE(count, teacher.options.labels.min_share)
+                for name in ('student', 'teacher')
+            }
+        )
+        self.confusion: Any = MulticlassConfusionMatrix(count, ignore_index=IGNORED)
+        self._best = {'student': float('inf'), 'teacher': float('inf')}
+
+    def configure_models(self) -> None:
+        """Do nothing: the constructor builds the networks."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the network to training or evaluation; the teacher only evaluates."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    @property
+    def prediction_window(self) -> tuple[int, int]:
+        """Side and overlap in pixels of the windows to map: wide, for context."""
+        return 256, 64
+
+    @torch.no_grad()
+    def soft_masks(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the teacher's share of each class at every pixel (B, C, H, W)."""
+        image = batch['image']
+        scores = self.teacher.predict_images(batch)['scores'].float()
+        shares = resize(scores, (image.shape[-2], image.shape[-1]))
+        return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-9)
+
+    def training_step(
+        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Return the cross-entropy of one batch against the teacher's soft masks."""
+        soft = self.soft_masks(batch)
+        weight = soft.amax(dim=1)
+        if 'valid' in batch:
+            weight = weight * batch['valid']
+        x = self._jittered(self.scaling(batch['image'].float()))
+        shares = self.model(x).float().log_softmax(dim=1)
+        losses = -(soft * shares).sum(dim=1) * weight
+        loss: Tensor = losses.sum() / weight.sum().clamp(min=1)
+        self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
+        return loss
+
+    def _jittered(self, x: Tensor) -> Tensor:
+        """Vary gain by chip and offset by band of scaled images (B, bands, H, W)."""
+        size: float = self.hparams['jitter']
+        if not size:
+            return x
+        gain = 1 + size * torch.randn(len(x), 1, 1, 1, device=x.device)
+        offset = torch.randn(len(x), x.shape[1], 1, 1, device=x.device)
+        return x * gain + size * offset
+
+    def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the prediction of a batch, of the teacher while it is the better one.
+
+        Returns:
+            See :meth:`SegmentationPredictor.predict_images`.
+        """
+        if not self.keeps_teacher:
+            return super().predict_images(batch)
+        shares = self.soft_masks(batch)
+        return {'scores': shares, 'maps': shares, 'probs': shares.mean(dim=(-2, -1))}
+
+    def validation_step(
+        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Compare network and teacher on one batch."""
+        presence = self.presence(batch)
+        student = super().predict_images(batch)['scores']
+        self.criteria['student'].update(student, presence)
+        self.criteria['teacher'].update(self.soft_masks(batch), presence)
+        self._score(student, batch)
+
+    def test_step(
+        self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Score the masks of one batch, if it has a reference."""
+        self._score(self.predict_images(batch)['scores'], batch)
+
+    def _score(self, shares: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Count the pixels of masks by class, where there is a reference."""
+        if 'mask' in batch:
+            labels = self.teacher.reference_mask(batch['mask'])
+            self.confusion.update(shares.argmax(dim=1), labels)
+
+    def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the image-level labels (B, C) of a batch, as the teacher reads them.
+
+        Raises:
+            SettingError: If the batch has neither ``label`` nor ``mask``.
+        """
+        return self.teacher.presence(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log both criteria, and keep the teacher unless the network is better."""
+        scores = {
+            name: float(metric.compute()) for name, metric in self.criteria.items()
+        }
+        for metric in self.criteria.values():
+            metric.reset()
+        self.keeps_teacher.fill_(scores['student'] >= scores['teacher'])
+        if not self.trainer.sanity_checking:
+            self._best = {
+                name: min(value, scores[name]) for name, value in self._best.items()
+            }
+        self.log('val_balanced_bce', scores['student'], prog_bar=True)
+        self.log('val_teacher_balanced_bce', scores['teacher'])
+        self._log_masks('val')
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test split's masks."""
+        self._log_masks('test')
+
+    def _log_masks(self, split: str) -> None:
+        """Log mean and per-class IoU of a split, if it has a reference."""
+        if not self.confusion.update_called:
+            return
+        iou = iou_from_confusion(self.confusion.compute().cpu().numpy())
+        self.confusion.reset()
+        self.log(f'{split}_miou', mean_of_known(iou), prog_bar=True)
+        for name, value in zip(self.class_names, iou, strict=True):
+            if value is not None:
+                self.log(f'{split}_iou_{name}', value)
+
+    def on_fit_end(self) -> None:
+        """Say so if no checkpoint is better than the teacher."""
+        student, teacher = self._best['student'], self._best['teacher']
+        if student >= teacher < float('inf'):
+            warnings.warn(
+                'The second stage is not better than its teacher: val_balanced_bce is '
+                f'{student:.4f} at best, the teacher has {teacher:.4f}. Its checkpoints '
+                'map with the teacher.',
+                SecondStageWarning,
+                stacklevel=2,
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW with a warm-up and a cosine over the whole training.
+
+        Raises:
+            SettingError: If training has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float('inf'):
+            raise SettingError(
+                'The learning rate follows the whole training. Set max_epochs or '
+                'max_steps.'
+            )
+        optimizer = AdamW(
+            self.model.parameters(),
+            self.hparams['lr'],
+            weight_decay=self.hparams['weight_decay'],
+        )
+        schedule = cosine_schedule(optimizer, int(steps), self.hparams['warmup'])
+        return {
+            'optimizer': optimizer,
+            'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},
+        }
+
+    def provenance(self) -> dict[str, str]:
+        """Return the tags with which products say how they were made."""
+        if self.keeps_teacher:
+            return self.teacher.provenance()
+        return super().provenance()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mark the checkpoint as one of this task, and describe its teacher."""
+        checkpoint[SOFT_MASKS_KEY] = {
+            'version': __version__,
+            'teacher': dict(self.teacher.hparams),
+        }
+        # LightningCLI takes them as arguments, and the teacher gives these two
+        for name in ('img_size', 'scaling'):
+            checkpoint.get('hyper_parameters', {}).pop(name, None)
+
+
+def _apart(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that builds another task.
+
+    While LightningCLI builds a task, every task that is built takes the
+    hyperparameters of that one, by a context variable.
+    """
+    return Context().run(function, *args)
+
+
+def _segmentation_task(
+    teacher: ClassTokenMaskingTask, model: Any, backbone: str, weights: Any
+) -> SemanticSegmentationTask:
+    """Return TorchGeo's task for the bands and classes of a teacher."""
+    return SemanticSegmentationTask(
+        model=model,
+        backbone=backbone,
+        weights=weights,
+        in_channels=len(teacher.bands),
+        num_classes=len(teacher.class_names),
+        ignore_index=IGNORED,
+    )
