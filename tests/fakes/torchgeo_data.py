@@ -215,7 +215,7 @@ def _write_labels(path: Path, names: list[str]) -> None:
     path.write_text(json.dumps({'labels': names}))
 
 
-def write_eurosat_bands(
+def write_coded_eurosat(
     root: Path, values: Callable[[str], NDArray[np.generic]]
 ) -> None:
     """Write a chip of every class and split, 64 px, in EuroSAT's layout.

@@ -39,7 +39,7 @@ def epoch_number(trainer: Any) -> int:
     Args:
         trainer: The trainer, or None.
     """
-    if trainer is None or getattr(trainer, 'overfit_batches', 0):
+    if trainer is None or getattr(trainer, 'overfit_batches', False):
         return 0
     return int(trainer.current_epoch)
 

@@ -82,7 +82,7 @@ class PseudoMasks(RasterDataset):
         for path in given:
             if not Path(path).exists():
                 raise DataError(f'{path} does not exist, expected a mask or a folder.')
-        self.paths: list[str] = given  # type: ignore[assignment]
+        self.paths: list[str] = given
         #: Metadata of each mask, in the order of :attr:`files`.
         self.facts = [mask_facts(path) for path in self.files]
         if min_confidence:
