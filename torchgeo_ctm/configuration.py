@@ -19,6 +19,8 @@ from .trainers import ClassTokenMaskingTask
 from .trainers.options import MOVED, with_setting
 
 YAML = ('.yaml', '.yml')
+#: Levels and aliases that a configuration has at most.
+DEEPEST, MOST_ALIASES = 40, 100
 #: Longest message of jsonargparse that is shown, in characters.
 LONGEST = 300
 
@@ -189,6 +191,24 @@ def read_section(config: str | Path, name: str) -> dict[str, Any]:
     return section
 
 
+def _check_nesting(config: str | Path, text: str) -> None:
+    """Check that a YAML text is not too deep, and does not grow by aliases.
+
+    Raises:
+        DataError: If it is.
+    """
+    depth = aliases = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > DEEPEST or aliases > MOST_ALIASES:
+            raise DataError(
+                f'{config} is nested too deeply, expected at most {DEEPEST} levels and '
+                f'{MOST_ALIASES} aliases.'
+            )
+
+
 def read_yaml(path: str | Path, expected: str) -> Any:
     """Return the content of a YAML file.
 
@@ -200,7 +220,9 @@ def read_yaml(path: str | Path, expected: str) -> Any:
         DataError: If it cannot be read.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        text = Path(path).read_text(encoding='utf-8')
+        _check_nesting(path, text)
+        return yaml.safe_load(text)
     except FileNotFoundError as error:
         raise DataError(
             f'{path} does not exist, expected {expected} (.yaml).'

@@ -4,7 +4,8 @@ Every message is one line: what went wrong with which input, what was expected, 
 what to do about it.
 """
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -95,6 +96,32 @@ class OptionWarning(CTMWarning, FutureWarning):
 
 class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
+
+
+def name_key(name: str) -> str:
+    """Return a name without case, blanks and spellings that make no difference."""
+    return ' '.join(unicodedata.normalize('NFKC', str(name)).casefold().split())
+
+
+def check_names(names: Sequence[str], error: type[CTMError], where: str) -> None:
+    """Check that names of classes differ in more than case, blanks and spelling.
+
+    Args:
+        names: The names.
+        error: Class of the error to raise.
+        where: What holds the names, for the message.
+
+    Raises:
+        CTMError: An *error* if two names are the same.
+    """
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        other = first.setdefault(name_key(name), number)
+        if other != number:
+            also = '' if names[other] == name else f', also as {name!r}'
+            raise error(
+                f'{where} has {names[other]!r} twice{also}, expected unique names.'
+            )
 
 
 def closest(given: str, valid: Iterable[str]) -> str | None:

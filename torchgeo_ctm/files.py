@@ -1,11 +1,20 @@
 """Output files: checked before work begins, written complete or not at all."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+import signal
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
+
+#: Longest name of a file on common file systems, in bytes.
+LONGEST_NAME = 255
+#: Signals that ask a program to stop.
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def check_file(path: Path, overwrite: bool) -> Path:
@@ -47,6 +56,12 @@ def make_folder(path: Path) -> None:
         raise OutputError(f'Cannot create folder {path}: {error}') from error
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of a leading ``~``."""
+    path = Path(path)
+    return path if path.exists() else path.expanduser()
+
+
 def check_not_input(path: str | Path, source: str | Path) -> None:
     """Check that an output is not the input itself.
 
@@ -60,6 +75,95 @@ def check_not_input(path: str | Path, source: str | Path) -> None:
     path, source = Path(path), Path(source)
     if path.exists() and source.exists() and path.samefile(source):
         raise OutputError(f'{path} is the input itself. Choose another output name.')
+
+
+def check_not_read(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Check that no output is a file that is read.
+
+    Args:
+        outputs: Files to write.
+        inputs: Files that are read.
+
+    Raises:
+        OutputError: If one is both.
+    """
+    found = {}
+    for path in outputs:
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            found[stat.st_dev, stat.st_ino] = path
+    for source in inputs:
+        with contextlib.suppress(OSError):
+            stat = source.stat()
+            if stat.st_ino and (stat.st_dev, stat.st_ino) in found:
+                path = found[stat.st_dev, stat.st_ino]
+                raise OutputError(
+                    f'{path} is read as a part of the scene. Choose another output '
+                    'name.'
+                )
+
+
+def check_name(path: Path, longest: str) -> None:
+    """Check that the system takes the names of a file and of what lies beside it.
+
+    Args:
+        path: The file to write.
+        longest: The longest name that is written beside it.
+
+    Raises:
+        OutputError: If a name is too long, or is not Unicode.
+    """
+    try:
+        length = len(longest.encode())
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f'{str(path)!r} is not valid Unicode. Choose another output name.'
+        ) from error
+    if length > LONGEST_NAME:
+        over = length - LONGEST_NAME
+        raise OutputError(
+            f'{path.name} is too long by {over} bytes: names beside it, such as '
+            f'{longest[:20]}…{longest[-20:]}, have at most {LONGEST_NAME}.'
+        )
+
+
+def check_space(folder: Path, required: float) -> None:
+    """Check that a disk has room.
+
+    Args:
+        folder: A folder on the disk.
+        required: Bytes to write.
+
+    Raises:
+        OutputError: If the disk has fewer.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < required:
+        raise OutputError(
+            f'The disk of {folder} has {free / 1e9:.1f} GB left, expected at least '
+            f'{required / 1e9:.1f} GB. Delete files, or choose another folder.'
+        )
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C and SIGTERM off until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number in STOPS:
+        signal.signal(number, lambda got, frame: received.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None: a handler that was not set from Python
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if received:
+        signal.raise_signal(received[0])
 
 
 def temporary_path(path: Path) -> Path:

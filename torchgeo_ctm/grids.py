@@ -3,7 +3,10 @@
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pyproj
+from affine import Affine
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 
 from .errors import GridError
 
@@ -31,6 +34,55 @@ class Grid(NamedTuple):
     transform: Any
 
 
+def same_crs(one: Any, two: Any, xy: Floats) -> bool:
+    """Return whether two CRSs put points at the same place, however they are spelled.
+
+    A CRS with heights is compared by its horizontal part. A datum that is only called
+    unknown equals one with its ellipsoid.
+
+    Args:
+        one: CRS of the points, or None.
+        two: The other CRS, or None.
+        xy: Points (n, 2), x before y.
+    """
+    if one == two or one is None or two is None:
+        return bool(one == two)
+    try:
+        first, second = (pyproj.CRS.from_user_input(crs) for crs in (one, two))
+        if first.equals(second, ignore_axis_order=True):
+            return True
+        vague = any(_is_vague(crs) for crs in (first, second))
+        if vague and not _same_shape(first, second):
+            return False
+        transformer = pyproj.Transformer.from_crs(
+            first, second, always_xy=True, allow_ballpark=vague
+        )
+        moved = np.stack(transformer.transform(*xy.T), axis=1)
+    except ProjError:
+        return False
+    # a tenth of a millimeter
+    near = 1e-9 if first.is_geographic and second.is_geographic else 1e-4
+    return bool(np.isfinite(moved).all() and np.abs(moved - xy).max(initial=0) < near)
+
+
+def _is_vague(crs: pyproj.CRS) -> bool:
+    """Return whether the datum of a CRS is unknown but for its ellipsoid."""
+    return crs.datum is None or crs.datum.name.lower().startswith(
+        ('unknown', 'unnamed')
+    )
+
+
+def _same_shape(one: pyproj.CRS, two: pyproj.CRS) -> bool:
+    """Return whether two CRSs have the same ellipsoid and prime meridian."""
+    shapes = [crs.ellipsoid for crs in (one, two)]
+    zeros = [crs.prime_meridian for crs in (one, two)]
+    if None in shapes or None in zeros:
+        return False
+    axes = [(e.semi_major_metre, e.inverse_flattening) for e in shapes if e is not None]
+    greenwich = [m.longitude for m in zeros if m is not None]
+    return bool(np.allclose(axes[0], axes[1], rtol=1e-9) and len({*greenwich}) == 1)
+
+
 def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
     """Check that two rasters share one grid; name the first difference.
 
@@ -46,6 +98,10 @@ def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
     """
     far = max(ours.height, ours.width)
     one, two = ours.transform, theirs.transform
+    if ours.crs is not None and getattr(ours.crs, 'is_geographic', False):
+        # 190 degrees and -170 degrees are one place
+        turns = round((one.c - two.c) / 360)
+        two = Affine.translation(360 * turns, 0) @ two
     pixel = max(abs(one.a), abs(one.b), abs(one.d), abs(one.e))
     near = one.almost_equals(two, precision=0.01 * pixel / far) and all(
         abs(a - b) <= 0.01 * pixel
@@ -53,7 +109,7 @@ def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
     )
     for what, same, pair in (
         ('size (rows, columns)', ours[:2] == theirs[:2], (ours[:2], theirs[:2])),
-        ('CRS', ours.crs == theirs.crs, (ours.crs, theirs.crs)),
+        ('CRS', same_crs(ours.crs, theirs.crs, corners(ours)), (ours.crs, theirs.crs)),
         ('transform', near, (tuple(one)[:6], tuple(two)[:6])),
     ):
         if not same:
@@ -61,6 +117,16 @@ def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
                 f'{name} and {other} are on different grids: {what} {pair[0]} and '
                 f'{pair[1]}. Warp one to the grid of the other first.'
             )
+
+
+def usual_longitudes(grid: Grid) -> Grid:
+    """Return a grid with its center in -180 to 180 degrees, if it is in degrees."""
+    if not getattr(grid.crs, 'is_geographic', False):
+        return grid
+    center = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
+    turns = np.floor((center + 180) / 360)
+    moved = Affine.translation(-360 * turns, 0) @ grid.transform
+    return grid._replace(transform=moved) if turns else grid
 
 
 def to_pixels(xy: Floats, transform: Any) -> Floats:

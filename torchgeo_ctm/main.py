@@ -13,6 +13,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
 from .errors import CTMError, CTMWarning, did_you_mean
+from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
 PROGRAM = 'torchgeo-ctm'
@@ -35,7 +36,8 @@ class PlainHelp(DefaultHelpFormatter):
             facts.append(f'default: {"yes" if action.default else "no"}')
         elif action.default is not None:
             facts.append(f'default: {action.default}')
-        return f'{action.help} ({"; ".join(facts)})' if facts else str(action.help)
+        text = action.help or ''
+        return f'{text} ({"; ".join(facts)})'.strip() if facts else text
 
 
 class CommandParser(ArgumentParser):
@@ -125,14 +127,12 @@ def command_parser(name: str) -> CommandParser:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
         and parameter.default is not inspect.Parameter.empty
     }
-    for each in doc.params:
-        if each.arg_name in optional:
-            parser.add_argument(
-                each.arg_name,
-                nargs='?',
-                default=optional[each.arg_name],
-                help=each.description,
-            )
+    # python -OO leaves no docstrings, hence no help
+    texts = {each.arg_name: each.description for each in doc.params}
+    for argument, default in optional.items():
+        parser.add_argument(
+            argument, nargs='?', default=default, help=texts.get(argument, '')
+        )
     parser.add_function_arguments(
         function, as_group=False, as_positional=True, skip={'overrides', *optional}
     )
@@ -162,7 +162,7 @@ def build_parser() -> CommandParser:
     )
     commands = parser.add_subcommands(dest='command', required=True)
     for name, function in COMMANDS.items():
-        summary = (function.__doc__ or '').splitlines()[0]
+        summary = next(iter((function.__doc__ or '').splitlines()), None)
         commands.add_subcommand(name, command_parser(name), help=summary)
     return parser
 
@@ -245,12 +245,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``torchgeo-ctm``.
 
     Exits with 0 on success, 2 and one line on stderr if an input is wrong, 130 after
-    Ctrl-C.
+    Ctrl-C, 143 after SIGTERM.
 
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
-    with warnings.catch_warnings():
+    with lenient_streams(), terminable(), warnings.catch_warnings():
         warnings.simplefilter('default', CTMWarning)
         warnings.showwarning = OncePrinted()
         try:
@@ -258,11 +258,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         except CTMError as error:
             sys.stderr.write(f'{PROGRAM}: {" ".join(str(error).split())}\n')
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(
-                f'{PROGRAM}: Interrupted, no product was written. Run the same command '
-                'again to resume.\n'
+                f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
+                'command again to resume.\n'
             )
+            if isinstance(stop, Terminated):
+                leave(143)
             raise SystemExit(130) from None
 
 

@@ -114,7 +114,9 @@ def predict_scene(
     [path] = loop.outputs([str(scene)])
     predictor = load_scene_predictor(checkpoint).with_options(ensemble=ensemble)
     device = _device(accelerator)
-    loop.check([str(scene)], predictor)
+    if precision == '16-mixed' and device.type == 'cpu':
+        # CPUs have no autocast to 16 bits but bfloat16
+        precision = 'bf16-mixed'
     coverage = Coverage(
         batch_size,
         num_workers,
@@ -127,9 +129,10 @@ def predict_scene(
         adapt,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
+    loop.check(predictor, batches)
     coverage.adapt_scenes(batches, predictor)
     try:
-        loop.begin(predictor.to(device), batches)
+        loop.begin(predictor.to(device), batches, precision)
         predictor.on_predict_start()
         with torch.inference_mode():
             loop.run(predictor, lambda: _autocast(precision, device))
@@ -166,9 +169,7 @@ def _autocast(precision: str, device: 'torch.device') -> AbstractContextManager[
 
     if precision == '32-true':
         return nullcontext()
-    # CPUs have no autocast to 16 bits but bfloat16
-    half = precision == '16-mixed' and device.type != 'cpu'
-    dtype = torch.float16 if half else torch.bfloat16
+    dtype = torch.float16 if precision == '16-mixed' else torch.bfloat16
     return torch.autocast(device.type, dtype, cache_enabled=False)
 
 

@@ -1,5 +1,6 @@
 """Open rasters for reading, with or without a georeference."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ def open_raster(
     try:
         with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads):
             raster: DatasetReader = rasterio.open(path)
+            # texts in another encoding raise wherever they are read
+            _ = raster.descriptions, raster.tags(), [*map(raster.tags, raster.indexes)]
+    except UnicodeDecodeError as cause:
+        raise error(
+            f'{name or path} has names or tags that are not UTF-8. Remove them with '
+            'gdal_translate -co PROFILE=BASELINE, or write them again.'
+        ) from cause
     except (RasterioError, OSError) as cause:
         reason = str(cause).splitlines()[0]
         raise error(f'Cannot open {name or path} as a raster: {reason}') from cause
@@ -50,3 +58,25 @@ def open_raster(
 def grid_of(raster: DatasetReader) -> Grid:
     """Return the grid of an open raster."""
     return Grid(raster.height, raster.width, raster.crs, raster.transform)
+
+
+def tagged_class_names(raster: DatasetReader) -> list[str] | None:
+    """Return the class names in the tags of a raster, None without them.
+
+    Raises:
+        SceneError: If the tag is not a list of names.
+    """
+    tag = raster.tags().get('CLASS_NAMES')
+    if tag is None:
+        return None
+    try:
+        names = json.loads(tag)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        short = tag if len(tag) < 60 else f'{tag[:57]}…'
+        raise SceneError(
+            f'{raster.name} has the tag CLASS_NAMES={short}, expected a JSON list of '
+            'names. Remove it with gdal_edit.py -mo CLASS_NAMES=.'
+        )
+    return names or None

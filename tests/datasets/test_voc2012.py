@@ -42,9 +42,14 @@ def test_class_colours_are_the_palette_of_its_masks(tmp_path: Path) -> None:
     assert images.class_colors[20] == '#004080'
 
 
-def test_the_tar_is_unpacked(tmp_path: Path) -> None:
+def test_the_tar_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_voc2012(tmp_path / 'made')
-    pack(tmp_path / 'root' / TAR, tmp_path / 'made')
+    tar = pack(tmp_path / 'root' / TAR, tmp_path / 'made')
+    with pytest.raises(DataError, match='does not have the MD5'):
+        VOC2012(tmp_path / 'root', 'val')
+    md5 = hashlib.md5(tar.read_bytes()).hexdigest()
+    entry = DATASET_YEAR_DICT['2012'] | {'md5': md5}
+    monkeypatch.setitem(DATASET_YEAR_DICT, '2012', entry)
     assert len(VOC2012(tmp_path / 'root', 'val')) == 2
 
 

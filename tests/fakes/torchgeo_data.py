@@ -1,6 +1,7 @@
 """TorchGeo's own data sets in the layouts their readers expect, a few chips each."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
+from torchgeo.datasets import EuroSAT
 
 #: Sides of BigEarthNet's bands in pixels: 10, 20 and 60 m of 1,200 m.
 BIGEARTHNET_SIDES = {
@@ -211,3 +213,22 @@ def write_raster(
 
 def _write_labels(path: Path, names: list[str]) -> None:
     path.write_text(json.dumps({'labels': names}))
+
+
+def write_coded_eurosat(
+    root: Path, values: Callable[[str], NDArray[np.generic]]
+) -> None:
+    """Write a chip of every class and split, 64 px, in EuroSAT's layout.
+
+    Args:
+        root: Folder of the data set.
+        values: Returns the pixels (64, 64) of a band, by its name.
+    """
+    chip = np.stack([values(band) for band in EuroSAT.all_band_names]).astype('u2')
+    for number, split in enumerate(EuroSAT.splits):
+        names = [f'{name}_{number}' for name in EUROSAT_CLASSES]
+        for name in names:
+            folder = root / EuroSAT.base_dir / name.rpartition('_')[0]
+            write_raster(folder / f'{name}.tif', chip)
+        lines = ''.join(f'{name}.jpg\n' for name in names)
+        (root / EuroSAT.split_filenames[split]).write_text(lines)

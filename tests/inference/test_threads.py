@@ -150,6 +150,8 @@ def test_a_task_predicts_the_same(threads: int) -> None:
     for key, value in together.items():
         torch.testing.assert_close(value, alone[key])
     made.close()
+    for thread in running:
+        thread.join(10)
     assert not any(thread.is_alive() for thread in running)
 
 

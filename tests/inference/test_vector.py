@@ -222,7 +222,7 @@ def test_a_failure_leaves_what_was_there(
         assert list(tmp_path.glob('.*.part/*'))
         raise error
 
-    monkeypatch.setattr(vector, '_publish', fail)
+    monkeypatch.setattr(vector, 'publish_vector', fail)
     expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         vectorize(mask, output, overwrite=True, sieve=3)

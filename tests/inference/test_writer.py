@@ -1,5 +1,7 @@
 """A scene through the real trainer: what is written, and what never depends."""
 
+import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,13 @@ from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.scene_loop import SceneLoop
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.predictor import ClassTokenPrediction
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
+#: Options of a run of several batches.
+SMALL = QUIET | {'window': 32, 'stride': 16}
 #: Maps from patch tokens, so that windows are as large as chips.
 TOKENS: dict[str, Any] = {'patches': {'head': 'tokens'}}
 
@@ -340,8 +345,8 @@ class TestRefinement:
             patch.setattr(SceneLoop, '_begin_batch', stops)
             with pytest.raises(KeyboardInterrupt):
                 self.predict(scene, refining, output)
-        scores = np.load(output.parent / '.m.tif.part/scores.npy', mmap_mode='r')
-        assert (scores.shape, scores.dtype) == ((20, 3, 32, 32), np.uint8)
+        layout = json.loads((tmp_path / '.m.tif.part/layout.json').read_text())
+        assert (layout['scores'], layout['dtype']) == ([3, 32, 32], '|u1')
         with pytest.warns(ResumeWarning, match='5 of 20'):
             assert self.predict(scene, refining, output) == whole
 
@@ -496,4 +501,145 @@ def test_products_are_not_replaced_unasked(
     (tmp_path / 'm_confidence.tif').touch()
     with pytest.raises(OutputError, match='Pass --overwrite'):
         predict_scene(write_scene(), checkpoint, tmp_path / 'm.tif', **QUIET)
+    assert not (tmp_path / 'm.tif').exists()
+
+
+def interrupt_predict(
+    monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any
+) -> None:
+    """Predict a scene, and stop when the third batch begins."""
+    begin, calls = SceneLoop._begin_batch, iter(range(100))
+
+    def stops(loop: Any, *given: Any, **more: Any) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        begin(loop, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SceneLoop, '_begin_batch', stops)
+        with pytest.raises(KeyboardInterrupt):
+            predict_scene(*arguments, **(SMALL | options))
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'scene_bands': SENTINEL2_BANDS[::-1]}, 'bands read changed'),
+        ({'precision': 'bf16-mixed'}, 'precision changed'),
+        ({'offset': -1000.0}, 'scale and offset changed'),
+        ({'content': True}, 'files changed'),
+    ],
+)
+def test_a_run_resumes_only_with_the_same_input(
+    write_scene: WriteScene,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    reason: str,
+) -> None:
+    scene, output = write_scene(), tmp_path / 'm.tif'
+    interrupt_predict(monkeypatch, scene, checkpoint, output)
+    if change.pop('content', False):
+        # as rsync -t and cp -p leave it: same size, same time
+        stat = scene.stat()
+        write_scene(pixels=scene_pixels(70, 90)[:, ::-1])
+        os.utime(scene, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.warns(ResumeWarning, match=reason):
+        mask = predict_scene(scene, checkpoint, output, **(SMALL | change))
+    whole = predict_scene(scene, checkpoint, tmp_path / 'w.tif', **(SMALL | change))
+    np.testing.assert_array_equal(read(mask.paths[0]), read(whole.paths[0]))
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    write_scene: WriteScene,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, output = write_scene(), tmp_path / 'm.tif'
+    begin = SceneLoop._begin_batch
+
+    def appears(loop: Any, *given: Any, **more: Any) -> None:
+        (tmp_path / 'm.png').write_text('my own')
+        begin(loop, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SceneLoop, '_begin_batch', appears)
+        with pytest.raises(OutputError, match=r'm\.png already exists'):
+            predict_scene(scene, checkpoint, output, **QUIET)
+    assert (tmp_path / 'm.png').read_text() == 'my own'
+    assert not output.exists()
+    (tmp_path / 'm.png').unlink()
+    with pytest.warns(ResumeWarning, match='resuming'):
+        predict_scene(scene, checkpoint, output, **QUIET)
+
+
+def test_many_scenes_hold_few_files_open(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    descriptors = Path('/proc/self/fd')
+    if not descriptors.is_dir():
+        pytest.skip('open files cannot be counted here')
+    pixels = scene_pixels(16, 16)
+    scenes = [str(write_scene(f's{i}.tif', pixels=pixels)) for i in range(12)]
+    out = tmp_path / 'out'
+    out.mkdir()
+    begin, counts = SceneLoop._begin_batch, []
+
+    def counting(loop: Any, *given: Any, **more: Any) -> None:
+        counts.append(len(list(descriptors.iterdir())))
+        begin(loop, *given, **more)
+
+    monkeypatch.setattr(SceneLoop, '_begin_batch', counting)
+    products = {name: False for name in ('polygons', 'picture', 'style', 'confidence')}
+    trainer = quiet_trainer(PseudoMaskWriter(str(out), **products))
+    datamodule = SceneDataModule(scenes)
+    trainer.predict(
+        load_task(checkpoint), datamodule=datamodule, return_predictions=False
+    )
+    assert max(counts) - min(counts) <= 4
+    assert len(list(out.glob('*.tif'))) == 12
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'stac': True}, 'no CRS, but --stac'),
+        ({'min_area': 1.0}, 'no CRS, but --min_area'),
+        ({'window': 80_000}, 'GB of memory'),
+    ],
+)
+def test_what_cannot_be_finished_is_not_begun(
+    write_scene: WriteScene,
+    checkpoint: Path,
+    tmp_path: Path,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    out = tmp_path / 'out'
+    out.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with pytest.raises(CTMError, match=message):
+            predict_scene(
+                write_scene(crs=None), checkpoint, out / 'm.tif', **(QUIET | options)
+            )
+    assert not list(out.iterdir())
+
+
+def test_scores_that_are_not_finite_stop_the_run(
+    write_scene: WriteScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_task(tiny_task(), tmp_path / 'x.ckpt')
+    original = ClassTokenPrediction.predict_step
+
+    def broken(self: Any, batch: Any, *rest: int) -> Any:
+        found = original(self, batch, *rest)
+        found['scores'][0, 0, 0, 0] = float('nan')
+        return found
+
+    monkeypatch.setattr(ClassTokenPrediction, 'predict_step', broken)
+    with pytest.raises(CTMError, match='Scores are not finite'):
+        predict_scene(write_scene(), path, tmp_path / 'm.tif', **QUIET)
     assert not (tmp_path / 'm.tif').exists()

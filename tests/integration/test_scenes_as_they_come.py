@@ -161,7 +161,7 @@ def test_a_full_disk_is_said(
     original = Path.open
 
     def full(path: Path, mode: str = 'r', *options: Any, **named: Any) -> Any:
-        if (path.name, mode) == ('scores.npy', 'r+b'):
+        if (path.name, mode) == ('records', 'r+b'):
             path = Path('/dev/full')
         return original(path, mode, *options, **named)
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import shapely
 from affine import Affine
+from rasterio.crs import CRS
 
 from tests.fakes.label_files import (
     SCENE,
@@ -184,3 +185,15 @@ def test_one_wrong_row_is_named_and_not_called_swapped(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match='pass theirs as crs=') as caught:
         labels(path)
     assert 'swapped' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('longitude', 'west'), [(200.5, -160.0), (-159.5, 200.0)])
+def test_longitudes_of_0_to_360_are_those_of_180_to_180(
+    tmp_path: Path, longitude: float, west: float
+) -> None:
+    path = tmp_path / 'p.csv'
+    path.write_text(f'lon,lat,class\n{longitude},10.5,Forest\n')
+    grid = Grid(10, 10, CRS.from_epsg(4326), Affine(0.1, 0, west, 0, -0.1, 11))
+    labels = PointLabels(path, 'class')
+    assert labels.counts(grid)[1] == 1
+    assert len(labels.extents(grid)) == len(labels.touching(grid)) == 1

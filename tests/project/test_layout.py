@@ -14,6 +14,7 @@ ARROWS: dict[str, set[str]] = {
     'version': set(),
     'errors': set(),
     'split': {'errors'},
+    'streams': set(),
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
@@ -68,6 +69,7 @@ ARROWS: dict[str, set[str]] = {
         'scoring',
         'plots',
         'grids',
+        'rasters',
         'files',
         'errors',
         'version',
@@ -103,7 +105,7 @@ ARROWS: dict[str, set[str]] = {
     'reports': EVERYTHING,
     'demo': EVERYTHING,
     'commands': EVERYTHING,
-    'main': {'commands', 'errors', 'version'},
+    'main': {'commands', 'streams', 'errors', 'version'},
     '__init__': EVERYTHING,
 }
 #: Who may import a library that has one door.
@@ -132,6 +134,7 @@ DOORS: dict[str, set[str]] = {
     'geopandas': {'labels.features', 'labels.vector_files', 'inference.vector'},
     'pyogrio': {'inference.vector'},
     'pyproj': {
+        'grids',
         'inference.areas',
         'inference.vector',
         'labels',

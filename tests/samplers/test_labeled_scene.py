@@ -1,6 +1,6 @@
 import pickle
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ def test_a_window_has_a_grid_a_name_and_a_label(write_scene: WriteScene) -> None
     label = scene.label(scene.window(10, 20))
     assert label is not None
     [(grid, tile)] = labels.asked
-    assert tile == 'T32TMT.tif'
+    assert tile == str(scene.scene.scene)
+    assert PurePath(tile).name == 'T32TMT.tif'
     assert (grid.height, grid.width) == (32, 32)
     assert (grid.transform.c, grid.transform.f) == (500_200, 4_199_900)
     assert label.present.tolist() == [1, 1]

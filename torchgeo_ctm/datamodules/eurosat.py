@@ -23,6 +23,8 @@ class EuroSATDataModule(NonGeoDataModule):
     """
 
     dataset_class: type[EuroSAT] = EuroSAT
+    #: Images have the bands of the task, in its order.
+    reads_bands_by_name = True
 
     def __init__(
         self,

@@ -33,6 +33,17 @@ OPEN = 128
 REDRAWS = 100
 
 
+def epoch_number(trainer: Any) -> int:
+    """Return the number of the epoch to draw; always 0 for ``overfit_batches``.
+
+    Args:
+        trainer: The trainer, or None.
+    """
+    if trainer is None or getattr(trainer, 'overfit_batches', False):
+        return 0
+    return int(trainer.current_epoch)
+
+
 class TrainingBatches(IterableDataset[Batch]):
     """The training batches of an epoch, different windows in each.
 
@@ -78,8 +89,9 @@ class TrainingBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches of the epoch in order."""
+        # the epoch of a resumed run is known only when its first batch is requested
         begin = partial(self._begin, self.epoch())
-        return prefetch(begin) if self.threads else begin()
+        yield from prefetch(begin) if self.threads else begin()
 
     def _begin(self, epoch: int) -> Iterator[Batch]:
         before = self.draws.unlabeled

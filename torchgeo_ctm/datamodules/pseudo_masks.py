@@ -1,6 +1,7 @@
 """Data module of images and exported masks, for segmentation tasks."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..scaling import (
 )
 from ..scenes.scene import SceneWindows
 from ..scenes.sources import RASTER_SUFFIXES, find_source
-from .loaders import EvaluationBatches, TrainingBatches
+from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
 #: Encoders of segmentation networks halve the size five times.
 STEP = 32
@@ -264,7 +265,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
             self.length or len(splits.windows('train')),
             self.num_workers,
             self._part(),
-            lambda: 0 if self.trainer is None else self.trainer.current_epoch,
+            partial(epoch_number, self.trainer),
         )
 
     def val_dataloader(self) -> Any:

@@ -1,7 +1,8 @@
 """Data module of scenes, for training and prediction."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -21,12 +22,14 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
+from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
 from ..scenes.coverage import Coverage, check_least, check_window
+from ..scenes.sources import tile_of
 from ..split import Split
-from .loaders import EvaluationBatches, TrainingBatches
+from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
 #: Sources of labels. Ours are listed by name, too, because jsonargparse accepts a class
 #: for a protocol only if its signatures are exactly the same.
@@ -54,6 +57,9 @@ class SceneDataModule(NonGeoDataModule):
     ``image``, ``label``, ``label_known``, ``valid``, ``window`` and ``scene``, and
     ``mask`` where there is a reference.
     """
+
+    #: Channels come by the names of the task's bands, whatever their order in files.
+    reads_bands_by_name = True
 
     def __init__(
         self,
@@ -244,7 +250,7 @@ class SceneDataModule(NonGeoDataModule):
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
         references = self._references(len(scenes))
         opened = coverage.open(scenes, references, task, window, window)
-        names = [PurePath(scene).name for scene in scenes]
+        names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
         check_overlap(labels, grids, names)
         check_sizes(labels, grids, window, task.model.patch_size)
@@ -278,7 +284,7 @@ class SceneDataModule(NonGeoDataModule):
             self.length or length,
             TRAINING_THREADS if self.threads is None else self.threads,
             self._part(),
-            lambda: 0 if trainer is None else trainer.current_epoch,
+            partial(epoch_number, trainer),
         )
 
     def _unlabeled(self, window: int) -> WindowDraws:
@@ -297,7 +303,7 @@ class SceneDataModule(NonGeoDataModule):
             height, width = scene.grid.height, scene.grid.width
             if min(height, width) < window:
                 raise SettingError(
-                    f'unlabeled_window={window} px is larger than {PurePath(path).name} '
+                    f'unlabeled_window={window} px is larger than {Path(path).name} '
                     f'of {height} × {width} px.'
                 )
         scenes = [LabeledScene(scene, labels) for scene in opened]
@@ -347,8 +353,7 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
         LabelError: If number or names differ; a task without names takes any.
     """
     given, needed = (
-        [' '.join(name.casefold().split()) for name in group]
-        for group in (labels.classes, names)
+        [class_key(name) for name in group] for group in (labels.classes, names)
     )
     unnamed = needed == [str(number) for number in range(len(needed))]
     if len(given) != len(needed) or (given != needed and not unnamed):
@@ -365,7 +370,15 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
         if scene.separate_files:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
-    return [scene] if isinstance(scene, str) else [str(path) for path in scene]
+    return [
+        _at_home(str(path)) for path in ([scene] if isinstance(scene, str) else scene)
+    ]
+
+
+def _at_home(path: str) -> str:
+    """Return a path with the home folder in place of a leading ``~``."""
+    # URLs and virtual rasters are no paths
+    return str(Path(path).expanduser()) if path.startswith('~') else path
 
 
 def _anywhere(scene: int, window: Window) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import expanded
 from ..split import Split
 from .archives import Archive, fetch
 from .image_folder import ImageFolder, Sample
@@ -44,7 +45,7 @@ class ADE20K(ImageFolder):
                 *download* is False.
             DataError: If its files are not those of the challenge.
         """
-        self.root, self.download = Path(root), download
+        self.root, self.download = expanded(root), download
         fetch(self, self.root, [ARCHIVE], download)
         folder = self.root / FOLDER
         super().__init__(

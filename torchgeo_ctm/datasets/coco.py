@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError, SettingError
+from ..files import expanded
 from ..grids import IGNORED
 from ..split import Split, check_split
 from .archives import Archive, fetch
@@ -66,7 +67,7 @@ class COCO(ImageFolder):
         if year not in (2014, 2017):
             raise SettingError(f'Unknown year {year!r}, expected 2014 or 2017.')
         _pycocotools()
-        self.root, self.download = Path(root), download
+        self.root, self.download = expanded(root), download
         part = f'{"train" if split == "train" else "val"}{year}'
         path = f'annotations/instances_{part}.json'
         archives = [

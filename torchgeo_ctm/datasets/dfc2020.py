@@ -28,6 +28,7 @@ from ..errors import (
     SettingError,
     did_you_mean,
 )
+from ..files import expanded
 from ..grids import IGNORED, Grid, Window
 from ..rasters import grid_of, open_raster
 from ..scaling import SENTINEL2_BANDS, band_key
@@ -102,7 +103,7 @@ class Layout(NamedTuple):
                 f'{path} does not exist. Protocol A needs the lists of '
                 "Copernicus-Bench, use protocol 'B' or 'C' without them."
             )
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding='utf-8').splitlines()
         return [line.split(',')[0].strip() for line in lines if line.strip(' ,')]
 
 
@@ -254,7 +255,7 @@ class DFC2020(CopernicusBenchDFC2020S2):
                 *download* is False.
         """
         # not super().__init__: it knows no Sentinel-1, no protocol and one layout
-        self.root, self.split, self.protocol = root, split, protocol
+        self.root, self.split, self.protocol = expanded(root), split, protocol
         self.bands = _known_bands(bands or self.all_bands)
         self.transforms = transforms
         self.download, self.checksum = download, checksum

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import expanded
 from ..split import Split
 from .archives import Archive, fetch
 from .image_folder import ImageFolder, Sample, open_image
@@ -52,7 +53,7 @@ class EndoTect(ImageFolder):
                 *download* is False.
             DataError: If its files are not those of the data set.
         """
-        self.root, self.download = Path(root), download
+        self.root, self.download = expanded(root), download
         fetch(self, self.root, [ARCHIVE], download)
         super().__init__(
             self.root / FOLDER,

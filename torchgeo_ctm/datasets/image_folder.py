@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -17,15 +18,26 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..errors import DataError, LabelError, LabelWarning, SettingError, did_you_mean
+from ..errors import (
+    DataError,
+    LabelError,
+    LabelWarning,
+    SettingError,
+    check_names,
+    did_you_mean,
+)
+from ..files import expanded
 from ..grids import IGNORED
 from ..labels.source import class_indices
+from ..rasters import open_raster
 from ..split import Split, check_split
 
 #: Placeholder of an image's name in a pattern.
 NAME = '{name}'
 #: Number of values that a mask can hold: 16 bits.
 VALUES = 65_536
+#: Key of an image's information: whether it has more than 8 bits per channel.
+DEEP = 'more than 8 bits per channel'
 #: Number of masks that are searched for values of 0 and 255 alone.
 SEARCHED = 8
 
@@ -90,7 +102,7 @@ class ImageFolder(NonGeoDataset):
             LabelError: If the table of labels cannot be used.
         """
         check_split(split)
-        self.root = Path(root)
+        self.root = expanded(root)
         self.split = split
         self.transforms = transforms
         self._mask_classes = MaskClasses(classes, mask_values)
@@ -101,7 +113,8 @@ class ImageFolder(NonGeoDataset):
                 f'class_colors has {len(self.class_colors)} entries, expected '
                 f'{len(classes)}: one per class.'
             )
-        self._folder = (splits or {}).get(split, split)
+        self._folders = dict(splits or {})
+        self._folder = self._folders.get(split, split)
         self.images = self._find_images(images, list_file, shares)
         self.masks = self._find_masks(masks)
         self.labels = self._read_labels(labels)
@@ -125,7 +138,9 @@ class ImageFolder(NonGeoDataset):
         found = find_images(self.root, self._resolved(pattern))
         listed = self._listed(list_file)
         if listed is not None:
-            return _select(found, *listed)
+            self._check_lists(list_file, listed[1])
+            return _distinct(_select(found, *listed), self.root)
+        found = _distinct(found, self.root)
         if shares is not None:
             names = [n for n in found if drawn_split(n, shares) == self.split]
             return {name: found[name] for name in names}
@@ -136,18 +151,32 @@ class ImageFolder(NonGeoDataset):
             )
         return found
 
+    def _check_lists(self, list_file: str | None, names: Sequence[str]) -> None:
+        """Check that no image of this split is listed for training as well.
+
+        Validation and test may share images, as some data sets do.
+        """
+        pair = {'train': 'val', 'val': 'train', 'test': 'train'}
+        other = self._folders.get(pair[self.split], pair[self.split])
+        if list_file is None or '{split}' not in list_file or other == self._folder:
+            return
+        path = self.root / list_file.replace('{split}', other)
+        if not path.is_file():
+            return
+        both = sorted(set(names) & set(_lines(path)))
+        if both:
+            raise DataError(
+                f'{path} and the list of split {self.split!r} both name '
+                f'{", ".join(both[:3])} ({len(both)} images), expected each image in one '
+                'of them.'
+            )
+
     def _listed(self, list_file: str | None) -> tuple[Path, list[str]] | None:
         """Return the list of the split and the names in it, None without a list."""
         if list_file is None:
             return None
         path = self.root / self._resolved(list_file)
-        try:
-            lines = path.read_text(encoding='utf-8').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f'Cannot read {path} as a list of images: {error}'
-            ) from error
-        return path, [line.strip() for line in lines if line.strip()]
+        return path, _lines(path)
 
     def _find_masks(self, pattern: str | None) -> dict[str, Path] | None:
         """Find the masks, and drop images without one."""
@@ -164,13 +193,27 @@ class ImageFolder(NonGeoDataset):
             return None
         path = self.root / self._resolved(file)
         table = read_image_labels(path, self.classes)
-        labels = {}
+        labels: dict[str, Tensor] = {}
+        bases = Counter(PurePosixPath(name).name for name in self.images)
         for name, image in self.images.items():
             # a row names its image with or without folder and suffix
-            keys = (name, name + image.suffix, PurePosixPath(name).name, image.name)
-            key = next((key for key in keys if key in table), None)
-            if key is not None:
-                labels[name] = table[key]
+            base = PurePosixPath(name).name
+            keys = {name: None, name + image.suffix: None}
+            alone = {base: None, image.name: None}
+            rows = [key for key in keys if key in table]
+            if not rows and bases[base] > 1 and alone.keys() & table.keys():
+                raise LabelError(
+                    f'{path} names {base!r}, which {bases[base]} images in different '
+                    f'folders are called. Write the folder, as {name!r}.'
+                )
+            rows = rows or [key for key in alone if key in table]
+            if rows and not all(table[rows[0]].equal(table[row]) for row in rows):
+                raise LabelError(
+                    f'{path} has different labels for image {name!r} in the rows '
+                    f'{", ".join(map(repr, rows))}, expected one label.'
+                )
+            if rows:
+                labels[name] = table[rows[0]]
         self._keep(list(labels), 'label', str(path))
         return labels
 
@@ -273,9 +316,7 @@ class MaskClasses:
                 f'classes={classes!r}, expected a list of 1 to {IGNORED} names, in the '
                 'order of their values in the masks.'
             )
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise SettingError(f'classes has {twice!r} twice, expected unique names.')
+        check_names(names, SettingError, 'classes')
         self._class_of = np.full(VALUES, -1, np.int64)
         self._class_of[IGNORED] = IGNORED
         if mask_values is None:
@@ -326,6 +367,19 @@ class MaskClasses:
             f'The closest to {values[0]} is {closest} ({name}).'
             + (' JPEG changes values. Store masks as PNG.' if lossy else '')
         )
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the names in a list of images.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'Cannot read {path} as a list of images: {error}') from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def pascal_colors(count: int) -> tuple[str, ...]:
@@ -386,10 +440,45 @@ def _select(
     return {name: found[name] for name in names}
 
 
+def _distinct(images: Mapping[str, Path], root: Path) -> dict[str, Path]:
+    """Return images without links to others of them, and warn about these.
+
+    Args:
+        images: Image files by name.
+        root: Folder of the data set, for the message.
+    """
+    real: dict[tuple[int, int] | str, str] = {}
+    repeated: set[str] = set()
+    # a file itself comes before links to it
+    for name in sorted(images, key=lambda name: (_is_linked(images[name], root), name)):
+        state = images[name].stat()
+        key = (state.st_dev, state.st_ino) if state.st_ino else str(images[name])
+        if real.setdefault(key, name) != name:
+            repeated.add(name)
+    if repeated:
+        first = min(repeated)
+        warnings.warn(
+            f'{len(repeated)} images of {root} are links to others of them and are left '
+            f'out (first: {images[first]}).',
+            LabelWarning,
+            stacklevel=5,
+        )
+    return {name: path for name, path in images.items() if name not in repeated}
+
+
+def _is_linked(path: Path, root: Path) -> bool:
+    """Return whether a file below a folder, or one of its folders, is a link."""
+    parts = path.relative_to(root).parts
+    return any(
+        (root.joinpath(*parts[:k])).is_symlink() for k in range(1, len(parts) + 1)
+    )
+
+
 def find_images(root: Path, pattern: str) -> dict[str, Path]:
     """Return the image files that match a pattern, ordered by name.
 
-    Hidden files, and files without the suffix of an image, are skipped.
+    Hidden files and folders, and files without the suffix of an image, are skipped. A
+    suffix in the pattern stands for its upper-case form, too.
 
     Args:
         root: Folder that the pattern starts in.
@@ -406,6 +495,9 @@ def find_images(root: Path, pattern: str) -> dict[str, Path]:
         )
     fixed = re.split(r'\*|\{name\}', pattern)[0].rpartition('/')[0]
     expression = re.escape(pattern).replace(r'\*', '[^/]*')
+    suffix = re.search(r'(\\\.\w+)$', expression)
+    if suffix:
+        expression = f'{expression[: suffix.start()]}(?i:{suffix[1]})'
     matches = re.compile(expression.replace(re.escape(NAME), '(?P<name>.+)'))
     found: dict[str, Path] = {}
     for path in _walk(root / fixed):
@@ -435,7 +527,15 @@ def _walk(folder: Path) -> Iterator[Path]:
             f'{folder} does not exist: {parent} has no folder {missing!r}.'
             + did_you_mean(missing, folders)
         )
-    for inside, _, files in os.walk(folder, followlinks=True):
+    above: dict[str, tuple[str, ...]] = {}
+    for inside, folders, files in os.walk(folder, followlinks=True):
+        real, before = os.path.realpath(inside), above.get(os.path.dirname(inside), ())
+        above[inside] = (*before, real)
+        if real in before:
+            # a link that leads back
+            folders.clear()
+            continue
+        folders[:] = [f for f in folders if not f.startswith(('.', '__MACOSX'))]
         for file in files:
             suffix = PurePosixPath(file).suffix.lower()
             if suffix in IMG_EXTENSIONS and not file.startswith('.'):
@@ -450,15 +550,34 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         image: Image.Image = Image.open(path)
+        deep = _is_deep(image, path)
         image.load()
+        image.info[DEEP] = deep
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         reason = ' '.join(str(error).split())
         raise DataError(f'Cannot read {path} as an image: {reason}') from error
     return image
 
 
+def _is_deep(image: Image.Image, path: Path) -> bool:
+    """Return whether an opened image stores more than 8 bits per channel.
+
+    Pillow cuts most of them to 8 bits without a word.
+    """
+    how = ' '.join(str(tile[3]) for tile in getattr(image, 'tile', []))
+    if image.format in ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP'):
+        return ';16' in how
+    if ';16' in how or image.mode.startswith('I;16'):
+        return True
+    try:
+        with open_raster(path, DataError) as raster:
+            return any(np.dtype(kind).itemsize > 1 for kind in raster.dtypes)
+    except DataError:
+        return False
+
+
 def read_image(path: Path) -> Tensor:
-    """Read an image of any 8-bit mode as float32 (3, H, W), RGB in 0…255.
+    """Read an image of 8 bits per channel as float32 (3, H, W), RGB in 0…255.
 
     Transparency is dropped, and rotation tags are not applied, because masks were drawn
     on the pixels as they are stored.
@@ -467,9 +586,10 @@ def read_image(path: Path) -> Tensor:
         DataError: If the file cannot be read, or has more than 8 bits.
     """
     image = open_image(path)
-    if image.mode.startswith(('I', 'F')):
+    if image.mode.startswith(('I', 'F')) or image.info[DEEP]:
         raise DataError(
-            f'{path} has more than 8 bits per pixel (mode {image.mode}), expected 8.'
+            f'{path} has more than 8 bits per channel (mode {image.mode}), expected 8. '
+            'Convert it, or train on it as a scene.'
         )
     pixels = np.array(image.convert('RGB'))
     return torch.from_numpy(pixels).permute(2, 0, 1).float()
@@ -527,11 +647,16 @@ def read_image_labels(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         raise LabelError(f'Cannot read {path} as a CSV: {error}') from error
     columns = _class_columns(path, [str(name) for name in table.columns], classes)
     labels: dict[str, Tensor] = {}
+    lines: dict[str, int] = {}
     for line, row in enumerate(table.to_dict('records'), start=2):
         where = f'{path}, line {line}'
         image = row.pop('image').strip()
         if image in labels:
-            raise LabelError(f'{where}: image {image!r} is repeated, expected one row.')
+            raise LabelError(
+                f'{where}: image {image!r} is repeated, as in line {lines[image]}, '
+                'expected one row.'
+            )
+        lines[image] = line
         cells = {name: row[name].strip() for name in columns}
         wrong = [name for name in columns if cells[name] not in ('0', '1')]
         if columns == ['classes']:

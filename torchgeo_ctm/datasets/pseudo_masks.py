@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from torchgeo.datasets import RasterDataset
 
 from ..errors import DataError, LabelError, SettingError
+from ..files import expanded
 from ..grids import IGNORED, Grid
 from ..rasters import grid_of, open_raster
 
@@ -76,11 +77,12 @@ class PseudoMasks(RasterDataset):
                 f'percent. Did you mean {min(max(min_confidence, 0), 100)}?'
             )
         self.min_confidence = min_confidence
-        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        given = [str(expanded(path)) for path in several]
         for path in given:
             if not Path(path).exists():
                 raise DataError(f'{path} does not exist, expected a mask or a folder.')
-        self.paths = given
+        self.paths: list[str] = given
         #: Metadata of each mask, in the order of :attr:`files`.
         self.facts = [mask_facts(path) for path in self.files]
         if min_confidence:
@@ -89,13 +91,12 @@ class PseudoMasks(RasterDataset):
 
     @property
     def files(self) -> list[str]:
-        """The masks, in order of their paths."""
-        return [
-            path
-            for path in super().files
-            if path.lower().endswith(('.tif', '.tiff'))
-            and not Path(path).stem.endswith(BESIDE)
-        ]
+        """The masks, in order of their paths; hidden files are none."""
+        found: set[str] = set()
+        for given in map(Path, self.paths):
+            inside = sorted(given.rglob('*')) if given.is_dir() else [given]
+            found |= {str(path) for path in inside if _is_mask(path, given)}
+        return sorted(found)
 
     def _check_confidence(self) -> None:
         """Check that each mask has a confidence on its grid."""
@@ -136,6 +137,15 @@ class PseudoMasks(RasterDataset):
         near = self.index.cx[x.start : x.stop, y.start : y.stop]
         paths = [confidence_path(path) for path in near.filepath]
         return self._merge_files(paths, (x, y, t))[0]
+
+
+def _is_mask(path: Path, given: Path) -> bool:
+    """Return whether a file below a folder, or itself, may be a mask."""
+    hidden = path != given and any(
+        part.startswith('.') for part in path.relative_to(given).parts
+    )
+    kind = path.suffix.lower() in ('.tif', '.tiff')
+    return kind and not hidden and not path.stem.endswith(BESIDE)
 
 
 def confidence_path(mask: str | Path) -> str:

@@ -319,7 +319,7 @@ class SyntheticLandCover(DFC2020):
             raise DataError(
                 f'{folder.parent} holds the real DFC2020. Choose another root.'
             )
-        drawn = json.loads(record.read_text())
+        drawn = json.loads(record.read_text(encoding='utf-8'))
         if drawn != settings:
             raise DataError(
                 f'{folder} was drawn with {drawn}, expected {settings}. Use the same '
@@ -337,8 +337,10 @@ class SyntheticLandCover(DFC2020):
             for split, count in enumerate(settings['num_tiles']):
                 files = [cls._tile(partial, split, i, settings) for i in range(count)]
                 listing = partial / cls.filename.format(SPLITS[split])
-                listing.write_text('\n'.join(files) + '\n')
-            (partial / 'synthetic.json').write_text(json.dumps(settings))
+                listing.write_text('\n'.join(files) + '\n', encoding='utf-8')
+            (partial / 'synthetic.json').write_text(
+                json.dumps(settings), encoding='utf-8'
+            )
             try:
                 partial.rename(folder)
             except OSError:

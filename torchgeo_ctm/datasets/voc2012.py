@@ -7,6 +7,7 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from ..errors import DataError
+from ..files import expanded
 from ..split import Split, check_split
 from .archives import Archive, fetch
 from .image_folder import ImageFolder, Sample
@@ -67,7 +68,7 @@ class VOC2012(ImageFolder):
             DataError: If its files are not those of the devkit.
         """
         check_split(split)
-        self.root, self.download = Path(root), download
+        self.root, self.download = expanded(root), download
         published = DATASET_YEAR_DICT['2012']
         folder = Path(published['base_dir'])
         archive = Archive(published['url'], folder.as_posix(), published['md5'])

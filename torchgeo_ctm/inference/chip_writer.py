@@ -1,5 +1,6 @@
 """Lightning callback that writes pseudo-masks of chips, as arrays and GeoTIFFs."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 from torch import Tensor
 
-from ..errors import DataError, OutputError
+from ..errors import DataError, OutputError, ResumeWarning
 from ..files import check_file, make_folder, temporary_path
 from ..grids import IGNORED, Grid
 from ..maps.class_maps import resize
@@ -135,6 +136,7 @@ class ChipMaskWriter(BasePredictionWriter):
         self._raster: RasterRows | None = None
         #: Number of chips written, and of those written as GeoTIFFs.
         self.chips = self.rasters = 0
+        self._batches = 0
 
     def path(self, kind: str) -> Path:
         """Return the path of an array: 'pms', 'imgs' or 'masks'."""
@@ -179,6 +181,7 @@ class ChipMaskWriter(BasePredictionWriter):
             if grid is not None:
                 self._write_chip(task, name, grid, mask, confidence[position])
             self.chips += 1
+        self._batches += 1
 
     def _write_chip(
         self,
@@ -215,7 +218,21 @@ class ChipMaskWriter(BasePredictionWriter):
     def on_predict_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """Give every array its final name, the pseudo-masks' last."""
+        """Give every array its final name, the pseudo-masks' last.
+
+        If chips were left out, as by ``limit_predict_batches``, no array is written.
+        """
+        loaders: Any = trainer.predict_dataloaders
+        planned = sum(map(len, loaders if isinstance(loaders, list) else [loaders]))
+        if self._batches < planned:
+            warnings.warn(
+                f'{self.folder}: {planned - self._batches} of {planned} batches of chips '
+                'were not computed, no array is written. Run it again without a limit.',
+                ResumeWarning,
+                stacklevel=2,
+            )
+            self._abandon()
+            return
         for kind in ('imgs', 'masks', 'pms'):
             if kind in self._arrays:
                 self._arrays.pop(kind).finish()
@@ -229,6 +246,10 @@ class ChipMaskWriter(BasePredictionWriter):
         pl_module: pl.LightningModule,
         exception: BaseException,
     ) -> None:
+        """Remove temporary files."""
+        self._abandon()
+
+    def _abandon(self) -> None:
         """Remove temporary files."""
         for array in self._arrays.values():
             array.abandon()

@@ -1,6 +1,5 @@
 """Open class and confidence rasters, and read them by row bands."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from rasterio.windows import Window as RasterWindow
 
 from .. import rasters
 from ..errors import CTMError, GridError, SceneError
-from ..grids import IGNORED
+from ..grids import IGNORED, check_same_grid
+from ..rasters import grid_of, tagged_class_names
 
 #: Pixels of a row band; what is computed for each takes 50 bytes.
 ROW_BAND = 1 << 20
@@ -72,15 +72,13 @@ def open_confidence(path: str | Path, mask: DatasetReader) -> DatasetReader:
     """
     raster = open_raster(path, 'confidence in percent')
     fault: CTMError | None = None
-    same = raster.shape == mask.shape and raster.crs == mask.crs
-    pixel = max(abs(part) for part in mask.transform[:6:3] + mask.transform[1:6:3])
     if 'CLASS_NAMES' in raster.tags():
         fault = SceneError(f'{path} holds classes, expected confidence in percent.')
-    elif not (same and raster.transform.almost_equals(mask.transform, 1e-6 * pixel)):
-        fault = GridError(
-            f'{path} and {mask.name} are on different grids, expected the confidence '
-            'raster that was written with the mask.'
-        )
+    else:
+        try:
+            check_same_grid(mask.name, grid_of(mask), str(path), grid_of(raster))
+        except GridError as error:
+            fault = error
     if fault is not None:
         raster.close()
         raise fault
@@ -88,9 +86,12 @@ def open_confidence(path: str | Path, mask: DatasetReader) -> DatasetReader:
 
 
 def class_names(raster: DatasetReader) -> list[str]:
-    """Return the class names of a mask, or ``[]`` if it has none."""
-    tag = raster.tags().get('CLASS_NAMES')
-    return [str(name) for name in json.loads(tag)] if tag else []
+    """Return the class names of a mask, or ``[]`` if it has none.
+
+    Raises:
+        SceneError: If its tag is damaged.
+    """
+    return tagged_class_names(raster) or []
 
 
 def class_colors(raster: DatasetReader) -> list[str]:

@@ -1,8 +1,11 @@
 """Estimate memory and temporary disk of a run, and size GDAL's block cache."""
 
+import os
+
 import numpy as np
 from torch import nn
 
+from ..errors import SettingError
 from ..maps.refine import COMPONENTS
 from ..scenes.scene import SceneWindows
 from .mosaic import CHUNK
@@ -43,8 +46,10 @@ def network_values(model: nn.Module, side: int) -> int:
     return int(12 * ((side // patch) ** 2 + prefix) * token.shape[-1])
 
 
-def estimate(scene: SceneWindows, task: ScenePredictor, batch_size: int) -> str:
-    """Return one line about windows, memory and temporary files.
+def required_memory(
+    scene: SceneWindows, task: ScenePredictor, batch_size: int
+) -> float:
+    """Return about how many bytes of memory a run takes.
 
     Memory is that of the program, the weights, a row of windows of the scene, GDAL's
     cache, a few batches, and the rows being blended. It does not depend on the scene's
@@ -57,23 +62,75 @@ def estimate(scene: SceneWindows, task: ScenePredictor, batch_size: int) -> str:
     """
     plan, bands = scene.plan, len(scene.indexes)
     side, width, classes = plan.window, plan.width, len(task.class_names)
-    painted, refines = task.decoder.options.rule == 'paint', task.refines
     cells = side // task.map_stride
     row = 2 * bands * min(side, plan.height) * width * np.dtype(scene.dtype).itemsize
-    batch = batch_size * (4 * bands * side**2 + network_values(task.model, side))
-    if task.decoder.refines:
-        batch += batch_size * side**2 * refined_values(bands, classes)
+    batch = min(batch_size, len(plan)) * _window_values(scene, task)
     overlapping = -(-side // plan.stride) + 1
     blended = classes * (width * overlapping * cells + 3 * CHUNK)
     weights = sum(p.numel() for p in task.parameters())
     cache = block_cache(str(scene.scene)) * 2**20
     blocks = min(cache, row // (2 * side) * plan.height)
-    memory = PROGRAM + row + blocks + 4 * (batch + blended + weights)
+    return PROGRAM + row + blocks + 4 * (batch + blended + weights)
+
+
+def _window_values(scene: SceneWindows, task: ScenePredictor) -> float:
+    """Return about how many numbers a window takes in a batch."""
+    side, bands, classes = scene.plan.window, len(scene.indexes), len(task.class_names)
+    values = 4 * bands * side**2 + network_values(task.model, side)
+    if task.decoder.refines:
+        values += side**2 * refined_values(bands, classes)
+    return values
+
+
+def required_disk(scene: SceneWindows, task: ScenePredictor) -> float:
+    """Return about how many bytes of temporary files a run takes.
+
+    Args:
+        scene: The scene.
+        task: The task that predicts.
+    """
+    plan, classes = scene.plan, len(task.class_names)
+    painted = task.decoder.options.rule == 'paint'
     # bytes of a cell in the journal: a class, a byte per class, or a float per class
-    size = 1 if painted else classes if refines else 4 * classes
-    disk = len(plan) * (size * cells**2 + side**2 / 8) + 2 * plan.height * width
+    size = 1 if painted else classes if task.refines else 4 * classes
+    cells = plan.window // task.map_stride
+    return len(plan) * (size * cells**2 + plan.window**2 / 8) + (
+        2 * plan.height * plan.width
+    )
+
+
+def check_memory(scene: SceneWindows, task: ScenePredictor, batch_size: int) -> None:
+    """Check that a run can fit into the memory of the machine.
+
+    Raises:
+        SettingError: If it cannot.
+    """
+    try:
+        memory = float(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+    except (AttributeError, OSError, ValueError):
+        # Windows has no sysconf
+        return
+    required = required_memory(scene, task, batch_size)
+    if required > memory:
+        raise SettingError(
+            f'window={scene.plan.window} px and batch_size={batch_size} require about '
+            f'{required / GIGABYTE:,.0f} GB of memory, but the machine has '
+            f'{memory / GIGABYTE:.0f} GB. Choose smaller ones.'
+        )
+
+
+def estimate(scene: SceneWindows, task: ScenePredictor, batch_size: int) -> str:
+    """Return one line about windows, memory and temporary files.
+
+    Args:
+        scene: The scene.
+        task: The task that predicts.
+        batch_size: Windows per batch.
+    """
+    plan = scene.plan
+    memory = required_memory(scene, task, batch_size)
     return (
-        f'{len(plan):,} window{"s" * (len(plan) != 1)} of {side} px, stride '
+        f'{len(plan):,} window{"s" * (len(plan) != 1)} of {plan.window} px, stride '
         f'{plan.stride} px; about {memory / GIGABYTE:.1f} GB of memory, '
-        f'{disk / GIGABYTE:.1f} GB of temporary files'
+        f'{required_disk(scene, task) / GIGABYTE:.1f} GB of temporary files'
     )

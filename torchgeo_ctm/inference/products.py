@@ -4,9 +4,11 @@ What writes polygons, picture, style and STAC item is imported when it is their 
 that the first window is read at once.
 """
 
+import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,16 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from ..files import atomic_path, check_file
+from ..errors import GridError, OutputError
+from ..files import atomic_path, check_file, check_name, write_text
 from ..grids import Grid
-from .geotiff import RasterRows, product_path
+from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE
 from .options import ProductOptions
 
+#: File that lists what is being published.
+PUBLISHING = 'publishing.json'
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
 
@@ -82,10 +87,7 @@ class Products:
     def finish(
         self, picture: Callable[[], NDArray[np.float32]] | None, acquired: str | None
     ) -> None:
-        """Write the other products, and give every product its final name.
-
-        The class raster comes last, so that it exists only with its companions; only
-        the STAC item, which describes it, follows.
+        """Write the other products, all still in the hidden folder.
 
         Args:
             picture: Returns a thumbnail of the scene (3, h, w) for the quick look, NaN
@@ -93,10 +95,11 @@ class Products:
             acquired: Acquisition time of the scene, ISO 8601, if known.
         """
         # libraries change warning filters in threads: restore them after all ended
+        pool = ThreadPoolExecutor(2)
         with (
             warnings.catch_warnings(),
             rasterio.Env(GDAL_CACHEMAX=FINISHING_CACHE * 2**20),
-            ThreadPoolExecutor(2) as pool,
+            _stopped(pool),
         ):
             for product, raster in self.rasters.items():
                 raster.close(PERCENT if product == 'probabilities' else None)
@@ -107,29 +110,64 @@ class Products:
                 tasks.append(pool.submit(self._draw, picture))
             for task in tasks:
                 task.result()
+        staged = self._staged
         if self.options.style:
             from .style import write_style
 
-            write_style(self.paths['style'], self.class_names, self.class_colors)
-        for raster in reversed(self.rasters.values()):
-            raster.publish()
+            write_style(staged['style'], self.class_names, self.class_colors)
         if self.options.stac:
             from .stac import write_item
 
-            assets = {k: v for k, v in self.paths.items() if k not in ('mask', 'stac')}
+            assets = {k: v for k, v in staged.items() if k not in ('mask', 'stac')}
             properties: dict[str, Any] = {
                 f'ctm:{key.lower()}': value for key, value in self.tags.items()
             }
             if acquired is not None:
                 properties['datetime'] = acquired
             write_item(
-                self.paths['stac'],
-                self.output,
+                staged['stac'],
+                staged['mask'],
                 assets,
                 self.class_names,
                 self.class_colors,
                 properties,
             )
+
+    @property
+    def _staged(self) -> dict[str, Path]:
+        """Paths by product in the hidden folder."""
+        return {name: self.folder / path.name for name, path in self.paths.items()}
+
+    def publish(self, overwrite: bool) -> None:
+        """Give every product its final name.
+
+        The class raster comes after its companions, so that it exists only with them;
+        only the STAC item, which describes it, follows.
+
+        Args:
+            overwrite: Replace existing files.
+
+        Raises:
+            OutputError: If a file appeared under a final name, or the disk refuses.
+        """
+        check_products(self.output, self.options, overwrite, self.folder)
+        staged, last = self._staged, ('mask', 'stac')
+        order = [name for name in staged if name not in last]
+        order += [name for name in last if name in staged]
+        facts = {self.paths[name].name: _facts(path) for name, path in staged.items()}
+        try:
+            write_text(self.folder / PUBLISHING, json.dumps(facts))
+            for name in order:
+                if name in self.rasters:
+                    self.rasters[name].publish()
+                elif name == 'polygons':
+                    from .vector import publish_vector
+
+                    publish_vector(staged[name], self.paths[name])
+                else:
+                    staged[name].replace(self.paths[name])
+        except OSError as error:
+            raise OutputError(f'Cannot write {self.output}: {error}') from error
 
     def _finish_raster(self, product: str) -> None:
         """Convert the rows of a raster product to a COG."""
@@ -142,7 +180,7 @@ class Products:
         confidence = self.rasters.get('confidence')
         vectorize(
             self.rasters['mask'].rows,
-            self.paths['polygons'],
+            self._staged['polygons'],
             confidence=confidence.rows if confidence is not None else None,
             sieve=self.options.sieve,
             min_area=self.options.min_area,
@@ -157,7 +195,7 @@ class Products:
         with open_mask(self.rasters['mask'].rows) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
         figure = quick_look(rgb, mask, self.class_names, self.class_colors)
-        with atomic_path(self.paths['picture']) as temporary:
+        with atomic_path(self._staged['picture']) as temporary:
             figure.savefig(
                 temporary, format='png', dpi=100, pil_kwargs={'compress_level': 3}
             )
@@ -167,6 +205,22 @@ class Products:
         for raster in self.rasters.values():
             raster.abandon()
         self.rasters = {}
+        for path in self._staged.values():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stopped(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Wait for the tasks of a pool; after an interruption, leave them behind."""
+    try:
+        yield
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
@@ -187,12 +241,75 @@ def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
     }
 
 
-def check_companions(output: Path, options: ProductOptions, overwrite: bool) -> None:
-    """Check that the products beside the class raster can be written.
+def check_products(
+    output: Path, options: ProductOptions, overwrite: bool, folder: Path
+) -> None:
+    """Check that all products can be written.
+
+    An interrupted run may have given some their final names already. These may be
+    replaced, as long as nobody changed them.
+
+    Args:
+        output: The class raster.
+        options: Products to write.
+        overwrite: Replace existing files.
+        folder: The hidden folder of the run, if it exists.
 
     Raises:
         OutputError: If one cannot be written.
     """
+    ours = _published(folder)
+    longest = f'{output.stem}_probabilities{output.suffix}.aux.xml'
+    check_name(output, max(longest, f'.{output.name}.part.lock', key=len))
     for name, path in product_paths(output, options).items():
-        if name != 'mask':
-            check_file(path, overwrite)
+        known = path.exists() and ours.get(path.name) == _facts(path)
+        if name == 'mask':
+            check_output(path, overwrite or known)
+        else:
+            check_file(path, overwrite or known)
+
+
+def _facts(path: Path) -> list[int]:
+    """Return size and time of change, which a new name does not change."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _published(folder: Path) -> dict[str, Any]:
+    """Return facts of the files that an interrupted run was publishing, by name."""
+    try:
+        found = json.loads((folder / PUBLISHING).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_georeference(scene: str, grid: Grid, options: ProductOptions) -> None:
+    """Check that products that require a location on Earth have one.
+
+    Args:
+        scene: Name of the scene, for the message.
+        grid: Its grid.
+        options: Products to write.
+
+    Raises:
+        GridError: If they have none.
+    """
+    wanted = '--stac' if options.stac else '--min_area' if options.min_area else None
+    if wanted is None:
+        return
+    fault = None
+    if grid.crs is None:
+        fault = 'no CRS'
+    elif grid.transform.is_identity:
+        fault = 'no transform'
+    elif not (grid.crs.is_projected or grid.crs.is_geographic):
+        fault = 'a local CRS'
+    if fault is not None:
+        raise GridError(
+            f'{scene} has {fault}, but {wanted} requires a location on Earth. Leave '
+            f'{wanted} out, or assign one with gdal_edit.py -a_srs … -a_ullr …'
+        )
+    from .stac import check_location
+
+    check_location(scene, grid)

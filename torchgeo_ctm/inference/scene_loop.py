@@ -6,11 +6,13 @@ either resumes what the other has begun, and writes the same bytes.
 """
 
 import hashlib
+import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import CTMError, OutputError, ReflectanceWarning
-from ..files import check_not_input
+from ..errors import (
+    CheckpointError,
+    CTMError,
+    OutputError,
+    ReflectanceWarning,
+    SettingError,
+)
+from ..files import check_not_input, check_not_read, check_space
+from ..grids import IGNORED
 from ..reflectance import reflectance_complaint
 from ..scaling import BandScaling, is_reflectance, rgb_indices
 from ..scenes.batches import SceneBatches
 from ..scenes.scene import SceneWindows
 from ..version import __version__
-from .geotiff import check_output
 from .journal import ScoreJournal
-from .memory import estimate
+from .memory import check_memory, estimate, required_disk
 from .merging import Merging, merging
 from .options import ProductOptions
-from .products import Products, check_companions
+from .products import Products, check_georeference, check_products, product_paths
 from .protocols import ScenePredictor
 from .scene_run import FULL, SceneRun, warn_about_resume
 from .threads import Result, threads_for
@@ -40,19 +48,34 @@ from .threads import Result, threads_for
 PICTURE = 768
 #: Step between the rows and columns of the first windows that are checked.
 SAMPLED = 4
-
-
-def _alone(where: str) -> None:
-    """Wait for no other process."""
+#: Hyperparameters that scores depend on, and that tags and weights do not show.
+ARCHITECTURE = (
+    'model',
+    'backbone',
+    'model_options',
+    'img_size',
+    'task',
+    'maps',
+    'patches',
+    'attention',
+)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that share scenes: this one's number, and how to wait for all."""
+    """The processes that share scenes: this one's number, and how they meet.
+
+    Attributes:
+        number: Number of this process; the first one writes the products.
+        count: Number of processes.
+        barrier: Waits for all processes at a named place.
+        total: Returns the sum of an integer over all processes.
+    """
 
     number: int = 0
     count: int = 1
-    barrier: Callable[[str], None] = _alone
+    barrier: Callable[[str], None] = lambda name: None
+    total: Callable[[int], int] = lambda own: own
 
 
 @dataclass(frozen=True)
@@ -93,8 +116,11 @@ class SceneLoop:
         self.options = options
         self.progress = progress
         self.processes = Processes()
-        self._runs: list[SceneRun] = []
+        #: Runs of the scenes that have begun and are not finished, by number.
+        self._runs: dict[int, SceneRun] = {}
         self._batches: Sequence[SceneBatches] = ()
+        self._settings: dict[str, Any] = {}
+        self._weights = ''
         self._finished = 0
         self._pending: _Pending | None = None
 
@@ -120,20 +146,38 @@ class SceneLoop:
             )
         return paths
 
-    def check(self, scenes: Sequence[str], task: ScenePredictor) -> None:
+    def check(self, task: ScenePredictor, batches: Sequence[SceneBatches]) -> None:
         """Check that every product can be written, before anything is computed.
 
+        Args:
+            task: The task.
+            batches: The batches of each scene.
+
         Raises:
+            GridError: If a product requires a location on Earth, and a scene has none.
             OutputError: If a product exists and may not be replaced.
-            SettingError: If *merge* does not fit the classes of the task.
+            SettingError: If the task has too many classes, or *merge* does not fit them.
         """
-        for path, scene in zip(self.outputs(scenes), scenes, strict=True):
-            check_not_input(path, scene)
-            check_output(path, self.overwrite)
-            if not _journal_folder(path).is_dir():
-                # an interrupted run may have published some products already
-                check_companions(path, self.options, self.overwrite)
+        classes = len(task.class_names)
+        if classes > IGNORED:
+            raise SettingError(
+                f'A mask holds at most {IGNORED} classes, but the network has {classes}.'
+            )
+        inputs: list[Path] = []
+        scenes = [each.scene for each in batches]
+        outputs = self.outputs([str(scene.scene) for scene in scenes])
+        for path, scene in zip(outputs, scenes, strict=True):
+            check_not_input(path, scene.scene)
+            check_products(path, self.options, self.overwrite, _journal_folder(path))
+            check_georeference(scene.scene, scene.grid, self.options)
+            inputs += scene.input_files()
+        check_not_read([p for path in outputs for p in self._written(path)], inputs)
         self._merging(task)
+
+    def _written(self, output: Path) -> list[Path]:
+        """Return the files that a run writes, sidecars included."""
+        paths = list(product_paths(output, self.options).values())
+        return paths + [path.with_name(f'{path.name}.aux.xml') for path in paths]
 
     def _merging(self, task: ScenePredictor) -> Merging:
         """Return the classes of the maps."""
@@ -143,39 +187,51 @@ class SceneLoop:
         self,
         task: ScenePredictor,
         batches: Sequence[SceneBatches],
+        precision: str = '32-true',
         processes: Processes = Processes(),
     ) -> None:
-        """Start a run for each scene, and skip the windows that its journal holds.
+        """Start the run of the first scene; others start when they are read.
+
+        A run holds files open, of which a process has about 1,000.
 
         Args:
             task: The task with its weights, before it removes pruned heads.
             batches: The batches of each scene.
+            precision: Precision of the model, as Lightning names it.
             processes: The processes that share the scenes.
         """
         self.processes, self._batches = processes, batches
-        self._runs, self._finished, self._pending = [], 0, None
-        weights = _weights_hash(task)
-        outputs = self.outputs([str(each.scene.scene) for each in batches])
-        for path, each in zip(outputs, batches, strict=True):
-            if self.options.picture:
+        self._runs, self._finished, self._pending = {}, 0, None
+        self._weights, self._settings = (
+            _weights_hash(task),
+            _conditions(task, precision),
+        )
+        if self.options.picture:
+            for each in batches:
                 each.take_thumbnail(rgb_indices(task.bands), PICTURE)
-            self._start(task, each, path, weights)
+        # processes wait for each other when they open a scene, so they do so now
+        for number in range(1 if processes.count == 1 else len(batches)):
+            self._open(task, number)
 
-    def _start(
-        self, task: ScenePredictor, batches: SceneBatches, path: Path, weights: str
-    ) -> None:
-        """Start the run of a scene."""
-        scene, processes = batches.scene, self.processes
-        tags, classes = _tags(task, scene, weights), self._merging(task)
+    def _open(self, task: ScenePredictor, number: int) -> None:
+        """Start the run of a scene, and skip the windows that its journal holds."""
+        if number in self._runs:
+            return
+        batches, first = self._batches[number], not self.processes.number
+        scene = batches.scene
+        path = self.outputs([str(each.scene.scene) for each in self._batches])[number]
+        check_memory(scene, task, batches.batch_size)
+        tags, classes = _tags(task, scene, self._weights), self._merging(task)
         if self.options.merge:
             tags['MERGE'] = ','.join(self.options.merge)
-        settings = tags | _identity(scene) | {'batch_size': batches.batch_size}
+        settings = tags | scene.fingerprint() | self._settings
+        settings['batch_size'] = batches.batch_size
         journal = ScoreJournal(_journal_folder(path), settings, len(scene))
         reason = None
-        if not processes.number:
+        if first:
             journal.lock()
             reason = journal.start()
-        processes.barrier('journal')
+        self.processes.barrier('journal')
         journal.reload()
         batches.finished = journal.finished.copy()
         products = Products(
@@ -187,13 +243,14 @@ class SceneLoop:
             journal.folder,
             tags,
         )
-        alone = processes.count == 1
+        alone = self.processes.count == 1
         # before anything is written, so that abandon() removes it
-        self._runs.append(
-            SceneRun(scene.plan, journal, products, classes, task.device, alone)
-        )
-        if not processes.number:
+        run = SceneRun(scene.plan, journal, products, classes, task.device, alone)
+        self._runs[number] = run
+        if first:
             warn_about_resume(journal, reason)
+            left = float((journal.finished == 0).mean())
+            check_space(path.parent, left * required_disk(scene, task))
             products.open()
             if self.progress:
                 line = estimate(scene, task, batches.batch_size)
@@ -204,6 +261,7 @@ class SceneLoop:
         task: ScenePredictor,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         convert: Callable[[Any], Any] = lambda batch: batch,
+        limits: Sequence[int] | None = None,
     ) -> None:
         """Predict every window that the journals do not hold, and write the products.
 
@@ -213,8 +271,9 @@ class SceneLoop:
             task: The task of :meth:`begin`.
             context: Returns the context in which the task predicts a batch.
             convert: Changes the types of a batch for the task.
+            limits: Number of batches of each scene that are predicted at most. A scene
+                that is not complete then has no products.
         """
-        device = task.device
         threads = threads_for(task)
 
         def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -223,8 +282,10 @@ class SceneLoop:
 
         try:
             for number, batches in enumerate(self._batches):
-                for position, batch in enumerate(batches):
-                    here = {key: value.to(device) for key, value in batch.items()}
+                self._open(task, number)
+                limit = None if limits is None else limits[number]
+                for position, batch in enumerate(islice(batches, limit)):
+                    here = {k: value.to(task.device) for k, value in batch.items()}
                     here = convert(here)
                     self._begin_batch(task, number, here, first=not position)
                     with context():
@@ -241,10 +302,13 @@ class SceneLoop:
         finally:
             threads.close()
         self.processes.barrier('windows')
-        if not self.processes.number:
-            for run in self._runs[self._finished :]:
-                run.journal.reload()
-            self._finish(len(self._runs))
+        for number in range(self._finished, len(self._batches)):
+            journal = self._runs[number].journal
+            journal.reload()
+            own = self._batches[number].missing(journal.finished)
+            missed = self.processes.total(own)
+            if not self.processes.number:
+                self._finish(number + 1, missed)
         self.processes.barrier('products')
 
     def _begin_batch(
@@ -272,6 +336,11 @@ class SceneLoop:
         pending, self._pending = self._pending, None
         outputs, options = pending.result(), task.decoder.options
         scores = outputs['scores']
+        if not scores.isfinite().all():
+            raise CheckpointError(
+                'Scores are not finite: the weights of the checkpoint are broken, as '
+                'after a training that diverged, or too large for the precision.'
+            )
         if options.rule == 'paint':
             # one-hot scores: the class index holds the same in less space
             scores = scores.argmax(dim=1).to(torch.uint8)
@@ -284,12 +353,25 @@ class SceneLoop:
         numbers = pending.index.tolist()
         self._runs[pending.scene].take(numbers, scores, pending.valid, nothing)
 
-    def _finish(self, end: int) -> None:
-        """Finish the scenes before *end*."""
+    def _finish(self, end: int, missed: int | None = None) -> None:
+        """Finish the scenes before *end*, and stop those that are incomplete.
+
+        Args:
+            end: Number of the first scene that is not finished.
+            missed: Windows that were not computed by any process; None: of this one.
+        """
         while self._finished < end:
-            batches = self._batches[self._finished]
-            self._runs[self._finished].finish(batches.scene, batches.thumbnail)
+            run, batches = self._runs[self._finished], self._batches[self._finished]
+            missing = missed
+            if missing is None:
+                missing = batches.missing(run.journal.finished)
+            del self._runs[self._finished]
             self._finished += 1
+            if missing:
+                run.stop_incomplete(missing)
+            else:
+                run.finish(batches.scene, batches.thumbnail, self.overwrite)
+            batches.thumbnail = None
 
     def abandon(self, error: BaseException) -> None:
         """Remove temporary files, but keep the journal if the run can resume.
@@ -301,9 +383,9 @@ class SceneLoop:
         mistake = isinstance(error, CTMError)
         keep = not mistake or isinstance(error, OutputError)
         if not self.processes.number:
-            for run in self._runs[self._finished :]:
+            for run in self._runs.values():
                 run.abandon(keep)
-        self._runs, self._finished = [], 0
+        self._runs = {}
 
 
 def _complaint(
@@ -354,17 +436,17 @@ def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, 
     }
 
 
-def _identity(scene: SceneWindows) -> dict[str, Any]:
-    """Return what distinguishes a scene from another one of the same name."""
-    path = Path(scene.scene)
-    found: dict[str, Any] = {
-        'scene': str(scene.scene),
-        'size': [scene.grid.height, scene.grid.width],
+def _conditions(task: ScenePredictor, precision: str) -> dict[str, Any]:
+    """Return what scores depend on beside the scene, the weights and the windows."""
+    hparams: Any = getattr(task, 'hparams', {})
+    options = {key: hparams[key] for key in ARCHITECTURE if key in hparams}
+    network = f'{task.model!r} {json.dumps(options, sort_keys=True, default=repr)}'
+    return {
+        'device': task.device.type,
+        'precision': f'{precision} {torch.get_float32_matmul_precision()}',
+        'PyTorch': torch.__version__,
+        'architecture': hashlib.sha256(network.encode()).hexdigest(),
     }
-    if path.exists():
-        stat = path.stat()
-        found |= {'bytes': stat.st_size, 'modified': stat.st_mtime_ns}
-    return found
 
 
 def _weights_hash(task: ScenePredictor) -> str:

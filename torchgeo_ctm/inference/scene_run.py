@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import NodataWarning, PresenceWarning, ResumeWarning
+from ..files import uninterrupted
 from ..grids import IGNORED
 from ..scenes.batches import Thumbnail
 from ..scenes.scene import SceneWindows
@@ -149,12 +150,15 @@ class SceneRun:
             self._pixels += int(rows.valid.sum())
             self.products.write(rows.row, written)
 
-    def finish(self, scene: SceneWindows, thumbnail: Thumbnail | None) -> None:
+    def finish(
+        self, scene: SceneWindows, thumbnail: Thumbnail | None, overwrite: bool
+    ) -> None:
         """Blend the remaining windows, write every product, delete the journal.
 
         Args:
             scene: The scene.
             thumbnail: Thumbnail of the scene for the quick look; None: no quick look.
+            overwrite: Replace existing products.
         """
         self._replay(len(self.plan))
         self._write(self._mosaic.finish())
@@ -164,8 +168,10 @@ class SceneRun:
         picture = thumbnail.picture if thumbnail is not None else None
         self.products.finish(picture, scene.source.acquired)
         self._warn(scene.scene)
-        self.journal.close()
-        self.journal.remove()
+        with uninterrupted():
+            self.products.publish(overwrite)
+            self.journal.remove()
+            self.journal.close()
 
     def _warn(self, scene: str) -> None:
         """Warn about an empty mask, and about windows below the threshold."""
@@ -184,6 +190,20 @@ class SceneRun:
                 PresenceWarning,
                 stacklevel=2,
             )
+
+    def stop_incomplete(self, missing: int) -> None:
+        """Stop without products, because windows were never computed.
+
+        Args:
+            missing: Number of windows with data that were not computed.
+        """
+        warnings.warn(
+            f'{self.journal.output}: {missing} of {len(self.plan)} windows were not '
+            'computed, no product is written. Run it again without a limit to resume.',
+            ResumeWarning,
+            stacklevel=2,
+        )
+        self.abandon(keep=True)
 
     def abandon(self, keep: bool) -> None:
         """Stop without products.

@@ -19,7 +19,8 @@ from shapely.geometry.polygon import orient
 
 from ..errors import GridError, OutputError
 from ..files import write_text
-from ..grids import IGNORED
+from ..grids import IGNORED, Grid, corners
+from ..rasters import grid_of
 from .areas import PixelAreas
 from .masks import open_mask, open_raster
 
@@ -111,11 +112,35 @@ def _item(
     projection.apply(
         code=':'.join(authority) if authority else None,
         wkt2=None if authority else raster.crs.to_wkt(version='WKT2_2019'),
-        bbox=list(raster.bounds),
+        bbox=_extent(raster),
         shape=list(raster.shape),
         transform=list(raster.transform)[:6],
     )
     return item
+
+
+def _extent(raster: DatasetReader) -> list[float]:
+    """Return lowest x and y, then highest, whichever way rows and columns run."""
+    xy = corners(grid_of(raster))
+    return [*xy.min(axis=0).tolist(), *xy.max(axis=0).tolist()]
+
+
+def check_location(scene: str, grid: Grid) -> None:
+    """Check that a grid has a footprint on Earth.
+
+    Args:
+        scene: Name of the scene, for the message.
+        grid: The grid, with a CRS and a transform.
+
+    Raises:
+        GridError: If it has none.
+    """
+    bounds = shapely.bounds(_degrees(scene, grid))
+    if not (abs(bounds) <= (540, 90.001, 540, 90.001)).all():
+        raise GridError(
+            f'{scene} has no location on Earth: its corners are at '
+            f'{", ".join(f"{value:g}" for value in bounds)} degrees.'
+        )
 
 
 def _footprint(raster: DatasetReader) -> Any:
@@ -123,20 +148,42 @@ def _footprint(raster: DatasetReader) -> Any:
 
     Vertices are added, because straight edges of a projection are curves in degrees.
     """
-    height, width = raster.shape
-    corners = [(0, 0), (0, height), (width, height), (width, 0)]
-    outline = shapely.Polygon([raster.transform @ corner for corner in corners])
-    dense = outline.segmentize(outline.length / 80)
+    shape = _wrapped(_degrees(raster.name, grid_of(raster)))
+    parts = [orient(part) for part in getattr(shape, 'geoms', [shape])]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _degrees(name: str, grid: Grid) -> Any:
+    """Return the footprint of a grid in degrees.
+
+    Raises:
+        GridError: If it has none.
+    """
+    outline = shapely.Polygon(corners(grid))
+    dense = outline.segmentize(max(outline.length / 80, 1e-12))
     try:
         degrees = transform_geom(
-            raster.crs, 'EPSG:4326', shapely.geometry.mapping(dense), precision=7
+            grid.crs, 'EPSG:4326', shapely.geometry.mapping(dense), precision=7
         )
     except (RasterioError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise GridError(f'{raster.name} has no location on Earth: {reason}') from error
-    shape = shapely.geometry.shape(degrees)
-    parts = [orient(part) for part in getattr(shape, 'geoms', [shape])]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+        raise GridError(f'{name} has no location on Earth: {reason}') from error
+    return shapely.geometry.shape(degrees)
+
+
+def _wrapped(shape: Any) -> Any:
+    """Return a shape with its longitudes in -180 to 180, split at the date line."""
+    west, _, east, _ = shape.bounds
+    if west >= -180 and east <= 180:
+        return shape
+    parts = []
+    for turn in (-360, 0, 360):
+        globe = shapely.box(turn - 180, -90, turn + 180, 90)
+        part = shapely.transform(
+            shape.intersection(globe), lambda xy, turn=turn: xy - (turn, 0)
+        )
+        parts += [p for p in getattr(part, 'geoms', [part]) if p.area > 0]
+    return shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0]
 
 
 def _bbox(geometry: Any) -> list[float]:

@@ -29,8 +29,8 @@ class ImageThreads:
         self._pool = ThreadPoolExecutor(self._threads, 'images')
 
     def close(self) -> None:
-        """Stop the threads and drop batches that have not started."""
-        self._pool.shutdown(cancel_futures=True)
+        """Drop batches that have not started; do not wait for those that have."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         # MKL has one number for all threads
         torch.set_num_threads(self._threads)
 

@@ -112,7 +112,7 @@ def vectorize(
         regions = find_regions(source, areas, percent)
         with _output_errors(output):
             _write(_frames(source, raster, regions, min_area), folder / output.name)
-            _publish(folder / output.name, output)
+            publish_vector(folder / output.name, output)
     return output
 
 
@@ -212,7 +212,7 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
             pyogrio.write_dataframe(
                 frame,
                 path,
-                layer=path.stem,
+                layer=layer_name(path),
                 driver=DRIVERS[suffix],
                 geometry_type='Polygon',
                 append=number > 0,
@@ -220,7 +220,18 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
             )
 
 
-def _publish(made: Path, path: Path) -> None:
+def layer_name(path: Path) -> str:
+    """Return the name of the layer in a vector file, that of the file.
+
+    GeoPackage reserves names that begin with gpkg, sqlite and rtree, and GDAL refuses
+    those that begin with punctuation.
+    """
+    reserved = path.stem.lower().startswith(('gpkg', 'sqlite', 'rtree'))
+    plain = path.stem[0].isalnum() or path.stem[0] == '_'
+    return path.stem if plain and not reserved else f'mask_{path.stem}'
+
+
+def publish_vector(made: Path, path: Path) -> None:
     """Give the file its final name, and delete SQLite's files of an older one."""
     for ending in ('-wal', '-shm', '-journal'):
         path.with_name(path.name + ending).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from .options import ProductOptions
@@ -58,27 +59,35 @@ class PseudoMaskWriter(Callback):
             SettingError: If data module or task are not for scenes, or *merge* does not
                 fit the classes of the task.
         """
-        self.loop.check(_source(trainer).scenes, scene_predictor(pl_module))
+        self.loop.check(scene_predictor(pl_module), _source(trainer).batches)
 
     def on_predict_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
         """Start the runs, before the task removes pruned heads."""
+        task = scene_predictor(pl_module)
+
+        def total(own: int) -> int:
+            counted = torch.tensor(own, device=task.device)
+            return int(trainer.strategy.reduce(counted, reduce_op='sum'))
+
         processes = Processes(
-            trainer.global_rank, trainer.world_size, trainer.strategy.barrier
+            trainer.global_rank, trainer.world_size, trainer.strategy.barrier, total
         )
         batches = _source(trainer).batches
-        self.loop.begin(scene_predictor(pl_module), batches, processes)
+        self.loop.begin(task, batches, str(trainer.precision), processes)
 
     def on_predict_epoch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
         """Predict every window and write the products."""
-        precision = trainer.precision_plugin
+        precision, loop = trainer.precision_plugin, trainer.predict_loop
         self.loop.run(
             scene_predictor(pl_module),
             precision.predict_step_context,
             precision.convert_input,
+            # infinity for loaders without a length, which ours have
+            [int(limit) for limit in loop.max_batches],
         )
         for batches in _source(trainer).batches:
             # so that Lightning's own loop ends at once

@@ -5,7 +5,8 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,15 +93,20 @@ def memberships(
     # millions of features have few different values: each is read once
     numbers: dict[Hashable, int] = {}
     first: list[str] = []
-    named: list[list[str] | None] = []
+    different: list[Any] = []
     which = []
     for value, row in zip(values, rows, strict=True):
         key = _hashable(value)
         if key not in numbers:
-            numbers[key] = len(named)
+            numbers[key] = len(different)
             first.append(f'{where}, row {row}')
-            named.append(names_in(value, known, first[-1]))
+            different.append(value)
         which.append(numbers[key])
+    found = Counter(part for value in different for part in _parts(value))
+    named = [
+        names_in(value, known, found, at)
+        for value, at in zip(different, first, strict=True)
+    ]
     kept = [[n for n in names or () if class_key(n) not in skipped] for names in named]
     if classes is None:
         classes = found_classes(sorted({name for names in kept for name in names}))
@@ -131,13 +137,17 @@ def _hashable(value: Any) -> Hashable:
     return None if isinstance(value, float) and math.isnan(value) else str(value)
 
 
-def names_in(value: Any, known: set[str], where: str) -> list[str] | None:
+def names_in(
+    value: Any, known: set[str], found: Mapping[str, int], where: str
+) -> list[str] | None:
     """Return the class names in one cell or attribute.
 
     Args:
         value: A name; a list; a JSON list; a list as Python or NumPy prints it; or
             names separated by '|', ';' or ',' (the first of these that occurs).
         known: Keys of valid names: a text that is one of them is never split.
+        found: Number of different cells with each name or part of a name, by key. It
+            tells a comma in a name from one between names.
         where: File, field and row, for the message.
 
     Returns:
@@ -152,9 +162,61 @@ def names_in(value: Any, known: set[str], where: str) -> list[str] | None:
     if not single or class_key(single[0]) in known:
         return single or None
     text = single[0]
-    if text[0] + text[-1] in ('[]', '()') or text.startswith('array('):
+    if _is_printed(text):
         return _printed(text, where)
-    return _delimited(text)
+    parts = _delimited(text)
+    if text.count(',') and not any(sign in text for sign in DELIMITERS[:-1]):
+        return _at_commas(text, parts, known, found, where)
+    return parts
+
+
+def _parts(value: Any) -> set[str]:
+    """Return the keys of the names that a cell may have, and of their parts."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return {class_key(name) for item in value for name in _single(item)}
+    whole = [text for text in _single(value) if not _is_printed(text)]
+    names = [name for text in whole for name in _delimited(text)]
+    return {class_key(name) for name in whole + names}
+
+
+def _at_commas(
+    text: str, parts: list[str], known: set[str], found: Mapping[str, int], where: str
+) -> list[str]:
+    """Return the names in a text with commas, which a name may contain."""
+    if known:
+        return _joined(parts, known)
+    if found[class_key(text)] > 1:
+        return [text]
+    if re.search(r',\s', text) and all(found[class_key(part)] < 2 for part in parts):
+        warnings.warn(
+            f'{where}: {text!r} is taken as one class name, not as a list of '
+            f'{len(parts)}. Separate classes by ; or |, or pass classes=.',
+            LabelWarning,
+            stacklevel=5,
+        )
+        return [text]
+    return parts
+
+
+def _joined(parts: list[str], known: set[str]) -> list[str]:
+    """Return parts, those joined again that make a known name."""
+    names: list[str] = []
+    while parts:
+        for count in range(len(parts), 0, -1):
+            name = ', '.join(parts[:count])
+            if (
+                count == 1
+                or {class_key(name), class_key(name.replace(', ', ','))} & known
+            ):
+                break
+        names.append(name)
+        parts = parts[count:]
+    return names
+
+
+def _is_printed(text: str) -> bool:
+    """Return whether a text is a list as JSON, Python or NumPy print it."""
+    return text[0] + text[-1] in ('[]', '()') or text.startswith('array(')
 
 
 def _single(value: Any) -> list[str]:

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, LabelWarning
-from ..grids import Grid, clipped_boxes, corners, to_pixels
+from ..grids import Grid, clipped_boxes, corners, to_pixels, usual_longitudes
 from .class_names import memberships
 from .crs import pyproj_crs, same_crs
 from .source import ImageLabel
@@ -97,7 +97,10 @@ class FeatureLabels:
         for known, view in self._views:
             if known is crs or same_crs(known, crs):
                 return view
-        view = self._prepared(self._transformed(crs))
+        geometry = self._transformed(crs)
+        if pyproj_crs(crs).is_geographic:
+            geometry = _usual(geometry)
+        view = self._prepared(geometry)
         self._views.append((crs, view))
         return view
 
@@ -126,7 +129,7 @@ class FeatureLabels:
 
     def touching(self, grid: Grid) -> NDArray[np.intp]:
         """Return the positions of the features that touch a grid."""
-        ground = outline(grid)
+        ground = outline(usual_longitudes(grid))
         shapely.prepare(ground)
         return np.flatnonzero(shapely.intersects(ground, self.view(grid.crs).whole))
 
@@ -135,7 +138,7 @@ class FeatureLabels:
 
         A point's box has no size. Boxes are clipped to the scene.
         """
-        view = self.view(grid.crs)
+        view, grid = self.view(grid.crs), usual_longitudes(grid)
         parts = view.parts[view.tree.query(outline(grid), predicate='intersects')]
         pixels = shapely.transform(parts, lambda xy: to_pixels(xy, grid.transform))
         return clipped_boxes(shapely.bounds(pixels).reshape(-1, 4), grid)
@@ -151,6 +154,14 @@ class FeatureLabels:
 def outline(grid: Grid) -> Any:
     """Return the outline of a grid as a polygon in its CRS."""
     return shapely.Polygon(corners(grid))
+
+
+def _usual(geometry: Geometries) -> Geometries:
+    """Return geometries with those beyond 180 degrees moved by a full turn."""
+    moved = geometry.copy()
+    beyond = np.nan_to_num(shapely.bounds(geometry)[:, [0, 2]].mean(axis=1)) > 180
+    moved[beyond] = shapely.transform(moved[beyond], lambda xy: xy - (360, 0))
+    return moved
 
 
 def _longest_edge(crs: pyproj.CRS) -> float:

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelError, SettingError
-from ..grids import Grid, to_pixels
+from ..grids import Grid, to_pixels, usual_longitudes
 from .crs import pyproj_crs
 from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel
@@ -98,7 +98,7 @@ class PointLabels(FeatureLabels):
 
     def counts(self, grid: Grid) -> tuple[NDArray[np.int64], int]:
         """Return the number of points of each class in a window (C,), and of all."""
-        view = self.view(grid.crs)
+        view, grid = self.view(grid.crs), usual_longitudes(grid)
         found = view.tree.query(outline(grid))
         xy = shapely.get_coordinates(view.parts[found])
         pixels = to_pixels(xy, grid.transform)

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..errors import LabelWarning
-from ..grids import Grid, to_pixels
+from ..grids import Grid, to_pixels, usual_longitudes
 from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel, check_share, label_from_shares
 from .vector_files import Features, kept_rows, read_features
@@ -97,6 +97,7 @@ class PolygonLabels(FeatureLabels):
             covers, 0…1. Overlapping polygons count once.
         """
         view = self.view(grid.crs)
+        grid = usual_longitudes(grid)
         found = np.sort(view.tree.query(outline(grid)))
         area = clipped_areas(view.parts[found], grid)
         pixels = grid.height * grid.width

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LabelError, SettingError, closest
+from ..errors import LabelError, SettingError, closest, name_key
 from ..grids import Grid
 
 #: Area shares that differ by less than this are equal: sums of parts are rounded.
@@ -140,5 +140,5 @@ def class_indices(
 
 
 def class_key(name: str) -> str:
-    """Return a class name without the case and blanks that make no difference."""
-    return ' '.join(str(name).casefold().split())
+    """Return a class name without what makes no difference: case, blanks, spelling."""
+    return name_key(name)

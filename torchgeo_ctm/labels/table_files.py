@@ -1,7 +1,9 @@
 """Read tables: CSV with any usual delimiter, and Parquet."""
 
+import codecs
 import csv
 import importlib.util
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from ..errors import LabelError, did_you_mean
 
 PARQUET = ('.parquet', '.pq', '.geoparquet')
 TEXT = ('.csv', '.tsv', '.txt')
+#: First line that Excel writes and reads: ``sep=;``.
+SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 #: Cells that say nothing, in lower case.
 BLANK = ('', 'nan', 'none', '<na>')
 
@@ -43,6 +47,7 @@ def check_file(path: str | Path, what: str) -> Path:
         LabelError: If not.
     """
     path = Path(path)
+    path = path if path.exists() else path.expanduser()
     if not path.exists():
         raise LabelError(f'{path} does not exist, expected a file of {what}.')
     if path.suffix.lower() in PARQUET and importlib.util.find_spec('pyarrow') is None:
@@ -89,17 +94,21 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def _read_text(path: Path) -> pd.DataFrame:
     # pandas' reader fills short rows up, and does not tell the line of a wrong one
     try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            delimiter = _delimiter(file.readline())
-            file.seek(0)
+        with open(path, encoding=_encoding(path), newline='') as file:
+            first = file.readline()
+            # Excel's own line, which names the delimiter
+            stated = SEPARATOR.fullmatch(first.strip('\r\n'))
+            if stated is None:
+                file.seek(0)
+            delimiter = _delimiter(first) if stated is None else stated[1]
             reader = csv.reader(file, delimiter=delimiter)
             header = [name.strip() for name in next(reader, [])]
             records = [
-                (reader.line_num, record)
+                (reader.line_num + (stated is not None), record)
                 for record in reader
                 if any(cell.strip() for cell in record)
             ]
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise LabelError(f'{path} is not UTF-8. Save it as "CSV UTF-8".') from error
     except (OSError, csv.Error) as error:
         raise LabelError(f'{path} cannot be read as a table: {error}') from error
@@ -118,6 +127,15 @@ def _read_text(path: Path) -> pd.DataFrame:
     rows = [row for row, _ in records]
     cells = [record for _, record in records]
     return pd.DataFrame(cells, rows, header, dtype=object)
+
+
+def _encoding(path: Path) -> str:
+    """Return the encoding of a text file: UTF-16 with its mark, else UTF-8."""
+    with open(path, 'rb') as file:
+        begin = file.read(2)
+    return (
+        'utf-16' if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig'
+    )
 
 
 def _delimiter(header: str) -> str:

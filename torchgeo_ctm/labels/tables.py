@@ -1,8 +1,11 @@
 """Image-level labels from a table that names tiles."""
 
+import re
+import unicodedata
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +22,8 @@ from .table_files import BLANK, column, missing_column, read_table
 PRESENT, ABSENT = ('1', '1.0', 'true'), ('0', '0.0', 'false')
 #: Suffixes that are not part of a tile's name.
 SUFFIXES = ('.tif', '.tiff', '.jp2', '.png', '.jpg', '.jpeg', '.vrt', '.safe', '.zip')
+#: Metadata of a Sentinel-2 product, whose folder is the tile.
+METADATA = re.compile(r'MTD_MSIL(1C|2A)\.xml', re.IGNORECASE)
 
 
 class LabelTable(NamedTuple):
@@ -59,8 +64,10 @@ class TableLabels:
 
         Args:
             path: Table: .csv, .tsv, .txt or .parquet (needs pyarrow).
-            id_field: Column with the names of the tiles or of their files. Folders and
-                suffixes such as .tif are ignored.
+            id_field: Column with the names of the tiles or of their files. Suffixes
+                such as .tif are ignored. Where a row names folders, they must be the
+                last ones of the tile's path, or the tile's path the last part of the
+                row's, if that is unique.
             field: Column with the classes of each tile: a name, a delimited list, a
                 list as JSON, Python or NumPy prints it, or a Parquet list. None: one
                 column for each class.
@@ -79,6 +86,10 @@ class TableLabels:
         self.path, self.classes, self.complete = table.path, table.classes, complete
         self._present, self._known = table.present, table.known
         self._row = _rows_of_tiles(table, id_field)
+        #: Keys of the rows by the name of the file alone.
+        self._named: defaultdict[str, list[str]] = defaultdict(list)
+        for key in self._row:
+            self._named[PurePosixPath(key).name].append(key)
 
     def __len__(self) -> int:
         """Return the number of labeled tiles."""
@@ -95,12 +106,35 @@ class TableLabels:
                 f'{self.path} has labels by name, expected the name of the tile that '
                 'the window belongs to.'
             )
-        row = self._row.get(tile_key(tile))
+        row = self._find(tile_key(tile))
         if row is None:
             return None
         present, known = self._present[row], self._known[row]
         known = known & (present | self.complete)
         return ImageLabel(present.astype(np.float32), known) if known.any() else None
+
+    def _find(self, key: str) -> int | None:
+        """Return the row of a tile: the one that names most of its path.
+
+        Raises:
+            LabelError: If the name alone belongs to rows of several folders.
+        """
+        parts = key.split('/')
+        for start in range(len(parts)):
+            row = self._row.get('/'.join(parts[start:]))
+            if row is not None:
+                return row
+        rows = [
+            row
+            for row in self._named.get(parts[-1], [])
+            if f'/{row}'.endswith(f'/{key}')
+        ]
+        if len(rows) > 1:
+            raise LabelError(
+                f'{self.path} has {len(rows)} tiles named {parts[-1]!r} in different '
+                f'folders: {", ".join(rows[:3])}. Pass scenes with their folders.'
+            )
+        return self._row[rows[0]] if rows else None
 
     def extents(self, grid: Grid) -> NDArray[np.float64] | None:
         """Return None: a table does not say where labels are."""
@@ -108,12 +142,19 @@ class TableLabels:
 
 
 def tile_key(name: Any) -> str:
-    """Return the name of a tile: its file name without folder and suffix."""
+    """Return the name of a tile: its path without suffix, ``.`` and drive."""
     if pd.isna(name):
         return ''
-    base = PurePath(str(name).strip().replace('\\', '/')).name
-    suffix = PurePath(base).suffix
-    return base[: -len(suffix)] if suffix.lower() in SUFFIXES else base
+    text = unicodedata.normalize('NFC', str(name)).strip().replace('\\', '/')
+    path = PurePosixPath(text)
+    if METADATA.fullmatch(path.name):
+        path = path.parent
+    base = path.name
+    # X.SAFE.zip has two suffixes
+    while (suffix := PurePosixPath(base).suffix).lower() in SUFFIXES:
+        base = base[: -len(suffix)]
+    parts = [part for part in path.parts if part not in ('/', '.')]
+    return '/'.join([*parts[:-1], base]) if base else ''
 
 
 def _rows_of_tiles(table: LabelTable, id_field: str) -> dict[str, int]:

@@ -60,6 +60,8 @@ def read_features(
     if not len(frame):
         raise LabelError(f'{path} has zero features, expected at least one.')
     columns = [name for name in frame.columns if name != frame.geometry.name]
+    if path.suffix.lower() in ('.shp', '.dbf'):
+        _check_encoding(path, [*columns, *frame.get(field, [])])
     if field not in columns:
         raise missing_column(path, field, columns)
     rows = np.arange(1, len(frame) + 1)
@@ -68,6 +70,33 @@ def read_features(
     check_degrees(path, rows, shapely.bounds(geometry), known_crs)
     values = frame[field].astype(object).to_numpy()
     return Features(str(path), geometry, values, rows, known_crs)
+
+
+def _check_encoding(path: Path, texts: Iterable[Any]) -> None:
+    """Check that the texts of a shapefile were read in their encoding.
+
+    Raises:
+        LabelError: If they are UTF-8, but the file does not say so.
+    """
+    foreign = [t for t in texts if isinstance(t, str) and not t.isascii()]
+    coding = path.with_suffix('.cpg')
+    for text in foreign:
+        for wrong in ('latin-1', 'cp1252'):
+            try:
+                right = text.encode(wrong).decode('utf-8')
+            except UnicodeError:
+                continue
+            raise LabelError(
+                f'{path} does not state its encoding, which looks like UTF-8: '
+                f'{text!r} should be {right!r}. Write UTF-8 into {coding}.'
+            )
+    if foreign and not coding.exists() and not coding.with_suffix('.CPG').exists():
+        warnings.warn(
+            f'{path} does not state its encoding: {foreign[0]!r} is a guess. If it is '
+            f'wrong, write the encoding into {coding}, such as CP1250.',
+            LabelWarning,
+            stacklevel=4,
+        )
 
 
 def _layer(path: Path, layer: str | None) -> str | None:

@@ -16,6 +16,7 @@ from ..configuration import read_data, read_task
 from ..datamodules import ChipDataModule
 from ..errors import CTMError, DataError, SettingError
 from ..split import Split
+from ..trainers.channels import band_names, channel_order
 
 
 class Chip(NamedTuple):
@@ -78,6 +79,8 @@ class ConfiguredSplit:
         )
         # data modules of scenes read bands and window size from the model
         self._trainer.strategy.connect(self.task)
+        #: Where the data hold the task's bands; None: in their order.
+        self.order: list[int] | None = None
         self.queries = self._open(self.data)
         self.total = len(self.queries)
         if not self.total:
@@ -95,6 +98,7 @@ class ConfiguredSplit:
         try:
             data.prepare_data()
             data.setup('predict')
+            self._name_bands(data)
             return data.queries()
         except CTMError:
             raise
@@ -109,6 +113,16 @@ class ConfiguredSplit:
             raise DataError(
                 f'The {data.split} split of {self.config} cannot be opened: {reason}'
             ) from error
+
+    def _name_bands(self, data: ChipDataModule) -> None:
+        """Learn the order of the bands from the data set, as training does."""
+        task, names = self.task, band_names(data.chips)
+        if names is None or getattr(data.data, 'reads_bands_by_name', False):
+            return
+        if task.hparams['bands'] is None and len(names) == len(task.bands):
+            task.bands = task.hparams['bands'] = names
+            task.scaling.bands = names
+        self.order = channel_order(task.bands, names, type(data.data).__name__)
 
     def count(self, split: Split) -> int:
         """Return the number of chips of a split.
@@ -145,6 +159,8 @@ class ConfiguredSplit:
         """Yield the chips of a batch."""
         valid = _valid(batch, self.nodata)
         batch = self.data.on_after_batch_transfer(batch, 0)
+        if self.order is not None:
+            batch['image'] = batch['image'][:, self.order]
         images = batch['image'].float().numpy()
         masks = labels = known = None
         with torch.no_grad():
@@ -152,8 +168,8 @@ class ConfiguredSplit:
                 masks = self.task.reference_mask(batch['mask']).numpy()
             if 'mask' in batch or 'label' in batch:
                 labels = self.task.presence(batch).numpy()
-                given: Tensor | None = batch.get('label_known')
-                known = np.ones_like(labels, bool) if given is None else given.numpy()
+                known = labels >= 0
+                labels = labels.clip(0)
         for position, image in enumerate(images):
             index = next(numbers)
             yield Chip(
@@ -161,7 +177,7 @@ class ConfiguredSplit:
                 image,
                 valid[position],
                 None if labels is None else labels[position],
-                None if known is None else known[position] > 0,
+                None if known is None else known[position],
                 None if masks is None else masks[position],
                 self._crs(batch, position, index) if with_crs else None,
             )

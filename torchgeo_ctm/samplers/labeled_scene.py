@@ -15,6 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..grids import Grid, Window
 from ..labels import ImageLabel, LabelSource
 from ..scenes.scene import SceneWindows
+from ..scenes.sources import tile_of
 
 #: Smallest valid share of a window, 0…1: a label describes all of it.
 MIN_VALID = 0.5
@@ -45,8 +46,8 @@ class LabeledScene:
             self.grid.height - self.height + 1,
             self.grid.width - self.width + 1,
         )
-        #: Name of the scene in tables of labels.
-        self.tile = PurePath(scene.scene).name
+        #: Path of the scene, which tables of labels may name in part.
+        self.tile = tile_of(scene.scene)
         self._valid = _integral(scene)
         boxes = labels.extents(self.grid)
         self._boxes = None if boxes is None else np.asarray(boxes).reshape(-1, 4)

@@ -80,7 +80,7 @@ def sample_pixels(scene: 'SceneWindows') -> NDArray[np.float32]:
             parts.append(values[:, valid].astype(np.float32))
         pixels = np.concatenate(parts, axis=1)
     pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
-    return pixels + scene.shifts.reshape(-1, 1)
+    return pixels * scene.factors.reshape(-1, 1) + scene.shifts.reshape(-1, 1)
 
 
 def _places(size: int) -> list[tuple[int, int]]:

@@ -57,6 +57,8 @@ class SceneBatches(IterableDataset[Batch]):
         self.strips = range(first, last)
         #: Above 0 for windows that are finished, by number.
         self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
+        #: Windows that were read and hold no valid pixel, by number.
+        self.empty = np.zeros(len(scene.plan), bool)
         #: A thumbnail to fill from the rows that are read, or None.
         self.thumbnail: Thumbnail | None = None
 
@@ -82,6 +84,21 @@ class SceneBatches(IterableDataset[Batch]):
         """Return the batches in order."""
         return prefetch(self._begin, self.ahead) if self.ahead else self._begin()
 
+    def missing(self, finished: NDArray[np.uint8]) -> int:
+        """Return how many windows of this process hold data and are not finished.
+
+        Windows that were never read count, because they may hold data.
+
+        Args:
+            finished: Windows that were computed, by number: above 0.
+        """
+        columns = len(self.scene.plan.cols)
+        own = np.concatenate(
+            [np.arange(strip * columns, (strip + 1) * columns) for strip in self.strips]
+            or [np.zeros(0, np.int64)]
+        )
+        return int(((finished[own] == 0) & ~self.empty[own]).sum())
+
     def _begin(self) -> Iterator[Batch]:
         """Open the scene again: two readers must never share an open file."""
         scene = copy(self.scene)
@@ -105,6 +122,8 @@ class SceneBatches(IterableDataset[Batch]):
                 for number in numbers
                 if valid[:, _columns(self.scene.plan[int(number)])].any()
             ]
+            self.empty[numbers] = True
+            self.empty[occupied] = False
             for chosen in split_evenly(occupied, self.batch_size):
                 if not self.finished[list(chosen)].all():
                     yield self._stack(chosen, pixels, valid)
@@ -157,11 +176,15 @@ class Thumbnail:
             ((np.arange(small) + 0.5) * side / small).astype(np.int64)
             for small, side in zip(size, (height, width), strict=True)
         )
-        self._picture = np.full((len(bands), *size), np.nan, np.float32)
+        self._size = (len(bands), *size)
+        # of many scenes, only one is read at a time
+        self._picture: NDArray[np.float32] | None = None
         self._taken = np.zeros(size[0], bool)
 
     def take(self, top: int, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Copy the pixels of the thumbnail from rows that start at *top*."""
+        if self._picture is None:
+            self._picture = np.full(self._size, np.nan, np.float32)
         inside = (self._rows >= top) & (self._rows < top + pixels.shape[1])
         inside &= ~self._taken
         place = np.ix_(self._rows[inside] - top, self._cols)
@@ -176,7 +199,7 @@ class Thumbnail:
         If rows are missing, because they were computed before or by other processes,
         the scene is read once more.
         """
-        if self._taken.all():
+        if self._picture is not None and self._taken.all():
             return self._picture
         return self._scene.overview(self._bands, self._longest)
 

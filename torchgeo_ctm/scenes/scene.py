@@ -3,25 +3,33 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import BandWarning, GeoreferenceWarning, SceneError
+from ..errors import (
+    BandWarning,
+    GeoreferenceWarning,
+    NodataWarning,
+    ReflectanceWarning,
+    SceneError,
+)
 from ..grids import IGNORED, Window, check_same_grid
 from ..rasters import grid_of, open_raster
-from ..scaling import is_reflectance, match_bands
+from ..scaling import match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
+from .band_scales import BandScales
+from .inputs import fingerprint, input_files, pixel_checksum
 from .sources import find_source
+from .validity import Validity
 
 #: Number of columns that are read at once, about.
 COLUMNS = 2048
@@ -117,25 +125,24 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         found = self.source.offset if offset is None else offset
         #: Offset of the values of the scene, None if unknown.
         self.offset = found
-        self.shift = 0.0 if found is None else found - model_offset
-        optical = np.array([is_reflectance(band) for band in bands])
-        #: Added to the values of each band, (bands, 1, 1).
-        self.shifts = np.where(optical, self.shift, 0).astype(np.float32)[:, None, None]
         #: Moves the values towards the training data, after the offset.
         self.adaptation: Adaptation | None = None
         self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
+        self._fills: list[float] = []
         with open_scene(self.source.dataset, name=self.scene) as raster:
             self.grid = grid_of(raster)
+            self._check_transform()
             self.indexes = self._match(raster, bands, scene_bands)
             self._check_types(raster)
-            self._how = _validity(raster, self.indexes, nodata)
+            self._validity = Validity(raster, self.indexes, nodata)
+            self._scale(raster, bands, model_offset)
+            self._warn_of_georeference(raster)
             self.dtype = np.result_type(*(raster.dtypes[i - 1] for i in self.indexes))
             #: Height and width of a block of the file.
             self.block: tuple[int, int] = raster.block_shapes[self.indexes[0] - 1]
         if isinstance(self.reference, str):
             self._check_reference(self.reference)
-        self._warn_of_georeference()
         self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
 
     @property
@@ -146,12 +153,44 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
     @property
     def always_valid(self) -> bool:
         """Whether the file marks no pixel as missing."""
-        return self._how == 'all'
+        return self._validity.always
 
     @property
     def stride(self) -> int:
         """Distance between windows in pixels."""
         return self.plan.stride
+
+    def input_files(self) -> list[Path]:
+        """Return the local files that the scene and its reference are read from."""
+        with open_scene(self.source.dataset, name=self.scene) as raster:
+            found = input_files(raster, self.scene)
+        if isinstance(self.reference, str):
+            with open_scene(self.reference) as raster:
+                found += input_files(raster, self.reference)
+        return found
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that windows depend on: files, bands, scaling, nodata.
+
+        Equal fingerprints mean equal windows, as far as sizes, times and samples of
+        the files tell.
+        """
+        files = self.input_files()
+        found: dict[str, Any] = {
+            'size': [self.grid.height, self.grid.width],
+            'georeference': [str(self.grid.crs), list(self.grid.transform)[:6]],
+            'bands read': self.indexes,
+            'scale and offset': [
+                self.factors.ravel().tolist(),
+                self.shifts.ravel().tolist(),
+            ],
+            'nodata': repr([self._validity.masked, *self._validity.nodata]),
+            'files': fingerprint(files),
+        }
+        if not files:
+            with open_scene(self.source.dataset, name=self.scene) as raster:
+                found['pixels'] = pixel_checksum(raster, self.indexes[0])
+        return found
 
     def _check_reference(self, reference: str) -> None:
         """Check that a reference is on the grid of the scene."""
@@ -159,9 +198,41 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             theirs = grid_of(raster)
         check_same_grid(self.scene, self.grid, reference, theirs)
 
-    def _warn_of_georeference(self) -> None:
+    def _scale(
+        self, raster: DatasetReader, bands: Sequence[str], model_offset: float
+    ) -> None:
+        """Set factor and shift of each band, from metadata and from GDAL's tags."""
+        tags = BandScales.read(raster, self.indexes, bands)
+        shifts = tags.offsets
+        if self.offset is not None:
+            shifts = np.full(len(bands), self.offset)
+        elif len({*shifts[tags.optical]}) == 1 and tags.stated:
+            self.offset = float(shifts[tags.optical][0])
+        if self.offset is not None or tags.stated:
+            shifts = shifts - model_offset
+        #: Values are multiplied by factors, then shifts are added, (bands, 1, 1).
+        self.factors = tags.factors.astype(np.float32)[:, None, None]
+        self.shifts = np.where(tags.optical, shifts, 0).astype(np.float32)[
+            :, None, None
+        ]
+        if tags.message is not None:
+            text = f'{self.scene}: {tags.message}'
+            warnings.warn(text, ReflectanceWarning, stacklevel=3)
+
+    def _warn_of_georeference(self, raster: DatasetReader) -> None:
         """Warn about a missing or unusual georeference; the grid is kept as it is."""
         transform = self.grid.transform
+        if raster.gcps[0] or raster.rpcs is not None:
+            by = 'ground control points (GCPs)' if raster.gcps[0] else 'RPCs'
+            if self.grid.crs is None or transform.is_identity:
+                warnings.warn(
+                    f'{self.scene} is georeferenced by {by}, which the mask does not '
+                    'keep: its pixels have no place on the ground. Warp the scene first '
+                    f'with gdalwarp{"" if raster.gcps[0] else " -rpc"}.',
+                    GeoreferenceWarning,
+                    stacklevel=3,
+                )
+                return
         facts = {
             'has no CRS': self.grid.crs is None,
             'has no transform': transform.is_identity,
@@ -211,6 +282,15 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             )
         return [position + 1 for position in positions]
 
+    def _check_transform(self) -> None:
+        """Check that pixels have a size."""
+        numbers = tuple(self.grid.transform)[:6]
+        if not np.isfinite(numbers).all() or not self.grid.transform.determinant:
+            raise SceneError(
+                f'{self.scene} has the transform {numbers}, expected pixels with a '
+                'size. Set one with gdal_edit.py -a_ullr …'
+            )
+
     def _check_types(self, raster: DatasetReader) -> None:
         """Check that no band is complex."""
         for index in self.indexes:
@@ -256,7 +336,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         height, width = valid.shape
         inside = image[:, :height, :width]
         inside[...] = pixels
-        if self.shift:
+        if (self.factors != 1).any():
+            inside *= self.factors
+        if self.shifts.any():
             inside += self.shifts
         if self.adaptation is not None:
             self.adaptation.apply(inside)
@@ -300,16 +382,30 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         try:
             raster = self.open()
             pixels = self._pixels(raster, window)
-            valid = self._valid(raster, pixels, place)
+            valid = self._validity.valid(raster, pixels, place)
         except RasterioIOError as error:
             reason = ' '.join(str(error.__cause__ or error).split())
             raise SceneError(
                 f'{self.scene} cannot be read at row {window.row}, column '
                 f'{window.col}: {reason}'
             ) from error
-        if pixels.dtype.kind == 'f':
-            valid &= np.isfinite(pixels).all(axis=0)
+        self._warn_of_fill(pixels, valid)
         return pixels, valid
+
+    def _warn_of_fill(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Warn once about a fill value that is not declared as nodata."""
+        if self._fills:
+            return
+        value = self._validity.fill(pixels, valid)
+        if value is not None:
+            # a list, which copies of this object share
+            self._fills.append(value)
+            warnings.warn(
+                f'{self.scene}: pixels with {value:g} in every band look like a fill '
+                f'value, but count as data. Pass nodata={value:g} if they are none.',
+                NodataWarning,
+                stacklevel=3,
+            )
 
     def _pixels(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
         """Return pixel values (bands, height, width) as stored.
@@ -336,26 +432,6 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             self._raster = open_scene(self.source.dataset, self.threads, self.scene)
         return self._raster
 
-    def _valid(
-        self, raster: DatasetReader, pixels: NDArray[Any], place: RasterWindow
-    ) -> NDArray[np.bool_]:
-        """Return the validity mask (height, width)."""
-        if self._how == 'mask':
-            valid: NDArray[np.bool_] = raster.dataset_mask(window=place) > 0
-            return valid
-        valid = np.zeros(pixels.shape[1:], bool)
-        if self._how == 'all':
-            return ~valid
-        for band, nodata in zip(pixels, self._nodata_values(raster), strict=True):
-            valid |= ~np.isnan(band) if np.isnan(nodata) else band != nodata
-        return valid
-
-    def _nodata_values(self, raster: DatasetReader) -> list[float]:
-        """Return each band's nodata value."""
-        if self.nodata is not None:
-            return [self.nodata] * len(self.indexes)
-        return [float(raster.nodatavals[index - 1]) for index in self.indexes]
-
     def overview(
         self, indexes: Sequence[int], longest: int = 1024
     ) -> NDArray[np.float32]:
@@ -369,33 +445,23 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             shrink = max(1.0, max(raster.height, raster.width) / longest)
             height = max(1, round(raster.height / shrink))
             width = max(1, round(raster.width / shrink))
-            picture: NDArray[np.float32] = raster.read(
-                [self.indexes[i] for i in indexes],
-                out_shape=(len(indexes), height, width),
-            ).astype(np.float32)
-            valid = raster.dataset_mask(out_shape=(height, width)) > 0
-        if self.nodata is not None:
-            valid &= ~(picture == self.nodata).all(axis=0)
+            # whether a pixel is valid depends on every band
+            chosen = indexes if self.always_valid else range(len(self.indexes))
+            pixels = raster.read(
+                [self.indexes[i] for i in chosen],
+                out_shape=(len(chosen), height, width),
+            )
+            valid: NDArray[np.bool_] = np.isfinite(pixels).all(axis=0)
+            if not self.always_valid:
+                valid = self._validity.valid(raster, pixels)
+                pixels = pixels[list(indexes)]
+        picture: NDArray[np.float32] = pixels.astype(np.float32)
         picture[:, ~valid] = np.nan
         return picture
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the open file before pickling: each worker opens its own."""
         return self.__dict__ | {'_raster': None}
-
-
-def _validity(
-    raster: DatasetReader, indexes: Sequence[int], nodata: float | None
-) -> Literal['all', 'nodata', 'mask']:
-    """Return how the raster marks invalid pixels: not at all, by value, by mask."""
-    if nodata is not None:
-        return 'nodata'
-    flags = [raster.mask_flag_enums[index - 1] for index in indexes]
-    if all(MaskFlags.all_valid in flag for flag in flags):
-        return 'all'
-    if all(flag == [MaskFlags.nodata] for flag in flags):
-        return 'nodata'
-    return 'mask'
 
 
 def _fill_values(

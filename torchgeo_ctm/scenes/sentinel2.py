@@ -1,5 +1,6 @@
 """Read radiometric offset, time and nodata from the metadata of a scene."""
 
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ _METADATA = re.compile(
     r'(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)_.*)\.xml', re.IGNORECASE
 )
 _PRODUCT = re.compile(r'S2\w_MSIL(?:1C|2A)_(\d{8}T\d{6})_N(\d{4})_.*\.SAFE')
+_NOT_FINITE = re.compile(r'[+-]?(nan|inf|infinity)', re.IGNORECASE)
 _OFFSET_TAGS = ('BOA_ADD_OFFSET', 'RADIO_ADD_OFFSET')
 _TIME_TAGS = (
     'PRODUCT_START_TIME',
@@ -80,7 +82,7 @@ def product_facts(name: str, folder: Folder) -> Facts | None:
         folders.append(Path(*parts[: parts.index('GRANULE')]))
     for candidate in folders:
         for item in listing(candidate):
-            if is_product_metadata(item.name):
+            if is_product_metadata(item.name) and item.is_file():
                 return xml_facts(f'{name}: {item.name}', item.read_bytes())
         if match := _PRODUCT.fullmatch(candidate.name):
             return Facts(_baseline_offset(match[2]), _time(match[1]), 0.0)
@@ -100,7 +102,9 @@ def xml_facts(name: str, text: bytes) -> Facts:
         SceneError: If it is not XML, or lists different offsets.
     """
     values = _xml_values(name, text)
-    offsets = next((_numbers(values[key]) for key in _OFFSET_TAGS if key in values), [])
+    offsets = next(
+        (_offsets(name, values[key]) for key in _OFFSET_TAGS if key in values), []
+    )
     offset = _one_offset(name, offsets)
     if offset is None:
         offset = _baseline_offset(next(iter(values.get('PROCESSING_BASELINE', ())), ''))
@@ -130,7 +134,7 @@ def tag_facts(raster: DatasetReader, name: str) -> Facts:
     acquired = next((_time(tags[key]) for key in _TIME_TAGS if key in tags), None)
     for key in _OFFSET_TAGS:
         given = [tags.get(key, ''), *(band.get(key, '') for band in inner)]
-        if numbers := _numbers(given):
+        if numbers := _offsets(name, given):
             return Facts(_one_offset(name, numbers), acquired)
     offset = _baseline_offset(tags.get('PROCESSING_BASELINE', ''))
     if offset is None:
@@ -187,13 +191,29 @@ def _xml_values(name: str, text: bytes) -> dict[str, list[str]]:
     """Return the texts of all elements of each tag, without its namespace."""
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    # an encoding that does not exist is a LookupError, one that lies a ValueError
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise SceneError(f'{name} is not readable XML: {error}') from error
     values: dict[str, list[str]] = {}
     for element in root.iter():
-        tag = element.tag.rpartition('}')[2]
+        tag = str(element.tag).rpartition('}')[2]
         values.setdefault(tag, []).append((element.text or '').strip())
     return values
+
+
+def _offsets(name: str, texts: Sequence[str]) -> list[float]:
+    """Return radiometric offsets; words say nothing.
+
+    Raises:
+        SceneError: If one is not finite.
+    """
+    numbers = _numbers(texts)
+    infinite = [text for text in texts if _NOT_FINITE.fullmatch(text.strip())]
+    if infinite:
+        raise SceneError(
+            f'{name} has a radiometric offset of {infinite[0]}, expected a number.'
+        )
+    return numbers
 
 
 def _one_offset(name: str, values: Sequence[float]) -> float | None:
@@ -218,9 +238,9 @@ def _baseline_offset(baseline: str) -> float | None:
 
 def _time(text: str) -> str | None:
     """Return a time in ISO 8601, or None if *text* is not a time."""
-    if re.fullmatch(r'\d{8}T\d{6}', text):
-        text = datetime.strptime(text, '%Y%m%dT%H%M%S').isoformat() + 'Z'
     try:
+        if re.fullmatch(r'\d{8}T\d{6}', text):
+            text = datetime.strptime(text, '%Y%m%dT%H%M%S').isoformat() + 'Z'
         datetime.fromisoformat(text)
     except ValueError:
         return None
@@ -228,11 +248,13 @@ def _time(text: str) -> str | None:
 
 
 def _numbers(texts: Iterable[str]) -> list[float]:
-    """Return those texts that are numbers, as numbers."""
+    """Return those texts that are finite numbers, as numbers."""
     numbers = []
     for text in texts:
         try:
-            numbers.append(float(text))
+            number = float(text)
         except ValueError:
             continue
+        if math.isfinite(number):
+            numbers.append(number)
     return numbers

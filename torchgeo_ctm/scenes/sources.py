@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -21,7 +22,10 @@ from .stack import open_dataset, read_layer, stack_layers
 #: Suffixes of files that may hold a band.
 RASTER_SUFFIXES = ('.tif', '.tiff', '.jp2', '.img', '.vrt')
 
-_BAND_IMAGE = re.compile(r'(?:.*[_.\-\s])?(?!\d+m\.)([^_.\-\s]+)(?:[_\-](\d+)m)?\.\w+')
+#: As ``T32UPE_…_B02_10m.jp2``, or ``…_B02_(Raw).tiff`` of the Copernicus Browser.
+_BAND_IMAGE = re.compile(
+    r'(?:.*[_.\-\s])?(?!\d+m\.)([^_.\-\s()]+)(?:[_\-](\d+)m)?(?:[_\s]*\([^()]*\))?\.\w+'
+)
 
 
 class SceneSource(NamedTuple):
@@ -88,6 +92,26 @@ def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneS
     return _from_raster(name, name)
 
 
+def tile_of(scene: str | Path) -> str:
+    """Return the path by which a table knows a scene: that of its file or product.
+
+    ``X.SAFE``, ``X.SAFE/``, ``X.SAFE/MTD_MSIL1C.xml``, ``X.SAFE.zip`` and
+    ``zip://X.zip!X.SAFE`` are one product.
+    """
+    path = PurePosixPath(str(scene).replace('\\', '/').removeprefix('zip://'))
+    parts = [part.partition('!')[0] for part in path.parts]
+    products = [
+        number
+        for number, part in enumerate(parts)
+        if '.safe' in part.lower() and not is_product_metadata(part)
+    ]
+    if products:
+        parts = parts[: products[-1] + 1]
+    elif is_product_metadata(path.name):
+        parts = parts[:-1]
+    return '/'.join(parts) or str(scene)
+
+
 def _nothing(name: str, path: Path) -> SceneError:
     """Return the error for a path that does not exist."""
     siblings = list(path.parent.iterdir()) if path.parent.is_dir() else []
@@ -136,8 +160,19 @@ def _from_archive(
             if item.is_file():
                 return _from_raster(name, _dataset(item))
             return _from_folder(name, item, bands)
-    except zipfile.BadZipFile as error:
-        raise SceneError(f'{path} is not a .zip, or is damaged: {error}.') from error
+    # RuntimeError: encrypted; NotImplementedError: an unknown compression
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+    ) as error:
+        reason = ' '.join(str(error).split())
+        raise SceneError(
+            f'{path} is not a .zip, or cannot be unpacked: {reason}.'
+        ) from error
 
 
 def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> SceneSource:

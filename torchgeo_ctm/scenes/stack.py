@@ -13,6 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
 from ..errors import NodataWarning, SceneError
+from ..grids import Grid, corners, same_crs
 from ..rasters import open_raster
 from .sentinel2 import Facts, image_facts
 
@@ -43,6 +44,9 @@ class Layer(NamedTuple):
     block: tuple[int, int]
     #: Metadata from its tags and its name.
     facts: Facts
+    #: GDAL's scale and offset of its values.
+    scale: float = 1.0
+    offset: float = 0.0
 
 
 def open_dataset(name: str, dataset: str) -> DatasetReader:
@@ -95,6 +99,8 @@ def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Lay
             masked=MaskFlags.per_dataset in flags or MaskFlags.alpha in flags,
             block=raster.block_shapes[0],
             facts=facts,
+            scale=raster.scales[0],
+            offset=raster.offsets[0],
         )
 
 
@@ -180,6 +186,12 @@ def stack_layers(name: str, layers: Sequence[Layer]) -> str:
         if item.layer.nodata is not None:
             nodata = ElementTree.SubElement(band, 'NoDataValue')
             nodata.text = repr(item.layer.nodata)
+        for tag, number, usual in (
+            ('Offset', item.layer.offset, 0.0),
+            ('Scale', item.layer.scale, 1.0),
+        ):
+            if number != usual:
+                ElementTree.SubElement(band, tag).text = repr(float(number))
         # outside of its sources, a band of a VRT is nodata
         _add_pixels(band, item, finest.size, common if by_nodata else whole)
     masked = any(layer.masked for layer in layers)
@@ -192,6 +204,11 @@ def stack_layers(name: str, layers: Sequence[Layer]) -> str:
     return ElementTree.tostring(root, encoding='unicode')
 
 
+def _grid(layer: Layer) -> Grid:
+    """Return the grid of a layer."""
+    return Grid(*layer.size, layer.crs, layer.transform)
+
+
 def _place(name: str, layer: Layer, finest: Layer) -> Placed:
     """Return where a layer lies on the grid of the finest.
 
@@ -199,7 +216,7 @@ def _place(name: str, layer: Layer, finest: Layer) -> Placed:
         SceneError: If its CRS differs, or its pixels do not nest in the grid.
     """
     pair = f'{name}: {layer.file} and {finest.file}'
-    if layer.crs != finest.crs:
+    if not same_crs(layer.crs, finest.crs, corners(_grid(layer))):
         raise SceneError(
             f'{pair} have different CRS: {layer.crs} and {finest.crs}. Warp one to '
             'the CRS of the other first.'

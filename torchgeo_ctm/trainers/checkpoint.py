@@ -79,8 +79,9 @@ def segmentation_predictor(
     task = rebuilt(SemanticSegmentationTask, content, path)
     try:
         return SegmentationPredictor(task, facts[0]).eval()
-    except ValueError as error:
-        raise CheckpointError(f'{path} does not fit this version: {error}') from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f'{path} does not fit this version: {reason}') from error
 
 
 def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
@@ -156,8 +157,10 @@ def import_reference(
     try:
         options = reference_options(state, num_heads, img_size)
         weights = from_reference(state, num_heads, img_size).state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from error
+    # tensors of any shape can raise anything
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f'{path}: {reason}') from error
     for what, given, key in (
         ('bands', bands, 'in_chans'),
         ('classes', class_names, 'num_classes'),

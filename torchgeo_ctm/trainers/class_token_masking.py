@@ -2,7 +2,9 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
 import torch
@@ -14,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchgeo.trainers import BaseTask
 from torchvision.models._api import WeightsEnum
 
-from ..errors import SettingError, did_you_mean
+from ..errors import BandError, BandWarning, CheckpointError, SettingError, did_you_mean
 from ..losses import (
     attention_loss,
     balance_weights,
@@ -27,9 +29,11 @@ from ..maps.class_maps import class_maps
 from ..maps.decoder import MapOptions
 from ..models.parameter_groups import parameter_groups
 from ..plots import attention_figure, map_figure
-from ..scaling import ScalingOptions
+from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
-from .loading import CHECKPOINT_KEY
+from .batches import LabelTally, diverged, finite, labeled
+from .channels import channel_order, data_facts, expanded, scaled_already
+from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
 from .options import (
@@ -45,10 +49,14 @@ from .options import (
 from .predictor import ClassTokenPrediction, image_size
 from .presence import UNKNOWN, filled
 from .rare_classes import training_set, warn_about_rare_classes
+from .resume import ResumableTraining
 from .self_training import patch_targets, self_training_weight
 from .weights import load_weights
 
 logger = logging.getLogger(__name__)
+
+#: Key of a batch whose bands are in the task's order, and whose numbers are finite.
+USABLE = 'usable'
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -158,6 +166,11 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             kept = load_weights(self.model, self.weights, self.bands)
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         self._generator = torch.Generator()
+        self._channels = ChannelState()
+        self._tally: LabelTally | None = None
+        self._training = ResumableTraining()
+        #: Calibrated shift of the weights that were validated last.
+        self._calibrated: Tensor | None = None
 
     def configure_losses(self) -> None:
         """Register the weights of the classes."""
@@ -216,7 +229,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         training = self.training
         self.eval()
         with torch.no_grad():
-            x = self.scaling(image[None].float().to(self.device))
+            x = self._scaled(image[None].to(self.device))
             result: Tensor | list[Tensor]
             if by_head:
                 result = [maps[0] for maps in self.model.attention_by_head(x)]
@@ -267,31 +280,205 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """Seed the masking, by process so that no two draw the same."""
         seed = self.options.optimization.mask_seed
         self._generator.manual_seed(seed + self.global_rank)
+        self._learn_channels(stage)
 
-    def on_train_start(self) -> None:
-        """Warn about rare classes; check that training has an end, if it needs one.
+    def _learn_channels(self, stage: str) -> None:
+        """Learn from the data which band a channel holds, and whether it is scaled.
 
         Raises:
-            SettingError: If an option is a fraction of a training without an end.
+            BandError: If bands of the task are missing in the data.
+            SettingError: If the number of bands differs.
+        """
+        self._channels = ChannelState()
+        trainer = getattr(self, '_trainer', None)
+        facts = None if trainer is None else data_facts(trainer, stage)
+        if facts is None:
+            if trainer is not None and trainer.datamodule is not None:
+                # scenes to predict are checked when they are written
+                known = '' if stage == 'predict' else type(trainer.datamodule).__name__
+                self._channels.source = known
+            return
+        self._channels.source = facts.source
+        order = self._band_order(facts.source, facts.bands)
+        if order is not None:
+            self._channels.order, self._channels.found = order, len(facts.bands or ())
+            warnings.warn(
+                f'{facts.source} has the bands {", ".join(facts.bands or ())}. They '
+                f'are read by name, as {", ".join(self.bands)}.',
+                BandWarning,
+                stacklevel=2,
+            )
+        if facts.normalization is not None:
+            count = len(facts.bands or self.bands)
+            numbers = [expanded(values, count) for values in facts.normalization]
+            if all(len(values) == count for values in numbers):
+                picked = [[v[i] for i in order or range(count)] for v in numbers]
+                self._learn_normalization(picked[0], picked[1])
+
+    def _band_order(
+        self, source: str, found: tuple[str, ...] | None
+    ) -> list[int] | None:
+        """Return where the data hold the task's bands; None: in their order."""
+        given, count = self.hparams['bands'], self.hparams['in_channels']
+        if found is None:
+            if given is None and self.bands == SENTINEL2_BANDS:
+                warnings.warn(
+                    f'{source} does not name its bands. They are taken for '
+                    f'{", ".join(self.bands)}. Set bands to the names in order.',
+                    BandWarning,
+                    stacklevel=4,
+                )
+            return None
+        if given is not None:
+            return channel_order(self.bands, found, source)
+        if len(found) != count:
+            raise SettingError(
+                f'in_channels={count}, but {source} has {len(found)} bands: '
+                f'{", ".join(found)}. Set in_channels={len(found)}.'
+            )
+        self._name_bands(found)
+        return None
+
+    def _name_bands(self, names: Sequence[str]) -> None:
+        """Take the names of the data's bands, and what depends on them."""
+        if tuple(names) == self.bands:
+            return
+        scaling = build_scaling(names, self.hparams['scaling'])
+        self.bands, self.hparams['bands'] = tuple(names), list(names)
+        self.scaling = scaling.to(self.device)
+        if self.weights is not None:
+            load_weights(self.model, self.weights, self.bands)
+
+    def _learn_normalization(self, mean: list[float], std: list[float]) -> None:
+        """Learn how the data module normalizes, to scale scenes alike.
+
+        Images of this data module are not scaled again.
+        """
+        if isinstance(self.scaling, BandScaling):
+            pairs = ((self.scaling.mean, mean), (self.scaling.std, std))
+            self._channels.scaled = self.scaling.clip is None and all(
+                torch.allclose(ours.flatten().cpu(), ours.new_tensor(theirs).cpu())
+                for ours, theirs in pairs
+            )
+        elif min(std) > 0:
+            options = ScalingOptions(method='standard', clip=None, mean=mean, std=std)
+            self.scaling = build_scaling(self.bands, options).to(self.device)
+            self.hparams['scaling'] = dict(options)
+            self._channels.scaled = True
+
+    def _scaled(self, image: Tensor) -> Tensor:
+        """Return images as the network gets them, unless the data module scaled them."""
+        return image.float() if self._channels.scaled else super()._scaled(image)
+
+    def _usable(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a batch with the task's bands in order and finite numbers.
+
+        Raises:
+            BandError: If the number of bands is not that of the data set.
+            SettingError: If the numbers of the first images were scaled already.
+        """
+        state = self._channels
+        if USABLE in batch:
+            return batch
+        if state.order is not None:
+            count = batch['image'].shape[1]
+            if count != state.found:
+                raise BandError(
+                    f'The image has {count} bands, but {state.source} names '
+                    f'{state.found}.'
+                )
+            batch = {**batch, 'image': batch['image'][:, state.order]}
+        batch = finite(batch)
+        if state.source and not state.checked:
+            self._check_numbers(batch)
+        return {**batch, USABLE: True}
+
+    def _check_numbers(self, batch: Mapping[str, Any]) -> None:
+        """Check that the first images are in the numbers that the scaling expects."""
+        scaling, state = self.scaling, self._channels
+        # constant images tell nothing
+        image: Tensor = batch['image']
+        state.checked = bool((image != image.flatten()[0]).any())
+        if not isinstance(scaling, BandScaling) or state.scaled:
+            return
+        fault = scaled_already(image, batch.get('valid'), self.bands, scaling)
+        if fault is not None:
+            spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
+            raise SettingError(
+                f'The images of {state.source} hold {fault}, but model.init_args.scaling '
+                'expects reflectance x 10,000 (deviation after scaling: '
+                f'{spread:.2g}). Set scaling: null under model.init_args, or mean, std '
+                'and clip: null of these numbers.'
+            )
+
+    def on_train_start(self) -> None:
+        """Warn about rare classes, check options that need an end of training, resume.
+
+        Raises:
+            SettingError: If an option is a fraction of a training without end, if the
+                schedule has nothing to monitor, or if averaged weights would have the
+                calibration of others.
         """
         chips = training_set(self.trainer) if self.trainer.is_global_zero else None
         if chips is not None:
             warn_about_rare_classes(chips, self.presence, self.class_names)
+        self._tally = LabelTally(self.hparams['num_classes'])
         patches = self.options.patches
         if patches.self_training is not None:
             self._length('patches.self_training')
         if patches.pooling_warmup:
             self._length('patches.pooling_warmup')
+        self._check_validation()
+        self._activate_gates()
+        self._training.start(self.trainer, self._generator)
+
+    def _check_validation(self) -> None:
+        """Check that validation gives what schedule and calibration need."""
+        callbacks = getattr(self.trainer, 'callbacks', [])
+        averages = [type(callback).__name__ for callback in callbacks]
+        if (
+            self.decoder.options.calibration == 'validation'
+            and 'StochasticWeightAveraging' in averages
+        ):
+            raise SettingError(
+                "maps.calibration='validation' calibrates the weights that validation "
+                'sees, which StochasticWeightAveraging replaces at the end. Use '
+                "EMAWeightAveraging, or maps.calibration='odds'."
+            )
+        if self.options.optimization.schedule != 'plateau' or _validates(self.trainer):
+            return
+        raise SettingError(
+            "optimization.schedule='plateau' needs a validation split, and there is "
+            "none. Use schedule='cosine', or a share for validation."
+        )
 
     def on_train_epoch_start(self) -> None:
-        """Seed the masking by epoch, so that a resumed run repeats its draws."""
+        """Seed data and masking by epoch, so that a resumed run repeats their draws."""
+        trainer = getattr(self, '_trainer', None)
+        if trainer is not None:
+            self._training.start_epoch(trainer)
         seed = self.options.optimization.mask_seed + 1_000 * self.current_epoch
         self._generator.manual_seed(seed * 10_000 + self.global_rank)
+        self._activate_gates()
+
+    def _activate_gates(self) -> None:
+        """Let gates prune, or settle them, from their epochs on."""
         pruning = self.options.attention.pruning or {}
         for gate in self.model.gates:
             gate.active = self.current_epoch >= pruning.get('start_epoch', 0)
             if self.current_epoch >= pruning.get('settle_epoch', math.inf):
                 gate.settle()
+
+    def on_train_end(self) -> None:
+        """Keep the calibration of averaged weights, which replace the others."""
+        if self._calibrated is not None:
+            self.presence_shift.copy_(self._calibrated)
+
+    def on_train_epoch_end(self) -> None:
+        """Say after the first epoch which chips and classes taught nothing."""
+        if self._tally is not None:
+            self._tally.warn(self.class_names)
+            self._tally = None
 
     @property
     def current_mask_rate(self) -> float:
@@ -301,10 +488,23 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def training_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> Tensor:
-        """Return the loss of one batch, with absent classes' tokens masked."""
+    ) -> Tensor | None:
+        """Return the loss of one batch, with absent classes' tokens masked.
+
+        Chips without a label are left out. Without any other there is no loss.
+
+        Raises:
+            DataError: If the loss is not finite.
+        """
+        batch = self._usable(batch)
         presence = self.presence(batch)
-        x = self.scaling(batch['image'].float())
+        count = len(presence)
+        batch, presence = labeled(batch, presence)
+        if self._tally is not None:
+            self._tally.add(count, presence)
+        if not len(presence):
+            return self._no_loss()
+        x = self._scaled(batch['image'])
         rate = self.current_mask_rate
         drop = draw_masking(presence, rate, self._generator) if rate else None
         options = self.options.attention
@@ -321,8 +521,19 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             logits, patch_logits, presence, x, batch.get('valid')
         )
         loss = loss + self._gate_penalty()
+        if not bool(loss.isfinite()):
+            where = f'epoch {self.current_epoch}, batch {batch_idx}'
+            dataset = getattr(self.trainer.train_dataloader, 'dataset', None)
+            raise diverged(batch, x, logits, where, dataset)
         self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
         return loss
+
+    def _no_loss(self) -> Tensor | None:
+        """Return the loss of a batch without labels, which changes no weight."""
+        if self.trainer.world_size == 1:
+            return None
+        # other processes wait for the gradients of this one
+        return torch.stack([p.sum() for p in self.parameters()]).sum() * 0
 
     def _attention_loss(
         self, attention: Tensor, patch_logits: Tensor | None, presence: Tensor
@@ -365,7 +576,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """
         if self._multiclass:
             target = presence.argmax(dim=1)
-            return F.cross_entropy(logits, target, self.class_weights)
+            rows = (presence == 1).any(dim=1)
+            if not bool(rows.any()):
+                return logits.sum() * 0
+            return F.cross_entropy(logits[rows], target[rows], self.class_weights)
         known = (presence != UNKNOWN).to(logits.dtype)
         loss = F.binary_cross_entropy_with_logits(
             logits,
@@ -464,8 +678,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         masks = self._evaluate(batch, 'val')
         experiment: Any = getattr(self.logger, 'experiment', None)
         if batch_idx == 0 and hasattr(experiment, 'add_figure'):
-            image = batch['image'][:1]
-            _, attention, _ = self.model.forward_attention(self.scaling(image.float()))
+            image = self._usable(batch)['image'][:1]
+            _, attention, _ = self.model.forward_attention(self._scaled(image))
             figure = map_figure(
                 image[0],
                 class_maps(attention, None, 'attention')[0],
@@ -486,13 +700,18 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
     def _evaluate(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
         """Update the metrics with one batch; return its masks of predicted labels."""
         metrics: SplitMetrics = self.split_metrics[split]
+        batch = self._usable(batch)
         presence = self.presence(batch)
         maps, logits, patch_logits = self.maps(batch['image'])
         probs = self.probabilities(logits)
         size = image_size(batch['image'])
         masks = self.pseudo_masks(maps, probs, size, batch)
         target = presence.long()
-        metrics.labels.update(probs, target.argmax(1) if self._multiclass else target)
+        if self._multiclass:
+            rows = (target == 1).any(dim=1)
+            metrics.labels.update(probs[rows], target[rows].argmax(1))
+        else:
+            metrics.labels.update(probs, target)
         if split == 'val' and self.decoder.options.calibration == 'validation':
             self.calibrator.update(logits.float(), presence)
         metrics.balanced_bce.update(self.decoder.shares(maps, probs), presence)
@@ -515,7 +734,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
     def on_validation_epoch_end(self) -> None:
         """Log the validation split's metrics; calibrate presence if asked to."""
         if self.decoder.options.calibration == 'validation':
-            self.presence_shift.copy_(self.calibrator.compute())
+            # a sanity check sees two batches
+            if not self.trainer.sanity_checking:
+                self._calibrated = self.calibrator.compute().detach().clone()
+                self.presence_shift.copy_(self._calibrated)
             self.calibrator.reset()
         self._log_metrics('val')
 
@@ -544,7 +766,11 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             plateau = ReduceLROnPlateau(optimizer, patience=self.hparams['patience'])
             return {
                 'optimizer': optimizer,
-                'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor},
+                'lr_scheduler': {
+                    'scheduler': plateau,
+                    'monitor': self.monitor,
+                    'frequency': self.trainer.check_val_every_n_epoch or 1,
+                },
             }
         steps = self._length("optimization.schedule='cosine'")
         cosine = cosine_schedule(optimizer, steps, options.warmup)
@@ -553,14 +779,69 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             'lr_scheduler': {'scheduler': cosine, 'interval': 'step'},
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the state of training, to resume it."""
+        state = (checkpoint.get(CHECKPOINT_KEY) or {}).get('training')
+        if state is not None:
+            self._training.load(state)
+        if self.decoder.options.calibration == 'validation':
+            shift = checkpoint['state_dict'].get('presence_shift')
+            self._calibrated = None if shift is None else shift.to(self.device).clone()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as this package's.
 
         The class is named as LightningCLI names it, so that ``torchgeo predict
         --ckpt_path`` also takes checkpoints of runs that were started from Python.
+
+        Raises:
+            CheckpointError: If a weight is not finite.
         """
+        broken = not_finite(checkpoint.get('state_dict'))
+        if broken is not None:
+            raise CheckpointError(
+                f'The weights hold NaN or infinity in {broken}: training has diverged, '
+                'no checkpoint is written. Use a lower lr.'
+            )
+        if self._calibrated is not None and broken is None:
+            # that of the weights which validation saw, not an average
+            checkpoint['state_dict']['presence_shift'] = self._calibrated.clone()
         checkpoint[CHECKPOINT_KEY] = {'version': __version__}
+        trainer = getattr(self, '_trainer', None)
+        if trainer is not None and trainer.state.fn == 'fit':
+            state = self._training.save(trainer, self._generator)
+            checkpoint[CHECKPOINT_KEY]['training'] = state
         hparams = checkpoint.get('hyper_parameters')
         if hparams is not None:
             name = f'{type(self).__module__}.{type(self).__qualname__}'
             hparams.setdefault('_class_path', name)
+
+
+def _validates(trainer: Any) -> bool:
+    """Return whether a trainer validates before a schedule by epoch is stepped."""
+    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+    if 0 < trainer.max_steps < batches:
+        return True  # the first epoch does not end
+    if not trainer.enable_validation:
+        return False
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    trainer.validating = True
+    loop.setup_data()
+    trainer.training = True
+    return sum(trainer.num_val_batches) > 0
+
+
+@dataclass
+class ChannelState:
+    """What is known about the channels of the data that are open."""
+
+    #: Name of the data set; empty if bands are read by the names of the task.
+    source: str = ''
+    #: Position of each band of the task in the data; None: the same order.
+    order: list[int] | None = None
+    #: Number of bands that the data set names.
+    found: int = 0
+    #: Whether the data module has scaled the images as the task would.
+    scaled: bool = False
+    #: Whether the numbers of the first images were checked.
+    checked: bool = False

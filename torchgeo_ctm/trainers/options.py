@@ -390,6 +390,10 @@ def _check_self_training(patches: PatchOptions, task: str) -> None:
         )
 
 
+#: Classes of a mask of bytes; 255 is nodata.
+MOST_CLASSES = 255
+
+
 def class_list(
     given: Sequence[str] | None, name: str, count: int, default: Callable[[int], str]
 ) -> list[str]:
@@ -411,6 +415,35 @@ def class_list(
             f'{name} must have num_classes={count} entries, got {len(given)}.'
         )
     return [str(entry) for entry in given]
+
+
+def check_classes(names: Sequence[str], colors: Sequence[str]) -> None:
+    """Check names and colors of classes, which products need.
+
+    Raises:
+        SettingError: If there are too many, a name is repeated or not Unicode, or a
+            color is none.
+    """
+    from matplotlib.colors import is_color_like
+
+    if len(names) > MOST_CLASSES:
+        raise SettingError(
+            f'num_classes={len(names)} is too large: a mask holds at most '
+            f'{MOST_CLASSES} classes.'
+        )
+    twice = [name for name in names if list(names).count(name) > 1]
+    if twice:
+        raise SettingError(f'class_names has {twice[0]!r} twice, expected each once.')
+    for name in names:
+        if not name.isprintable():
+            raise SettingError(
+                f'class_names has {name!r}, expected printable characters.'
+            )
+    for index, color in enumerate(colors):
+        if not is_color_like(color):
+            raise SettingError(
+                f'class_colors[{index}]={color!r} is no color, expected #rrggbb.'
+            )
 
 
 def tab20(index: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import SettingError, check_names
 from ..losses import pool_patch_logits
 from ..maps.class_maps import class_maps
 from ..maps.decoder import MapDecoder
@@ -20,6 +21,7 @@ from ..network.variants import build_network
 from ..scaling import BandScaling, build_scaling, resolve_bands, scaling_tag
 from .options import (
     TaskOptions,
+    check_classes,
     check_options,
     class_list,
     mask_schedule,
@@ -43,6 +45,7 @@ HPARAMS = frozenset(
         'mask_rate',
         'lr',
         'patience',
+        'weights',
     ]
 )
 
@@ -70,7 +73,9 @@ class ClassTokenPrediction(nn.Module):
         self.decoder = MapDecoder(self.options.maps)
         names, colors = hparams['class_names'], hparams['class_colors']
         self.class_names = class_list(names, 'class_names', count, str)
+        check_names(self.class_names, SettingError, 'class_names')
         self.class_colors = class_list(colors, 'class_colors', count, tab20)
+        check_classes(self.class_names, self.class_colors)
         self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
         self.scaling = build_scaling(self.bands, hparams['scaling'])
         self.model = self._build_network(hparams)
@@ -103,8 +108,17 @@ class ClassTokenPrediction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, bands, H, W) in their own numbers."""
-        logits: Tensor = self.model(self.scaling(x.float()))
+        logits: Tensor = self.model(self._scaled(x))
         return logits
+
+    def _scaled(self, image: Tensor) -> Tensor:
+        """Return images as the network gets them."""
+        scaled: Tensor = self.scaling(image.float())
+        return scaled
+
+    def _usable(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a batch with the task's bands in order and finite numbers."""
+        return batch
 
     def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the image-level labels (B, C) float32 of a batch.
@@ -164,7 +178,7 @@ class ClassTokenPrediction(nn.Module):
                 which costs the last block's work on patches.
         """
         source = self.decoder.options.source
-        scaled = self.scaling(x.float())
+        scaled = self._scaled(x)
         if not patches and self.is_local:
             local = self.model.local_logits(scaled).float()
             logits = pool_patch_logits(local, 'share', share=self._final_share)
@@ -241,7 +255,8 @@ class ClassTokenPrediction(nn.Module):
         """Return scaled image and valid pixels of a batch, if maps are refined."""
         if batch is None or not self.decoder.refines:
             return None, None
-        return self.scaling(batch['image'].float()), batch.get('valid')
+        batch = self._usable(batch)
+        return self._scaled(batch['image']), batch.get('valid')
 
     def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the prediction of a batch.
@@ -279,7 +294,7 @@ class ClassTokenPrediction(nn.Module):
         self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Return what :meth:`predict_images` returns."""
-        return self.predict_images(batch)
+        return self.predict_images(self._usable(batch))
 
     def with_options(self, **changes: Any) -> Self:
         """Change how maps become masks; return the task.

@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import SettingError
+from ..errors import LabelError, SettingError
 from ..grids import IGNORED
 from ..labels import class_shares, presence_from_mask
 from ..labels.shares import classes_of_values
 
 #: Entry of an image-level label where the presence of the class is unknown.
 UNKNOWN = -1
+#: Share of a mask, 0 to 1, that must be labeled before a class counts as absent.
+MIN_COVERAGE = 0.5
+#: Class indices that stand for an unknown class.
+NO_CLASS = (-100, -1, IGNORED)
 
 
 def presence_of(
@@ -33,28 +37,55 @@ def presence_of(
         multiclass: Only the largest class of a mask is present.
 
     Returns:
-        Labels (B, C) float32: 1 present, 0 absent, -1 unknown.
+        Labels (B, C) float32: 1 present, 0 absent, -1 unknown. Pixels without a label
+        say nothing: where they are most of a mask, no class is absent.
 
     Raises:
         SettingError: If the batch has neither ``label`` nor ``mask``.
+        LabelError: If a class index is not one of the classes.
     """
     if 'label' in batch:
         label = batch['label']
         if label.ndim == 1:
-            return F.one_hot(label, num_classes).float()
+            return _one_hot(label, num_classes)
         known = batch.get('label_known')
         label = label.float()
-        return label if known is None else label.masked_fill(~known, UNKNOWN)
+        label = torch.where((label >= 0) & (label <= 1), label, UNKNOWN)
+        label = label if known is None else label.masked_fill(~known, UNKNOWN)
+        if multiclass:
+            none_present = (label <= 0).all(dim=1, keepdim=True)
+            label = label.masked_fill(none_present, UNKNOWN)
+        return label
     if 'mask' not in batch:
         raise SettingError(
             f"The batch must have 'label', or 'mask' to derive it from, got "
             f'{sorted(batch)}.'
         )
     mask = class_mask(batch['mask'], values)
+    shares = class_shares(mask, num_classes, IGNORED)
+    coverage = shares.sum(dim=1, keepdim=True)
     if multiclass:
-        largest = class_shares(mask, num_classes, IGNORED).argmax(dim=1)
-        return F.one_hot(largest, num_classes).float()
-    return presence_from_mask(mask, num_classes, min_share, IGNORED)
+        label = F.one_hot(shares.argmax(dim=1), num_classes).float()
+        return label.masked_fill(coverage == 0, UNKNOWN)
+    present = presence_from_mask(mask, num_classes, min_share, IGNORED)
+    below = (shares < min_share * coverage) | (shares == 0)
+    unknown = ~below | (coverage < MIN_COVERAGE)
+    return present.masked_fill((present == 0) & unknown, UNKNOWN)
+
+
+def _one_hot(label: Tensor, num_classes: int) -> Tensor:
+    """Return class indices (B,) as labels (B, C), -1 where there is no class."""
+    unknown = ~label.isfinite()
+    for value in NO_CLASS:
+        unknown |= label == value
+    index = label.masked_fill(unknown, 0).long()
+    if ((index < 0) | (index >= num_classes)).any():
+        wrong = int(index[(index < 0) | (index >= num_classes)][0])
+        raise LabelError(
+            f'A chip has class {wrong}, expected 0 to {num_classes - 1}, or 255 where '
+            f'the class is unknown. Set num_classes={wrong + 1} or more.'
+        )
+    return F.one_hot(index, num_classes).float().masked_fill(unknown[:, None], UNKNOWN)
 
 
 def class_mask(mask: Tensor, values: Sequence[int] | None = None) -> Tensor:
@@ -65,8 +96,10 @@ def class_mask(mask: Tensor, values: Sequence[int] | None = None) -> Tensor:
         values: Value of each class; None: the values are the classes.
 
     Returns:
-        Classes (B, H, W), int64; 255 is ignored.
+        Classes (B, H, W), int64; 255 is ignored, as is what is not finite.
     """
+    if mask.is_floating_point():
+        mask = mask.masked_fill(~mask.isfinite(), IGNORED)
     mask = mask.squeeze(1).long() if mask.ndim == 4 else mask.long()
     return mask if values is None else classes_of_values(mask, values, IGNORED)
 

@@ -11,6 +11,7 @@ from ..errors import SettingError
 from ..maps.class_maps import posterior, resize
 from ..maps.decoder import MapDecoder, MapOptions
 from ..scaling import build_scaling, resolve_bands, scaling_tag
+from .options import check_classes
 from .presence import class_mask, presence_of
 
 #: Keys of the checkpoint entry in which
@@ -77,6 +78,7 @@ class SegmentationPredictor(pl.LightningModule):
             )
         self.class_names = [str(name) for name in facts['class_names']]
         self.class_colors = [str(color) for color in facts['class_colors']]
+        check_classes(self.class_names, self.class_colors)
         self.bands = resolve_bands(facts['bands'], task.hparams['in_channels'])
         self.scaling = build_scaling(self.bands, facts['scaling'])
         self.model = SegmentationNetwork(task.model)

@@ -1,7 +1,6 @@
 """Initial weights, from files and from TorchGeo, loaded without running code."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -9,9 +8,10 @@ from torchgeo.models import ViTBase16_Weights, ViTSmall16_Weights, get_weight
 from torchvision.models._api import WeightsEnum
 
 from ..errors import CheckpointError, SettingError, did_you_mean
+from ..files import expanded
 from ..models import ClassTokenViT
 from ..models.pretrained import load_pretrained
-from .loading import CHECKPOINT_KEY, load_file
+from .loading import CHECKPOINT_KEY, check_finite, load_file
 
 
 def load_weights(
@@ -32,8 +32,10 @@ def load_weights(
         CheckpointError: If the weights do not fit the network.
         SettingError: If *weights* is neither a file nor a name.
     """
-    if isinstance(weights, str) and Path(weights).is_file():
+    if isinstance(weights, str) and expanded(weights).is_file():
         content = load_file(weights)
+        if isinstance(content, dict):
+            check_finite(content.get('state_dict', content), weights)
         if isinstance(content, dict) and CHECKPOINT_KEY in content:
             return _load_own(model, content['state_dict'], weights)
         state = content.get('state_dict', content) if isinstance(content, dict) else {}

@@ -1,0 +1,53 @@
+"""Output that nobody reads, and signals, change nothing but what is printed."""
+
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchgeo_ctm.files import uninterrupted
+from torchgeo_ctm.streams import LenientStream, Terminated, lenient_streams, terminable
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no full disk here')
+def test_a_full_output_drops_lines() -> None:
+    with open('/dev/full', 'w', encoding='utf-8') as full:
+        stream = LenientStream(full)
+        stream.write('lost\n')
+        stream.flush()
+        assert stream.broken
+        # so that closing it does not raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_a_closed_or_missing_output_drops_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed = (tmp_path / 'x').open('w')
+    closed.close()
+    monkeypatch.setattr(sys, 'stdout', closed)
+    monkeypatch.setattr(sys, 'stderr', None)
+    with lenient_streams():
+        print('lost')
+        print('lost', file=sys.stderr)
+    assert (sys.stdout, sys.stderr) == (closed, None)
+
+
+def test_letters_that_an_output_lacks_are_escaped() -> None:
+    raw = io.BytesIO()
+    stream = LenientStream(io.TextIOWrapper(raw, 'ascii', write_through=True))
+    stream.write('Wälder\n')
+    assert raw.getvalue() == b'W\\xe4lder\n'
+
+
+def test_sigterm_raises_and_is_put_off() -> None:
+    steps = []
+    with terminable(), pytest.raises(Terminated):
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append('published')
+        steps.append('never')
+    assert steps == ['published']

@@ -1,0 +1,124 @@
+"""Decide which pixels of a raster are data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterWindow
+
+#: Values that fill what a sensor did not see, where no nodata value says so.
+FILLS = (0, -9999, -32768, 65535, -99999, 1e20)
+
+
+class Validity:
+    """Which pixels of some bands of a raster are data.
+
+    A pixel is invalid if the mask or alpha band of the raster says so, or if any band
+    has its nodata value or is not finite. 0 is nodata only where every band is 0:
+    in Sentinel-2, dark water is 0 in single bands.
+    """
+
+    def __init__(
+        self, raster: DatasetReader, indexes: Sequence[int], nodata: float | None
+    ) -> None:
+        """Read how a raster marks invalid pixels.
+
+        Args:
+            raster: The raster.
+            indexes: Bands of the raster, from 1.
+            nodata: Nodata value of all bands, instead of what the raster says; None:
+                as the raster says.
+        """
+        flags = [flag for i in indexes for flag in raster.mask_flag_enums[i - 1]]
+        self.masked = nodata is None and bool(
+            {MaskFlags.per_dataset, MaskFlags.alpha} & {*flags}
+        )
+        #: Nodata value of each band, None without one.
+        self.nodata: list[float | None] = [
+            raster.nodatavals[i - 1] if nodata is None else nodata for i in indexes
+        ]
+
+    @property
+    def always(self) -> bool:
+        """Whether the raster marks no pixel as invalid."""
+        return not self.masked and all(value is None for value in self.nodata)
+
+    def valid(
+        self,
+        raster: DatasetReader,
+        pixels: NDArray[Any],
+        place: RasterWindow | None = None,
+    ) -> NDArray[np.bool_]:
+        """Return which pixels are data.
+
+        Args:
+            raster: The raster.
+            pixels: Values of the bands (bands, height, width), as stored.
+            place: The window of the raster that they show; None: the whole raster,
+                at another resolution.
+
+        Returns:
+            Validity (height, width).
+        """
+        shape = pixels.shape[1:]
+        valid = np.ones(shape, bool)
+        if self.masked:
+            size = {} if place is not None else {'out_shape': shape}
+            valid &= raster.dataset_mask(window=place, **size) > 0
+        zeros: NDArray[np.bool_] | None = None
+        for band, nodata in zip(pixels, self.nodata, strict=True):
+            if nodata is None:
+                continue
+            found = equals_nodata(band, nodata)
+            if nodata == 0:
+                zeros = found if zeros is None else zeros & found
+            else:
+                valid &= ~found
+        if zeros is not None:
+            valid &= ~zeros
+        if pixels.dtype.kind == 'f':
+            for band in pixels:
+                valid &= np.isfinite(band)
+        return valid
+
+    def fill(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> float | None:
+        """Return a value that looks like a fill value without being nodata, or None.
+
+        Args:
+            pixels: Values of the bands (bands, height, width), as stored.
+            valid: Validity (height, width).
+        """
+        first = np.where(valid, pixels[0], 1)
+        ends = {float(first.min(initial=1)), float(first.max(initial=1))}
+        for value in ends:
+            common = value in FILLS or abs(value) >= FILLS[-1]
+            if common and (valid & (pixels == value).all(axis=0)).any():
+                return value
+        return None
+
+
+def equals_nodata(band: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Return where a band has its nodata value, as GDAL's own mask does.
+
+    Floats may differ by rounding: -3.40282306e38 of a header is -3.4028235e38 in a
+    pixel.
+    """
+    if np.isnan(nodata):
+        return np.asarray(np.isnan(band))
+    if band.dtype.kind != 'f':
+        equal: NDArray[np.bool_] = band == nodata
+        return equal
+    info = np.finfo(band.dtype)
+    spread = 4 * float(info.eps) * abs(nodata)
+    # not beyond the largest number, which infinity would match
+    low, high = (
+        max(min(limit, float(info.max)), float(info.min))
+        for limit in (nodata - spread, nodata + spread)
+    )
+    if abs(nodata) > float(info.max):
+        low = high = nodata
+    near: NDArray[np.bool_] = (band >= low) & (band <= high)
+    return near

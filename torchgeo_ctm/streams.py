@@ -1,0 +1,106 @@
+"""Standard streams and signals that cannot break a run."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+
+class Terminated(BaseException):
+    """SIGTERM was received: stop as after Ctrl-C."""
+
+
+class LenientStream:
+    """A text stream that drops what it cannot write.
+
+    A closed or full output, or a pipe whose reader ended, must not stop a run whose
+    products go to files. Characters that its encoding lacks are escaped.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        """Wrap a stream."""
+        self._stream = stream
+        self.broken = False
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError as error:
+            escaped = text.encode(error.encoding, 'backslashreplace')
+            return self.write(escaped.decode(error.encoding))
+        except (OSError, ValueError):
+            self.broken = True
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.broken = True
+
+    def __getattr__(self, name: str) -> Any:
+        """Return any other attribute of the stream."""
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def lenient_streams() -> Iterator[None]:
+    """Replace standard output and error by streams that drop what they cannot write."""
+    for number in (0, 1, 2):
+        # a file that is opened later would get the number of a closed stream, and
+        # with it the messages of libraries
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, 'w', encoding='utf-8') as nowhere:
+        wrapped = [LenientStream(nowhere if s is None else s) for s in before]
+        sys.stdout, sys.stderr = wrapped
+        try:
+            yield
+        finally:
+            for stream in wrapped:
+                stream.flush()
+                if stream.broken:
+                    _redirect(stream)
+            sys.stdout, sys.stderr = before
+
+
+def _redirect(stream: LenientStream) -> None:
+    """Let a broken stream write to nowhere when the interpreter flushes it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise :class:`Terminated` when SIGTERM is received."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once, without waiting for threads that still compute."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)

@@ -1,0 +1,183 @@
+"""Batches as the network may learn from them: finite numbers, and labeled chips."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, LabelWarning
+from .presence import UNKNOWN
+
+#: Keys of a batch that may name its chips, in order of preference.
+NAMES = ('name', 'filename', 'file', 'path', 'key', 'id', 'index', 'bounds')
+#: Size from which a scaled number cannot be one of an image.
+HUGE = 1e6
+#: Number of chips of a data set that are searched for the one that broke training.
+SEARCHED = 10_000
+
+
+def finite(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a batch in which pixels that are not finite are invalid.
+
+    A pixel with NaN or infinity in any band is filled with the mean of the chip's
+    other pixels, as in scenes, and left out of ``valid`` (B, H, W).
+
+    Args:
+        batch: ``image`` (B, bands, H, W), and ``valid`` where the data set has it.
+    """
+    image: Tensor = batch['image']
+    if not image.is_floating_point() or bool(image.isfinite().all()):
+        return batch
+    valid = image.isfinite().all(dim=1)
+    inside = valid[:, None]
+    sums = image.masked_fill(~inside, 0).sum(dim=(-2, -1), keepdim=True)
+    means = sums / inside.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
+    image = torch.where(inside, image, means)
+    if 'valid' in batch:
+        valid &= batch['valid'].reshape(valid.shape).bool()
+    return {**batch, 'image': image, 'valid': valid}
+
+
+def labeled(
+    batch: Mapping[str, Any], presence: Tensor
+) -> tuple[Mapping[str, Any], Tensor]:
+    """Return the chips of a batch that teach something, and their labels.
+
+    Args:
+        batch: The batch.
+        presence: Image-level labels (B, C), -1 unknown.
+
+    Returns:
+        The batch without chips that have no known label or no valid pixel.
+    """
+    kept = (presence != UNKNOWN).any(dim=1)
+    if 'valid' in batch:
+        kept &= batch['valid'].flatten(1).any(dim=1)
+    if bool(kept.all()):
+        return batch, presence
+    count, chosen = len(kept), kept.tolist()
+    rows: dict[str, Any] = {}
+    for key, value in batch.items():
+        if isinstance(value, Tensor) and value.ndim and len(value) == count:
+            rows[key] = value[kept]
+        elif isinstance(value, list | tuple) and len(value) == count:
+            rows[key] = [item for item, keep in zip(value, chosen, strict=True) if keep]
+        else:
+            rows[key] = value
+    return rows, presence[kept]
+
+
+class LabelTally:
+    """Counts chips and classes of an epoch, and says what taught nothing."""
+
+    def __init__(self, num_classes: int) -> None:
+        """Start with no chip.
+
+        Args:
+            num_classes: Number of classes C.
+        """
+        self.chips = self.kept = 0
+        self._present: Tensor = torch.zeros(num_classes)
+
+    def add(self, chips: int, presence: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            chips: Number of chips before unlabeled ones were left out.
+            presence: Labels (B, C) of the others.
+        """
+        self.chips += chips
+        self.kept += len(presence)
+        self._present = self._present.to(presence.device)
+        self._present += (presence == 1).sum(dim=0)
+
+    def warn(self, names: Sequence[str]) -> None:
+        """Warn about chips without a label, and about classes that never occur.
+
+        Args:
+            names: Names of the classes.
+        """
+        left = self.chips - self.kept
+        if left:
+            warnings.warn(
+                f'{left:,} of {self.chips:,} training chips have no labeled or no '
+                'valid pixel. They are left out.',
+                LabelWarning,
+                stacklevel=2,
+            )
+        never = [
+            name
+            for name, count in zip(names, self._present.tolist(), strict=True)
+            if not count
+        ]
+        if never and self.kept:
+            warnings.warn(
+                f'No training chip of {self.kept:,} contains {", ".join(never)}. The '
+                'network cannot learn classes that never occur.',
+                LabelWarning,
+                stacklevel=2,
+            )
+
+
+def diverged(
+    batch: Mapping[str, Any], scaled: Tensor, logits: Tensor, where: str, dataset: Any
+) -> DataError:
+    """Return the error about a loss that is not finite, with the chip to blame.
+
+    Args:
+        batch: The batch.
+        scaled: Its images as the network got them (B, bands, H, W).
+        logits: Its logits (B, C).
+        where: Epoch and batch, for the message.
+        dataset: The training data set, to name the chip.
+    """
+    sizes = scaled.detach().abs().flatten(1).amax(dim=1).nan_to_num(math.inf)
+    broken = ~logits.detach().isfinite().all(dim=1)
+    if bool((sizes > HUGE).any()):
+        position = int(sizes.argmax())
+        return DataError(
+            f'The loss is not finite in {where}: {_name(batch, position, dataset)} '
+            f'holds numbers up to {float(sizes[position]):.3g} after scaling. Mark them '
+            'as nodata, or leave the chip out.'
+        )
+    position = int(broken.float().argmax())
+    return DataError(
+        f'The loss is not finite in {where}, first for '
+        f'{_name(batch, position, None)}: training has diverged. Use a lower lr.'
+    )
+
+
+def _name(batch: Mapping[str, Any], position: int, dataset: Any) -> str:
+    """Return the name of a chip of a batch."""
+    if 'window' in batch:
+        row, col = batch['window'][position][:2].tolist()
+        scene = f' of scene {int(batch["scene"][position])}' if 'scene' in batch else ''
+        return f'the window at row {row}, column {col}{scene}'
+    for key in NAMES:
+        value = batch.get(key)
+        if isinstance(value, Tensor | list | tuple) and len(value) > position:
+            return f'chip {value[position]}'
+    found = _search(dataset)
+    return f'chip {position} of the batch' if found is None else found
+
+
+def _search(dataset: Any) -> str | None:
+    """Return the name of the chip with the largest number in a data set."""
+    try:
+        count = min(len(dataset), SEARCHED)
+        largest = [
+            float(dataset[index]['image'].float().abs().nan_to_num(math.inf).max())
+            for index in range(count)
+        ]
+    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError):
+        return None
+    index = max(range(count), key=largest.__getitem__, default=None)
+    if index is None or largest[index] <= HUGE:
+        return None
+    name = getattr(dataset, 'chip_name', None)
+    files: Any = getattr(dataset, 'files', None) or getattr(dataset, 'samples', None)
+    known = name(index) if callable(name) else files[index] if files else ''
+    return f'chip {index} {known}'.strip()
