@@ -109,6 +109,7 @@ def _outputs(device: str, job: Job) -> dict[str, Any]:
         warnings.filterwarnings('ignore', message=NO_TRAINER)
         for _ in range(3):
             loss = task.training_step(given, 0)
+            assert loss is not None  # every chip has a label
             torch.autograd.backward(loss)
             losses.append(loss.detach())
     gradients = [p.grad.flatten() for p in task.parameters() if p.grad is not None]
@@ -193,6 +194,7 @@ def checkpoint_loads(job: Job, _: Results) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=NO_TRAINER)
         loss = task.training_step({'image': batch['image'], 'mask': batch['mask']}, 0)
+    assert loss is not None  # every chip has a label
     torch.autograd.backward(loss)
     configured['optimizer'].step()
     path, tensors = job.folder / 'step.ckpt', job.folder / 'step.pt'

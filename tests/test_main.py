@@ -17,7 +17,7 @@ import rasterio
 import torch
 
 from tests.commands import Run, refused
-from tests.conftest import WriteScene, scene_pixels
+from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
 from tests.fakes.networks import reference_state
 from torchgeo_ctm.commands import COMMANDS
 from torchgeo_ctm.inference.options import ProductOptions
@@ -309,9 +309,13 @@ class TestPredictRefuses:
     ) -> None:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
+        tokens = tiny_task(patches={'head': 'tokens'})
+        whole = save_task(tokens, tmp_path / 'tokens.ckpt')
+        for word in ('a multiple of the patch', '8'):
+            refused(run(*good, '--checkpoint', whole, '--window', 0), 'window=0', word)
         for option, value, word in (
-            ('--window', 0, 'a multiple of the patch'),
-            ('--window', 0, '8'),
+            ('--window', 0, 'field of view of 20 px'),
+            ('--window', 30, 'a multiple of 4 px'),
             ('--stride', 0, '1'),
             ('--stride', -4, '1'),
             ('--batch_size', 0, '1'),

@@ -249,7 +249,19 @@ def damaged_checkpoints(rng: Random, folder: Path) -> None:
     else:
         content = torch.load(path, weights_only=True)
         hparams = content['hyper_parameters']
-        wrong = [None, [], {}, 'zzz', -1, 10**9, 0, 1.5, True, ['zzz'] * 3, '\ud800']
+        wrong: list[object] = [
+            None,
+            [],
+            {},
+            'zzz',
+            -1,
+            10**9,
+            0,
+            1.5,
+            True,
+            ['zzz'] * 3,
+            '\ud800',
+        ]
         name = rng.choice(sorted(hparams))
         hparams[str(name)] = wrong[rng.integers(len(wrong))]
         if rng.random() < 0.2:

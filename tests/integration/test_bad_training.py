@@ -176,7 +176,8 @@ def test_scaled_numbers_are_recognized(
 
     chips = Chips(change=change)
     bands = ['B02', 'B03', 'B04']
-    options = {'bands': bands, 'scaling': {'method': 'standard'}, 'schedule': 'cosine'}
+    scaling = {'method': 'standard'}
+    options: Any = {'bands': bands, 'scaling': scaling, 'schedule': 'cosine'}
     if word is None:
         fit(chips, **options)
         return
@@ -279,7 +280,7 @@ def test_an_unlabeled_chip_teaches_nothing(kind: str) -> None:
     presence = task.presence(label)
     assert presence.tolist() == [[-1, -1, -1]]
     logits = torch.zeros(1, 3, requires_grad=True)
-    task.image_loss(logits, presence).backward()
+    torch.autograd.backward(task.image_loss(logits, presence))
     assert logits.grad is not None
     assert not logits.grad.any()
 
@@ -412,9 +413,9 @@ def test_plateau_without_validation_is_refused_before_the_first_step() -> None:
     for kwargs in ({'limit_val_batches': 0}, {}):
         task = tiny_task(**(RGB | {'schedule': 'plateau'}))
         before = [p.clone() for p in task.parameters()]
-        validation = [loaders(Chips())[1]] if kwargs else []
+        validation = loaders(Chips())[1] if kwargs else None
         with pytest.raises(SettingError, match=r"needs a validation split.*'cosine'"):
-            trainer(**kwargs).fit(task, loaders(Chips())[0], *validation)
+            trainer(**kwargs).fit(task, loaders(Chips())[0], validation)
         assert all(a.equal(b) for a, b in zip(before, task.parameters(), strict=True))
 
 

@@ -49,7 +49,7 @@ def test_bands_are_matched_by_name() -> None:
     model, state = small(in_chans=3), weights()
     load_pretrained(model, state, ['B8', 'B02', 'B12'], BANDS)
     source = state['patch_embed.proj.weight']
-    ours = model.patch_embed.proj.weight
+    ours = model.state_dict()['patch_embed.proj.weight']
     assert torch.equal(ours[:, 0], source[:, 3])
     assert torch.equal(ours[:, 1], source[:, 0])
     torch.testing.assert_close(ours[:, 2], source.mean(dim=1))

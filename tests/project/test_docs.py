@@ -164,6 +164,8 @@ def typed(page: Path) -> list[list[str]]:
     """Return the words of every command line that a page shows."""
     lines = [line for block in fenced(page, 'console') for line in block.splitlines()]
     lines += [line for block in fenced(page, 'bash') for line in block.splitlines()]
+    # a backslash continues a line
+    lines = '\n'.join(lines).replace('\\\n', ' ').splitlines()
     words = [shlex.split(line.removeprefix('$ '), comments=True) for line in lines]
     return [line[line[0] == 'srun' :] for line in words if line]
 

@@ -70,7 +70,9 @@ def test_the_loss_never_sees_the_mask() -> None:
         task = tiny_task()
         task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
         task.setup('fit')
-        losses.append(task.training_step(batch | {'mask': mask}, 0))
+        loss = task.training_step(batch | {'mask': mask}, 0)
+        assert loss is not None
+        losses.append(loss)
     assert torch.equal(*losses)
 
 
@@ -334,7 +336,9 @@ def test_checkpointing_and_compiling_change_nothing() -> None:
         task = tiny_task(mask_rate=0.0, optimization=optimization)
         task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
         task.setup('fit')
-        task.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
+        loss = task.training_step(batch, 0)
+        assert loss is not None
+        torch.autograd.backward(loss)
         gradients.append(task.model.cls_token.grad)
     torch.testing.assert_close(*gradients)
 
@@ -426,7 +430,9 @@ def test_every_trained_parameter_has_a_gradient(arguments: dict[str, Any]) -> No
     task.setup('fit')
     task.on_train_epoch_start()
     batch = next(iter(loader('image', 'label')))
-    task.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
+    loss = task.training_step(batch, 0)
+    assert loss is not None
+    torch.autograd.backward(loss)
     for name, parameter in task.named_parameters():
         assert parameter.grad is not None, name
 

@@ -39,7 +39,9 @@ class Training(nn.Module):
             self.idle = nn.Parameter(torch.zeros(1))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.task.training_step(batch, 0)
+        loss = self.task.training_step(batch, 0)
+        assert loss is not None
+        return loss
 
 
 def train(rank: int, case: dict[str, Any], idle: bool = False) -> Tensor:

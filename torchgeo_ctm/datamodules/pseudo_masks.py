@@ -105,7 +105,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
         Raises:
             SettingError: If *patch_size* or *val_share* is out of range.
         """
-        super().__init__(SceneWindows, batch_size, num_workers)
+        super().__init__(SceneWindows, batch_size, num_workers)  # type: ignore[arg-type]
         if patch_size < STEP or patch_size % STEP:
             fits = max(1, round(patch_size / STEP)) * STEP
             raise SettingError(

@@ -109,7 +109,7 @@ def tile_of(scene: str | Path) -> str:
         parts = parts[: products[-1] + 1]
     elif is_product_metadata(path.name):
         parts = parts[:-1]
-    return '/'.join(parts) or str(scene)
+    return str(PurePosixPath(*parts)) if parts else str(scene)
 
 
 def _nothing(name: str, path: Path) -> SceneError:

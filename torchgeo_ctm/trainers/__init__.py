@@ -53,3 +53,8 @@ def __getattr__(name: str) -> Any:
         module = import_module(f'.{_FILES.get(name, "options")}', __name__)
         return getattr(module, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    """Return the public names, those that are not imported yet, too."""
+    return sorted({*globals(), *__all__})
