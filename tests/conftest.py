@@ -44,9 +44,19 @@ def tiny_task(**kwargs: object) -> ClassTokenMaskingTask:
 
 
 def decisive(task: ClassTokenMaskingTask) -> ClassTokenMaskingTask:
-    """Sharpen untrained attention, which is nearly flat, so that classes differ."""
+    """Sharpen untrained maps, which are nearly flat, so that every class is in a mask."""
     for attention in task.model.attentions:
         attention.qkv.weight.data *= 30
+    local = task.model.local_head
+    if local is None:
+        return task
+    pixels = torch.from_numpy(scene_pixels(64, 64, local.stem.in_channels))
+    training = task.training
+    with torch.no_grad():
+        local.head.weight *= 30
+        logits = local.eval()(task.scaling(pixels[None].float()))
+        local.head.bias -= logits.mean(dim=(0, 2, 3))
+    task.train(training)
     return task
 
 

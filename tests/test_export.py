@@ -62,7 +62,8 @@ def metadata_of(path: Path) -> dict[str, Any]:
 def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint whose windows hold several classes."""
     return save_task(
-        decisive(tiny_task(maps={'refinement': None})),
+        # class tokens, fused with patches: the defaults of 0.1
+        decisive(tiny_task(map_source='fused')),
         tmp_path_factory.mktemp('decided') / 'decided.ckpt',
     )
 

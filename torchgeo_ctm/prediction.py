@@ -202,6 +202,7 @@ def pseudo_masks(
         source: Source of the class maps: attention, patchcam or fused; by default the
             checkpoint's. For class-token checkpoints only, as is rule.
         rule: How class maps become masks: paint or argmax; by default the checkpoint's.
+            The paper's paint also takes its presence threshold, and no refinement.
         ensemble: Use dihedral to average over flips and quarter turns of each chip.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
         overwrite: Replace existing arrays.
@@ -225,7 +226,10 @@ def pseudo_masks(
     quiet_lightning()
     task = load_predictor(checkpoint)
     chosen = {'source': source, 'rule': rule}
-    given = {name: value for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
+    if rule == 'paint':
+        # the defaults of a checkpoint do not go with this rule
+        given |= {'presence': 'threshold', 'refinement': None}
     try:
         task.with_options(ensemble=ensemble, labels=labels, **given)
     except SettingError as error:

@@ -78,7 +78,9 @@ def test_arrays_and_rasters_of_a_data_set(
         assert np.array_equal(arrays['masks'][index], sample['mask'])
         with torch.no_grad():
             maps, logits, _ = task.maps(sample['image'][None])
-            mask = task.pseudo_masks(maps, task.probabilities(logits), (64, 64))[0]
+            batch = {'image': sample['image'][None]}
+            probs = task.probabilities(logits)
+            mask = task.pseudo_masks(maps, probs, (64, 64), batch)[0]
         assert np.array_equal(arrays['pms'][index], mask)
     # the second tile has no georeference, so no GeoTIFF is made up for it
     beside, path = sorted((out / 'pms_dfc2020').glob('*.tif'), reverse=True)

@@ -764,12 +764,15 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         optimizer = build_optimizer(options.optimizer, groups)
         if options.schedule == 'plateau':
             plateau = ReduceLROnPlateau(optimizer, patience=self.hparams['patience'])
+            # the benchmarks' own loops have no trainer
+            trainer = getattr(self, '_trainer', None)
+            frequency = getattr(trainer, 'check_val_every_n_epoch', None) or 1
             return {
                 'optimizer': optimizer,
                 'lr_scheduler': {
                     'scheduler': plateau,
                     'monitor': self.monitor,
-                    'frequency': self.trainer.check_val_every_n_epoch or 1,
+                    'frequency': frequency,
                 },
             }
         steps = self._length("optimization.schedule='cosine'")
