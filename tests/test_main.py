@@ -17,7 +17,7 @@ import rasterio
 import torch
 
 from tests.commands import Run, refused
-from tests.conftest import WriteScene, scene_pixels
+from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
 from tests.fakes.networks import reference_state
 from torchgeo_ctm.commands import COMMANDS
 from torchgeo_ctm.inference.options import ProductOptions
@@ -310,8 +310,8 @@ class TestPredictRefuses:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
         for option, value, word in (
-            ('--window', 0, 'a multiple of the patch'),
-            ('--window', 0, '8'),
+            ('--window', 0, 'the field of view of 20 px'),
+            ('--window', 30, 'a multiple of 4 px'),
             ('--stride', 0, '1'),
             ('--stride', -4, '1'),
             ('--batch_size', 0, '1'),
@@ -319,6 +319,12 @@ class TestPredictRefuses:
             ('--accelerator', 'tpu', 'not available here'),
         ):
             refused(run(*good, option, value), option.strip('-'), str(value), word)
+        tokens = tiny_task(patches={'head': 'tokens'})
+        tokens_file = save_task(tokens, tmp_path / 'tokens.ckpt')
+        refused(
+            run('predict', good[1], '--checkpoint', tokens_file, *good[4:], '--window', 0),
+            'window=0', 'a multiple of the patch size 8 px',
+        )  # fmt: skip
         assert not (tmp_path / 'm.tif').exists()
 
 
@@ -369,8 +375,8 @@ def test_interrupted_and_started_again(
     scene = write_scene(pixels=pixels, nodata=0)
     out = tmp_path / 'out'
     out.mkdir()
-    arguments = ('predict', scene, '--checkpoint', checkpoint, '--stride', 4,
-                 '--accelerator', 'cpu', '--num_workers', 1)  # fmt: skip
+    arguments = ('predict', scene, '--checkpoint', checkpoint, '--window', 32,
+                 '--stride', 4, '--accelerator', 'cpu', '--num_workers', 1)  # fmt: skip
     with start(*arguments, '--output', out / 'm.tif') as process:
         while process.poll() is None and finished_share(out) < 0.4:
             time.sleep(0.02)
@@ -408,7 +414,7 @@ def test_other_arguments_start_afresh(
     out = tmp_path / 'out'
     out.mkdir()
     arguments = ('predict', scene, '--checkpoint', checkpoint, '--output',
-                 out / 'm.tif', '--accelerator', 'cpu')  # fmt: skip
+                 out / 'm.tif', '--window', 32, '--accelerator', 'cpu')  # fmt: skip
     with start(*arguments, '--stride', 4) as process:
         while process.poll() is None and finished_share(out) < 0.2:
             time.sleep(0.02)
