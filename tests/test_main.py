@@ -314,7 +314,11 @@ class TestPredictRefuses:
         for word in ('a multiple of the patch', '8'):
             refused(run(*good, '--checkpoint', whole, '--window', 0), 'window=0', word)
         for option, value, word in (
+<<<<<<< HEAD
             ('--window', 0, 'field of view of 20 px'),
+=======
+            ('--window', 0, 'the field of view of 20 px'),
+>>>>>>> fix2
             ('--window', 30, 'a multiple of 4 px'),
             ('--stride', 0, '1'),
             ('--stride', -4, '1'),
@@ -323,6 +327,12 @@ class TestPredictRefuses:
             ('--accelerator', 'tpu', 'not available here'),
         ):
             refused(run(*good, option, value), option.strip('-'), str(value), word)
+        tokens = tiny_task(patches={'head': 'tokens'})
+        tokens_file = save_task(tokens, tmp_path / 'tokens.ckpt')
+        refused(
+            run('predict', good[1], '--checkpoint', tokens_file, *good[4:], '--window', 0),
+            'window=0', 'a multiple of the patch size 8 px',
+        )  # fmt: skip
         assert not (tmp_path / 'm.tif').exists()
 
 
@@ -373,8 +383,8 @@ def test_interrupted_and_started_again(
     scene = write_scene(pixels=pixels, nodata=0)
     out = tmp_path / 'out'
     out.mkdir()
-    arguments = ('predict', scene, '--checkpoint', checkpoint, '--stride', 4,
-                 '--accelerator', 'cpu', '--num_workers', 1)  # fmt: skip
+    arguments = ('predict', scene, '--checkpoint', checkpoint, '--window', 32,
+                 '--stride', 4, '--accelerator', 'cpu', '--num_workers', 1)  # fmt: skip
     with start(*arguments, '--output', out / 'm.tif') as process:
         while process.poll() is None and finished_share(out) < 0.4:
             time.sleep(0.02)
@@ -412,7 +422,7 @@ def test_other_arguments_start_afresh(
     out = tmp_path / 'out'
     out.mkdir()
     arguments = ('predict', scene, '--checkpoint', checkpoint, '--output',
-                 out / 'm.tif', '--accelerator', 'cpu')  # fmt: skip
+                 out / 'm.tif', '--window', 32, '--accelerator', 'cpu')  # fmt: skip
     with start(*arguments, '--stride', 4) as process:
         while process.poll() is None and finished_share(out) < 0.2:
             time.sleep(0.02)
