@@ -30,6 +30,11 @@ class PolygonLabels(FeatureLabels):
     the rest of the window. With the default of half a window this is rare, and with
     ``min_coverage = 1 - min_share`` it is impossible. But then no class is absent in
     windows at the edge of the labeled area, or in maps with gaps such as roads.
+
+    Tags of whole areas, such as squares, say that a class is somewhere inside. Use a
+    *min_share* and *min_coverage* near 1 for them. Above 0.5, a class is absent only if
+    areas with its tag cover less than ``1 - min_share`` of the covered part, so that a
+    window across two areas is unknown for what only one of them shows.
     """
 
     def __init__(
