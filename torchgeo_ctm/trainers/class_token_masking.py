@@ -828,7 +828,7 @@ def _validates(trainer: Any) -> bool:
     trainer.validating = True
     loop.setup_data()
     trainer.training = True
-    return sum(trainer.num_val_batches) > 0
+    return bool(sum(trainer.num_val_batches) > 0)
 
 
 @dataclass
