@@ -1,9 +1,6 @@
-import numpy as np
-import pytest
 import torch
 
 from torchgeo_ctm.labels import class_shares, presence_from_mask
-from torchgeo_ctm.labels.source import label_from_shares
 
 
 def test_share_decides() -> None:
@@ -38,17 +35,3 @@ def test_shares_of_labelled_and_unlabelled_area() -> None:
 def test_images_of_a_batch_do_not_mix() -> None:
     mask = torch.stack([torch.full((4, 4), c) for c in (2, 0)])
     assert torch.equal(presence_from_mask(mask, 3), torch.eye(3)[[2, 0]])
-
-
-@pytest.mark.parametrize(
-    ('share', 'expected'),
-    [(1.0, 'present'), (0.8, 'present'), (0.79, 'unknown'), (0.2, 'unknown'),
-     (0.19, 'absent'), (0.0, 'absent')],
-)  # fmt: skip
-def test_a_window_across_two_tagged_areas_is_unknown(
-    share: float, expected: str
-) -> None:
-    # one of two neighboring squares has the tag; the window lies on both
-    label = label_from_shares(np.array([share]), 1.0, 0.8, 0.8)
-    found = ('absent', 'present')[int(label.present[0])]
-    assert (found if label.known[0] else 'unknown') == expected

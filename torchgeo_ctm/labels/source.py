@@ -79,10 +79,6 @@ def label_from_shares(
     the known part, which counts as a sample of the window. In between (less than
     *min_share* of the window, but not of its known part) the class is unknown.
 
-    Above 0.5, *min_share* is for tags, which say that a class is somewhere in an area:
-    a class is absent only if areas with its tag cover less than 1 - *min_share* of the
-    known part. A window across two areas is unknown for what only one of them shows.
-
     Args:
         shares: Share of the window that each class covers (C,), 0…1.
         coverage: Share of the window that is known, 0…1.
@@ -93,8 +89,7 @@ def label_from_shares(
         The label over C classes.
     """
     present = (shares >= min_share - ROUNDING) & (shares > ROUNDING)
-    least = min(min_share, 1 - min_share) * coverage
-    below = (shares < least - ROUNDING) | (shares <= ROUNDING)
+    below = (shares < min_share * coverage - ROUNDING) | (shares <= ROUNDING)
     enough = coverage >= min_coverage - ROUNDING
     return ImageLabel(present.astype(np.float32), present | (below & enough))
 
