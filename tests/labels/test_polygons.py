@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyproj
 import pytest
@@ -22,6 +23,7 @@ from tests.fakes.label_files import (
     write_features,
     write_squares,
 )
+from tests.fakes.labeled_scenes import grid_at
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels, check_overlap, check_sizes
@@ -124,6 +126,35 @@ def test_rotated_window(tmp_path: Path) -> None:
     assert shares == pytest.approx([0.25, 0.375], abs=1e-6)
     boxes = labels(path).extents(scene)
     assert sorted(boxes.round(6).tolist()) == [[0, 0, 5, 20], [5, 0, 20, 10]]
+
+
+@pytest.mark.parametrize(
+    ('col', 'expected'), [(0, [1, 1, 0]), (2, [1, 1, 0]), (3, None), (8, [1, 0, 0])]
+)
+def test_a_window_has_the_tags_of_the_one_square_that_covers_it(
+    tmp_path: Path, col: int, expected: list[int] | None
+) -> None:
+    grid = grid_at(10, 50, 'EPSG:32632', (10, 30))
+    left, top = grid.transform @ (0, 0)
+    squares = [
+        shapely.box(left + start, top - 100, left + start + 100, top)
+        for start in (0, 100)
+    ]
+    frame = geopandas.GeoDataFrame(
+        {'tags': ['a|b', 'a']}, geometry=squares, crs='EPSG:32632'
+    )
+    frame.to_file(tmp_path / 'squares.gpkg')
+    source = PolygonLabels(
+        tmp_path / 'squares.gpkg', 'tags', ['a', 'b', 'c'], min_coverage=0.8, whole=True
+    )
+    window = grid.transform @ Affine.translation(col, 0)
+    label = source.label(Grid(10, 10, grid.crs, window))
+    if expected is None:
+        assert label is None
+    else:
+        assert label is not None
+        assert label.present.tolist() == expected
+        assert label.known.all()
 
 
 def test_order_and_splitting_change_nothing(tmp_path: Path) -> None:

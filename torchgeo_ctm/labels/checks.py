@@ -129,19 +129,32 @@ def check_sizes(
         ]
     )
     typical = float(np.median(areas)) if len(areas) else math.inf
-    if typical >= source.min_share * window**2:
+    least = source.min_coverage if source.whole else source.min_share
+    if typical >= least * window**2:
         return
     isolated = areas.sum() < ISOLATED * sum(grid.height * grid.width for grid in grids)
     several = bool((source.members.sum(axis=1) > 1).any())
-    if isolated or several or source.min_share > 0.5:
+    if isolated or several or source.whole or source.min_share > 0.5:
         side = math.sqrt(typical)
         fits = max(1, round(side / patch)) * patch
         _warn(
             f'{_name(source)}: a typical polygon has {side:.0f} × {side:.0f} px, a '
-            f'window {window} × {window} px, and a class must cover '
-            f'min_share={source.min_share:g} of it to be present. Present classes may '
-            f'be taken as absent. Did you mean img_size={fits}?'
+            f'window {window} × {window} px, and {_requirement(source)} Did you mean '
+            f'img_size={fits}?'
         )
+
+
+def _requirement(source: PolygonLabels) -> str:
+    """Return what small polygons miss, for a message."""
+    if source.whole:
+        return (
+            f'one polygon must cover min_coverage={source.min_coverage:g} of it. Few '
+            'windows have a label.'
+        )
+    return (
+        f'a class must cover min_share={source.min_share:g} of it to be present. Present '
+        'classes may be taken as absent.'
+    )
 
 
 def _name(source: LabelSource) -> str:

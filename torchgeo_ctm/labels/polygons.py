@@ -30,6 +30,10 @@ class PolygonLabels(FeatureLabels):
     the rest of the window. With the default of half a window this is rare, and with
     ``min_coverage = 1 - min_share`` it is impossible. But then no class is absent in
     windows at the edge of the labeled area, or in maps with gaps such as roads.
+
+    Tags of areas, such as squares, say that a class is somewhere inside. With
+    ``whole=True`` a window has the classes of the one polygon that covers at least
+    *min_coverage* of it. It has no label if there is none.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class PolygonLabels(FeatureLabels):
         min_share: float = 0.1,
         min_coverage: float = 0.5,
         complete: bool = True,
+        whole: bool = False,
     ) -> None:
         """Read the polygons.
 
@@ -62,6 +67,9 @@ class PolygonLabels(FeatureLabels):
                 classes to be absent, 0…1.
             complete: Whether the polygons name all classes inside them; if not, classes
                 that they do not name are unknown.
+            whole: Whether each polygon is an area that was tagged as a whole. Such
+                polygons are about as large as a window, or larger. *min_share* has no
+                meaning then.
 
         Raises:
             LabelError: If the file is missing, damaged, has no polygons or no CRS, or
@@ -73,7 +81,7 @@ class PolygonLabels(FeatureLabels):
         features = _polygons(read_features(path, field, layer, crs))
         super().__init__(features, field, classes, ignore)
         self.min_share, self.min_coverage = min_share, min_coverage
-        self.complete = complete
+        self.complete, self.whole = complete, whole
 
     def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
         """Return the label of a window, or None if nothing is known about it.
@@ -81,10 +89,23 @@ class PolygonLabels(FeatureLabels):
         Raises:
             LabelError: If the window has no CRS.
         """
+        if self.whole:
+            return self._tag(grid)
         shares, coverage = self.shares(grid)
         needed = self.min_coverage if self.complete else np.inf
         label = label_from_shares(shares, coverage, self.min_share, needed)
         return label if label.known.any() else None
+
+    def _tag(self, grid: Grid) -> ImageLabel | None:
+        """Return the classes of the polygon that covers a window, if one does."""
+        view = self.view(grid.crs)
+        grid = usual_longitudes(grid)
+        found = np.sort(view.tree.query(outline(grid)))
+        area = clipped_areas(view.parts[found], grid)
+        if area.max(initial=0) < self.min_coverage * grid.height * grid.width:
+            return None
+        present = view.members[found[area.argmax()]]
+        return ImageLabel(present.astype(np.float32), present | self.complete)
 
     def shares(self, grid: Grid) -> tuple[NDArray[np.float64], float]:
         """Return the area shares of a window that polygons cover.
@@ -104,9 +125,15 @@ class PolygonLabels(FeatureLabels):
         return area @ view.members[found] / pixels, float(area.sum()) / pixels
 
     def _prepared(self, geometry: Geometries) -> View:
-        """Return polygons with few vertices and no overlaps, so that areas add up."""
+        """Return polygons with few vertices and no overlaps, so that areas add up.
+
+        Polygons that were tagged as a whole stay as they are.
+        """
         broken = ~shapely.is_valid(geometry)  # by rounding, when transformed
         geometry[broken] = shapely.make_valid(geometry[broken])
+        if self.whole:
+            tree = shapely.STRtree(geometry)
+            return View(geometry, geometry, self.members, tree)
         simple, owner = polygon_parts(geometry)
         apart, members = disjoint(simple, self.members[owner])
         parts, whole = subdivided(apart)
