@@ -213,8 +213,17 @@ def test_maps_of_zeros_give_no_nan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'options',
     [
-        {'task': 'multiclass', 'scaling': {'method': 'per_chip_maximum'}},
-        {'scaling': None, 'bands': list('abc'), 'in_channels': 3},
+        {
+            'task': 'multiclass',
+            'scaling': {'method': 'per_chip_maximum'},
+            'maps': {'refinement': None},
+        },
+        {
+            'scaling': None,
+            'bands': list('abc'),
+            'in_channels': 3,
+            'maps': {'refinement': None},
+        },
         {'ensemble': 'dihedral', 'map_labels': 'true', 'calibration': 'odds'},
     ],
     ids=['multiclass', 'scaled by the data module', 'other prediction'],

@@ -14,14 +14,7 @@ from ..files import make_folder, write_text
 from ..inference.scene_mask import SceneMask
 from ..labels import PolygonLabels
 from ..prediction import predict_scene, quiet_lightning
-from ..trainers import (
-    AttentionOptions,
-    ClassTokenMaskingTask,
-    MapOptions,
-    OptimizationOptions,
-    PatchOptions,
-    save_task,
-)
+from ..trainers import ClassTokenMaskingTask, save_task
 from .data import CLASSES, CRS, TAGS, find_scene, scored_points
 
 #: Side of a tagged square in pixels.
@@ -67,14 +60,14 @@ def run_demo(output: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
 
 
 def tag_labels() -> PolygonLabels:
-    """Return the labels. A tag describes a whole square, so a window lies in one."""
+    """Return the labels: a window has the tags of the square that covers it."""
     return PolygonLabels(
-        TAGS, 'tags', list(CLASSES), crs=CRS, min_share=0.9, min_coverage=0.9
+        TAGS, 'tags', list(CLASSES), crs=CRS, min_coverage=0.8, whole=True
     )
 
 
 def demo_task() -> ClassTokenMaskingTask:
-    """Return the model, with the setting of ``configs/scene_training.yaml``."""
+    """Return the model. Its defaults are those of ``configs/scene_training.yaml``."""
     return ClassTokenMaskingTask(
         model='ctm_vit_tiny_patch8_224',
         model_options={'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
@@ -84,15 +77,6 @@ def demo_task() -> ClassTokenMaskingTask:
         class_names=list(CLASSES),
         class_colors=list(CLASSES.values()),
         lr=2e-3,
-        maps=MapOptions(
-            source='patches',
-            presence='all',
-            refinement='soft_assignment',
-            refinement_weight=0.5,
-        ),
-        patches=PatchOptions(head='local', pooling='share', share=0.25, balance=0.5),
-        attention=AttentionOptions(distillation_weight=1.0),
-        optimization=OptimizationOptions(schedule='cosine'),
     )
 
 
@@ -108,6 +92,8 @@ def _train(
         labels=labels,
         shares=(1, 0, 0),
         length=BATCH * steps,
+        # windows of a step from all over the scene
+        windows_per_read=1,
         seed=seed,
     )
     trainer = pl.Trainer(
