@@ -309,16 +309,8 @@ class TestPredictRefuses:
     ) -> None:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
-        tokens = tiny_task(patches={'head': 'tokens'})
-        whole = save_task(tokens, tmp_path / 'tokens.ckpt')
-        for word in ('a multiple of the patch', '8'):
-            refused(run(*good, '--checkpoint', whole, '--window', 0), 'window=0', word)
         for option, value, word in (
-<<<<<<< HEAD
-            ('--window', 0, 'field of view of 20 px'),
-=======
             ('--window', 0, 'the field of view of 20 px'),
->>>>>>> fix2
             ('--window', 30, 'a multiple of 4 px'),
             ('--stride', 0, '1'),
             ('--stride', -4, '1'),
