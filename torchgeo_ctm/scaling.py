@@ -267,11 +267,6 @@ class BandScaling(nn.Module):
         self.register_buffer('mean', torch.tensor(means).view(-1, 1, 1))
         self.register_buffer('std', torch.tensor(stds).view(-1, 1, 1))
         self._keep_ranges(own)
-        if method == 'log' and self.lowest.min() < 0:
-            raise SettingError(
-                "Scaling method 'log' requires values of 0 or more, got "
-                f'clip={clip}. Use clip: [0, 10000].'
-            )
         #: First and 99th percentile of each band of the training data, if known.
         self.low, self.high = self._percentiles(low, high)
         self.adapt = adapt
@@ -319,6 +314,12 @@ class BandScaling(nn.Module):
         ]
         lows = [-math.inf if clip is None else clip[0] for clip in clips]
         highs = [math.inf if clip is None else clip[1] for clip in clips]
+        # not by the buffers, which a checkpoint's check creates without memory
+        if self.method == 'log' and min(lows, default=0.0) < 0:
+            raise SettingError(
+                "Scaling method 'log' requires values of 0 or more, got "
+                f'clip={self.clip}. Use clip: [0, 10000].'
+            )
         names = ('offsets', 'lowest', 'highest')
         for name, values in zip(names, (offsets, lows, highs), strict=True):
             numbers = torch.tensor(values).view(-1, 1, 1)

@@ -67,3 +67,10 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(CheckpointError, match=words) as caught:
         load_scene_predictor(path)
     assert 'does not fit this version' in str(caught.value)
+
+
+def test_a_checkpoint_with_log_scaling_is_loaded(tmp_path: Path) -> None:
+    task = tiny_task(scaling={'method': 'log'})
+    predictor = load_scene_predictor(save_task(task, tmp_path / 'log.ckpt'))
+    image = torch.full((1, 13, 32, 32), 1500.0)
+    assert predictor.scaling(image).equal(task.scaling(image))

@@ -1,5 +1,6 @@
 """Options of the task: groups, their former names, and what goes together."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -424,8 +425,6 @@ def check_classes(names: Sequence[str], colors: Sequence[str]) -> None:
         SettingError: If there are too many, a name is repeated or not Unicode, or a
             color is none.
     """
-    from matplotlib.colors import is_color_like
-
     if len(names) > MOST_CLASSES:
         raise SettingError(
             f'num_classes={len(names)} is too large: a mask holds at most '
@@ -440,10 +439,20 @@ def check_classes(names: Sequence[str], colors: Sequence[str]) -> None:
                 f'class_names has {name!r}, expected printable characters.'
             )
     for index, color in enumerate(colors):
-        if not is_color_like(color):
+        if not _is_color(color):
             raise SettingError(
                 f'class_colors[{index}]={color!r} is no color, expected #rrggbb.'
             )
+
+
+def _is_color(color: str) -> bool:
+    """Return True for a color that matplotlib knows."""
+    # its import takes longer than a small scene, so that the usual form goes without
+    if re.fullmatch('#[0-9a-fA-F]{6}', color):
+        return True
+    from matplotlib.colors import is_color_like
+
+    return bool(is_color_like(color))
 
 
 def tab20(index: int) -> str:
