@@ -70,8 +70,10 @@ def predict_scene(
             ``SemanticSegmentationTask`` trained on pseudo-masks
             (:func:`~torchgeo_ctm.trainers.load_predictor`).
         output: Class raster to write (.tif); the other products lie beside it.
-        window: Side of a window in pixels, by default that of the training chips.
-        stride: Distance between windows in pixels, by default half a window.
+        window: Side of a window in pixels, by default 256, or that of the training chips
+            if masks come from class tokens.
+        stride: Distance between windows in pixels, by default an overlap of 32 px, or
+            half a window if masks come from class tokens.
         batch_size: Windows per batch.
         num_workers: Threads that read ahead and decode; 0 alternates reading and the
             model. By default 1 for a local scene on a CPU, else 2.
