@@ -27,7 +27,7 @@ from torchgeo_ctm.demo.synthetic import constant_guess_miou
 from torchgeo_ctm.errors import CTMError
 from torchgeo_ctm.labels import LabelSource, PointLabels, PolygonLabels, RasterLabels
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.trainers import ClassTokenMaskingTask, OptimizationOptions, save_task
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, save_task
 
 WINDOW = 48
 
@@ -51,6 +51,23 @@ def from_coarse_map(folder: Path, scenes: Sequence[LandCover]) -> LabelSource:
     return RasterLabels([str(path) for path in paths], names)
 
 
+def land_cover_task(
+    model_options: dict[str, int], **options: Any
+) -> ClassTokenMaskingTask:
+    """A task for the scenes of this file, with the defaults that are not given."""
+    return ClassTokenMaskingTask(
+        model='ctm_vit_tiny_patch8_224',
+        img_size=WINDOW,
+        in_channels=len(BANDS),
+        bands=BANDS,
+        num_classes=len(CLASSES),
+        class_names=CLASSES,
+        class_colors=COLORS,
+        model_options=model_options,
+        **options,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('labels', [from_squares, from_points, from_coarse_map])
 def test_a_third_scene_is_mapped(
@@ -62,18 +79,7 @@ def test_a_third_scene_is_mapped(
     ]
     unseen = write_land_cover(tmp_path, 'unseen', 31, 31)
     pl.seed_everything(0, verbose=False)
-    task = ClassTokenMaskingTask(
-        model='ctm_vit_tiny_patch8_224',
-        img_size=WINDOW,
-        in_channels=len(BANDS),
-        bands=BANDS,
-        num_classes=len(CLASSES),
-        class_names=CLASSES,
-        class_colors=COLORS,
-        model_options={'embed_dim': 48, 'depth': 3, 'num_heads': 4},
-        lr=2e-3,
-        optimization=OptimizationOptions(schedule='cosine'),
-    )
+    task = land_cover_task({'embed_dim': 48, 'depth': 3, 'num_heads': 4}, lr=2e-3)
     data = SceneDataModule(
         [str(scene.scene) for scene in scenes],
         batch_size=16,
@@ -149,18 +155,7 @@ def test_the_second_stage_trains_and_maps(
     """As its user runs it: teacher, second stage, a map, with fewer steps."""
     scene = write_land_cover(tmp_path, '32', 32, 32)
     squares = write_squares(tmp_path / 'squares.gpkg', [scene], WINDOW, 16)
-    task = ClassTokenMaskingTask(
-        model='ctm_vit_tiny_patch8_224',
-        img_size=WINDOW,
-        in_channels=len(BANDS),
-        bands=BANDS,
-        num_classes=len(CLASSES),
-        class_names=CLASSES,
-        class_colors=COLORS,
-        model_options={'embed_dim': 16, 'depth': 2, 'num_heads': 2},
-        patches={'head': 'local', 'pooling': 'share', 'share': 0.25},  # type: ignore[arg-type]
-        maps={'source': 'patches', 'presence': 'all'},  # type: ignore[arg-type]
-    )
+    task = land_cover_task({'embed_dim': 16, 'depth': 2, 'num_heads': 2})
     save_task(task, tmp_path / 'teacher.ckpt')
     arguments = [
         '--config',

@@ -13,7 +13,7 @@ from ..datamodules import SceneDataModule
 from ..files import make_folder, write_text
 from ..inference.scene_mask import SceneMask
 from ..labels import PolygonLabels
-from ..prediction import predict_scene, quiet_lightning
+from ..prediction import build_trainer, predict_scene
 from ..trainers import ClassTokenMaskingTask, save_task
 from .data import CLASSES, CRS, TAGS, find_scene, scored_points
 
@@ -45,7 +45,6 @@ def run_demo(output: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
     start = time.perf_counter()
     scene = find_scene()
     make_folder(output)
-    quiet_lightning()
     labels = tag_labels()
     checkpoint = output / 'checkpoint.ckpt'
     save_task(_train(scene, labels, seed, steps), checkpoint)
@@ -96,13 +95,9 @@ def _train(
         windows_per_read=1,
         seed=seed,
     )
-    trainer = pl.Trainer(
+    trainer = build_trainer(
+        'auto',
         max_epochs=1,
-        accelerator='auto',
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
         limit_val_batches=0,
         callbacks=[TQDMProgressBar(refresh_rate=10)],
     )

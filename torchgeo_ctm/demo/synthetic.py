@@ -16,7 +16,7 @@ from ..datasets.synthetic import write_scene
 from ..files import make_folder, write_text
 from ..inference.writer import PseudoMaskWriter
 from ..maps.decoder import MapOptions
-from ..prediction import predict_scene, quiet_lightning
+from ..prediction import build_trainer, predict_scene
 from ..trainers import AttentionOptions, ClassTokenMaskingTask, PatchOptions, load_task
 
 CHIP = 128
@@ -47,7 +47,6 @@ def run_synthetic_demo(
         OutputError: If *output* cannot be a folder.
     """
     start = time.perf_counter()
-    quiet_lightning()
     make_folder(output)
     scene, reference = output / 'scene.tif', output / 'reference.tif'
     write_scene(scene, reference, SCENE, seed + 1)
@@ -104,13 +103,9 @@ def _train(
         batch_size=BATCH, img_size=CHIP, root=str(output / 'data'), seed=seed
     )
     task = demo_task(mask_rate)
-    trainer = pl.Trainer(
+    trainer = build_trainer(
+        'auto',
         max_steps=steps,
-        accelerator='auto',
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
         limit_val_batches=0,
         callbacks=[TQDMProgressBar(refresh_rate=10)],
     )
@@ -123,14 +118,8 @@ def _predict_with_true_labels(
 ) -> None:
     """Map the scene again, with the true image-level labels of each window."""
     task = load_task(checkpoint).with_options(labels='true')
-    trainer = pl.Trainer(
-        accelerator='auto',
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[PseudoMaskWriter(str(output), overwrite=True, confidence=False)],
-    )
+    writer = PseudoMaskWriter(str(output), overwrite=True, confidence=False)
+    trainer = build_trainer('auto', callbacks=[writer])
     datamodule = SceneDataModule(str(scene), reference=str(reference))
     trainer.predict(task, datamodule=datamodule, return_predictions=False)
 
@@ -156,8 +145,6 @@ def _attention_miou(
 ) -> float:
     """Return the mean IoU of the test chips from class-token attention alone."""
     task.with_options(source='attention')
-    trainer = pl.Trainer(
-        accelerator='auto', devices=1, logger=False, enable_model_summary=False
-    )
+    trainer = build_trainer('auto')
     [scores] = trainer.test(task, datamodule=datamodule, verbose=False)
     return scores['test_miou']
