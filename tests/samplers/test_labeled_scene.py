@@ -133,7 +133,19 @@ def test_draws_depend_on_seed_epoch_and_number_alone(write_scene: WriteScene) ->
     assert windows(one.readings(5, 2)) != windows(one.readings(6, 2))
     assert windows(one.readings(5, 2)) != windows(one.readings(5, 3))
     assert windows(one.readings(5, 2)) != windows(other.readings(5, 2))
-    assert sorted(windows(one.readings(5, 2))) == list(range(64, 96))
+    assert sorted(windows(one.readings(5, 2))) == [*range(2 * one.chunk, 3 * one.chunk)]
+
+
+@pytest.mark.parametrize(
+    ('group', 'window', 'places'), [(8, 64, 32), (8, 128, 8), (8, 224, 8), (1, 64, 8)]
+)
+def test_steps_mix_as_many_places_as_memory_allows(
+    write_scene: WriteScene, group: int, window: int, places: int
+) -> None:
+    scene = labeled_scene(write_scene('a.tif', 256, 256), window=window)
+    source = draws([scene], group=group)
+    assert len(source.readings(0, 0)) == places
+    assert source.chunk == group * places
 
 
 @pytest.mark.parametrize('group', [1, 8])

@@ -120,8 +120,8 @@ class SceneDataModule(NonGeoDataModule):
             length: Number of windows drawn per epoch; None: as many as lie side by side
                 in the training blocks. Rounded up to whole batches.
             windows_per_read: Number of windows drawn from one neighborhood, whose
-                pixels are decoded once. 1 draws each from all scenes: masks are better,
-                and reading is slower where blocks of the files are large.
+                pixels are decoded once; 1 draws each from all scenes, which is slower
+                where blocks of the files are large.
             seed: Seed of split and sampler.
             unlabeled_window: Train on windows of this side in pixels from anywhere in
                 *scene*, without their labels, for a second stage

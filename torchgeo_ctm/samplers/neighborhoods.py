@@ -41,13 +41,16 @@ class WindowDraws:
     A window is eligible if it belongs to the split, holds data and has a label.
     Windows come in groups of *group* from one neighborhood, so that pixels are decoded
     once for several windows: the first is drawn from all scenes, the others from its
-    neighborhood. Windows of :data:`MIXED` neighborhoods are shuffled together.
+    neighborhood. Windows of several neighborhoods are shuffled together, because steps
+    whose windows come from few places give worse masks.
 
     Draw *i* of an epoch depends on seed, epoch and *i* alone.
     """
 
-    #: Number of neighborhoods whose windows are shuffled together.
+    #: Number of neighborhoods whose windows are shuffled together, at least.
     MIXED = 8
+    #: Pixels of windows that are shuffled together, at most, if that is not fewer.
+    PIXELS = 2**20
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class WindowDraws:
         self.allowed = allowed
         self.seed = seed
         self.group = group
+        fitting = self.PIXELS // (group * scenes[0].scene.window ** 2)
+        self.mixed = max(self.MIXED, min(4 * group, fitting))
         self.cells = [_cell(scene.scene) for scene in scenes]
         places = [np.argwhere(scene.starts) * scene.step for scene in scenes]
         owners = [np.full(len(p), number) for number, p in enumerate(places)]
@@ -87,7 +92,7 @@ class WindowDraws:
     @property
     def chunk(self) -> int:
         """Number of windows that are shuffled together."""
-        return self.group * self.MIXED
+        return self.group * self.mixed
 
     def readings(self, epoch: int, chunk: int, again: int = 0) -> list[Reading]:
         """Return the windows of a chunk of an epoch, by neighborhood.
