@@ -18,7 +18,7 @@ checkpoint_loads          a checkpoint of the device's, loaded where no GPU is v
 every_option              a step of every network, loss option and pooling, no warning
 step_memory, step_speed   training step of ViT-B/16: see :mod:`benchmarks.training`
 step_compiled             the same with ``compile_blocks``
-real_run                  ``torchgeo fit`` with ``configs/synthetic.yaml``
+real_run                  ``torchgeo fit`` on synthetic tiles, recommended setting
 equal_pixels              a scene of 1,024 px against the CPU's mask, float32 and bf16
 scene_recommended_small   2,745 px to all products, and where the time goes
 scene_base_small          the same with ViT-B/16, windows of 224 px at stride 112
