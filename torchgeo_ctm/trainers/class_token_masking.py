@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchgeo.trainers import BaseTask
 from torchvision.models._api import WeightsEnum
 
+from ..compat import BaseTask
 from ..errors import BandError, BandWarning, CheckpointError, SettingError, did_you_mean
 from ..losses import (
     attention_loss,
