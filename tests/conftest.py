@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -73,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say which versions were tested."""
     names = ('torchgeo', 'torch', 'timm', 'lightning', 'rasterio', 'geopandas', 'numpy')
     found = ', '.join(f'{name} {version(name)}' for name in names)
