@@ -46,6 +46,7 @@ HPARAMS = frozenset(
         'lr',
         'patience',
         'weights',
+        'wavelengths',
     ]
 )
 
