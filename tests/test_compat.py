@@ -14,7 +14,7 @@ def test_tasks_are_torchgeos() -> None:
         assert getattr(compat, name).__module__.startswith('torchgeo.')
     assert issubclass(ClassTokenMaskingTask, compat.BaseTask)
     with pytest.raises(AttributeError, match='Segmenter'):
-        compat.Segmenter  # type: ignore[attr-defined]  # noqa: B018
+        compat.Segmenter  # noqa: B018
 
 
 def test_samplers_that_draw_at_random(write_scene: WriteScene) -> None:

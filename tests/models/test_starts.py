@@ -1,5 +1,6 @@
 """A network that started from weights has the patch tokens of where they come from."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ def test_bands_of_other_sensors_and_given_wavelengths() -> None:
         (['R', 'G', 'B', 'NIR'], None, [0.635, 0.555, 0.465, 0.865]),
         (['red', 'green', 'blue', 'swir'], {'swir': 1.6}, [0.665, 0.565, 0.49, 1.6]),
     ):
-        theirs = last_tokens(source, source.blocks, lambda w=waves: source(image, w), 1)
+        theirs = last_tokens(source, source.blocks, partial(source, image, waves), 1)
         vit = plain_vit(published(source), wavelengths=given)
         ours = tokens(started(vit, bands), image)
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
@@ -119,7 +120,9 @@ def test_bands_of_other_sensors_and_given_wavelengths() -> None:
 
 def test_unknown_wavelengths_are_refused() -> None:
     vit = plain_vit(published(dofa()))
-    with pytest.raises(SettingError, match=r"of band 'thermal' is unknown\. Set wave"):
+    with pytest.raises(
+        SettingError, match=r"of band 'thermal' is unknown\. Set model_options: "
+    ):
         vit.kernel.for_bands(['B04', 'thermal'])
     vit = plain_vit(published(dofa()), wavelengths={'thermal': 10_900})
     with pytest.raises(SettingError, match=r'0\.1 to 100 micrometers, got 10900'):

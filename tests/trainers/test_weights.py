@@ -83,7 +83,8 @@ def test_dofa_starts_with_any_bands(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(SettingError, match="band 'thermal' is unknown"):
         ClassTokenMaskingTask(**arguments)
-    task = ClassTokenMaskingTask(**arguments, wavelengths={'thermal': 10.9})
+    given = {'wavelengths': {'thermal': 10.9}}
+    task = ClassTokenMaskingTask(**arguments, model_options=given)
     assert task.hparams['model_options']['patch_padding'] == 1
     again = load_task(save_task(task, tmp_path / 'task.ckpt'))
     image = torch.rand(1, 3, 64, 64)

@@ -110,8 +110,8 @@ def _spectrum(band: str, given: Mapping[str, float]) -> Spectrum:
     found = LANDSAT.get(landsat[1]) if landsat else SENTINEL2.get(key) or NAMED.get(key)
     if found is None:
         raise SettingError(
-            f'The wavelength of band {band!r} is unknown. Set wavelengths: '
-            f'{{{band}: micrometers}}, or bands to the names of Sentinel-2, Landsat '
+            f'The wavelength of band {band!r} is unknown. Set model_options: {{wavelengths: '
+            f'{{{band}: MICROMETERS}}}}, or bands to the names of Sentinel-2, Landsat '
             '(SR_B5), NAIP or PlanetScope.'
         )
     return found

@@ -107,7 +107,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         patches: PatchOptions = PatchOptions(),  # noqa: B008
         attention: AttentionOptions = AttentionOptions(),  # noqa: B008
         optimization: OptimizationOptions = OptimizationOptions(),  # noqa: B008
-        wavelengths: dict[str, float] | None = None,
         **former: Unpack[FormerOptions],
     ) -> None:
         """Initialize the task.
@@ -127,6 +126,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             img_size: Chip size in pixels, side or (height, width).
             model_options: More arguments of
                 :class:`~torchgeo_ctm.models.ClassTokenViT` (``depth``, ``head``, …).
+                ``wavelengths``, for the weights of DOFA and Copernicus-FM: the center
+                in micrometers of each band whose name is unknown.
             class_names: One name per class; None numbers them.
             class_colors: One ``#rrggbb`` per class; None takes matplotlib's tab20.
             bands: Names of the bands in order; None: Sentinel-2's 13.
@@ -142,8 +143,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             patches: The patch head and its pooling.
             attention: Diversity of class tokens, and pruning of heads.
             optimization: Optimizer, schedule and weight decay.
-            wavelengths: Center in micrometers of each band whose name is unknown, for
-                the weights of DOFA and Copernicus-FM.
             **former: Arguments of version 0.1 that are now in a group.
 
         Raises:
@@ -169,12 +168,14 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self.save_hyperparameters(self.options.mappings())
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
         self._start: Start | None = None
-        name, options = self.hparams['model'] or DEFAULT, self.hparams['model_options']
+        name = self.hparams['model'] or DEFAULT
+        options = dict(self.hparams['model_options'] or {})
+        wavelengths = options.pop('wavelengths', None)
         if self.weights is not None:
-            self._start = read_start(self.weights, self.hparams['wavelengths'])
+            self._start = read_start(self.weights, wavelengths)
             name, options = self._start.network(self.hparams['model'], options)
         # a checkpoint has to say it without the weights
-        self.hparams['model'], self.hparams['model_options'] = name, options
+        self.hparams['model'], self.hparams['model_options'] = name, options or None
         self.build(self.hparams)
         if self._start is not None:
             kept = self._start.load(self.model, self.bands)

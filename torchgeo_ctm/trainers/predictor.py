@@ -46,7 +46,6 @@ HPARAMS = frozenset(
         'lr',
         'patience',
         'weights',
-        'wavelengths',
     ]
 )
 

@@ -33,9 +33,6 @@ KINDS: tuple[Any, ...] = (
     torchgeo.models.CopernicusFM_Base_Weights,
 )
 
-#: A TorchGeo weight, its name, a file, or several: each adds its bands.
-Weights = WeightsEnum | str | Sequence[WeightsEnum | str]
-
 
 @dataclass(frozen=True)
 class Start:
@@ -95,9 +92,7 @@ class Start:
 DEFAULT = 'ctm_vit_small_patch8_224'
 
 
-def read_start(
-    weights: Weights, wavelengths: Mapping[str, float] | None = None
-) -> Start:
+def read_start(weights: Any, wavelengths: Mapping[str, float] | None = None) -> Start:
     """Read initial weights.
 
     Args:
