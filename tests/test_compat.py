@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torchgeo.samplers
 from torch.utils.data import SequentialSampler
@@ -25,9 +27,10 @@ def test_samplers_that_draw_at_random(write_scene: WriteScene) -> None:
     assert not compat.is_random(SequentialSampler(range(3)))
     if not hasattr(torchgeo.samplers, 'RandomTimestampSampler'):
         return
-    dates = torchgeo.samplers.RandomTimestampSampler(dataset)
+    samplers: Any = torchgeo.samplers
+    dates = samplers.RandomTimestampSampler(dataset)
     assert compat.is_random(draws @ dates)
-    orders = torchgeo.samplers.SequentialTimestampSampler(dataset)
+    orders = samplers.SequentialTimestampSampler(dataset)
     assert not compat.is_random(compat.grid_sampler(dataset, 32) @ orders)
 
 
