@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu_machine import Job, Results, exact_float32, python_path
+from benchmarks.tile import recommended_arguments
 from benchmarks.training import NO_TRAINER, Setting, make_batch, make_task
 from torchgeo_ctm.errors import LabelWarning
 from torchgeo_ctm.losses import DiversityForm, PatchPooling
 from torchgeo_ctm.models.reference import ReferenceFusion, from_reference
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, save_task
-from torchgeo_ctm.trainers.options import regrouped, with_former_defaults
+from torchgeo_ctm.trainers.options import regrouped
 
 TOLERANCE = 1e-4
 #: Warnings that are not about the step: Lightning's advice, its own use of a deprecated
@@ -141,18 +142,12 @@ def equal_outputs(job: Job, _: Results) -> dict[str, Any]:
     }
 
 
-def recommended_task(job: Job) -> ClassTokenMaskingTask:
-    """Return an untrained task whose maps need every part of the network, refined."""
-    size = {'embed_dim': 32, 'depth': 1} if job.tiny else {'embed_dim': 128, 'depth': 3}
+def recommended_task(job: Job, **options: Any) -> ClassTokenMaskingTask:
+    """Return an untrained task with the recommended setting, but for some options."""
+    size = {'embed_dim': 32, 'depth': 1} if job.tiny else {}
     torch.manual_seed(0)
-    return ClassTokenMaskingTask(
-        model='ctm_vit_tiny_patch8_224',
-        img_size=32 if job.tiny else 128,
-        model_options={'num_heads': 4, 'stem': 'conv', **size},
-        **with_former_defaults(
-            {'maps': {'presence': 'probability', 'refinement': 'soft_assignment'}}
-        ),
-    )
+    arguments = recommended_arguments(32 if job.tiny else 128, **size)
+    return ClassTokenMaskingTask(**arguments, **options)
 
 
 def equal_refinement(job: Job, _: Results) -> dict[str, Any]:
@@ -190,7 +185,8 @@ def checkpoint_loads(job: Job, _: Results) -> dict[str, Any]:
     """
     exact_float32()
     batch = make_batch(Setting(2, 32 if job.tiny else 128, device=job.device))
-    task = recommended_task(job).to(job.device)
+    # a cosine would ask a trainer how long it is
+    task = recommended_task(job, optimization={'schedule': 'plateau'}).to(job.device)
     task.on_train_epoch_start()
     configured: Any = task.configure_optimizers()
     with warnings.catch_warnings():

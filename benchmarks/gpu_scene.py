@@ -1,6 +1,5 @@
 """Stage d of :mod:`benchmarks.gpu`: whole scenes, right and fast."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,14 @@ from benchmarks.gpu_machine import (
 from benchmarks.gpu_right import recommended_task
 from benchmarks.gpu_training import trained_checkpoint
 from benchmarks.inference import make_scene
+from benchmarks.tile import TILE, bare_seconds, refined_seconds, window_plan
 from torchgeo_ctm import SceneDataModule, predict_scene
 from torchgeo_ctm.datasets.synthetic import write_scene
 from torchgeo_ctm.main import main
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
 from torchgeo_ctm.trainers.options import with_former_defaults
 
-#: Side of a Sentinel-2 tile in pixels.
-TILE = 10_980
+#: Windows at a time.
 BATCH = 64
 
 
@@ -94,62 +93,23 @@ def equal_pixels(job: Job, _: Results) -> dict[str, Any]:
     return {**shares, 'classes': classes, 'scene_side': side, 'weights': weights}
 
 
-def _positions(side: int, window: int, stride: int) -> int:
-    """Return how many windows lie side by side along a scene."""
-    return math.ceil(max(side - window, 0) / stride) + 1
+def _batch(job: Job) -> int:
+    """Return how many windows are mapped at a time."""
+    return 4 if job.tiny else BATCH
 
 
-def _windows(task: ClassTokenMaskingTask, side: int) -> int:
-    """Return how many windows a scene has at half a window's distance."""
-    window = int(task.hparams['img_size'])
-    return _positions(side, window, window // 2) ** 2
+def _autocast(job: Job) -> torch.autocast:
+    """Return the context of the timed precision."""
+    return torch.autocast(
+        job.device, torch.bfloat16, enabled=job.precision != '32-true'
+    )
 
 
-def _seconds(job: Job, task: ClassTokenMaskingTask, windows: int, bare: bool) -> float:
-    """Return the seconds that a network takes for windows, at its best batch size.
-
-    At most 200 batches are timed, and scaled to the number of windows.
-
-    Args:
-        job: What to measure, and where.
-        task: The network, on the device.
-        windows: Number of windows.
-        bare: Time the forward pass with maps alone, of a batch that lies on the
-            device; otherwise everything from a batch in pinned memory to scores in
-            memory, refinement included, at the pipeline's batch size.
-    """
-    side = int(task.hparams['img_size'])
-    sizes = (4,) if job.tiny else (32, BATCH, 128) if bare else (BATCH,)
-    best = math.inf
-    half = job.precision != '32-true'
-    for size in sizes:
-        images = torch.rand(size, 13, side, side) * 3000
-        if bare:
-            images = task.scaling(images.to(job.device))
-        elif job.device != 'cpu':
-            images = images.pin_memory()
-        count = max(1, min(windows // size, 2 if job.tiny else 200))
-
-        def forward(images: torch.Tensor = images) -> None:
-            if bare:
-                task.model.forward_attention(images)
-                return
-            moved = {'image': images.to(job.device, non_blocking=True)}
-            task.predict_images(moved)['scores'].cpu()
-
-        with torch.inference_mode(), torch.autocast(
-            job.device, torch.bfloat16, enabled=half
-        ):  # fmt: skip
-            for _ in range(3):
-                forward()
-            synchronize(job.device)
-            start = time.perf_counter()
-            for _ in range(count):
-                forward()
-            synchronize(job.device)
-        taken = time.perf_counter() - start
-        best = min(best, taken / (count * size) * windows)
-    return best
+def _bare(job: Job, task: ClassTokenMaskingTask, window: int) -> float:
+    """Return the seconds that the bare network takes for a window, at its best batch."""
+    sizes = (4,) if job.tiny else (32, BATCH, 128)
+    with _autocast(job):
+        return min(bare_seconds(task, window, size, job.device) for size in sizes)
 
 
 def _read_seconds(task: ClassTokenMaskingTask, scene: Path) -> float:
@@ -175,7 +135,7 @@ def _pipeline(job: Job, scene: Path, checkpoint: Path, *options: str) -> float:
         'predict', scene, '--checkpoint', checkpoint,
         '--output', job.folder / 'mask.tif', '--overwrite',
         '--accelerator', job.accelerator, '--precision', job.precision,
-        '--batch_size', 4 if job.tiny else BATCH, *options,
+        '--batch_size', _batch(job), *options,
     ]  # fmt: skip
     start = time.perf_counter()
     try:
@@ -194,19 +154,21 @@ def _measure(job: Job, kind: str, side: int, parts: bool) -> dict[str, Any]:
     scene = make_scene(job.folder / f'scene_{side}.tif', side)
     drawn = time.perf_counter() - start
     task = load_task(checkpoint).to(job.device)
-    windows = _windows(task, side)
-    before = _seconds(job, task, windows, bare=True)
+    plan = window_plan(task, side)
+    windows, window = len(plan), plan[0].height
+    before = _bare(job, task, window) * windows
     reset_peaks(job.device)
     with Utilization(job.device) as utilization:
         seconds = _pipeline(job, scene, checkpoint)
     memory = peaks(job.device)
-    bare = (before + _seconds(job, task, windows, bare=True)) / 2
+    bare = (before + _bare(job, task, window) * windows) / 2
     result: dict[str, Any] = {
         'pipeline_efficiency': bare / seconds,
         'pipeline_seconds': seconds,
         'bare_seconds': bare,
         'megapixels_per_second': side**2 / 1e6 / seconds,
         'windows': windows,
+        'window': window,
         'scene_side': side,
         'weights': weights,
         'precision': job.precision,
@@ -217,8 +179,10 @@ def _measure(job: Job, kind: str, side: int, parts: bool) -> dict[str, Any]:
     if side == TILE:
         result['seconds_per_tile'] = seconds
     if parts:
+        with _autocast(job):
+            refined = refined_seconds(task, window, _batch(job), job.device)
         result['parts'] = {
-            'network_refinement_and_copies': _seconds(job, task, windows, bare=False),
+            'network_refinement_and_copies': refined * windows,
             'reading': _read_seconds(task, scene),
             'without_polygons_and_picture': _pipeline(
                 job, scene, checkpoint, '--no_polygons', '--no_picture'

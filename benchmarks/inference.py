@@ -147,13 +147,17 @@ def pipeline(
     }
 
 
-def peak_rss(folder: Path, side: int) -> float:
+def peak_rss(checkpoint: Path, scene: Path, mask: Path, *options: Any) -> float:
     """Return the peak memory in MB of predicting a scene in a process of its own.
 
     Linux tells it (``VmHWM`` in ``/proc/self/status``).
+
+    Args:
+        checkpoint: The network.
+        scene: The scene.
+        mask: File to write.
+        *options: More of ``torchgeo-ctm predict``.
     """
-    checkpoint = make_checkpoint(folder / 'tiny.ckpt', 'ctm_vit_tiny_patch16_224')
-    scene = make_scene(folder / f'scene_{side}.tif', side)
     # ru_maxrss would hold the peak of this process, from before the other one began
     code = (
         'import re, sys; from torchgeo_ctm.main import main\n'
@@ -163,8 +167,7 @@ def peak_rss(folder: Path, side: int) -> float:
         'print(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])'
     )
     command = [sys.executable, '-c', code, 'predict', scene, '--checkpoint', checkpoint]
-    command += ['--output', folder / f'mask_{side}.tif', '--stride', CHIP]
-    command += ['--accelerator', 'cpu', '--overwrite']
+    command += ['--output', mask, '--accelerator', 'cpu', '--overwrite', *options]
     done = subprocess.run(
         list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True
     )
@@ -211,7 +214,16 @@ def run(
     report['pipeline_efficiency_rasters_only'] = rasters['pipeline_efficiency']
     report |= model_ratios()
     report['windows_computed_twice'] = computed_twice(folder, side)
-    report['peak_rss_mb'] = {str(size): peak_rss(folder, size) for size in sides}
+    tiny = make_checkpoint(folder / 'tiny.ckpt', 'ctm_vit_tiny_patch16_224')
+    report['peak_rss_mb'] = {
+        str(size): peak_rss(
+            tiny,
+            make_scene(folder / f'scene_{size}.tif', size),
+            folder / f'mask_{size}.tif',
+            *('--stride', CHIP),
+        )
+        for size in sides
+    }
     report['machine'] = {
         'processor': platform.processor() or platform.machine(),
         'cores': os.cpu_count(),

@@ -162,6 +162,8 @@ ROWS: Final[dict[str, Callable[[Run], Map]]] = {
     "today's recommended": tokens('recommended'),
     'ours': tokens('ours', **PLAIN),
     'ours, refined': tokens('ours', **REFINED),
+    # as the supervised U-Nets are mapped, which are averaged over mirrorings
+    'ours, refined, ensemble': tokens('ours', ensemble='dihedral', **REFINED),
     'ours, attention argmax': tokens(
         'ours', source='attention', presence='threshold', **PLAIN
     ),

@@ -1,6 +1,6 @@
 """Second stage of the real scene's benchmark, as a user trains it."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import lightning.pytorch as pl
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.real_scene_data import SIDE, Ground, Windows
+from benchmarks.real_scene_data import Ground
 from benchmarks.real_scene_tokens import Budget, fit, map_scores, trained_task
 from benchmarks.real_scene_unet import turned
 from torchgeo_ctm.maps.decoder import MapDecoder
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 WINDOW: Final = 128
 MAPPED: Final = 256
 BUDGET: Final = Budget(steps=600, batch=8)
-#: Labeled windows that network and teacher are compared on, at most.
-COMPARED: Final = 256
 
 
 class AnyWindows(Dataset[dict[str, Tensor]]):
@@ -55,26 +53,11 @@ class AnyWindows(Dataset[dict[str, Tensor]]):
         return {'image': turned(part, int(rng.integers(8))).contiguous()}
 
 
-def labeled_batches(ground: Ground, windows: Windows, seed: int) -> Any:
-    """Return batches of labeled windows, drawn at random if there are many."""
-    order = np.random.default_rng(seed).permutation(len(windows.corners))[:COMPARED]
-    image = torch.from_numpy(ground.bands.astype(np.float32))
-    chips = [
-        {
-            'image': image[:, row : row + SIDE, col : col + SIDE],
-            'label': torch.from_numpy(windows.tags[index]).float(),
-        }
-        for index, (row, col) in zip(
-            order, windows.corners[order].tolist(), strict=True
-        )
-    ]
-    return DataLoader(chips, batch_size=32)  # type: ignore[arg-type]
-
-
 def second_stage_scores(run: 'Run', refinement: str | None) -> Tensor:
     """Return scores (C, H, W) of the scored rows by a second stage.
 
-    It learns from windows of all rows, none of which needs a label.
+    It learns from windows of all rows, none of which needs a label. No labeled window
+    is left that could validate it: its teacher has learned from all of them.
 
     Args:
         run: What the row is made from.
@@ -87,8 +70,7 @@ def second_stage_scores(run: 'Run', refinement: str | None) -> Tensor:
     pl.seed_everything(100 + run.seed, verbose=False)
     task = SoftMaskSegmentationTask(teacher)
     chips = AnyWindows([run.ground, run.scored], steps * BUDGET.batch, run.seed)
-    labeled = labeled_batches(run.ground, run.windows, run.seed)
-    fit(task, DataLoader(chips, batch_size=BUDGET.batch), run.device, labeled)
+    fit(task, DataLoader(chips, batch_size=BUDGET.batch), run.device)
     # the supervised U-Nets are averaged over mirrorings, too
     task.with_options(ensemble='dihedral')
     image = torch.from_numpy(run.scored.bands.astype(np.float32))

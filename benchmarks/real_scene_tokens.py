@@ -118,12 +118,12 @@ def local(share: float, balance: float = 0, compete: bool = False) -> dict[str, 
 
 #: The defaults of the task, for any number and kind of labels.
 OURS: Final = local(0.25, balance=0.5)
-#: Arguments and budget by setting. Few labels take fewer steps and more jitter.
+#: Arguments and budget by setting. Few labels take fewer steps.
 SETTINGS: Final[dict[str, tuple[dict[str, Any], Budget]]] = {
     'paper': (PAPER, Budget(600)),
     'recommended': (RECOMMENDED, Budget(600)),
     'ours': (OURS, Budget(800, batch=32, jitter=0.03)),
-    'ours, few': (OURS, Budget(600, jitter=0.1)),
+    'ours, few': (OURS, Budget(600, jitter=0.03)),
 }
 
 
@@ -199,14 +199,13 @@ def fit_task(
     return task.eval()
 
 
-def fit(task: pl.LightningModule, chips: Any, device: str, labeled: Any = None) -> None:
+def fit(task: pl.LightningModule, chips: Any, device: str) -> None:
     """Train a task, once through its chips, and write nothing.
 
     Args:
         task: The task.
         chips: Training batches.
         device: 'cpu' or 'cuda'.
-        labeled: Validation batches, if there are any.
     """
     quiet_lightning()
     for message in ('.*no `val_dataloader`.*', '.*module.s. in eval mode.*'):
@@ -221,7 +220,7 @@ def fit(task: pl.LightningModule, chips: Any, device: str, labeled: Any = None) 
         enable_progress_bar=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(task, chips, labeled)
+    trainer.fit(task, chips)
 
 
 def trained_task(run: 'Run', setting: str) -> ClassTokenMaskingTask:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from benchmarks.real_scene_data import CLASSES, SIDE
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
+from torchgeo_ctm.windows import WindowPlan
 
 HAS_RESNET: Final = find_spec('segmentation_models_pytorch') is not None
 #: What the supervised network is called: without the library it is a smaller one.
 UNET: Final = 'U-Net' if HAS_RESNET else 'small U-Net'
-#: Side and margin in pixels of the parts that are mapped at a time.
-PART: Final = 512
-MARGIN: Final = 64
+#: Windows that are mapped at a time.
+BATCH: Final = 32
 
 
 class Training(NamedTuple):
@@ -152,30 +152,36 @@ def jittered(x: Tensor, size: float) -> Tensor:
 def probabilities(network: nn.Module, image: Tensor, device: str) -> Tensor:
     """Return probabilities (C, H, W), the mean of four mirrorings.
 
+    Windows have the side of the training windows. Given larger ones, some networks
+    take open water for land: they have never seen so much of it at once.
+
     Args:
         network: From scaled images to logits of the same size.
         image: Scaled bands (13, H, W).
         device: Device to compute on.
     """
     height, width = image.shape[-2:]
+    plan = WindowPlan(height, width, SIDE, SIDE // 2)
     found = torch.zeros(len(CLASSES), height, width)
-    for row in range(0, height, PART):
-        for col in range(0, width, PART):
-            top, left = max(row - MARGIN, 0), max(col - MARGIN, 0)
-            part = image[:, top : row + PART + MARGIN, left : col + PART + MARGIN]
-            shares = _mirrored(network, part[None].to(device))[0].cpu()
-            inside = shares[:, row - top :, col - left :][:, :PART, :PART]
-            found[:, row : row + PART, col : col + PART] = inside
+    for start in range(0, len(plan), BATCH):
+        numbers = range(start, min(start + BATCH, len(plan)))
+        at = [plan[number] for number in numbers]
+        x = torch.stack(
+            [image[:, w.row : w.row + SIDE, w.col : w.col + SIDE] for w in at]
+        )
+        shares = _mirrored(network, x.to(device)).cpu()
+        for number, w, share in zip(numbers, at, shares, strict=True):
+            row, col = divmod(number, len(plan.cols))
+            tall = torch.from_numpy(plan.rows[row][1])[:, None]
+            wide = torch.from_numpy(plan.cols[col][1])
+            found[:, w.row : w.row + SIDE, w.col : w.col + SIDE] += share * tall * wide
     return found
 
 
 def _mirrored(network: nn.Module, x: Tensor) -> Tensor:
-    """Return mean probabilities of an image of any size and its mirrorings."""
-    rows, cols = x.shape[-2:]
-    # replicated, not reflected: a part may be narrower than what it lacks
-    x = F.pad(x, (0, -cols % 32, 0, -rows % 32), mode='replicate')
+    """Return mean probabilities of images and their mirrorings."""
     total: Tensor = torch.zeros(())
     for axes in ((), (-1,), (-2,), (-2, -1)):
         shares = network(x.flip(axes)).float().softmax(dim=1)
         total = total.to(shares) + shares.flip(axes) / 4
-    return total[..., :rows, :cols]
+    return total

@@ -124,7 +124,7 @@ def test_a_worse_network_keeps_its_teacher(tmp_path: Path) -> None:
     assert loaded.provenance() == teacher().provenance()
 
 
-def test_a_better_network_maps(tmp_path: Path) -> None:
+def test_a_better_network_maps_together_with_its_teacher(tmp_path: Path) -> None:
     task = student()
     task.criteria['teacher'].compute = lambda: torch.tensor(9.0)
     path = fitted(tmp_path, task)
@@ -133,7 +133,9 @@ def test_a_better_network_maps(tmp_path: Path) -> None:
     assert isinstance(loaded, SoftMaskSegmentationTask) and not loaded.training
     [batch] = chips(1)
     with torch.no_grad():
-        expected = task.eval()(batch['image']).softmax(dim=1)
+        own = task.eval()(batch['image']).softmax(dim=1)
+        expected = (own * task.soft_masks(batch)).sqrt()
+        expected /= expected.sum(dim=1, keepdim=True)
         torch.testing.assert_close(loaded.predict_images(batch)['scores'], expected)
     assert loaded.class_names == task.teacher.class_names
     assert loaded.provenance()['MAP_SOURCE'] == 'unet resnet18'

@@ -1,6 +1,6 @@
 """From scores on the patch grid to scores of every pixel, guided by all bands."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
@@ -24,8 +24,13 @@ FLOOR = 1e-6
 FEW = 20.0
 #: How far every covariance is drawn towards that of unit noise.
 SHRINKAGE = 0.1
-#: Side in pixels of the mean, taken twice, that neighbours are asked through.
+#: Pixels that describe the classes along the shorter side of an image, at least: of a
+#: larger one every second pixel is looked at, or every third, and so on.
+SAMPLES = 64
+#: Side in pixels of the mean, taken twice, that neighbours are asked through; and the
+#: same where only some pixels are looked at, in those.
 NEIGHBOURHOOD = 5
+NEIGHBOURHOOD_OF_SAMPLES = 3
 #: Rounds, the last ones, in which neighbours are asked: earlier, errors would spread.
 ASKING = 2
 
@@ -47,6 +52,14 @@ class _Pixels(NamedTuple):
     valid: Tensor
 
 
+class _Looks(NamedTuple):
+    """What classes look like: terms of their log-likelihoods, (B, C, …)."""
+
+    slope: Tensor
+    bend: Tensor
+    constant: Tensor
+
+
 def soft_assignment(
     scores: Tensor,
     image: Tensor,
@@ -62,9 +75,11 @@ def soft_assignment(
     Each round describes every present class by mean and covariance of the bands, over
     pixels weighted by their scores, and assigns the pixels anew: prior x likelihood,
     the prior being the given scores. It is expectation maximisation of a Gaussian
-    mixture whose prior varies in space. Images do not affect each other; the order of
-    the bands, their units and offsets do not matter; where an image is flat, its
-    scores stay what they were, and so do those of invalid pixels.
+    mixture whose prior varies in space. In an image of 128 px or more, a regular sample
+    of the pixels describes the classes; the last round assigns every pixel. Images do
+    not affect each other; the order of the bands, their units and offsets do not
+    matter; where an image is flat, its scores stay what they were, and so do those of
+    invalid pixels.
 
     Args:
         scores: Share of each present class (B, C, h, w), 0 for absent ones, on any
@@ -86,16 +101,29 @@ def soft_assignment(
     prior = prior / prior.sum(dim=1, keepdim=True).clamp(min=FLOOR)
     present = (scores > 0).any(dim=-1).any(dim=-1)[:, :, None, None]
     log_prior = prior.clamp(min=FLOOR).log().masked_fill(~present, -torch.inf)
-    pixels = _pixels(image, valid)
-    counts = pixels.valid.view(-1, 1, *size)
-    shares = prior
-    for number in range(rounds):
-        evidence = likelihood * _log_likelihood(shares.flatten(2), pixels)
-        evidence = evidence.view_as(prior)
+    values, counts = (part.unflatten(2, size) for part in _whitened(image, valid))
+    step = max(1, min(size) // SAMPLES)
+    some_prior, some_values, some_counts, some_log_prior = (
+        part[..., ::step, ::step] for part in (prior, values, counts, log_prior)
+    )
+    some = _pixels(some_values, some_counts)
+    shares = some_prior
+    for number in range(rounds - 1):
+        fit = _fit(_looks(shares, some), some.values)
+        evidence = likelihood * fit.view_as(shares)
         if neighbours and number >= rounds - ASKING:
-            evidence = evidence + neighbours * _around(shares - prior)
+            evidence = evidence + neighbours * _around(shares - some_prior, step)
         # what is said of an invalid pixel is left out
+        shares = (some_log_prior + evidence * some_counts).softmax(dim=1)
+    if rounds:
+        fit = _fit(_looks(shares, some), values.flatten(2))
+        evidence = likelihood * fit.view_as(prior)
+        if neighbours:
+            told = neighbours * _around(shares - some_prior, step)
+            evidence = evidence + resize(told, size)
         shares = (log_prior + evidence * counts).softmax(dim=1)
+    else:
+        shares = prior
     return trust * shares + (1 - trust) * prior
 
 
@@ -120,17 +148,25 @@ def geometric_blend(scores: Tensor, refined: Tensor, weight: float = 0.5) -> Ten
     return torch.where(total > 0, blended / total.clamp(min=1e-30), prior)
 
 
-def _around(change: Tensor) -> Tensor:
-    """Return the weighted mean of the pixels around each, (B, C, H, W)."""
+def _around(change: Tensor, step: int) -> Tensor:
+    """Return the weighted mean of what surrounds each pixel, (B, C, h, w).
+
+    Args:
+        change: Change of the shares at the pixels that are looked at.
+        step: Distance between these pixels.
+    """
+    side = NEIGHBOURHOOD if step == 1 else NEIGHBOURHOOD_OF_SAMPLES
     for _ in range(2):
-        change = F.avg_pool2d(
-            change, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False
-        )
+        change = F.avg_pool2d(change, side, 1, side // 2, count_include_pad=False)
     return change
 
 
-def _pixels(image: Tensor, valid: Tensor | None) -> _Pixels:
-    """Standardise and whiten the bands of each image over its valid pixels."""
+def _whitened(image: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Standardise and whiten the bands of each image over its valid pixels.
+
+    Returns:
+        Components (B, D, N), and which pixels count (B, 1, N).
+    """
     x = image.float().flatten(2)
     if valid is None:
         valid = torch.ones_like(x[:, 0], dtype=torch.bool)
@@ -144,9 +180,28 @@ def _pixels(image: Tensor, valid: Tensor | None) -> _Pixels:
     deviation = (x.square().sum(dim=-1, keepdim=True) / number).sqrt()
     varies = deviation > FLAT * largest
     x = torch.where(varies, x / deviation.where(varies, 1), 0)
-    values = _whiten(x, number)
-    first, second = torch.triu_indices(*2 * values.shape[1:2], device=x.device)
-    return _Pixels(values, values[:, first] * values[:, second], counts)
+    return _whiten(x, number), counts
+
+
+def _pixels(values: Tensor, counts: Tensor) -> _Pixels:
+    """Return components (B, D, h, w) with their products, pixels in one row."""
+    values = values.flatten(2)
+    products = [row for _, row in _products(values)]
+    return _Pixels(values, torch.cat(products, dim=1), counts.flatten(2))
+
+
+def _products(values: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Return products of components (B, D, N) as they lie in an upper triangle.
+
+    Yields:
+        Where the products of one component with itself and the later ones lie, and
+        these, (B, number, N).
+    """
+    start = 0
+    for index in range(values.shape[1]):
+        row = values[:, index : index + 1] * values[:, index:]
+        yield slice(start, start + row.shape[1]), row
+        start += row.shape[1]
 
 
 def _whiten(x: Tensor, number: Tensor) -> Tensor:
@@ -158,20 +213,14 @@ def _whiten(x: Tensor, number: Tensor) -> Tensor:
     return values
 
 
-def _log_likelihood(shares: Tensor, pixels: _Pixels) -> Tensor:
-    """Describe classes by weighted pixels; return each pixel's fit to each class.
-
-    Both moments and fits are matrix products with the pixels' own products, which do
-    not change from round to round.
+def _looks(shares: Tensor, pixels: _Pixels) -> _Looks:
+    """Describe classes by mean and covariance of weighted pixels.
 
     Args:
-        shares: Weights (B, C, N).
+        shares: Weights (B, C, h, w).
         pixels: What was seen of them.
-
-    Returns:
-        Log-likelihoods (B, C, N), up to one constant per image.
     """
-    weights = shares * pixels.valid
+    weights = shares.flatten(2) * pixels.valid
     tiny = torch.finfo(torch.float32).tiny
     mass = weights.sum(dim=-1, keepdim=True).clamp(min=tiny)
     mean = weights @ pixels.values.transpose(1, 2) / mass
@@ -190,8 +239,20 @@ def _log_likelihood(shares: Tensor, pixels: _Pixels) -> Tensor:
     constant = (mean * slope).sum(dim=-1) / 2 + volume
     # a product of two different bands stands for two entries of the matrix
     bend = inverse[..., first, second] * torch.where(first == second, 0.5, 1.0)
-    fit: Tensor = slope @ pixels.values - bend @ pixels.products
-    return fit.sub_(constant[..., None])
+    return _Looks(slope, bend, constant)
+
+
+def _fit(looks: _Looks, values: Tensor) -> Tensor:
+    """Return how well pixels (B, D, N) fit each class.
+
+    Returns:
+        Log-likelihoods (B, C, N), up to one constant per image.
+    """
+    fit = torch.baddbmm(-looks.constant[..., None], looks.slope, values)
+    # row by row: all products at once would leave the processor's cache
+    for place, products in _products(values):
+        fit = torch.baddbmm(fit, looks.bend[..., place], products, alpha=-1)
+    return fit
 
 
 def _symmetric(upper: Tensor, size: int) -> Tensor:

@@ -16,6 +16,7 @@ from ..compat import BaseTask, SemanticSegmentation
 from ..errors import SecondStageWarning, SettingError
 from ..grids import IGNORED
 from ..maps.class_maps import resize
+from ..maps.refine import geometric_blend
 from ..scoring import iou_from_confusion, mean_of_known
 from ..version import __version__
 from .checkpoint import load_task
@@ -53,9 +54,11 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
     largest share. Chips require no labels, so all windows of a scene can be used
     (``unlabeled_window`` of :class:`~torchgeo_ctm.datamodules.SceneDataModule`).
 
-    Validation compares both networks by ``val_balanced_bce``, which requires
-    image-level labels only. As long as the network is not better than its teacher, its
-    checkpoints map with the teacher. They contain the teacher's weights.
+    Maps are the geometric mean of both networks, which is better than either on real
+    ground. Validation compares it with the teacher alone by ``val_balanced_bce``, which
+    requires image-level labels only; use labels that the teacher was not trained on. As
+    long as the mean is not better, checkpoints map with the teacher alone. They contain
+    the teacher's weights.
     """
 
     #: Arguments that are no hyperparameters: checkpoints hold them as weights.
@@ -114,11 +117,11 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         self.criteria: Any = nn.ModuleDict(
             {
                 name: BalancedBCE(count, teacher.options.labels.min_share)
-                for name in ('student', 'teacher')
+                for name in ('both', 'teacher')
             }
         )
         self.confusion: Any = MulticlassConfusionMatrix(count, ignore_index=IGNORED)
-        self._best = {'student': float('inf'), 'teacher': float('inf')}
+        self._best = {'both': float('inf'), 'teacher': float('inf')}
 
     def configure_models(self) -> None:
         """Do nothing: the constructor builds the networks."""
@@ -167,25 +170,34 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         return x * gain + size * offset
 
     def predict_images(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the prediction of a batch, of the teacher while it is the better one.
+        """Return the prediction of a batch: both networks', or the teacher's alone.
 
         Returns:
             See :meth:`SegmentationPredictor.predict_images`.
         """
-        if not self.keeps_teacher:
-            return super().predict_images(batch)
         shares = self.soft_masks(batch)
+        if not self.keeps_teacher:
+            shares = self._both(batch, shares)
         return {'scores': shares, 'maps': shares, 'probs': shares.mean(dim=(-2, -1))}
+
+    def _both(self, batch: Mapping[str, Tensor], soft: Tensor) -> Tensor:
+        """Return the geometric mean of the network's shares and the teacher's.
+
+        Args:
+            batch: Images.
+            soft: The teacher's shares (B, C, H, W).
+        """
+        return geometric_blend(soft, super().predict_images(batch)['scores'])
 
     def validation_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Compare network and teacher on one batch."""
-        presence = self.presence(batch)
-        student = super().predict_images(batch)['scores']
-        self.criteria['student'].update(student, presence)
-        self.criteria['teacher'].update(self.soft_masks(batch), presence)
-        self._score(student, batch)
+        """Compare both networks' mean with the teacher on one batch."""
+        presence, soft = self.presence(batch), self.soft_masks(batch)
+        both = self._both(batch, soft)
+        self.criteria['both'].update(both, presence)
+        self.criteria['teacher'].update(soft, presence)
+        self._score(both, batch)
 
     def test_step(
         self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0
@@ -208,18 +220,18 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         return self.teacher.presence(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log both criteria, and keep the teacher unless the network is better."""
+        """Log both criteria, and keep the teacher alone unless the mean is better."""
         scores = {
             name: float(metric.compute()) for name, metric in self.criteria.items()
         }
         for metric in self.criteria.values():
             metric.reset()
-        self.keeps_teacher.fill_(scores['student'] >= scores['teacher'])
+        self.keeps_teacher.fill_(scores['both'] >= scores['teacher'])
         if not self.trainer.sanity_checking:
             self._best = {
                 name: min(value, scores[name]) for name, value in self._best.items()
             }
-        self.log('val_balanced_bce', scores['student'], prog_bar=True)
+        self.log('val_balanced_bce', scores['both'], prog_bar=True)
         self.log('val_teacher_balanced_bce', scores['teacher'])
         self._log_masks('val')
 
@@ -240,11 +252,11 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
 
     def on_fit_end(self) -> None:
         """Say so if no checkpoint is better than the teacher."""
-        student, teacher = self._best['student'], self._best['teacher']
-        if student >= teacher < float('inf'):
+        both, teacher = self._best['both'], self._best['teacher']
+        if both >= teacher < float('inf'):
             warnings.warn(
                 'The second stage is not better than its teacher: val_balanced_bce is '
-                f'{student:.4f} at best, the teacher has {teacher:.4f}. Its checkpoints '
+                f'{both:.4f} at best, the teacher has {teacher:.4f}. Its checkpoints '
                 'map with the teacher.',
                 SecondStageWarning,
                 stacklevel=2,
