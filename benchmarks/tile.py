@@ -37,12 +37,11 @@ from rasterio.windows import Window
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from torchgeo_ctm.compat import SemanticSegmentation
-
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.inference import make_scene, peak_rss
 from benchmarks.real_scene_tokens import fit_task
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datasets.dfc2020 import DFC2020, SOURCE_TO_CLASS
 from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.prediction import predict_scene, quiet_lightning
