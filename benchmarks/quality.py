@@ -28,8 +28,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchgeo.trainers import ClassificationTask, SemanticSegmentationTask
 
+from torchgeo_ctm.compat import Classification, SemanticSegmentation
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.datasets import DFC2020, SyntheticLandCover
 from torchgeo_ctm.labels import class_shares
@@ -345,11 +345,11 @@ class _Cosine(pl.LightningModule):
         }
 
 
-class Classifier(_Cosine, ClassificationTask):
+class Classifier(_Cosine, Classification):
     """TorchGeo's multi-label classifier."""
 
 
-class Segmenter(_Cosine, SemanticSegmentationTask):
+class Segmenter(_Cosine, SemanticSegmentation):
     """TorchGeo's segmentation task."""
 
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchgeo.trainers import SemanticSegmentationTask
 
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.labels import presence_from_mask
 from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
@@ -85,7 +85,7 @@ class ImageLabels(Dataset[dict[str, Tensor]]):
         return {'image': both[:-1].contiguous(), 'label': label, 'mask': mask}
 
 
-class Segmenter(SemanticSegmentationTask):
+class Segmenter(SemanticSegmentation):
     """TorchGeo's U-Net with our scaling, optimiser and schedule."""
 
     def on_after_batch_transfer(

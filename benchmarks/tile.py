@@ -10,7 +10,7 @@ Each side is timed in turns, in one run; the median of the rounds counts:
 * ``pipeline_efficiency``: the bare forward pass over the same windows (random numbers in
   memory, local evidence and softmax, no refinement) over the whole pipeline;
 * ``refinement_share``: refinement's share of what the network and refinement take;
-* ``pipeline_over_unet``: our rate over that of TorchGeo's ``SemanticSegmentationTask``
+* ``pipeline_over_unet``: our rate over that of TorchGeo's ``SemanticSegmentation``
   (U-Net, ResNet-18, 13 bands) in a plain loop over blended windows of 256 px at stride
   192, which writes one GeoTIFF;
 * ``peak_rss_mb`` by side of the scene, one process each (``--full``: 10,980 px, too).
@@ -36,12 +36,12 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchgeo.trainers import SemanticSegmentationTask
 
 # run as a script, the folder above is not where Python looks
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.inference import make_scene, peak_rss
 from benchmarks.real_scene_tokens import fit_task
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datasets.dfc2020 import DFC2020, SOURCE_TO_CLASS
 from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.prediction import predict_scene, quiet_lightning
@@ -179,7 +179,7 @@ def refined_seconds(
 def build_unet() -> nn.Module:
     """Return TorchGeo's U-Net on ResNet-18 for 13 bands."""
     torch.manual_seed(0)
-    task = SemanticSegmentationTask(
+    task = SemanticSegmentation(
         model='unet', backbone='resnet18', in_channels=13, num_classes=len(CLASS_NAMES)
     )
     network: nn.Module = task.model.eval()

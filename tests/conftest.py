@@ -1,8 +1,11 @@
 """Tiny real files, and a tiny model, that many tests share."""
 
 import os
+import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -69,6 +72,13 @@ def save_task(task: ClassTokenMaskingTask, path: Path) -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the slow tests: the fast ones keep all processes busy to the end."""
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which versions were tested."""
+    names = ('torchgeo', 'torch', 'timm', 'lightning', 'rasterio', 'geopandas', 'numpy')
+    found = ', '.join(f'{name} {version(name)}' for name in names)
+    terminalreporter.write_line(f'Python {platform.python_version()}, {found}')
 
 
 @pytest.fixture

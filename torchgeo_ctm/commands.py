@@ -351,6 +351,22 @@ def choose(
         _print(output)
 
 
+def weights(*, markdown: bool = False) -> None:
+    """List the weights of TorchGeo that training can start from.
+
+    Any of them is a value of weights: in a configuration. Those of 'any' bands start
+    with every band list whose wavelengths are known.
+
+    Args:
+        markdown: Print a table in Markdown.
+    """
+    _loading()
+    from .reports import weights as listed
+
+    for line in listed.markdown() if markdown else listed.report():
+        _print(line)
+
+
 def export(
     checkpoint: str,
     /,
@@ -520,6 +536,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'stats': stats,
     'describe': describe,
     'choose': choose,
+    'weights': weights,
     'export': export,
     'import-checkpoint': import_checkpoint,
 }

@@ -5,10 +5,10 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torchgeo.trainers import SemanticSegmentationTask
 
 from tests.conftest import scene_pixels
 from tests.fakes.masks import CLASSES, COLORS, coded, place, write_image, write_mask
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
 from torchgeo_ctm.errors import CTMError, LabelError, SceneError, SettingError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
@@ -45,7 +45,7 @@ def count(data: PseudoMaskDataModule, split: Split) -> int:
     return len(data.splits.windows(split))
 
 
-def network(**options: Any) -> SemanticSegmentationTask:
+def network(**options: Any) -> SemanticSegmentation:
     arguments: dict[str, Any] = {
         'model': 'unet',
         'backbone': 'resnet18',
@@ -53,7 +53,7 @@ def network(**options: Any) -> SemanticSegmentationTask:
         'num_classes': 3,
         'ignore_index': 255,
     }
-    return SemanticSegmentationTask(**(arguments | options))
+    return SemanticSegmentation(**(arguments | options))
 
 
 def trainer(**options: Any) -> pl.Trainer:

@@ -9,10 +9,12 @@ import torch
 from pyproj import CRS
 from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset, stack_samples
-from torchgeo.samplers import GridGeoSampler, RandomBatchGeoSampler, RandomGeoSampler
+from torchgeo.samplers import RandomBatchGeoSampler
 
 from tests.conftest import WriteScene, scene_pixels
 from tests.fakes.labeled_scenes import RuleLabels
+from tests.fakes.samplers import random_sampler
+from torchgeo_ctm.compat import grid_sampler
 from torchgeo_ctm.datasets import LabelledDataset, LabelledSampler
 from torchgeo_ctm.errors import LabelError, LabelWarning
 from torchgeo_ctm.grids import Grid
@@ -47,7 +49,7 @@ def test_a_sample_has_the_label_of_its_ground(images: RasterDataset) -> None:
     dataset = LabelledDataset(images, labels)
     assert len(dataset) == 1
     assert dataset.bounds == images.bounds
-    sampler = GridGeoSampler(dataset, 32, 32)
+    sampler = grid_sampler(dataset, 32)
     pixels = scene_pixels(70, 90)
     for query in sampler:
         sample = dataset[query]
@@ -58,7 +60,7 @@ def test_a_sample_has_the_label_of_its_ground(images: RasterDataset) -> None:
         col, row = ~grid.transform @ (500_000, 4_200_000)
         top, left = round(-row), round(-col)
         assert (top, left) == (pytest.approx(-row), pytest.approx(-col))
-        if 0 <= top <= 38 and left <= 58:
+        if 0 <= top <= 38 and 0 <= left <= 58:
             part = pixels[:, top : top + 32, left : left + 32]
             np.testing.assert_array_equal(sample['image'], part)
         assert sample['label'].tolist() == west_or_east(grid)
@@ -74,9 +76,7 @@ def test_whatever_torchgeo_combines(
     labels = RuleLabels(CLASSES, west_or_east)
     inside = LabelledDataset(images, labels) & Masks(str(path))
     outside = LabelledDataset(images & Masks(str(path)), labels)
-    [query] = RandomGeoSampler(
-        inside, 32, 1, generator=torch.Generator().manual_seed(0)
-    )
+    [query] = random_sampler(inside, 32, 1)
     one, other = inside[query], outside[query]
     for key in ('image', 'mask', 'label', 'label_known'):
         assert torch.equal(one[key], other[key])
@@ -84,7 +84,7 @@ def test_whatever_torchgeo_combines(
 
 def test_loaders_show_labelled_queries_alone(images: RasterDataset) -> None:
     dataset = LabelledDataset(images, RuleLabels(CLASSES, northern))
-    sampler = LabelledSampler(GridGeoSampler(dataset, 30, 30), dataset)
+    sampler = LabelledSampler(grid_sampler(dataset, 30), dataset)
     loader = DataLoader(dataset, 2, sampler=sampler, collate_fn=stack_samples)
     assert len(sampler) == 3
     assert len(loader) == 2
@@ -101,16 +101,14 @@ def test_loaders_show_labelled_queries_alone(images: RasterDataset) -> None:
         warnings.simplefilter('error', LabelWarning)
         list(loader)  # it says so once
     with pytest.raises(LabelError, match='Use LabelledSampler'):
-        list(DataLoader(dataset, sampler=GridGeoSampler(dataset, 30, 30)))
+        list(DataLoader(dataset, sampler=grid_sampler(dataset, 30)))
 
 
 def test_random_draws_fill_an_epoch(images: RasterDataset) -> None:
     dataset = LabelledDataset(images, RuleLabels(CLASSES, northern))
 
     def queries(seed: int) -> list[object]:
-        generator = torch.Generator().manual_seed(seed)
-        draws = RandomGeoSampler(dataset, 30, 20, generator=generator)
-        sampler = LabelledSampler(draws, dataset)
+        sampler = LabelledSampler(random_sampler(dataset, 30, 20, seed), dataset)
         assert len(sampler) == 20
         with pytest.warns(LabelWarning):
             found = list(sampler)
@@ -124,6 +122,7 @@ def test_random_draws_fill_an_epoch(images: RasterDataset) -> None:
     assert queries(2) != found
 
 
+@pytest.mark.filterwarnings('ignore:Use torchgeo.samplers')
 def test_batch_samplers_keep_their_labelled_queries(images: RasterDataset) -> None:
     dataset = LabelledDataset(images, RuleLabels(CLASSES, northern))
     torch.manual_seed(0)
@@ -136,7 +135,7 @@ def test_batch_samplers_keep_their_labelled_queries(images: RasterDataset) -> No
 
 def test_no_label_at_all_is_an_error(images: RasterDataset) -> None:
     dataset = LabelledDataset(images, RuleLabels(CLASSES, lambda _: None))
-    for sampler in (RandomGeoSampler(dataset, 30, 5), GridGeoSampler(dataset, 30, 30)):
+    for sampler in (random_sampler(dataset, 30, 5), grid_sampler(dataset, 30)):
         with pytest.raises(LabelError, match=r'None of \d+ queries has a label'):
             list(LabelledSampler(sampler, dataset))
 
@@ -162,7 +161,7 @@ def test_it_travels_to_workers(images: RasterDataset, tmp_path: Path) -> None:
     dataset = LabelledDataset(images, None)  # type: ignore[arg-type]
     dataset.labels = Everything()
     again = pickle.loads(pickle.dumps(dataset))
-    [query] = RandomGeoSampler(dataset, 32, 1)
+    [query] = random_sampler(dataset, 32, 1)
     assert torch.equal(again[query]['label'], dataset[query]['label'])
 
 

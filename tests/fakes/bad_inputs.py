@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyproj
@@ -308,7 +308,8 @@ def spelled_crs(rng: Random, folder: Path) -> None:
 def class_names(rng: Random, folder: Path) -> None:
     """Names with commas, delimiters, and letters in two forms, in tables."""
     chosen = [str(name) for name in rng.choice(NAMES, 3, replace=False)]
-    form = rng.choice(['NFC', 'NFD'])
+    forms: tuple[Literal['NFC', 'NFD'], ...] = ('NFC', 'NFD')
+    form = forms[int(rng.integers(2))]
     rows = [(f't{i}.tif', unicodedata.normalize(form, n)) for i, n in enumerate(chosen)]
     sign = str(rng.choice([',', ';', '\t']))
     coding = str(rng.choice(['utf-8', 'utf-8-sig', 'utf-16']))

@@ -6,7 +6,7 @@ a gain of the scene's own; a window of 48 px shows two or three classes.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -57,7 +57,7 @@ def write_land_cover(
     centres = rng.uniform(0, size, (round(size / cell) ** 2, 2))
     # dealt, not drawn: every class is in every scene, as often
     kinds = rng.permutation(np.arange(len(centres)) % len(CLASSES)).astype(np.uint8)
-    places = np.moveaxis(np.indices((size, size)), 0, -1)
+    places: Any = np.moveaxis(np.indices((size, size)), 0, -1)
     classes = kinds[cKDTree(centres).query(places)[1]]
     image = SPECTRA[classes] * rng.normal(1, 0.05, (1, 1, len(BANDS)))
     image += 100 + rng.normal(0, 120, image.shape)

@@ -36,7 +36,10 @@ def small_config(name: str, folder: Path, **more: Any) -> Path:
         **more: Sections to change, ``model={'init_args': {…}}``.
     """
     data: dict[str, Any] = {'batch_size': 2, 'num_workers': 0}
-    place = {'root': str(folder / name)}
+    place: dict[str, Any] = {'root': str(folder / name)}
+    if name == 'sen12ms':
+        # since TorchGeo 0.9 it compares its lists with those of the originals
+        place['checksum'] = False
     if name == 'l8biome':
         data['patch_size'] = CHIPS[name]
         place = {'paths': str(folder / name)}

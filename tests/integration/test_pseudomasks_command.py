@@ -11,7 +11,6 @@ import yaml
 from affine import Affine
 from torchgeo.datamodules import GeoDataModule
 from torchgeo.datasets import IntersectionDataset, RasterDataset
-from torchgeo.samplers import GridGeoSampler
 
 from tests.commands import Run, refused
 from tests.conftest import (
@@ -23,6 +22,7 @@ from tests.conftest import (
     tiny_task,
 )
 from tests.fakes.dfc2020 import write_dfc2020
+from torchgeo_ctm.compat import grid_sampler
 from torchgeo_ctm.datamodules import DFC2020DataModule
 from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.trainers import load_task
@@ -184,7 +184,7 @@ class GeoTiles(GeoDataModule):
         both = IntersectionDataset(Images(self.root_), Labels(self.root_))
         self.dataset = both
         self.train_dataset = both
-        self.sampler = GridGeoSampler(both, 32, 32)
+        self.sampler = grid_sampler(both, 32)
 
 
 @pytest.mark.parametrize('split', ['val', 'train'])

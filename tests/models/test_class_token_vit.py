@@ -13,12 +13,14 @@ from torchgeo_ctm.models.registry import BUILDERS
 
 @pytest.mark.parametrize('name', BUILDERS)
 def test_registered_with_timm_and_torchgeo(name: str) -> None:
-    options: dict[str, Any] = {'img_size': 32, 'depth': 1, 'num_classes': 5}
+    patch = int(name.split('patch')[1].split('_')[0])
+    side = 4 * patch
+    options: dict[str, Any] = {'img_size': side, 'depth': 1, 'num_classes': 5}
     for create in (timm.create_model, get_model):
         model = create(name, **options)
         assert isinstance(model, ClassTokenViT)
-        assert model.patch_size == (8 if 'patch8' in name else 16)
-        assert model(torch.zeros(1, 13, 32, 32)).shape == (1, 5)
+        assert model.patch_size == patch
+        assert model(torch.zeros(1, 13, side, side)).shape == (1, 5)
 
 
 def test_no_pretrained_weights_are_invented() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torchgeo.trainers import SemanticSegmentationTask
 
 from tests.fakes.dfc2020 import write_dfc2020
 from tests.project.small_scene import BANDS, CHECKPOINT, NAMES
 from torchgeo_ctm import ClassTokenMaskingTask, DFC2020DataModule, SceneDataModule
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
 from torchgeo_ctm.labels import RasterLabels
 from torchgeo_ctm.trainers import load_task
@@ -62,7 +62,7 @@ def batches(scene: Path, mask: Path, folder: Path) -> dict[str, dict[str, Any]]:
     pairs = PseudoMaskDataModule(
         str(scene), str(mask), list(BANDS), patch_size=32, batch_size=2
     )
-    network = SemanticSegmentationTask(
+    network = SemanticSegmentation(
         'fcn', in_channels=4, num_classes=3, num_filters=4, ignore_index=255
     )
     write_dfc2020(folder)

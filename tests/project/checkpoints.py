@@ -7,7 +7,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from torchgeo.trainers import SemanticSegmentationTask
 
 from tests.project.small_scene import (
     BANDS,
@@ -19,6 +18,7 @@ from tests.project.small_scene import (
     pixels,
 )
 from torchgeo_ctm import ClassTokenMaskingTask
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
 
 
@@ -51,7 +51,7 @@ def write_class_token_checkpoint(path: Path = CHECKPOINT) -> None:
 def write_segmentation_checkpoint(scene: Path, masks: Path) -> None:
     """Train a tiny segmentation network on a mask of ours, and let Lightning save it."""
     pl.seed_everything(0)
-    task = SemanticSegmentationTask(
+    task = SemanticSegmentation(
         'fcn',
         in_channels=len(BANDS),
         num_classes=len(NAMES),

@@ -15,6 +15,7 @@ ARROWS: dict[str, set[str]] = {
     'errors': set(),
     'split': {'errors'},
     'streams': set(),
+    'compat': set(),
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
@@ -35,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
     # floor 3
     'samplers': {'scenes', 'labels', 'grids', 'rasters', 'split', 'windows', 'errors'},
     'datasets': {
+        'compat',
         'scenes',
         'labels',
         'grids',
@@ -47,6 +49,7 @@ ARROWS: dict[str, set[str]] = {
     },
     # floor 4
     'datamodules': {
+        'compat',
         'datasets',
         'samplers',
         'scenes',
@@ -59,6 +62,7 @@ ARROWS: dict[str, set[str]] = {
         'errors',
     },
     'trainers': {
+        'compat',
         'options',
         'models',
         'network',

@@ -174,9 +174,9 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     content['model']['init_args']['bands'] = ['VV', 'VH', 'HH']
     config.write_text(yaml.safe_dump(content))
     refused(run('stats', '--config', config), '2 bands, expected 3')
-    content['model']['class_path'] = 'torchgeo.trainers.ClassificationTask'
+    content['model']['class_path'] = 'torchgeo_ctm.compat.Classification'
     config.write_text(yaml.safe_dump(content))
-    refused(run('stats', '--config', config), 'model section', 'ClassificationTask')
+    refused(run('stats', '--config', config), 'model section', 'Classification')
     other = small_config('landcoverai', tmp_path)
     content = yaml.safe_load(other.read_text())
     content['data']['dict_kwargs']['root'] = str(tmp_path / 'nowhere')

@@ -4,8 +4,8 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from torchgeo.trainers import SemanticSegmentationTask
 
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.errors import CheckpointError, SettingError
 from torchgeo_ctm.scaling import BandScaling
 from torchgeo_ctm.trainers import (
@@ -24,7 +24,7 @@ FACTS: dict[str, Any] = {
 }
 
 
-def network(**kwargs: Any) -> SemanticSegmentationTask:
+def network(**kwargs: Any) -> SemanticSegmentation:
     torch.manual_seed(0)
     arguments: dict[str, Any] = {
         'model': 'unet',
@@ -33,7 +33,7 @@ def network(**kwargs: Any) -> SemanticSegmentationTask:
         'num_classes': 3,
         'ignore_index': 255,
     }
-    return SemanticSegmentationTask(**(arguments | kwargs)).eval()
+    return SemanticSegmentation(**(arguments | kwargs)).eval()
 
 
 @pytest.fixture(scope='module')

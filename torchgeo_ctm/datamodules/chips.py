@@ -5,10 +5,12 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import RunningStage
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 from torchgeo.datamodules import GeoDataModule
-from torchgeo.samplers import GridGeoSampler
+from torchgeo.datasets import GeoDataset
 
+from ..compat import grid_sampler
+from ..datasets.queries import query_grid, rasterio_crs
 from ..errors import DataError
 from ..grids import Grid
 from ..split import Split
@@ -26,8 +28,8 @@ STAGE_OF_SPLIT = {'train': 'fit', 'val': 'validate', 'test': 'test'}
 class ChipDataModule(LightningDataModule):
     """One split of another data module, to predict in order and without augmentation.
 
-    Batches keep ``crs`` and ``bounds``, which TorchGeo drops on transfer, so that masks
-    can be georeferenced.
+    Chips of a GeoDataset are read by queries that are drawn once, so that the grid of
+    each is known exactly: batches of TorchGeo 0.9 hold no CRS, and bounds as float32.
     """
 
     def __init__(self, data: Any, split: Split) -> None:
@@ -40,6 +42,8 @@ class ChipDataModule(LightningDataModule):
         super().__init__()
         self.data = data
         self.split = split
+        self._queries: list[Any] = []
+        self._crs: Any = None
 
     @property
     def dataset_name(self) -> str:
@@ -73,14 +77,18 @@ class ChipDataModule(LightningDataModule):
         # the data module's own training loader would shuffle
         if hasattr(self.data, 'chips') or self.split == 'train':
             return self.loader(self.queries())
-        return getattr(self.data, f'{self.split}_dataloader')()
+        loader = getattr(self.data, f'{self.split}_dataloader')()
+        if not isinstance(self.chips, GeoDataset):
+            return loader
+        self._queries = _queries(loader)
+        return self.loader(self._queries)
 
     def queries(self) -> list[Any]:
         """Return the index of every chip: numbers, or queries of a GeoDataset."""
         chips: Any = self.chips
         if isinstance(self.data, GeoDataModule):
-            size = self.data.patch_size
-            return list(GridGeoSampler(chips, size, size))
+            self._queries = list(grid_sampler(chips, self.data.patch_size))
+            return self._queries
         return list(range(len(chips)))
 
     def loader(self, queries: Sequence[Any]) -> DataLoader[Any]:
@@ -100,7 +108,9 @@ class ChipDataModule(LightningDataModule):
         self, batch: dict[str, Any], dataloader_idx: int
     ) -> dict[str, Any]:
         """Transform a batch as the data module does in evaluation."""
-        apart = {key: batch.pop(key) for key in ('crs', 'bounds') if key in batch}
+        for key in ('crs', 'bounds'):
+            # TorchGeo 0.8 cannot augment them
+            batch.pop(key, None)
         trainer: Any = self.data.trainer
         stage = trainer.state.stage
         # training chips are evaluated too
@@ -112,14 +122,27 @@ class ChipDataModule(LightningDataModule):
             batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         finally:
             trainer.state.stage = stage
-        return dict(batch) | apart
+        return dict(batch)
 
     def place(self, index: int) -> tuple[str, Grid | None]:
-        """Return the name of a chip, and its grid if the data module knows it."""
+        """Return the name of a chip, and its grid if it has one."""
         if hasattr(self.data, 'chip_place'):
             name, grid = self.data.chip_place(self.chips, index)
             return str(name), grid
         if hasattr(self.chips, 'place'):
             name, grid = self.chips.place(index)
             return str(name), grid
-        return f'{self.dataset_name}_{index:06d}', None
+        name = f'{self.dataset_name}_{index:06d}'
+        if not isinstance(self.chips, GeoDataset):
+            return name, None
+        if self._crs is None:
+            self._crs = rasterio_crs(self.chips.crs)
+        return name, query_grid(self.chips, self._queries[index], self._crs)
+
+
+def _queries(loader: DataLoader[Any]) -> list[Any]:
+    """Return the queries of a loader in their order, as it would draw them."""
+    batches: Any = loader.batch_sampler
+    if batches is None or type(batches) is BatchSampler:
+        return list(loader.sampler)
+    return [query for batch in batches for query in batch]

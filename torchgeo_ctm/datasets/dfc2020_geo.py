@@ -7,6 +7,7 @@ import shapely
 from pyproj import CRS
 from torchgeo.datasets import RasterDataset
 
+from ..compat import entries
 from ..errors import DataError, GridError, SettingError, did_you_mean
 from ..grids import Grid, Window
 from .dfc2020 import DFC2020
@@ -31,9 +32,11 @@ class DFC2020Geo(RasterDataset):
     ``other & dfc`` on another grid is an error, and so is the union of two zones.
     ``dfc | other`` joins splits of one zone. A chip comes from the one tile that
     contains the query, at the nearest pixels; where there is none, an IndexError lets
-    a union look further. GridGeoSampler needs a size and stride that end where a tile
-    ends (256; or 224 with stride 32). A sample holds ``image`` and ``mask`` as in :class:`DFC2020`, ``crs``
-    and ``bounds``. The contest has no dates: a tile is valid at any time.
+    a union look further. Use samplers that follow tiles, RandomGeoSampler or
+    GridGeoSampler, with a size and stride that end where a tile ends (256; or 224 with
+    stride 32). The samplers that replace them in TorchGeo 0.10 do not know tiles. A
+    sample holds ``image`` and ``mask`` as in :class:`DFC2020`, and TorchGeo's
+    ``bounds``. The contest has no dates: a tile is valid at any time.
     """
 
     is_image = False
@@ -66,6 +69,9 @@ class DFC2020Geo(RasterDataset):
         self.classes, self.bands = tiles.classes, tiles.bands
         self.index['number'] = [names[path] for path in self.index['filepath']]
         self._check_grids(inside)
+        first = next(iter(inside.values())).transform
+        # TorchGeo 0.9 takes it from a warped raster, with rounding errors
+        self._res = (first.a, -first.e)
         self.index = self.index.set_geometry(
             [_box(inside[number]) for number in self.index['number']], crs=CRS(found[0])
         )
@@ -105,8 +111,8 @@ class DFC2020Geo(RasterDataset):
             query: Slices of x and y in the CRS, as TorchGeo's samplers draw them.
 
         Returns:
-            ``image`` float32 (bands, h, w), ``mask`` int64 (h, w), ``crs``, and
-            ``bounds``: the slices.
+            ``image`` float32 (bands, h, w), ``mask`` int64 (h, w), and what TorchGeo's
+            samples say about their place.
 
         Raises:
             GridError: If another resolution is asked for.
@@ -120,7 +126,7 @@ class DFC2020Geo(RasterDataset):
             window = self._window(number, x, y)
             if window is not None:
                 sample: dict[str, Any] = dict(self.tiles.read(number, window))
-                sample |= {'crs': self.crs, 'bounds': (x, y, t)}
+                sample |= entries(self, (x, y, t))
                 return sample if self.transforms is None else self.transforms(sample)
         raise IndexError(
             f'query: {query} is in none of {len(self)} tiles, with bounds: '

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import rasterio.crs
 import torch
-from affine import Affine
 from pyproj import CRS
 from torch.utils.data import Sampler
 from torchgeo.datasets import GeoDataset
 from torchgeo.datasets.utils import GeoSlice
-from torchgeo.samplers import BatchGeoSampler, RandomGeoSampler
+from torchgeo.samplers import BatchGeoSampler
 
+from ..compat import is_random
 from ..errors import LabelError, LabelWarning
 from ..grids import Grid
 from ..labels import ImageLabel, LabelSource
+from .queries import query_grid, rasterio_crs
 
 
 class LabelledDataset(GeoDataset):
@@ -94,17 +95,13 @@ class LabelledDataset(GeoDataset):
 
     def grid(self, query: GeoSlice) -> Grid:
         """Return the pixel grid of a query's sample."""
-        x, y, _ = self._disambiguate_slice(query)
-        width = max(1, round((x.stop - x.start) / x.step))
-        height = max(1, round((y.stop - y.start) / y.step))
-        transform = Affine(x.step, 0, x.start, 0, -y.step, y.stop)
-        return Grid(height, width, self._rasterio_crs(), transform)
+        return query_grid(self, query, self._rasterio_crs())
 
     def _rasterio_crs(self) -> rasterio.crs.CRS:
         """Return the CRS in rasterio's class, the same object while it is the same."""
         known = self.__dict__.get('_known_crs')
         if known is None or known[0] is not self.crs:
-            known = (self.crs, rasterio.crs.CRS.from_wkt(self.crs.to_wkt()))
+            known = (self.crs, rasterio_crs(self.crs))
             self._known_crs = known
         crs: rasterio.crs.CRS = known[1]
         return crs
@@ -135,7 +132,7 @@ class LabelledSampler(Sampler[Any]):
     def __len__(self) -> int:
         """Return the number of queries of an epoch; of batches, at most."""
         sampler: Any = self.sampler
-        bounded = isinstance(sampler, RandomGeoSampler | BatchGeoSampler)
+        bounded = is_random(sampler) or isinstance(sampler, BatchGeoSampler)
         if self._length is None and bounded:
             self._length = len(sampler)
         if self._length is None:
@@ -150,7 +147,8 @@ class LabelledSampler(Sampler[Any]):
             LabelError: If no query has a label.
         """
         before, shown = self.skipped, 0
-        wanted = len(self.sampler) if isinstance(self.sampler, RandomGeoSampler) else 0
+        sampler: Any = self.sampler
+        wanted = len(sampler) if is_random(sampler) else 0
         while True:
             found = 0
             for item in self._labeled():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.colors import to_hex
 from torchgeo.datasets import RasterDataset
 
+from ..compat import merge
 from ..errors import DataError, LabelError, SettingError
 from ..files import expanded
 from ..grids import IGNORED, Grid
@@ -112,7 +113,7 @@ class PseudoMasks(RasterDataset):
                 raise DataError(f'{path} is not on the grid of {facts.path}.')
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
-        """Return the sample of a query: ``mask``, ``crs`` and ``bounds``.
+        """Return the sample of a query: ``mask`` and TorchGeo's ``bounds``.
 
         Args:
             query: [xmin:xmax:xres, ymin:ymax:yres, tmin:tmax:tres].
@@ -136,7 +137,7 @@ class PseudoMasks(RasterDataset):
         x, y, t = self._disambiguate_slice(query)
         near = self.index.cx[x.start : x.stop, y.start : y.stop]
         paths = [confidence_path(path) for path in near.filepath]
-        return self._merge_files(paths, (x, y, t))[0]
+        return merge(self, paths, (x, y, t))[0]
 
 
 def _is_mask(path: Path, given: Path) -> bool:

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from rasterio.transform import from_bounds
 from torch import Tensor
 
 from ..errors import DataError, OutputError, ResumeWarning
@@ -176,8 +175,6 @@ class ChipMaskWriter(BasePredictionWriter):
         source = cast(ChipSource, trainer.datamodule)  # type: ignore[attr-defined]
         for position, mask in enumerate(pseudo):
             name, grid = source.place(self.chips)
-            if grid is None and 'bounds' in batch:
-                grid = _grid(batch['bounds'][position], batch['crs'][position], size)
             if grid is not None:
                 self._write_chip(task, name, grid, mask, confidence[position])
             self.chips += 1
@@ -273,11 +270,3 @@ def _open_scores(
     others = {key: batch[key] for key in ('image', 'valid') if key in batch}
     scores: Tensor = task.predict_step(others | {'label': every}, 0)['scores']
     return scores
-
-
-def _grid(bounds: Sequence[slice], crs: Any, size: tuple[int, int]) -> Grid:
-    """Return the grid of a TorchGeo query: slices of x, y and time."""
-    x, y = bounds[0], bounds[1]
-    height, width = size
-    transform = from_bounds(x.start, y.start, x.stop, y.stop, width, height)
-    return Grid(height, width, crs, transform)

@@ -101,7 +101,9 @@ def soft_assignment(
     prior = prior / prior.sum(dim=1, keepdim=True).clamp(min=FLOOR)
     present = (scores > 0).any(dim=-1).any(dim=-1)[:, :, None, None]
     log_prior = prior.clamp(min=FLOOR).log().masked_fill(~present, -torch.inf)
-    values, counts = (part.unflatten(2, size) for part in _whitened(image, valid))
+    values, counts = (
+        part.reshape(*part.shape[:2], *size) for part in _whitened(image, valid)
+    )
     step = max(1, min(size) // SAMPLES)
     some_prior, some_values, some_counts, some_log_prior = (
         part[..., ::step, ::step] for part in (prior, values, counts, log_prior)

@@ -70,6 +70,30 @@ def ctm_vit_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> ClassTo
     return _create('ctm_vit_base_patch16_224', pretrained, **kwargs)
 
 
+@register_model
+def ctm_vit_small_patch14_224(pretrained: bool = False, **kwargs: Any) -> ClassTokenViT:
+    """Class-token ViT-Small (384 wide, 12 blocks, 6 heads), patches of 14 px."""
+    return _create('ctm_vit_small_patch14_224', pretrained, **kwargs)
+
+
+@register_model
+def ctm_vit_base_patch14_224(pretrained: bool = False, **kwargs: Any) -> ClassTokenViT:
+    """Class-token ViT-Base (768 wide, 12 blocks, 12 heads), patches of 14 px."""
+    return _create('ctm_vit_base_patch14_224', pretrained, **kwargs)
+
+
+@register_model
+def ctm_vit_large_patch16_224(pretrained: bool = False, **kwargs: Any) -> ClassTokenViT:
+    """Class-token ViT-Large (1024 wide, 24 blocks, 16 heads), patches of 16 px."""
+    return _create('ctm_vit_large_patch16_224', pretrained, **kwargs)
+
+
+@register_model
+def ctm_vit_huge_patch14_224(pretrained: bool = False, **kwargs: Any) -> ClassTokenViT:
+    """Class-token ViT-Huge (1280 wide, 32 blocks, 16 heads), patches of 14 px."""
+    return _create('ctm_vit_huge_patch14_224', pretrained, **kwargs)
+
+
 #: Every registered name and its builder.
 BUILDERS: dict[str, Callable[..., ClassTokenViT]] = {
     builder.__name__: builder
@@ -80,6 +104,10 @@ BUILDERS: dict[str, Callable[..., ClassTokenViT]] = {
         ctm_vit_small_patch16_224,
         ctm_vit_base_patch8_224,
         ctm_vit_base_patch16_224,
+        ctm_vit_small_patch14_224,
+        ctm_vit_base_patch14_224,
+        ctm_vit_large_patch16_224,
+        ctm_vit_huge_patch14_224,
     )
 }
 # TorchGeo has no public registration; its get_model reads this dictionary.

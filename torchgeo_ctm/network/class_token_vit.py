@@ -46,6 +46,7 @@ class ClassTokenViT(nn.Module):
         patch_activation: Literal['sigmoid', 'softmax'] = 'sigmoid',
         local_width: int = 64,
         local_depth: int = 2,
+        patch_padding: int = 0,
     ) -> None:
         """Create the network.
 
@@ -79,6 +80,8 @@ class ClassTokenViT(nn.Module):
                 still learns where it is not.
             local_width: Channels of the local head.
             local_depth: Residual convolutions of the local head.
+            patch_padding: Zeros around the image in pixels, which shift the patches up
+                and left: 1 for the weights of DOFA and Copernicus-FM.
 
         Raises:
             SettingError: If *embed_dim*, *img_size* or, with a 'conv' stem,
@@ -103,7 +106,14 @@ class ClassTokenViT(nn.Module):
         self.in_chans = in_chans
         self.patch_size = patch_size
         self.num_prefix_tokens = num_classes + reg_tokens
-        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
+        if not 0 <= 2 * patch_padding < patch_size:
+            raise SettingError(
+                f'patch_padding must be 0 to less than half of patch_size={patch_size}, '
+                f'got {patch_padding}.'
+            )
+        self.patch_embed = PatchEmbed(
+            img_size, patch_size, in_chans, embed_dim, patch_padding
+        )
         if stem not in ('patch', 'conv'):
             raise SettingError(f"Unknown stem {stem!r}, expected 'patch' or 'conv'.")
         if stem == 'conv':

@@ -48,12 +48,15 @@ class PatchEmbed(nn.Module):
         patch_size: int,
         in_chans: int,
         embed_dim: int,
+        padding: int = 0,
     ) -> None:
         """Create the layer; sizes are in pixels."""
         super().__init__()
         height, width = (img_size,) * 2 if isinstance(img_size, int) else img_size
         self.img_size = (height, width)
-        self.proj: nn.Module = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        self.proj: nn.Module = nn.Conv2d(
+            in_chans, embed_dim, patch_size, patch_size, padding
+        )
 
 
 class Mlp(nn.Module):

@@ -1,4 +1,4 @@
-"""The named networks: ``ctm_vit_{tiny,small,base}_patch{8,16}_224``."""
+"""The named networks: ``ctm_vit_{tiny,small,base,large,huge}_patch{8,14,16}_224``."""
 
 from typing import Any
 
@@ -9,12 +9,22 @@ _SIZES = {
     'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
     'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
     'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
+    'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
+    'huge': {'embed_dim': 1280, 'depth': 32, 'num_heads': 16},
+}
+#: Patch sides in pixels of each size: those from scratch, and those of public weights.
+_PATCHES = {
+    'tiny': (8, 16),
+    'small': (8, 14, 16),
+    'base': (8, 14, 16),
+    'large': (16,),
+    'huge': (14,),
 }
 #: Arguments of each network by its name.
 VARIANTS: dict[str, dict[str, int]] = {
     f'ctm_vit_{size}_patch{patch}_224': arguments | {'patch_size': patch}
     for size, arguments in _SIZES.items()
-    for patch in (8, 16)
+    for patch in _PATCHES[size]
 }
 
 

@@ -179,16 +179,13 @@ class ConfiguredSplit:
                 None if labels is None else labels[position],
                 None if known is None else known[position],
                 None if masks is None else masks[position],
-                self._crs(batch, position, index) if with_crs else None,
+                self._crs(index) if with_crs else None,
             )
 
-    def _crs(self, batch: dict[str, Any], position: int, index: int) -> str | None:
-        """Return the CRS of a chip from the batch, else from the data module."""
-        crs = batch['crs'][position] if 'crs' in batch else None
-        if crs is None:
-            grid = self.data.place(index)[1]
-            crs = grid.crs if grid is not None else None
-        return crs.to_string() if crs is not None else None
+    def _crs(self, index: int) -> str | None:
+        """Return the CRS of a chip, None if it has none."""
+        grid = self.data.place(index)[1]
+        return grid.crs.to_string() if grid is not None and grid.crs else None
 
 
 def _valid(batch: dict[str, Any], nodata: float | None) -> NDArray[np.bool_]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torchgeo.trainers import SemanticSegmentationTask
 
+from ..compat import SemanticSegmentation
 from ..errors import CheckpointError, SettingError
 from ..files import atomic_path
 from ..maps.decoder import MapOptions
@@ -47,7 +47,7 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     Args:
         path: A checkpoint of :class:`ClassTokenMaskingTask`, of
             :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
-            ``SemanticSegmentationTask`` trained with a
+            ``SemanticSegmentation`` trained with a
             :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
 
     Raises:
@@ -76,7 +76,7 @@ def segmentation_predictor(
             f'{path} is a segmentation network without names of classes and bands. '
             'Train it with torchgeo_ctm.datamodules.PseudoMaskDataModule.'
         )
-    task = rebuilt(SemanticSegmentationTask, content, path)
+    task = rebuilt(SemanticSegmentation, content, path)
     try:
         return SegmentationPredictor(task, facts[0]).eval()
     except Exception as error:

@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchgeo.trainers import BaseTask
 from torchvision.models._api import WeightsEnum
 
+from ..compat import BaseTask
 from ..errors import BandError, BandWarning, CheckpointError, SettingError, did_you_mean
 from ..losses import (
     attention_loss,
@@ -27,7 +27,7 @@ from ..losses import (
 )
 from ..maps.class_maps import class_maps
 from ..maps.decoder import MapOptions
-from ..models.parameter_groups import parameter_groups
+from ..models.parameter_groups import freeze, parameter_groups
 from ..plots import attention_figure, map_figure
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
@@ -51,7 +51,7 @@ from .presence import UNKNOWN, filled
 from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
 from .self_training import patch_targets, self_training_weight
-from .weights import load_weights
+from .weights import DEFAULT, Start, read_start
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def __init__(
         self,
-        model: str = 'ctm_vit_small_patch8_224',
-        weights: WeightsEnum | str | None = None,
+        model: str | None = None,
+        weights: WeightsEnum | str | list[str] | None = None,
         in_channels: int = 13,
         num_classes: int = 8,
         task: Literal['multilabel', 'multiclass'] = 'multilabel',
@@ -112,16 +112,22 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """Initialize the task.
 
         Args:
-            model: Registered name, ``ctm_vit_{tiny,small,base}_patch{8,16}_224``.
+            model: Registered name, ``ctm_vit_{tiny,small,base}_patch{8,16}_224`` or one
+                of the sizes of public weights (``ctm_vit_large_patch16_224``). None: as
+                large as the weights; without weights, ``ctm_vit_small_patch8_224``.
             weights: Initial weights: a TorchGeo weight or its name
-                (``ViTSmall16_Weights.SENTINEL2_ALL_DINO``), a file with a timm ViT's
-                state dict, a checkpoint of this package, or None.
+                (``ViTSmall16_Weights.SENTINEL2_ALL_DINO``; ``torchgeo-ctm weights``
+                lists them), a file with a timm ViT's state dict, a checkpoint of this
+                package, or None. Of a list, the first gives everything but the columns
+                of bands that it does not have.
             in_channels: Number of bands.
             num_classes: Number of classes C.
             task: 'multilabel' (BCE) or 'multiclass' (cross-entropy).
             img_size: Chip size in pixels, side or (height, width).
             model_options: More arguments of
                 :class:`~torchgeo_ctm.models.ClassTokenViT` (``depth``, ``head``, …).
+                ``wavelengths``, for the weights of DOFA and Copernicus-FM: the center
+                in micrometers of each band whose name is unknown.
             class_names: One name per class; None numbers them.
             class_colors: One ``#rrggbb`` per class; None takes matplotlib's tab20.
             bands: Names of the bands in order; None: Sentinel-2's 13.
@@ -161,10 +167,20 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         # mappings, because weights_only refuses dataclasses
         self.save_hyperparameters(self.options.mappings())
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
-        self.build(self.hparams)
+        self._start: Start | None = None
+        name = self.hparams['model'] or DEFAULT
+        options = dict(self.hparams['model_options'] or {})
+        wavelengths = options.pop('wavelengths', None)
         if self.weights is not None:
-            kept = load_weights(self.model, self.weights, self.bands)
+            self._start = read_start(self.weights, wavelengths)
+            name, options = self._start.network(self.hparams['model'], options)
+        # a checkpoint has to say it without the weights
+        self.hparams['model'], self.hparams['model_options'] = name, options or None
+        self.build(self.hparams)
+        if self._start is not None:
+            kept = self._start.load(self.model, self.bands)
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
+        freeze(self.model, self.options.optimization.freeze_blocks)
         self._generator = torch.Generator()
         self._channels = ChannelState()
         self._tally: LabelTally | None = None
@@ -346,8 +362,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         scaling = build_scaling(names, self.hparams['scaling'])
         self.bands, self.hparams['bands'] = tuple(names), list(names)
         self.scaling = scaling.to(self.device)
-        if self.weights is not None:
-            load_weights(self.model, self.weights, self.bands)
+        if self._start is not None:
+            self._start.rename_bands(self.model, self.bands)
 
     def _learn_normalization(self, mean: list[float], std: list[float]) -> None:
         """Learn how the data module normalizes, to scale scenes alike.
@@ -760,6 +776,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             options.weight_decay,
             options.layer_decay,
             (self.options.attention.pruning or {}).get('lr'),
+            options.head_lr,
         )
         optimizer = build_optimizer(options.optimizer, groups)
         if options.schedule == 'plateau':

@@ -117,6 +117,10 @@ class OptimizationOptions:
         weight_decay: Weight decay. Tokens, positions, norms and biases never decay.
         layer_decay: Factor, 0 to 1, between the learning rate of a layer and that of
             the layer above it, for pre-trained weights. Null: one learning rate.
+        head_lr: Learning rate of the heads, which pre-trained weights do not have. Null:
+            ``lr``.
+        freeze_blocks: Number of first blocks that do not learn, nor do patch embedding
+            and positions. Class tokens and heads learn.
         schedule: 'cosine' over the whole training, which requires ``max_epochs`` or
             ``max_steps``; or 'plateau' (TorchGeo's).
         warmup: Fraction of training, 0 to 1, during which the learning rate of 'cosine'
@@ -129,6 +133,8 @@ class OptimizationOptions:
     optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
     weight_decay: float = 0.05
     layer_decay: float | None = None
+    head_lr: float | None = None
+    freeze_blocks: int = 0
     schedule: Literal['plateau', 'cosine'] = 'cosine'
     warmup: float = 0.1
     grad_checkpointing: bool = False

@@ -5,8 +5,8 @@ from typing import Any, Self
 
 import lightning.pytorch as pl
 from torch import Tensor, nn
-from torchgeo.trainers import SemanticSegmentationTask
 
+from ..compat import SemanticSegmentation
 from ..errors import SettingError
 from ..maps.class_maps import posterior, resize
 from ..maps.decoder import MapDecoder, MapOptions
@@ -43,7 +43,7 @@ class SegmentationNetwork(nn.Module):
 
 
 class SegmentationPredictor(pl.LightningModule):
-    """A trained TorchGeo ``SemanticSegmentationTask`` that predicts as our task does.
+    """A trained TorchGeo ``SemanticSegmentation`` that predicts as our task does.
 
     It takes images in their own numbers, scales them like its training data, and
     returns what :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask` returns. Scores
@@ -56,9 +56,7 @@ class SegmentationPredictor(pl.LightningModule):
     #: The field of view of the network is not known.
     is_local = False
 
-    def __init__(
-        self, task: SemanticSegmentationTask, facts: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, task: SemanticSegmentation, facts: Mapping[str, Any]) -> None:
         """Create a predictor from a trained task.
 
         Args:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torchgeo.trainers import BaseTask, SemanticSegmentationTask
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from ..compat import BaseTask, SemanticSegmentation
 from ..errors import SecondStageWarning, SettingError
 from ..grids import IGNORED
 from ..maps.class_maps import resize
@@ -82,7 +82,7 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         Args:
             teacher: Checkpoint of a trained :class:`ClassTokenMaskingTask`, which also
                 gives bands, scaling, classes and colors.
-            model: Segmentation network, as in TorchGeo's ``SemanticSegmentationTask``.
+            model: Segmentation network, as in TorchGeo's ``SemanticSegmentation``.
             backbone: Its encoder, likewise.
             weights: Initial weights of the encoder, likewise.
             lr: Highest learning rate of AdamW. It rises, then falls along a cosine.
@@ -313,9 +313,9 @@ def _apart(function: Callable[..., T], *args: Any) -> T:
 
 def _segmentation_task(
     teacher: ClassTokenMaskingTask, model: Any, backbone: str, weights: Any
-) -> SemanticSegmentationTask:
+) -> SemanticSegmentation:
     """Return TorchGeo's task for the bands and classes of a teacher."""
-    return SemanticSegmentationTask(
+    return SemanticSegmentation(
         model=model,
         backbone=backbone,
         weights=weights,

@@ -22,11 +22,13 @@ def write_pages(docs: 'Path') -> None:
     # torch and TorchGeo take seconds to import, and only this needs them
     from .command_pages import command_pages
     from .measured import measured_pages
+    from .weights import weights_pages
     from .yaml_pages import yaml_pages
 
     replace_folder(docs / 'reference' / 'commands', command_pages())
     replace_folder(docs / 'reference' / 'yaml', yaml_pages())
     replace_folder(docs / 'explanation' / 'measured', measured_pages(docs.parent))
+    replace_folder(docs / 'reference' / 'weights', weights_pages())
     notebooks = (docs.parent / 'notebooks').glob('*.ipynb')
     pages = {path.name: path.read_text(encoding='utf-8') for path in notebooks}
     replace_folder(docs / 'notebooks', pages)
