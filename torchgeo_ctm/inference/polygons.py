@@ -18,8 +18,9 @@ from ..rasters import quiet
 from .masks import open_mask, open_raster, read_rows, row_bands
 from .outlines import Edge, OutlineJoiner, to_coordinates
 
-#: Pixels of a row band, whose polygons are made in one call.
-ROW_BAND = 1 << 22
+#: Pixels of a row band, whose polygons are made in one call. GDAL holds Python's lock
+#: meanwhile, up to a second, so that SIGTERM has to wait.
+ROW_BAND = 1 << 20
 #: Polygons of a chunk.
 CHUNK = 50_000
 #: Polygons that are converted from lists of corners to geometries in one call.
