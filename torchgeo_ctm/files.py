@@ -120,6 +120,11 @@ def check_name(path: Path, longest: str) -> None:
         raise OutputError(
             f'{str(path)!r} is not valid Unicode. Choose another output name.'
         ) from error
+    if any(ord(sign) < 32 for sign in path.name):
+        raise OutputError(
+            f'{path.name!r} has a line break or another control character, which other '
+            'programs cannot read. Choose another output name.'
+        )
     if length > LONGEST_NAME:
         over = length - LONGEST_NAME
         raise OutputError(

@@ -273,6 +273,9 @@ def check_products(
         known = path.exists() and ours.get(path.name) == _facts(path)
         if name == 'mask':
             check_output(path, overwrite or known)
+            # what an interrupted run has published has its names beside it
+            beside = path.with_name(f'{path.name}.aux.xml')
+            check_file(beside, overwrite or bool(ours) or path.exists())
         else:
             check_file(path, overwrite or known)
 

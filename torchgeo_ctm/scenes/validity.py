@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
@@ -33,8 +33,10 @@ class Validity:
                 as the raster says.
         """
         flags = [flag for i in indexes for flag in raster.mask_flag_enums[i - 1]]
-        self.masked = nodata is None and bool(
-            {MaskFlags.per_dataset, MaskFlags.alpha} & {*flags}
+        # GDAL's flags know an alpha band only as the second or fourth
+        alpha = ColorInterp.alpha in raster.colorinterp
+        self.masked = nodata is None and (
+            alpha or bool({MaskFlags.per_dataset, MaskFlags.alpha} & {*flags})
         )
         #: Nodata value of each band, None without one.
         self.nodata: list[float | None] = [

@@ -16,7 +16,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchgeo.trainers import BaseTask
 from torchvision.models._api import WeightsEnum
 
-from ..errors import BandError, BandWarning, CheckpointError, SettingError, did_you_mean
+from ..errors import (
+    BandWarning,
+    CheckpointError,
+    ReflectanceWarning,
+    SettingError,
+    did_you_mean,
+)
 from ..losses import (
     attention_loss,
     balance_weights,
@@ -29,9 +35,10 @@ from ..maps.class_maps import class_maps
 from ..maps.decoder import MapOptions
 from ..models.parameter_groups import parameter_groups
 from ..plots import attention_figure, map_figure
+from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
-from .batches import LabelTally, diverged, finite, labeled
+from .batches import LabelTally, check_shapes, diverged, finite, labeled
 from .channels import channel_order, data_facts, expanded, scaled_already
 from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
@@ -47,7 +54,7 @@ from .options import (
     task_options,
 )
 from .predictor import ClassTokenPrediction, image_size
-from .presence import UNKNOWN, filled
+from .presence import UNKNOWN, check_entries, filled
 from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
 from .self_training import patch_targets, self_training_weight
@@ -57,6 +64,8 @@ logger = logging.getLogger(__name__)
 
 #: Key of a batch whose bands are in the task's order, and whose numbers are finite.
 USABLE = 'usable'
+#: Deviation after scaling below which images have other numbers than it expects.
+NARROW = 0.08
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -375,18 +384,15 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
         Raises:
             BandError: If the number of bands is not that of the data set.
+            DataError: If images, masks or labels have impossible shapes or values.
             SettingError: If the numbers of the first images were scaled already.
         """
         state = self._channels
         if USABLE in batch:
             return batch
+        count = self.hparams['in_channels'] if state.order is None else state.found
+        check_shapes(batch, count, state.source)
         if state.order is not None:
-            count = batch['image'].shape[1]
-            if count != state.found:
-                raise BandError(
-                    f'The image has {count} bands, but {state.source} names '
-                    f'{state.found}.'
-                )
             batch = {**batch, 'image': batch['image'][:, state.order]}
         batch = finite(batch)
         if state.source and not state.checked:
@@ -399,17 +405,31 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         # constant images tell nothing
         image: Tensor = batch['image']
         state.checked = bool((image != image.flatten()[0]).any())
+        check_entries(batch, self.hparams['num_classes'], self.options.labels.values)
         if not isinstance(scaling, BandScaling) or state.scaled:
             return
         fault = scaled_already(image, batch.get('valid'), self.bands, scaling)
+        spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
         if fault is not None:
-            spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
             raise SettingError(
                 f'The images of {state.source} hold {fault}, but model.init_args.scaling '
                 'expects reflectance x 10,000 (deviation after scaling: '
                 f'{spread:.2g}). Set scaling: null under model.init_args, or mean, std '
                 'and clip: null of these numbers.'
             )
+        pixels = image.movedim(1, 0).flatten(1)
+        if 'valid' in batch:
+            pixels = pixels[:, batch['valid'].flatten().bool()]
+        said = scaling_complaint(pixels.float(), self.bands, scaling)
+        if said is None and scaling.method == 'standard' and spread < NARROW:
+            said = (
+                f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
+                f'have a deviation of {spread:.2g} after scaling, expected about 1. '
+                'Check model.init_args.scaling'
+            )
+        if state.checked and said is not None:
+            text = f'The images of {state.source}: {said}.'
+            warnings.warn(text, ReflectanceWarning, stacklevel=2)
 
     def on_train_start(self) -> None:
         """Warn about rare classes, check options that need an end of training, resume.
@@ -420,9 +440,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
                 calibration of others.
         """
         chips = training_set(self.trainer) if self.trainer.is_global_zero else None
+        said = []
         if chips is not None:
-            warn_about_rare_classes(chips, self.presence, self.class_names)
-        self._tally = LabelTally(self.hparams['num_classes'])
+            said = warn_about_rare_classes(chips, self.presence, self.class_names)
+        self._tally = LabelTally(self.hparams['num_classes'], said)
         patches = self.options.patches
         if patches.self_training is not None:
             self._length('patches.self_training')
