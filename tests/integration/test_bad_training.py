@@ -493,8 +493,11 @@ def test_averaged_weights_have_their_own_calibration(tmp_path: Path) -> None:
     trainer().validate(loaded, data[1], verbose=False)
     torch.testing.assert_close(shift, loaded.presence_shift)
     torch.testing.assert_close(shift, task.presence_shift)
-    with pytest.raises(SettingError, match='EMAWeightAveraging'):
-        trainer(SWA(1e-3), max_epochs=3).fit(tiny_task(**options), *data)
+    averaged = tiny_task(**options)
+    trainer(SWA(1e-3, swa_epoch_start=1), max_epochs=4).fit(averaged, *data)
+    shift = averaged.presence_shift.clone()
+    trainer().validate(averaged, data[1], verbose=False)
+    torch.testing.assert_close(shift, averaged.presence_shift)
 
 
 def test_plateau_without_validation_is_refused_before_the_first_step() -> None:

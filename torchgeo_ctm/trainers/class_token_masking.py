@@ -39,6 +39,7 @@ from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
 from .batches import LabelTally, check_shapes, diverged, finite, labeled
+from .calibration import calibrated
 from .channels import channel_order, data_facts, expanded, scaled_already
 from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
@@ -435,9 +436,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """Warn about rare classes, check options that need an end of training, resume.
 
         Raises:
-            SettingError: If an option is a fraction of a training without end, if the
-                schedule has nothing to monitor, or if averaged weights would have the
-                calibration of others.
+            SettingError: If an option is a fraction of a training without end, or if
+                the schedule has nothing to monitor.
         """
         chips = training_set(self.trainer) if self.trainer.is_global_zero else None
         said = []
@@ -455,17 +455,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def _check_validation(self) -> None:
         """Check that validation gives what schedule and calibration need."""
-        callbacks = getattr(self.trainer, 'callbacks', [])
-        averages = [type(callback).__name__ for callback in callbacks]
-        if (
-            self.decoder.options.calibration == 'validation'
-            and 'StochasticWeightAveraging' in averages
-        ):
-            raise SettingError(
-                "maps.calibration='validation' calibrates the weights that validation "
-                'sees, which StochasticWeightAveraging replaces at the end. Use '
-                "EMAWeightAveraging, or maps.calibration='odds'."
-            )
         if self.options.optimization.schedule != 'plateau' or _validates(self.trainer):
             return
         raise SettingError(
@@ -492,8 +481,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def on_train_end(self) -> None:
         """Keep the calibration of averaged weights, which replace the others."""
-        if self._calibrated is not None:
-            self.presence_shift.copy_(self._calibrated)
+        if self._calibrated is None:
+            return
+        callbacks = getattr(self.trainer, 'callbacks', [])
+        if any(type(c).__name__ == 'StochasticWeightAveraging' for c in callbacks):
+            # its weights take the place of those that validation saw
+            self._calibrated = calibrated(self, self.trainer)
+        self.presence_shift.copy_(self._calibrated)
 
     def on_train_epoch_end(self) -> None:
         """Say after the first epoch which chips and classes taught nothing."""
