@@ -25,8 +25,8 @@ from torchgeo_ctm.trainers import save_task
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 #: Seconds within which SIGTERM and Ctrl-C end a run.
 SOON = 3.0
-#: Seconds within which a process has no handlers yet.
-BEFORE = 0.2
+#: Seconds within which a process has no handlers yet: Python itself starts.
+BEFORE, COLD = 0.2, 1.0
 #: Kills after which a run is left to end.
 IN_A_ROW = 3
 SIDE = 320
@@ -64,6 +64,7 @@ class Run:
         self._said = output.parent / 'said.txt'
         arguments = ['predict', *arguments, '--output', str(output)]
         self._process = None
+        self.cold = cold
         self.status: int | None = None
         with self._said.open('w', encoding='utf-8') as file:
             if cold:
@@ -134,13 +135,18 @@ def wait(run: Run, output: Path, seconds: float, late: bool) -> None:
         while not run.ended() and not finishing(output):
             time.sleep(0.002)
     # at the least until it has its handlers
-    end = time.monotonic() + BEFORE + seconds
+    end = time.monotonic() + (COLD if run.cold else BEFORE) + seconds
     while not run.ended() and time.monotonic() < end:
         time.sleep(0.002)
 
 
 def problems(
-    run: Run, number: int, seconds: float, said: str, there: Content, expected: Content
+    run: Run,
+    number: signal.Signals,
+    seconds: float,
+    said: str,
+    there: Content,
+    expected: Content,
 ) -> list[str]:
     """Return what is wrong after a signal."""
     found = []

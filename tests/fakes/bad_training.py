@@ -156,7 +156,11 @@ def wrong_chips(rng: np.random.Generator, folder: Path) -> None:
         {'image': torch.full_like(image, value)},
         {'image': image[:, : rng.integers(33)]},
         {'image': image[: rng.integers(4)]},
-        {'image': image.to(rng.choice([torch.int16, torch.half, torch.complex64]))},
+        {
+            'image': image.to(
+                [torch.int16, torch.half, torch.complex64][rng.integers(3)]
+            )
+        },
         {'label': torch.where(label > 0, value, label)},
         {'label': label[: rng.integers(4)]},
         {'label': torch.tensor(int(rng.integers(-2, 5)))},
