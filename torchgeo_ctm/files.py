@@ -120,6 +120,11 @@ def check_name(path: Path, longest: str) -> None:
         raise OutputError(
             f'{str(path)!r} is not valid Unicode. Choose another output name.'
         ) from error
+    if any(ord(sign) < 32 for sign in path.name):
+        raise OutputError(
+            f'{path.name!r} has a line break or another control character, which other '
+            'programs cannot read. Choose another output name.'
+        )
     if length > LONGEST_NAME:
         over = length - LONGEST_NAME
         raise OutputError(
@@ -164,6 +169,22 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if received:
         signal.raise_signal(received[0])
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process at once, as SIGKILL does, not when Python is free.
+
+    For libraries that hold Python's lock for long. What SIGKILL leaves can be resumed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def temporary_path(path: Path) -> Path:

@@ -263,9 +263,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
                 'command again to resume.\n'
             )
-            if isinstance(stop, Terminated):
-                leave(143)
-            raise SystemExit(130) from None
+            status = 143 if isinstance(stop, Terminated) else 130
+            if argv is None or status == 143:
+                leave(status)
+            raise SystemExit(status) from None
 
 
 if __name__ == '__main__':

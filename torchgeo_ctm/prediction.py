@@ -182,7 +182,7 @@ def pseudo_masks(
     *,
     split: Split = 'val',
     labels: Literal['predicted', 'true'] = 'predicted',
-    source: Literal['attention', 'patchcam', 'fused'] | None = None,
+    source: Literal['attention', 'patches', 'patchcam', 'fused'] | None = None,
     rule: Literal['argmax', 'paint'] | None = None,
     ensemble: Literal['dihedral'] | None = None,
     accelerator: str = 'auto',
@@ -201,7 +201,7 @@ def pseudo_masks(
         split: Split to read: train, val or test; in order, and as evaluation crops it.
         labels: Classes taken as present in a chip: predicted ones, or the true ones of
             its label.
-        source: Source of the class maps: attention, patchcam or fused; by default the
+        source: Source of the class maps: attention, patches, patchcam or fused; by default the
             checkpoint's. For class-token checkpoints only, as is rule.
         rule: How class maps become masks: paint or argmax; by default the checkpoint's.
             The paper's paint also takes its presence threshold, and no refinement.

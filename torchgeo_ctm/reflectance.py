@@ -1,17 +1,41 @@
 """Check that the values of a scene are in the units of the training data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .scaling import band_key
+from .scaling import BandScaling, band_key, is_reflectance
 
 #: Medians of a checkpoint's means between which they are reflectances x 10,000.
 _REFLECTANCES = (300.0, 6000.0)
 #: Bands in which water and shade are far darker than any dry land.
 _INFRARED = ('b5', 'b6', 'b7', 'b8', 'b8a', 'b11', 'b12')
+
+
+def scaling_complaint(
+    pixels: NDArray[Any] | Tensor, bands: Sequence[str], scaling: object
+) -> str | None:
+    """Return in one line why values are not what a scaling expects, or None.
+
+    Args:
+        pixels: Valid pixels (bands, n).
+        bands: Names of the bands, in that order.
+        scaling: The scaling of the network.
+    """
+    optical = [i for i, band in enumerate(bands) if is_reflectance(band)]
+    if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
+        return None
+    if not optical:
+        return None
+    return reflectance_complaint(
+        pixels[optical] + scaling.offset,
+        scaling.mean.flatten()[optical].cpu(),
+        scaling.std.flatten()[optical].cpu(),
+        [bands[index] for index in optical],
+    )
 
 
 def reflectance_complaint(

@@ -24,6 +24,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from tests.conftest import tiny_task
+from tests.fakes.bad_training import wrong_chips
 from torchgeo_ctm import scoring, trainers
 from torchgeo_ctm.configuration import read_section
 from torchgeo_ctm.datasets.archives import extract
@@ -431,6 +432,7 @@ KINDS: dict[str, Kind] = {
         damaged_tags,
         damaged_archives,
         bad_yaml,
+        wrong_chips,
     )
 }
 #: Kinds whose inputs are right, so that a refusal is a fault too.

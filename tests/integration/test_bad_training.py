@@ -19,9 +19,9 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.callbacks import StochasticWeightAveraging as SWA
 from PIL import Image
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 from torchgeo.datamodules import EuroSATDataModule
-from torchgeo.datasets import SEN12MS, BigEarthNet, EuroSAT, L8Biome
+from torchgeo.datasets import SEN12MS, SSL4EOS12, BigEarthNet, EuroSAT, L8Biome
 
 from tests.conftest import WriteScene, save_task, tiny_task
 from tests.fakes.bad_training import (
@@ -38,6 +38,7 @@ from tests.fakes.torchgeo_data import (
     write_bigearthnet,
     write_coded_eurosat,
     write_l8biome,
+    write_raster,
     write_sen12ms,
 )
 from torchgeo_ctm.datamodules import SceneDataModule
@@ -306,7 +307,8 @@ def test_left_out_chips_and_missing_classes_are_said() -> None:
         fit(Chips(change=change), schedule='cosine')
     said = ' '.join(str(each.message) for each in caught)
     assert '2 of 8 training chips have no labeled' in said
-    assert 'No training chip of 6 contains Water' in said
+    assert 'Water (0)' in said
+    assert said.count('Water') == 1
     nothing = Chips(change=lambda _, s: s | {'label': -torch.ones(3)})
     task = tiny_task(**(RGB | {'schedule': 'cosine'}))
     fitted = fit(nothing, schedule='cosine')
@@ -330,6 +332,92 @@ def test_contradictory_rows_are_named(tmp_path: Path) -> None:
                 tmp_path, 'train', ['x', 'y'], None, 'images/{name}.png', None,
                 'labels.csv', shares=[1, 0, 0],
             )  # fmt: skip
+
+
+class Masked(Chips):
+    """Chips with a mask instead of a label."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return {'image': sample['image'], 'mask': self.mask}
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'words'),
+    [
+        ({'label': torch.full((3,), 2.0)}, LabelError, 'holds 2, expected 1'),
+        ({'label': torch.ones(4)}, LabelError, 'one entry per class'),
+        ({'image': torch.rand(4, 32, 32)}, BandError, '4 bands, expected 3'),
+        ({'image': torch.rand(32, 32)}, DataError, 'expected real numbers'),
+        ({'image': torch.rand(3, 32, 32) * 1j}, DataError, 'is complex'),
+        ({'mask': torch.ones(16, 16)}, DataError, 'must have the same size'),
+    ],
+)
+def test_impossible_chips_are_refused(
+    change: Sample, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        fit(Chips(change=lambda _, sample: sample | change), schedule='cosine')
+
+
+def test_masks_outside_the_classes_are_said_and_ignored() -> None:
+    mask = torch.zeros(32, 32).long()
+    mask[:8], mask[8:16] = 3, -9999
+    with pytest.warns(LabelWarning, match='A mask holds 3, expected 0 to 2'):
+        fit(Masked(mask), schedule='cosine')
+    with pytest.raises(LabelError, match='one class per pixel'):
+        fit(Masked(torch.ones(3, 32, 32)), schedule='cosine')
+
+
+def test_joined_data_sets_have_the_same_bands() -> None:
+    names = ['B02', 'B03', 'B04']
+    chips = [Chips(bands=names), Chips(bands=names[::-1])]
+    assert band_names(ConcatDataset([chips[0], chips[0]])) == tuple(names)
+    with pytest.raises(BandError, match='different bands are joined'):
+        band_names(ConcatDataset(chips))
+
+
+@pytest.mark.parametrize('split', SSL4EOS12.metadata)
+def test_ssl4eo_bands_are_those_of_its_files(
+    split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = SSL4EOS12.metadata[split]['bands']
+    day = '20200101T000000' if split != 's1' else 'S1A_IW_GRDH_1SDV_20200101T000000'
+    for number, band in enumerate(names):
+        pixels = np.full((1, 264, 264), number, np.uint16)
+        write_raster(tmp_path / split / '0000000' / day / f'{band}.tif', pixels)
+    monkeypatch.setattr(SSL4EOS12, '_verify', lambda self: None)
+    data = SSL4EOS12(str(tmp_path), split)  # type: ignore[arg-type]
+    assert data[0]['image'][:, 0, 0].tolist() == list(range(len(names)))
+    assert band_names(Subset(data, [0])) == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda x: torch.stack([x[0] / 1e4, x[1], x[2]]), 'in B02, scaled already'),
+        (lambda x: (x / 16).round(), 'deviation of'),
+        (lambda x: 10 * x, 'give reflectances'),
+    ],
+)
+def test_numbers_that_scaling_does_not_expect(change: Any, words: str) -> None:
+    def other(index: int, sample: Sample) -> Sample:
+        return sample | {'image': change(3000 * sample['image'] + 500)}
+
+    scaling = {'method': 'standard', 'mean': [1500] * 3, 'std': [800] * 3}
+    options = {'bands': ['B02', 'B03', 'B04'], 'scaling': scaling}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        try:
+            fit(Chips(change=other), schedule='cosine', **options)
+            said = ' '.join(str(each.message) for each in caught)
+        except SettingError as error:
+            said = str(error)
+    assert words in said
 
 
 # complete or not at all
@@ -406,8 +494,11 @@ def test_averaged_weights_have_their_own_calibration(tmp_path: Path) -> None:
     trainer().validate(loaded, data[1], verbose=False)
     torch.testing.assert_close(shift, loaded.presence_shift)
     torch.testing.assert_close(shift, task.presence_shift)
-    with pytest.raises(SettingError, match='EMAWeightAveraging'):
-        trainer(SWA(1e-3), max_epochs=3).fit(tiny_task(**options), *data)
+    averaged = tiny_task(**options)
+    trainer(SWA(1e-3, swa_epoch_start=1), max_epochs=4).fit(averaged, *data)
+    shift = averaged.presence_shift.clone()
+    trainer().validate(averaged, data[1], verbose=False)
+    torch.testing.assert_close(shift, averaged.presence_shift)
 
 
 def test_plateau_without_validation_is_refused_before_the_first_step() -> None:
@@ -489,6 +580,19 @@ def test_names_of_files(tmp_path: Path) -> None:
         (root / 'images' / bad).write_bytes(b'no image')
     one = {'images': 'images/{name}.png', 'masks': 'masks/{name}.png'}
     assert opened(root, shares=[1, 0, 0], **one).names == ['a', 'b']
+
+
+def test_names_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
+    folder_of(tmp_path, ['a', 'b'])
+    (tmp_path / 'images/a.png').rename(tmp_path / 'images/a\u0308.png')
+    (tmp_path / 'masks/a.png').rename(tmp_path / 'masks/\u00e4.png')
+    lists = tmp_path / 'train.txt'
+    lists.write_bytes('\ufeffa\u0308\r\nb\r\n'.encode())
+    names = opened(tmp_path, shares=None, list_file='{split}.txt').names
+    assert names == ['\u00e4', 'b']
+    (tmp_path / 'images/c.png').symlink_to('nowhere.png')
+    with pytest.raises(DataError, match=r'c\.png is a link to a file that cannot'):
+        opened(tmp_path, shares=[1, 0, 0])
 
 
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -532,7 +532,7 @@ def test_degrees_reach_the_poles_and_around(tmp_path: Path) -> None:
     assert len(labels(write_features(tmp_path / 'a.gpkg', boxes, 'ab', crs=4326))) == 2
     far = [*boxes, shapely.box(500, 10, 501, 11)]
     path = write_features(tmp_path / 'b.gpkg', far, 'abc', crs=4326)
-    message = r'row 3: x is 501 degrees, expected -180 to 360. 1 of 3 rows are out'
+    message = r'row 3: x is 501 degrees, expected -360 to 360. 1 of 3 rows are out'
     with pytest.raises(LabelError, match=message):
         labels(path)
 

@@ -70,6 +70,7 @@ ARROWS: dict[str, set[str]] = {
         'losses',
         'labels',
         'scaling',
+        'reflectance',
         'scoring',
         'plots',
         'grids',

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from rasterio.enums import ColorInterp
 
 from tests.conftest import WriteScene, scene_pixels
 from torchgeo_ctm.datasets import SceneWindows
@@ -206,3 +207,21 @@ def test_a_truncated_scene_is_named(write_scene: WriteScene, tmp_path: Path) -> 
         scene = SceneWindows(short, SENTINEL2_BANDS, 64, 64)
         for index in range(len(scene)):
             scene[index]
+
+
+def test_an_alpha_band_marks_invalid_pixels(tmp_path: Path) -> None:
+    kinds = [ColorInterp.gray, *[ColorInterp.undefined] * 4, ColorInterp.alpha]
+    pixels = np.full((6, 20, 20), 1000, np.uint16)
+    pixels[5, :7] = 0
+    path = tmp_path / 's.tif'
+    profile = {'count': 6, 'height': 20, 'width': 20, 'dtype': 'uint16'}
+    with rasterio.open(path, 'w', driver='GTiff', **profile) as raster:
+        raster.colorinterp = kinds
+        raster.write(pixels)
+        raster.descriptions = ('B02', 'B03', 'B04', 'B08', 'B11', 'alpha')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        scene = SceneWindows(path, ('B02', 'B03'), 20, 20)
+        valid = scene[0]['valid']
+    assert not valid[:7].any()
+    assert valid[7:].all()

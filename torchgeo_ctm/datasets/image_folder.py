@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,7 +200,7 @@ class ImageFolder(NonGeoDataset):
             # a row names its image with or without folder and suffix
             base = PurePosixPath(name).name
             keys = {name: None, name + image.suffix: None}
-            alone = {base: None, image.name: None}
+            alone = {base: None, composed(image.name): None}
             rows = [key for key in keys if key in table]
             if not rows and bases[base] > 1 and alone.keys() & table.keys():
                 raise LabelError(
@@ -369,6 +370,11 @@ class MaskClasses:
         )
 
 
+def composed(name: str) -> str:
+    """Return a name with composed letters, which macOS stores in parts."""
+    return unicodedata.normalize('NFC', name)
+
+
 def _lines(path: Path) -> list[str]:
     """Return the names in a list of images.
 
@@ -376,10 +382,10 @@ def _lines(path: Path) -> list[str]:
         DataError: If it cannot be read.
     """
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'Cannot read {path} as a list of images: {error}') from error
-    return [line.strip() for line in lines if line.strip()]
+    return [composed(line.strip()) for line in lines if line.strip()]
 
 
 def pascal_colors(count: int) -> tuple[str, ...]:
@@ -451,7 +457,13 @@ def _distinct(images: Mapping[str, Path], root: Path) -> dict[str, Path]:
     repeated: set[str] = set()
     # a file itself comes before links to it
     for name in sorted(images, key=lambda name: (_is_linked(images[name], root), name)):
-        state = images[name].stat()
+        try:
+            state = images[name].stat()
+        except OSError as error:
+            raise DataError(
+                f'{images[name]} is a link to a file that cannot be read: '
+                f'{error.strerror}. Remove the link, or restore the file.'
+            ) from error
         key = (state.st_dev, state.st_ino) if state.st_ino else str(images[name])
         if real.setdefault(key, name) != name:
             repeated.add(name)
@@ -504,7 +516,7 @@ def find_images(root: Path, pattern: str) -> dict[str, Path]:
         match = matches.fullmatch(path.relative_to(root).as_posix())
         if match is None:
             continue
-        name = match['name']
+        name = composed(match['name'])
         if name in found:
             raise DataError(
                 f'{found[name]} and {path} are both named {name!r}, expected one file.'
@@ -650,7 +662,7 @@ def read_image_labels(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
     lines: dict[str, int] = {}
     for line, row in enumerate(table.to_dict('records'), start=2):
         where = f'{path}, line {line}'
-        image = row.pop('image').strip()
+        image = composed(row.pop('image').strip())
         if image in labels:
             raise LabelError(
                 f'{where}: image {image!r} is repeated, as in line {lines[image]}, '

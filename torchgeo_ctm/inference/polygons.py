@@ -18,8 +18,9 @@ from ..rasters import quiet
 from .masks import open_mask, open_raster, read_rows, row_bands
 from .outlines import Edge, OutlineJoiner, to_coordinates
 
-#: Pixels of a row band, whose polygons are made in one call.
-ROW_BAND = 1 << 22
+#: Pixels of a row band, whose polygons are made in one call. GDAL holds Python's lock
+#: meanwhile, up to a second, so that SIGTERM has to wait.
+ROW_BAND = 1 << 20
 #: Polygons of a chunk.
 CHUNK = 50_000
 #: Polygons that are converted from lists of corners to geometries in one call.
@@ -106,7 +107,8 @@ def _edge(
     if above is None or below is None:
         known = above if above is not None else below
         return Edge(row, np.zeros(0 if known is None else known.shape[1], bool))
-    return Edge(row, (above[-1] == below[0]) & (above[-1] != nodata))
+    known = (above[-1] != nodata) & (above[-1] >= 0)
+    return Edge(row, (above[-1] == below[0]) & known)
 
 
 def _row_band_polygons(
@@ -115,7 +117,7 @@ def _row_band_polygons(
     """Yield chunks of the polygons of a row band that begins at *row*, in pixels."""
     chunk: list[NDArray[Any]] = []
     rings: list[list[list[tuple[float, float]]]] = []
-    known = values != nodata
+    known = (values != nodata) & (values >= 0)
     for geometry, _ in rasterio.features.shapes(
         values, known, connectivity=4, transform=Affine.translation(0, row)
     ):

@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from ..errors import GridError, OutputError
-from ..files import atomic_path, check_file, check_name, write_text
+from ..files import atomic_path, check_file, check_name, ended_by_sigterm, write_text
 from ..grids import Grid
 from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
@@ -29,6 +29,8 @@ from .options import ProductOptions
 PUBLISHING = 'publishing.json'
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
+#: Pixels above which GDAL's sieve holds Python's lock for more than a second.
+LARGE = 2**22
 
 
 @dataclass
@@ -107,9 +109,13 @@ class Products:
             tasks = [pool.submit(self._vectorize)] if self.options.polygons else []
             tasks += [pool.submit(self._finish_raster, name) for name in self.rasters]
             if picture is not None:
-                tasks.append(pool.submit(self._draw, picture))
-            for task in tasks:
-                task.result()
+                # matplotlib keeps fonts for every thread that draws
+                self._draw(picture)
+            sieves = self.options.polygons and self.options.sieve > 1
+            large = self.grid.height * self.grid.width > LARGE
+            with ended_by_sigterm() if sieves and large else nullcontext():
+                for task in tasks:
+                    task.result()
         staged = self._staged
         if self.options.style:
             from .style import write_style
@@ -199,6 +205,8 @@ class Products:
             figure.savefig(
                 temporary, format='png', dpi=100, pil_kwargs={'compress_level': 3}
             )
+        # its parts refer to each other, and would stay for a while
+        figure.clear()
 
     def abandon(self) -> None:
         """Remove temporary files."""
@@ -265,6 +273,9 @@ def check_products(
         known = path.exists() and ours.get(path.name) == _facts(path)
         if name == 'mask':
             check_output(path, overwrite or known)
+            # what an interrupted run has published has its names beside it
+            beside = path.with_name(f'{path.name}.aux.xml')
+            check_file(beside, overwrite or bool(ours) or path.exists())
         else:
             check_file(path, overwrite or known)
 

@@ -30,8 +30,8 @@ from ..errors import (
 )
 from ..files import check_not_input, check_not_read, check_space
 from ..grids import IGNORED
-from ..reflectance import reflectance_complaint
-from ..scaling import BandScaling, is_reflectance, rgb_indices
+from ..reflectance import scaling_complaint
+from ..scaling import rgb_indices
 from ..scenes.batches import SceneBatches
 from ..scenes.scene import SceneWindows
 from ..version import __version__
@@ -392,23 +392,12 @@ def _complaint(
     task: ScenePredictor, batch: Mapping[str, Tensor], scene: SceneWindows
 ) -> str | None:
     """Return why a batch does not look like the training data, or None."""
-    scaling = task.scaling
-    optical = [i for i, band in enumerate(task.bands) if is_reflectance(band)]
-    if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
-        return None
-    if not optical:
-        return None
     some = np.s_[..., ::SAMPLED, ::SAMPLED]
     image, valid = batch['image'][some], batch['valid'][some]
     pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
     if scene.adaptation is not None:
         pixels = scene.adaptation.undone(pixels)
-    return reflectance_complaint(
-        pixels[optical] + scaling.offset,
-        scaling.mean.flatten()[optical].cpu(),
-        scaling.std.flatten()[optical].cpu(),
-        [task.bands[index] for index in optical],
-    )
+    return scaling_complaint(pixels, task.bands, task.scaling)
 
 
 def _journal_folder(output: Path) -> Path:

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import shapely
 import shapely.geometry
 from matplotlib.colors import to_hex
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.warp import transform_geom
+from rasterio.warp import transform, transform_geom
 from shapely.geometry.polygon import orient
 
 from ..errors import GridError, OutputError
@@ -141,6 +143,23 @@ def check_location(scene: str, grid: Grid) -> None:
             f'{scene} has no location on Earth: its corners are at '
             f'{", ".join(f"{value:g}" for value in bounds)} degrees.'
         )
+    if not grid.crs.is_geographic and not _returns(grid):
+        raise GridError(
+            f'{scene} has no location on Earth: its corners are outside the projection '
+            f'of its CRS. Assign the right CRS with gdal_edit.py -a_srs …'
+        )
+
+
+def _returns(grid: Grid) -> bool:
+    """Return whether corners, turned to degrees and back, are where they were."""
+    xy = corners(grid)
+    try:
+        degrees = transform(grid.crs, 'EPSG:4326', *xy.T.tolist())
+        back = np.array(transform('EPSG:4326', grid.crs, *degrees[:2])).T
+    except (RasterioError, CPLE_BaseError):
+        return False
+    size = np.ptp(xy, axis=0).max()
+    return bool((np.abs(back - xy) <= 0.01 * size).all())
 
 
 def _footprint(raster: DatasetReader) -> Any:
@@ -165,7 +184,8 @@ def _degrees(name: str, grid: Grid) -> Any:
         degrees = transform_geom(
             grid.crs, 'EPSG:4326', shapely.geometry.mapping(dense), precision=7
         )
-    except (RasterioError, ValueError) as error:
+    # rasterio passes on some errors of GDAL as they are
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise GridError(f'{name} has no location on Earth: {reason}') from error
     return shapely.geometry.shape(degrees)

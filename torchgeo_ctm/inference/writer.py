@@ -89,8 +89,10 @@ class PseudoMaskWriter(Callback):
             # infinity for loaders without a length, which ours have
             [int(limit) for limit in loop.max_batches],
         )
+        # so that Lightning's own loop ends at once: finished loaders of 1,000 scenes
+        # would be skipped by as many nested calls
+        loop.max_batches[:] = [0] * len(loop.max_batches)
         for batches in _source(trainer).batches:
-            # so that Lightning's own loop ends at once
             batches.finished[:] = 1
 
     def on_exception(

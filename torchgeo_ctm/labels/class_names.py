@@ -40,12 +40,16 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Return class names as a tuple.
 
     Raises:
-        SettingError: If there is none, or two differ only in case and blanks.
+        SettingError: If there is none, a name has hidden characters, or two differ only
+            in case and blanks.
     """
     if isinstance(classes, str):
         raise SettingError(
             f'classes={classes!r} is a text, expected a list. Did you mean [{classes}]?'
         )
+    for name in classes:
+        if not str(name).isprintable():
+            raise SettingError(f'classes has {name!r}, expected printable characters.')
     keys = [class_key(name) for name in classes]
     twice = [
         name for name, key in zip(classes, keys, strict=True) if keys.count(key) > 1

@@ -20,6 +20,8 @@ from .vector_files import Features, kept_rows
 
 Floats = NDArray[np.float64]
 Geometries = NDArray[np.object_]
+#: Longitude beyond which a feature also counts on the other side of the date line.
+NEAR_DATE_LINE = 170
 #: Degrees of longitude; a wider feature may fold over itself in another CRS.
 WIDE = 90
 
@@ -157,10 +159,22 @@ def outline(grid: Grid) -> Any:
 
 
 def _usual(geometry: Geometries) -> Geometries:
-    """Return geometries with those beyond 180 degrees moved by a full turn."""
+    """Return geometries at -180 to 180 degrees; near the date line on both sides."""
     moved = geometry.copy()
-    beyond = np.nan_to_num(shapely.bounds(geometry)[:, [0, 2]].mean(axis=1)) > 180
-    moved[beyond] = shapely.transform(moved[beyond], lambda xy: xy - (360, 0))
+    middle = np.nan_to_num(shapely.bounds(geometry)[:, [0, 2]].mean(axis=1))
+    for turn, beyond in ((-360, middle > 180), (360, middle < -180)):
+        moved[beyond] = _turned(moved[beyond], turn)
+    west, east = np.nan_to_num(shapely.bounds(moved)[:, [0, 2]]).T
+    for turn, near in ((-360, east > NEAR_DATE_LINE), (360, west < -NEAR_DATE_LINE)):
+        moved[near] = shapely.union(moved[near], _turned(moved[near], turn))
+    return moved
+
+
+def _turned(geometry: Geometries, turn: float) -> Geometries:
+    """Return geometries moved by some degrees of longitude."""
+    moved: Geometries = shapely.transform(
+        geometry, lambda xy: xy + np.array([turn, 0.0])
+    )
     return moved
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -40,6 +41,15 @@ class RasterFile(NamedTuple):
         """Return left, bottom, right, top in the raster's CRS."""
         xy = corners(self.grid)
         return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+
+    def turns(self) -> 'list[RasterFile]':
+        """Return the file, and in degrees also a full turn to the west and east."""
+        if not self.crs.is_geographic:
+            return [self]
+        moved = [Affine.translation(x, 0) @ self.grid.transform for x in (-360, 360)]
+        return [self] + [
+            self._replace(grid=self.grid._replace(transform=each)) for each in moved
+        ]
 
 
 def raster_paths(paths: str | Path | Sequence[str | Path], pattern: str) -> list[Path]:
@@ -150,6 +160,8 @@ class RasterReader:
             'width': grid.width,
             'src_nodata': file.nodata,
             'nodata': file.nodata,
+            # a full turn away, or as in the file
+            'src_transform': file.grid.transform,
             # without nodata, an alpha band tells what is outside the raster
             'add_alpha': file.nodata is None,
         }

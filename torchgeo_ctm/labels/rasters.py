@@ -119,7 +119,9 @@ class RasterLabels:
             check_nodata(file, values)
         more = len(self.files) - 1
         self.path = self.files[0].path + (f' and {more:,} more' if more else '')
-        self._bounds = np.stack([file.bounds() for file in self.files])
+        #: The files where they are, in degrees also a full turn away.
+        self._places = [place for file in self.files for place in file.turns()]
+        self._bounds = np.stack([place.bounds() for place in self._places])
         self._reader = RasterReader(band or 1)
 
     def __len__(self) -> int:
@@ -206,7 +208,7 @@ class RasterLabels:
         """Return the rasters that may overlap a grid, in order."""
         inside: dict[Any, Floats] = {}
         near = []
-        for file, bounds in zip(self.files, self._bounds, strict=True):
+        for file, bounds in zip(self._places, self._bounds, strict=True):
             if file.crs not in inside:
                 inside[file.crs] = _bounds_in(grid, file.crs)
             other = inside[file.crs]

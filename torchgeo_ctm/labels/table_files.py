@@ -95,18 +95,17 @@ def _read_text(path: Path) -> pd.DataFrame:
     # pandas' reader fills short rows up, and does not tell the line of a wrong one
     try:
         with open(path, encoding=_encoding(path), newline='') as file:
-            first = file.readline()
+            first = next((s for s in iter(file.readline, '') if s.strip()), '')
             # Excel's own line, which names the delimiter
             stated = SEPARATOR.fullmatch(first.strip('\r\n'))
             if stated is None:
                 file.seek(0)
             delimiter = _delimiter(first) if stated is None else stated[1]
             reader = csv.reader(file, delimiter=delimiter)
-            header = [name.strip() for name in next(reader, [])]
+            lines = (line for line in reader if any(cell.strip() for cell in line))
+            header = [name.strip() for name in next(lines, [])]
             records = [
-                (reader.line_num + (stated is not None), record)
-                for record in reader
-                if any(cell.strip() for cell in record)
+                (reader.line_num + (stated is not None), record) for record in lines
             ]
     except UnicodeError as error:
         raise LabelError(f'{path} is not UTF-8. Save it as "CSV UTF-8".') from error

@@ -188,13 +188,13 @@ def check_degrees(
         return
     degrees = bounds * np.degrees(crs.axis_info[0].unit_conversion_factor)
     x, y = degrees[:, ::2], degrees[:, 1::2]
-    far_x = ((x < -180 - DEGREES) | (x > 360 + DEGREES)).any(axis=1)
+    far_x = ((x < -360 - DEGREES) | (x > 360 + DEGREES)).any(axis=1)
     far_y = (np.abs(y) > 90 + DEGREES).any(axis=1)
     beyond = far_x | far_y
     if not beyond.any():
         return
     row = int(beyond.argmax())
-    pair, name, valid = (x, names[0], '-180 to 360')
+    pair, name, valid = (x, names[0], '-360 to 360')
     if far_y[row]:
         pair, name, valid = (y, names[1], '-90 to 90')
     value = pair[row, np.abs(pair[row]).argmax()]

@@ -184,7 +184,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 self.factors.ravel().tolist(),
                 self.shifts.ravel().tolist(),
             ],
-            'nodata': repr([self._validity.masked, *self._validity.nodata]),
+            'nodata': repr(
+                [self._validity.masked, self._validity.alpha, *self._validity.nodata]
+            ),
             'files': fingerprint(files),
         }
         if not files:

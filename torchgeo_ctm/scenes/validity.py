@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
@@ -36,6 +36,11 @@ class Validity:
         self.masked = nodata is None and bool(
             {MaskFlags.per_dataset, MaskFlags.alpha} & {*flags}
         )
+        kinds = list(raster.colorinterp)
+        #: Alpha band, from 1. GDAL's masks know it as the second or fourth band alone.
+        self.alpha: int | None = None
+        if nodata is None and not self.masked and ColorInterp.alpha in kinds:
+            self.alpha = kinds.index(ColorInterp.alpha) + 1
         #: Nodata value of each band, None without one.
         self.nodata: list[float | None] = [
             raster.nodatavals[i - 1] if nodata is None else nodata for i in indexes
@@ -44,7 +49,8 @@ class Validity:
     @property
     def always(self) -> bool:
         """Whether the raster marks no pixel as invalid."""
-        return not self.masked and all(value is None for value in self.nodata)
+        marked = self.masked or self.alpha is not None
+        return not marked and all(value is None for value in self.nodata)
 
     def valid(
         self,
@@ -65,9 +71,11 @@ class Validity:
         """
         shape = pixels.shape[1:]
         valid = np.ones(shape, bool)
+        size = {} if place is not None else {'out_shape': shape}
         if self.masked:
-            size = {} if place is not None else {'out_shape': shape}
             valid &= raster.dataset_mask(window=place, **size) > 0
+        if self.alpha is not None:
+            valid &= raster.read(self.alpha, window=place, **size) > 0
         zeros: NDArray[np.bool_] | None = None
         for band, nodata in zip(pixels, self.nodata, strict=True):
             if nodata is None:

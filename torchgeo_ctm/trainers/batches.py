@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, LabelWarning
+from ..errors import BandError, DataError, LabelWarning
 from .presence import UNKNOWN
 
 #: Keys of a batch that may name its chips, in order of preference.
@@ -17,6 +17,37 @@ NAMES = ('name', 'filename', 'file', 'path', 'key', 'id', 'index', 'bounds')
 HUGE = 1e6
 #: Number of chips of a data set that are searched for the one that broke training.
 SEARCHED = 10_000
+
+
+def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
+    """Check that a batch holds images, and masks of their size.
+
+    Args:
+        batch: The batch.
+        bands: Number of bands.
+        source: Name of the data set, for the message.
+
+    Raises:
+        BandError: If images have another number of bands.
+        DataError: If images or masks have impossible shapes, or images are complex.
+    """
+    image, source = batch['image'], source or 'the data set'
+    if image.ndim != 4 or 0 in image.shape[1:] or image.is_complex():
+        kind = 'complex' if image.is_complex() else tuple(image.shape[1:])
+        raise DataError(
+            f'An image of {source} is {kind}, expected real numbers (bands, height, '
+            'width).'
+        )
+    if image.shape[1] != bands:
+        raise BandError(
+            f'An image of {source} has {image.shape[1]} bands, expected {bands}.'
+        )
+    mask = batch.get('mask')
+    if mask is not None and mask.shape[-2:] != image.shape[-2:]:
+        raise DataError(
+            f'A mask of {source} has {tuple(mask.shape[-2:])} px, its image '
+            f'{tuple(image.shape[-2:])} px. Both must have the same size.'
+        )
 
 
 def finite(batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -73,12 +104,14 @@ def labeled(
 class LabelTally:
     """Counts chips and classes of an epoch, and says what taught nothing."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, said: Sequence[str] = ()) -> None:
         """Start with no chip.
 
         Args:
             num_classes: Number of classes C.
+            said: Names of classes that were warned about before.
         """
+        self._said = set(said)
         self.chips = self.kept = 0
         self._present: Tensor = torch.zeros(num_classes)
 
@@ -111,7 +144,7 @@ class LabelTally:
         never = [
             name
             for name, count in zip(names, self._present.tolist(), strict=True)
-            if not count
+            if not count and name not in self._said
         ]
         if never and self.kept:
             warnings.warn(

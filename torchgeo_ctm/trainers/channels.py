@@ -1,12 +1,13 @@
 """What the channels of a data set are: names, order, and numbers that were scaled."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import BandError, CTMError
+from ..errors import BandError, BandWarning, CTMError
 from ..rasters import open_raster
 from ..scaling import BandScaling, band_key, is_reflectance
 
@@ -105,8 +106,11 @@ def band_names(dataset: Any) -> tuple[str, ...] | None:
     """Return the names of a data set's channels in order, None if it does not say.
 
     Args:
-        dataset: A data set of TorchGeo or of this package, or a subset or
-            intersection of some.
+        dataset: A data set of TorchGeo or of this package, or a subset, union,
+            concatenation or intersection of some.
+
+    Raises:
+        BandError: If joined data sets have different bands.
     """
     dataset = _innermost(dataset)
     parts: Any = getattr(dataset, 'datasets', None)
@@ -116,9 +120,26 @@ def band_names(dataset: Any) -> tuple[str, ...] | None:
         stacked = 'IntersectionDataset' in _kinds(dataset)
         if not stacked or None in names:
             # unions and sequences of data sets have the channels of each
-            return names[0] if names and not stacked else None
+            return None if stacked else _common_names(names)
         return tuple(name for each in names if each for name in each)
     return _seasons(dataset, _own_names(dataset))
+
+
+def _common_names(names: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """Return the names of the bands of data sets that are joined.
+
+    Raises:
+        BandError: If they differ.
+    """
+    known = [each for each in names if each is not None]
+    for other in known[1:]:
+        if [band_key(b) for b in other] != [band_key(b) for b in known[0]]:
+            raise BandError(
+                'Data sets with different bands are joined: '
+                f'{", ".join(known[0])}, and {", ".join(other)}. Give them the same '
+                'bands in the same order.'
+            )
+    return known[0] if known and len(known) == len(names) else None
 
 
 def _kinds(dataset: Any) -> list[str]:
@@ -205,7 +226,15 @@ def channel_order(
         BandError: If some of the bands are missing or named twice.
     """
     ours, theirs = [band_key(b) for b in wanted], [band_key(b) for b in found]
-    if ours == theirs or not set(ours) & set(theirs):
+    if ours == theirs:
+        return None
+    if not set(ours) & set(theirs):
+        warnings.warn(
+            f'{source} has the bands {", ".join(found)}. They are taken for '
+            f'{", ".join(wanted)} in that order, because no name is the same.',
+            BandWarning,
+            stacklevel=5,
+        )
         return None
     missing = [
         name for name, key in zip(wanted, ours, strict=True) if key not in theirs
@@ -257,6 +286,14 @@ def scaled_already(
     low, high = float(numbers.min()), float(numbers.max())
     if low == high:
         return None
+    lows, highs = numbers.amin(dim=1), numbers.amax(dim=1)
+    small = (lows < highs) & (torch.maximum(lows.abs(), highs.abs()) <= 1.5)
+    if bool(small.any()) and not bool(small.all()):
+        one = int(small.float().argmax())
+        return (
+            f'numbers from {float(lows[one]):.3g} to {float(highs[one]):.3g} in '
+            f'{bands[looked[one]]}, scaled already, and up to {high:.4g} in others'
+        )
     if max(abs(low), abs(high)) > UNSCALED:
         shifted = numbers + scaling.offset
         # fill values such as -9999 are no measurements

@@ -151,7 +151,8 @@ def import_reference(
     content = load_file(path)
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in state.items()
     ):
         raise CheckpointError(f'{path} contains no state dict.')
     try:

@@ -16,7 +16,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models._api import WeightsEnum
 
 from ..compat import BaseTask
-from ..errors import BandError, BandWarning, CheckpointError, SettingError, did_you_mean
+from ..errors import (
+    BandError,
+    BandWarning,
+    CheckpointError,
+    ReflectanceWarning,
+    SettingError,
+    did_you_mean,
+)
 from ..losses import (
     attention_loss,
     balance_weights,
@@ -29,9 +36,11 @@ from ..maps.class_maps import class_maps
 from ..maps.decoder import MapOptions
 from ..models.parameter_groups import freeze, parameter_groups
 from ..plots import attention_figure, map_figure
+from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
-from .batches import LabelTally, diverged, finite, labeled
+from .batches import LabelTally, check_shapes, diverged, finite, labeled
+from .calibration import calibrated
 from .channels import channel_order, data_facts, expanded, scaled_already
 from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
@@ -47,7 +56,7 @@ from .options import (
     task_options,
 )
 from .predictor import ClassTokenPrediction, image_size
-from .presence import UNKNOWN, filled
+from .presence import UNKNOWN, check_entries, filled
 from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
 from .self_training import patch_targets, self_training_weight
@@ -57,6 +66,8 @@ logger = logging.getLogger(__name__)
 
 #: Key of a batch whose bands are in the task's order, and whose numbers are finite.
 USABLE = 'usable'
+#: Deviation after scaling below which images have other numbers than it expects.
+NARROW = 0.08
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -391,18 +402,15 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
         Raises:
             BandError: If the number of bands is not that of the data set.
+            DataError: If images, masks or labels have impossible shapes or values.
             SettingError: If the numbers of the first images were scaled already.
         """
         state = self._channels
         if USABLE in batch:
             return batch
+        count = self.hparams['in_channels'] if state.order is None else state.found
+        check_shapes(batch, count, state.source)
         if state.order is not None:
-            count = batch['image'].shape[1]
-            if count != state.found:
-                raise BandError(
-                    f'The image has {count} bands, but {state.source} names '
-                    f'{state.found}.'
-                )
             batch = {**batch, 'image': batch['image'][:, state.order]}
         batch = finite(batch)
         if state.source and not state.checked:
@@ -415,30 +423,44 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         # constant images tell nothing
         image: Tensor = batch['image']
         state.checked = bool((image != image.flatten()[0]).any())
+        check_entries(batch, self.hparams['num_classes'], self.options.labels.values)
         if not isinstance(scaling, BandScaling) or state.scaled:
             return
         fault = scaled_already(image, batch.get('valid'), self.bands, scaling)
+        spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
         if fault is not None:
-            spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
             raise SettingError(
                 f'The images of {state.source} hold {fault}, but model.init_args.scaling '
                 'expects reflectance x 10,000 (deviation after scaling: '
                 f'{spread:.2g}). Set scaling: null under model.init_args, or mean, std '
                 'and clip: null of these numbers.'
             )
+        pixels = image.movedim(1, 0).flatten(1)
+        if 'valid' in batch:
+            pixels = pixels[:, batch['valid'].flatten().bool()]
+        said = scaling_complaint(pixels.float(), self.bands, scaling)
+        if said is None and scaling.method == 'standard' and spread < NARROW:
+            said = (
+                f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
+                f'have a deviation of {spread:.2g} after scaling, expected about 1. '
+                'Check model.init_args.scaling'
+            )
+        if state.checked and said is not None:
+            text = f'The images of {state.source}: {said}.'
+            warnings.warn(text, ReflectanceWarning, stacklevel=2)
 
     def on_train_start(self) -> None:
         """Warn about rare classes, check options that need an end of training, resume.
 
         Raises:
-            SettingError: If an option is a fraction of a training without end, if the
-                schedule has nothing to monitor, or if averaged weights would have the
-                calibration of others.
+            SettingError: If an option is a fraction of a training without end, or if
+                the schedule has nothing to monitor.
         """
         chips = training_set(self.trainer) if self.trainer.is_global_zero else None
+        said = []
         if chips is not None:
-            warn_about_rare_classes(chips, self.presence, self.class_names)
-        self._tally = LabelTally(self.hparams['num_classes'])
+            said = warn_about_rare_classes(chips, self.presence, self.class_names)
+        self._tally = LabelTally(self.hparams['num_classes'], said)
         patches = self.options.patches
         if patches.self_training is not None:
             self._length('patches.self_training')
@@ -450,17 +472,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def _check_validation(self) -> None:
         """Check that validation gives what schedule and calibration need."""
-        callbacks = getattr(self.trainer, 'callbacks', [])
-        averages = [type(callback).__name__ for callback in callbacks]
-        if (
-            self.decoder.options.calibration == 'validation'
-            and 'StochasticWeightAveraging' in averages
-        ):
-            raise SettingError(
-                "maps.calibration='validation' calibrates the weights that validation "
-                'sees, which StochasticWeightAveraging replaces at the end. Use '
-                "EMAWeightAveraging, or maps.calibration='odds'."
-            )
         if self.options.optimization.schedule != 'plateau' or _validates(self.trainer):
             return
         raise SettingError(
@@ -487,8 +498,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def on_train_end(self) -> None:
         """Keep the calibration of averaged weights, which replace the others."""
-        if self._calibrated is not None:
-            self.presence_shift.copy_(self._calibrated)
+        if self._calibrated is None:
+            return
+        callbacks = getattr(self.trainer, 'callbacks', [])
+        if any(type(c).__name__ == 'StochasticWeightAveraging' for c in callbacks):
+            # its weights take the place of those that validation saw
+            self._calibrated = calibrated(self, self.trainer)
+        self.presence_shift.copy_(self._calibrated)
 
     def on_train_epoch_end(self) -> None:
         """Say after the first epoch which chips and classes taught nothing."""

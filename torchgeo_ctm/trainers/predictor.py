@@ -148,7 +148,8 @@ class ClassTokenPrediction(nn.Module):
         """
         from .presence import class_mask
 
-        return class_mask(mask, self.options.labels.values)
+        count: int = self._hparam('num_classes')
+        return class_mask(mask, count, self.options.labels.values)
 
     @property
     def _multiclass(self) -> bool:

@@ -1,12 +1,13 @@
 """Image-level labels and class masks of a batch."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import LabelError, SettingError
+from ..errors import LabelError, LabelWarning, SettingError
 from ..grids import IGNORED
 from ..labels import class_shares, presence_from_mask
 from ..labels.shares import classes_of_values
@@ -42,12 +43,17 @@ def presence_of(
 
     Raises:
         SettingError: If the batch has neither ``label`` nor ``mask``.
-        LabelError: If a class index is not one of the classes.
+        LabelError: If a class index is not one of the classes, or a shape is wrong.
     """
     if 'label' in batch:
         label = batch['label']
         if label.ndim == 1:
             return _one_hot(label, num_classes)
+        if label.shape[1:] != (num_classes,):
+            raise LabelError(
+                f'A label has the shape {tuple(label.shape[1:])}, expected '
+                f'({num_classes},), one entry per class.'
+            )
         known = batch.get('label_known')
         label = label.float()
         label = torch.where((label >= 0) & (label <= 1), label, UNKNOWN)
@@ -61,7 +67,7 @@ def presence_of(
             f"The batch must have 'label', or 'mask' to derive it from, got "
             f'{sorted(batch)}.'
         )
-    mask = class_mask(batch['mask'], values)
+    mask = class_mask(batch['mask'], num_classes, values)
     shares = class_shares(mask, num_classes, IGNORED)
     coverage = shares.sum(dim=1, keepdim=True)
     if multiclass:
@@ -88,20 +94,67 @@ def _one_hot(label: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(index, num_classes).float().masked_fill(unknown[:, None], UNKNOWN)
 
 
-def class_mask(mask: Tensor, values: Sequence[int] | None = None) -> Tensor:
+def class_mask(
+    mask: Tensor, num_classes: int, values: Sequence[int] | None = None
+) -> Tensor:
     """Return a batch's ``mask`` as classes.
 
     Args:
         mask: Values of the data set, (B, H, W) or (B, 1, H, W).
-        values: Value of each class; None: the values are the classes.
+        num_classes: Number of classes C.
+        values: Value of each class; None: 0 to C-1.
 
     Returns:
-        Classes (B, H, W), int64; 255 is ignored, as is what is not finite.
+        Classes (B, H, W), int64; 255 for every other value, which is ignored.
+
+    Raises:
+        LabelError: If the mask has another shape.
     """
+    if mask.ndim not in (3, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
+        raise LabelError(
+            f'A mask has the shape {tuple(mask.shape[1:])}, expected one class per '
+            'pixel, (H, W) or (1, H, W).'
+        )
     if mask.is_floating_point():
         mask = mask.masked_fill(~mask.isfinite(), IGNORED)
     mask = mask.squeeze(1).long() if mask.ndim == 4 else mask.long()
-    return mask if values is None else classes_of_values(mask, values, IGNORED)
+    if values is not None:
+        return classes_of_values(mask, values, IGNORED)
+    return mask.masked_fill((mask < 0) | (mask >= num_classes), IGNORED)
+
+
+def check_entries(
+    batch: Mapping[str, Tensor], num_classes: int, values: Sequence[int] | None = None
+) -> None:
+    """Check that labels hold presences, and warn where masks hold no class.
+
+    Args:
+        batch: The batch, with ``label`` or ``mask``.
+        num_classes: Number of classes C.
+        values: Value of each class in the mask; None: 0 to C-1.
+
+    Raises:
+        LabelError: If a label has an entry above 1.
+    """
+    if 'label' in batch:
+        label = batch['label'].float()
+        wrong = label[label.isfinite() & (label > 1) & (label != IGNORED)]
+        if label.ndim > 1 and wrong.numel():
+            raise LabelError(
+                f'A label holds {float(wrong[0]):g}, expected 1 for present, 0 for '
+                'absent, or -1 for unknown.'
+            )
+    elif 'mask' in batch and values is None:
+        mask = batch['mask']
+        wrong = mask[(mask >= num_classes) & (mask != IGNORED)]
+        if wrong.numel():
+            warnings.warn(
+                f'A mask holds {float(wrong[0]):g}, expected 0 to {num_classes - 1}, '
+                'or 255 where there is no class. Such pixels are ignored. If it is a '
+                'class, set labels.values to the value of each class.',
+                LabelWarning,
+                stacklevel=4,
+            )
 
 
 def filled(presence: Tensor, probs: Tensor) -> Tensor:

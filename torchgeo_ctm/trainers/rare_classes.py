@@ -29,7 +29,7 @@ def training_set(trainer: Any) -> Any:
 
 def warn_about_rare_classes(
     chips: Any, presence: Callable[[Mapping[str, Tensor]], Tensor], names: Sequence[str]
-) -> None:
+) -> list[str]:
     """Warn about classes that fewer than five labeled training chips show.
 
     Args:
@@ -37,6 +37,9 @@ def warn_about_rare_classes(
             without reading a chip; else chips are read until every class has enough.
         presence: Returns the labels (1, C) of a batch of one chip.
         names: One name per class.
+
+    Returns:
+        Names of these classes.
     """
     counts = torch.zeros(len(names))
     # reading may crop at random, and must not change the draws of training
@@ -45,7 +48,7 @@ def warn_about_rare_classes(
             label = chips.image_label(index) if hasattr(chips, 'image_label') else None
             if label is None:
                 if index >= READ:
-                    return
+                    return []
                 sample = chips[index]
                 kept = ('label', 'label_known', 'mask')
                 given = {
@@ -56,16 +59,17 @@ def warn_about_rare_classes(
                 label = presence(given)[0]
             counts += label == 1
             if (counts >= FEWEST).all():
-                return
-    rare = [
-        f'{name} ({int(count)})'
+                return []
+    rare = {
+        name: f'{name} ({int(count)})'
         for name, count in zip(names, counts, strict=True)
         if count < FEWEST
-    ]
+    }
     warnings.warn(
         f'Fewer than {FEWEST} of {len(chips)} labeled training chips show: '
-        f'{", ".join(rare)}. No loss invents a class that nobody tagged: label more of '
+        f'{", ".join(rare.values())}. No loss invents a class that nobody tagged: label more of '
         'them, or leave the class out.',
         LabelWarning,
         stacklevel=2,
     )
+    return list(rare)

@@ -162,7 +162,7 @@ class SegmentationPredictor(pl.LightningModule):
 
     def reference_mask(self, mask: Tensor) -> Tensor:
         """Return a batch's ``mask``, (B, H, W) or (B, 1, H, W), as (B, H, W) int64."""
-        return class_mask(mask)
+        return class_mask(mask, len(self.class_names))
 
     def pseudo_masks(
         self,
