@@ -409,7 +409,7 @@ def test_numbers_that_scaling_does_not_expect(change: Any, words: str) -> None:
         return sample | {'image': change(3000 * sample['image'] + 500)}
 
     scaling = {'method': 'standard', 'mean': [1500] * 3, 'std': [800] * 3}
-    options = {'bands': ['B02', 'B03', 'B04'], 'scaling': scaling}
+    options: dict[str, Any] = {'bands': ['B02', 'B03', 'B04'], 'scaling': scaling}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         try:

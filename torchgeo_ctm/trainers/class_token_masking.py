@@ -17,7 +17,6 @@ from torchvision.models._api import WeightsEnum
 
 from ..compat import BaseTask
 from ..errors import (
-    BandError,
     BandWarning,
     CheckpointError,
     ReflectanceWarning,
