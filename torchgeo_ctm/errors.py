@@ -86,6 +86,10 @@ class LabelWarning(CTMWarning):
     """Labels that were left out, and how many; or that look wrong, and why."""
 
 
+class DeviceMemoryWarning(CTMWarning):
+    """A batch does not fit into the memory of the device."""
+
+
 class ExportWarning(CTMWarning):
     """A step that the checkpoint asks for was left out of an exported model."""
 

@@ -1,6 +1,7 @@
 """Images of a batch, each with a thread of its own."""
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny_task
+from torchgeo_ctm.errors import DeviceMemoryWarning, SettingError
 from torchgeo_ctm.inference.threads import ImageThreads, NoThreads, threads_for
 
 
@@ -164,3 +166,39 @@ def test_compiled_blocks_and_gpus_have_no_threads() -> None:
             'image': image
         }
         made.close()
+
+
+def short_of_memory(most: int) -> Any:
+    """A step of a device whose memory takes so many images, and the sizes it was given."""
+    sizes: list[int] = []
+
+    def step(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        sizes.append(len(batch['image']))
+        if sizes[-1] > most:
+            raise torch.OutOfMemoryError('CUDA out of memory.')
+        return {'scores': batch['image'] * batch['factor']}
+
+    return step, sizes
+
+
+def test_a_batch_that_does_not_fit_into_a_device_is_computed_in_parts() -> None:
+    step, sizes = short_of_memory(3)
+    batch = {'image': torch.rand(10, 2, 4, 4), 'factor': torch.tensor(2.0)}
+    threads = NoThreads()
+    with pytest.warns(DeviceMemoryWarning, match='Set batch_size to 2') as caught:
+        first = threads.submit(step, batch)()['scores']
+    assert len(caught) == 2  # for ten windows, and for five
+    assert sizes == [10, 5, 2, 1, 2, 2, 1, 2]
+    sizes.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        second = threads.submit(step, batch)()['scores']
+    assert sizes == [2, 1, 2, 2, 1, 2]
+    for found in (first, second):
+        torch.testing.assert_close(found, batch['image'] * 2, rtol=0, atol=0)
+
+
+def test_a_window_that_does_not_fit_into_a_device_is_one_line() -> None:
+    step, _ = short_of_memory(0)
+    with pytest.raises(SettingError, match='no memory for one window of 4 px'):
+        NoThreads().submit(step, {'image': torch.rand(1, 2, 4, 4)})

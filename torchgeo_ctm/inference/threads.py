@@ -1,5 +1,6 @@
-"""Prediction on a CPU: each thread takes images of its own."""
+"""How batches are computed: on a CPU by threads, on a GPU in parts that fit into it."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import DeviceMemoryWarning, SettingError
 from .protocols import ScenePredictor
 
 Step = Callable[[Mapping[str, Any]], dict[str, Tensor]]
@@ -79,15 +81,60 @@ class ImageThreads:
 
 
 class NoThreads:
-    """The same for a GPU, which computes by itself: each step runs in the caller."""
+    """The same for a GPU, which computes by itself: each step runs in the caller.
+
+    A batch that the device has no memory for is computed in halves, and so are the
+    later ones.
+    """
+
+    def __init__(self) -> None:
+        """Start with whole batches."""
+        self._most: int | None = None
 
     def close(self) -> None:
         """Do nothing."""
 
     def submit(self, step: Step, batch: Mapping[str, Any]) -> Result:
-        """Run a step, and return a function that returns its result."""
-        result = step(batch)
+        """Run a step, and return a function that returns its result.
+
+        Raises:
+            SettingError: If the device has no memory for one window.
+        """
+        result = self._run(step, batch)
         return lambda: result
+
+    def _run(self, step: Step, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the result of a step, in as many parts as memory requires."""
+        count = len(batch['image'])
+        if self._most is None or count <= self._most:
+            try:
+                return step(batch)
+            except torch.OutOfMemoryError:
+                # not here: the error holds the tensors of the step
+                pass
+            self._shrink(count, batch['image'])
+        middle = count // 2
+        halves = [
+            self._run(step, _part(batch, part))
+            for part in (slice(middle), slice(middle, count))
+        ]
+        return {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
+
+    def _shrink(self, count: int, image: Tensor) -> None:
+        """Remember that a number of windows is too large, and say so."""
+        if count == 1:
+            side = image.shape[-1]
+            raise SettingError(
+                f'The device has no memory for one window of {side} px. Set window to '
+                "less, or accelerator to 'cpu'."
+            )
+        self._most = count // 2
+        warnings.warn(
+            f'The device has no memory for {count} windows at a time. They are computed '
+            f'in halves. Set batch_size to {self._most}.',
+            DeviceMemoryWarning,
+            stacklevel=2,
+        )
 
 
 def threads_for(task: ScenePredictor) -> ImageThreads | NoThreads:
