@@ -284,7 +284,8 @@ def _fit(job: Job, options: dict[str, Any]) -> None:
     if small:  # of the networks themselves nothing is left out, unless they are a test
         less = {'embed_dim': 32, 'depth': 2, 'num_heads': 2}
         chosen['model_options'] = less | options.get('model_options', {})
-    size = 32 if small else 224
+    least = 28 if 'patch14' in str(options.get('model')) else 32
+    size = least if small else 224
     defaults = {
         'model': 'ctm_vit_tiny_patch8_224',
         'schedule': 'cosine',
