@@ -40,7 +40,7 @@ class LabelOptions:
     """How image-level labels are derived from masks, and weighted.
 
     Attributes:
-        min_share: Share of a chip, 0 to 1, above which a class is present if the label
+        min_share: Share of a chip, 0 to 1, from which a class is present if the label
             is derived from a mask.
         values: Value of each class in the masks of the data set. Every other value is
             ignored, as nodata is. Null: 0 to C-1, and 255 is ignored.

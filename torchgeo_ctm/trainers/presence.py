@@ -33,7 +33,7 @@ def presence_of(
         batch: ``label``, (B, C) multi-hot or (B,) class indices, with ``label_known``
             (B, C) bool if some are unknown; or ``mask`` to derive them from.
         num_classes: Number of classes C.
-        min_share: Share of a mask, 0 to 1, above which a class is present.
+        min_share: Share of a mask, 0 to 1, from which a class is present.
         values: Value of each class in the mask; None: 0 to C-1.
         multiclass: Only the largest class of a mask is present.
 
