@@ -169,7 +169,7 @@ def diversity_loss(
     Args:
         maps: Attention maps (B, C, h, w).
         presence: Image-level labels (B, C).
-        form: 'reference': Frobenius norm of the Gram matrix of the L2-normalised maps
+        form: 'reference': Frobenius norm of the Gram matrix of the L2-normalized maps
             minus the identity, averaged over the batch; 'present': the same over
             present classes only, divided by the number of their ordered pairs.
 

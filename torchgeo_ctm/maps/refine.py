@@ -14,7 +14,7 @@ Refinement = Literal['soft_assignment']
 
 #: Leading components of the bands that are looked at: Sentinel-2 has no more bands.
 COMPONENTS = 13
-#: Part of the bands' variance below which a component is noise, not a colour.
+#: Part of the bands' variance below which a component is noise, not a color.
 NOISE = 1e-3
 #: A band that varies less than this, relative to its largest value, is flat.
 FLAT = 1e-5
@@ -74,7 +74,7 @@ def soft_assignment(
 
     Each round describes every present class by mean and covariance of the bands, over
     pixels weighted by their scores, and assigns the pixels anew: prior x likelihood,
-    the prior being the given scores. It is expectation maximisation of a Gaussian
+    the prior being the given scores. It is expectation maximization of a Gaussian
     mixture whose prior varies in space. In an image of 128 px or more, a regular sample
     of the pixels describes the classes; the last round assigns every pixel. Images do
     not affect each other; the order of the bands, their units and offsets do not
@@ -164,7 +164,7 @@ def _around(change: Tensor, step: int) -> Tensor:
 
 
 def _whitened(image: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Standardise and whiten the bands of each image over its valid pixels.
+    """Standardize and whiten the bands of each image over its valid pixels.
 
     Returns:
         Components (B, D, N), and which pixels count (B, 1, N).

@@ -156,9 +156,9 @@ class ClassTokenViT(nn.Module):
             raise SettingError(
                 f"Unknown patch_head {patch_head!r}, expected 'tokens' or 'local'."
             )
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Truncated normal 0.02 for tokens, positions and linear layers."""
         trunc_normal_(self.cls_token, std=0.02)
         trunc_normal_(self.pos_embed, std=0.02)
@@ -270,7 +270,7 @@ class ClassTokenViT(nn.Module):
             x: Scaled image (B, bands, H, W).
 
         Returns:
-            For each block (B, heads, C, h, w), float32, rows normalised over the whole
+            For each block (B, heads, C, h, w), float32, rows normalized over the whole
             sequence; blocks may have different numbers of heads after pruning.
         """
         tokens, grid = self._embed(x)
@@ -378,7 +378,7 @@ class ClassTokenViT(nn.Module):
 
         Returns:
             Logits (B, C); class-to-patch attention, averaged over heads
-            (B, L, C, h, w), float32, rows normalised over the whole sequence; patch
+            (B, L, C, h, w), float32, rows normalized over the whole sequence; patch
             logits (B, C, h, w), or None if not asked for or without a patch head. With
             a local head their grid has 4 px, whatever the patches of the transformer.
         """
