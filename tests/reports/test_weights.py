@@ -25,7 +25,7 @@ def test_the_command_lists_every_weight(run: Run) -> None:
 
 def on_cpu(function: Any) -> Any:
     """A function of tensors that stay on the CPU."""
-    return lambda *args, **options: function(*args, **options, device='cpu')
+    return lambda *args, **options: function(*args, **options | {'device': 'cpu'})
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.__name__)
