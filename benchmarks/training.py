@@ -42,7 +42,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -338,15 +338,25 @@ def make_step(side: str, setting: Setting, batch: Batch) -> Step:
 def peak_memory(side: str, setting: Setting, threads: int) -> float:
     """Return the peak memory of two steps in MB; call it in a process of its own."""
     torch.set_num_threads(threads)
+    if setting.device == 'cpu':
+        # what libraries read on first use is no memory of the step
+        _two_steps(side, replace(setting, batch=1, img_size=32))
     batch = make_batch(setting)
     before = _resident('VmRSS') if setting.device == 'cpu' else _allocated()
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message=NO_TRAINER)
-        step = make_step(side, setting, batch)
-        for _ in range(2):  # the first one makes the optimiser's moments
-            step()
+    _two_steps(side, setting, batch)
     after = _resident('VmHWM') if setting.device == 'cpu' else _allocated(peak=True)
     return (after - before) / 1e6
+
+
+def _two_steps(
+    side: str, setting: Setting, batch: dict[str, Tensor] | None = None
+) -> None:
+    """Take two steps: the first one makes the moments of the optimizer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message=NO_TRAINER)
+        step = make_step(side, setting, batch or make_batch(setting))
+        for _ in range(2):
+            step()
 
 
 def _resident(name: str) -> int:
