@@ -155,32 +155,65 @@ def evaluate(
     /,
     *,
     classes: list[str] | None = None,
+    class_map: list[str] | None = None,
+    align: bool = False,
+    band: int | None = None,
+    kappa: bool = False,
     json: str | None = None,
+    plot: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Score a mask against a reference raster on the same grid.
+    """Score a mask against a reference raster.
 
     Args:
         mask: Class raster written by predict.
         reference: Raster of classes, compared by name where both rasters name them;
             255, nodata and negatives do not count.
         classes: Names of the reference's values 0, 1, 2, ..., if it does not name them.
+        class_map: Names of the reference's values: worldcover, dfc2020, dynamic-world,
+            esri, igbp or igbp-simplified, and VALUE=NAME or NAME=OTHER pairs, as
+            "worldcover,Tree cover=Forest,Shrubland=Forest,70=". Nothing after the
+            sign leaves a class out.
+        align: Bring a reference with another grid or CRS to the grid of the mask, by
+            nearest neighbor.
+        band: Band of the reference with the classes, if it has several.
+        kappa: Also print Cohen's kappa.
         json: File to write the scores to.
-        overwrite: Replace that file.
+        plot: Picture of the confusion matrix to write (.png).
+        overwrite: Replace existing files.
     """
+    import numpy as np
+
     from . import scoring
 
-    if json is not None:
-        _check_file(Path(json), overwrite, '.json')
-    scores = scoring.evaluate(mask, reference, classes)
+    for path, suffix in ((json, '.json'), (plot, '.png')):
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+    scores = scoring.evaluate(
+        mask, reference, classes, class_map=class_map, align=align, band=band
+    )
+    confusion = np.array(scores['confusion'])
+    if kappa:
+        scores['kappa'] = scoring.cohens_kappa(confusion)
     if json is not None:
         _write_json(Path(json), scores)
-    for name, value in scores['iou'].items():
-        _print(f'{name:<20}  {"absent" if value is None else f"{value:.3f}"}')
-    for name in ('miou', 'pixel_accuracy', 'average_accuracy'):
-        _print(f'{name:<20}  {scores[name]:.3f}')
+    if plot is not None:
+        from .plots import confusion_figure
+
+        figure = confusion_figure(confusion, [*scores['iou']], 'reference', 'mask')
+        _write_figure(Path(plot), figure)
+    columns = ('iou', 'users_accuracy', 'producers_accuracy', 'f1')
+    width = max(20, *map(len, scores['iou']))
+    _print(f'{"class":<{width}}  {"  ".join(columns)}')
+    for name in scores['iou']:
+        values = [(scores[key][name], len(key)) for key in columns]
+        cells = [f'{"-" if v is None else f"{v:.3f}":>{max(n, 5)}}' for v, n in values]
+        _print(f'{name:<{width}}  {"  ".join(cells).strip()}')
+    averages = ('miou', 'pixel_accuracy', 'average_accuracy', 'macro_f1', 'weighted_f1')
+    for name in (*averages, *(['kappa'] if kappa else [])):
+        _print(f'{name:<{width}}  {scores[name]:.3f}')
     for name in ('pixels', 'pixels_without_mask'):
-        _print(f'{name:<20}  {scores[name]}')
+        _print(f'{name:<{width}}  {scores[name]}')
 
 
 def pseudomasks(
@@ -298,8 +331,7 @@ def describe(
     for line in description.report(described):
         _print(line)
     if output is not None:
-        with atomic_path(output) as temporary:
-            description.picture(described).savefig(temporary, format='png', dpi=120)
+        _write_figure(Path(output), description.picture(described))
         _print(output)
 
 
@@ -522,6 +554,12 @@ def _loading() -> None:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON under a temporary name, then rename it."""
     write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def _write_figure(path: Path, figure: Any) -> None:
+    """Write a figure as PNG, complete or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format='png', dpi=120)
 
 
 def _print(line: str) -> None:

@@ -14,6 +14,7 @@ ARROWS: dict[str, set[str]] = {
     'version': set(),
     'errors': set(),
     'split': {'errors'},
+    'legends': {'errors'},
     'streams': set(),
     'compat': set(),
     # floor 1: grids, files, tensors, numbers
@@ -26,12 +27,12 @@ ARROWS: dict[str, set[str]] = {
     # floor 2
     'rasters': {'grids', 'errors'},
     'windows': {'grids', 'errors'},
-    'labels': {'grids', 'rasters', 'errors'},
+    'labels': {'grids', 'rasters', 'legends', 'errors'},
     'scenes': {'grids', 'rasters', 'windows', 'scaling', 'errors'},
     'network': {'losses', 'errors'},
     'models': {'network', 'losses', 'scaling', 'errors'},
     'reflectance': {'scaling', 'errors'},
-    'scoring': {'grids', 'rasters', 'errors'},
+    'scoring': {'grids', 'rasters', 'legends', 'errors'},
     'plots': {'scaling', 'errors'},
     # floor 3
     'samplers': {'scenes', 'labels', 'grids', 'rasters', 'split', 'windows', 'errors'},
@@ -89,6 +90,7 @@ ARROWS: dict[str, set[str]] = {
         'windows',
         'scaling',
         'reflectance',
+        'legends',
         'errors',
         'version',
     },

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, did_you_mean
+from ..legends import rejoined
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def merging(
     """
     groups: dict[int, tuple[str, list[int]]] = {}
     used: set[int] = set()
-    for entry in _entries(merge or ()):
+    for entry in rejoined(merge or ()):
         left, _, name = entry.rpartition('=')
         parts = [part.strip() for part in left.split('+')]
         if not name.strip() or not all(parts):
@@ -86,17 +87,6 @@ def merging(
     return Merging(
         found, [colors[group[0]] for _, group in whole], [g for _, g in whole]
     )
-
-
-def _entries(merge: Sequence[str]) -> list[str]:
-    """Return the entries; commas in class names have split them on a command line."""
-    entries, rest = [], ''
-    for part in merge:
-        rest = f'{rest}, {part}' if rest else part
-        if '=' in part:
-            entries.append(rest)
-            rest = ''
-    return [*entries, rest] if rest else entries
 
 
 def _index(name: str, names: Sequence[str]) -> int:
