@@ -216,6 +216,111 @@ def evaluate(
         _print(f'{name:<{width}}  {scores[name]}')
 
 
+def sample(
+    mask: str,
+    /,
+    *,
+    output: str,
+    size: int | None = None,
+    standard_error: float | None = None,
+    floor: int | None = None,
+    expected: list[str] | None = None,
+    window: int = 21,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Draw a stratified random sample of a map, to be labeled by eye in QGIS.
+
+    Args:
+        mask: Class raster.
+        output: GeoPackage of points to write (.gpkg).
+        size: Samples in all.
+        standard_error: Instead of --size, the standard error of overall accuracy to
+            reach, as 0.01.
+        floor: Fewest samples of a class; by default 50, or less if that makes more than
+            half of all.
+        expected: Expected user's accuracy, as 0.8, or of single classes, as
+            0.9,built=0.6. With it, samples go where they lower the standard error most;
+            without, in proportion to area.
+        window: Side of the surroundings that QGIS outlines, in pixels.
+        seed: Seed of the draw.
+        overwrite: Replace an existing file, with all its labels.
+    """
+    from .assessment.samples import draw_samples
+
+    numbers = draw_samples(
+        mask,
+        output,
+        size=size,
+        standard_error=standard_error,
+        floor=floor,
+        expected=expected,
+        window=window,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    for name, number in numbers.items():
+        _print(f'{name:<20}  {number}')
+    _print(f'{"samples":<20}  {sum(numbers.values())}')
+    _print(output)
+
+
+def assess(
+    mask: str,
+    samples: str,
+    /,
+    *,
+    column: str = 'reference',
+    design: Literal['stratified', 'simple'] = 'stratified',
+    json: str | None = None,
+    csv: str | None = None,
+    report: str | None = None,
+    plot: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Estimate accuracy and area of each class of a map, with 95 % intervals.
+
+    Args:
+        mask: Class raster that was sampled.
+        samples: Labeled points, as sample writes them.
+        column: Column with the true classes.
+        design: stratified for samples drawn in each class of the map, simple for samples
+            drawn at random in the whole map.
+        json: File to write all numbers to.
+        csv: Table of classes to write (.csv).
+        report: Page to write (.html).
+        plot: Picture of the confusion matrix to write (.png).
+        overwrite: Replace existing files.
+    """
+    outputs = ((json, '.json'), (csv, '.csv'), (report, '.html'), (plot, '.png'))
+    for path, suffix in outputs:
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+    from .assessment import assess as assessment
+
+    found = assessment.assess(mask, samples, column=column, design=design)
+    for line in assessment.lines(found):
+        _print(line)
+    if json is not None:
+        _write_json(Path(json), assessment.content(found))
+    if csv is not None:
+        write_text(
+            csv, assessment.table(found).to_csv(index=False, lineterminator='\n')
+        )
+    if report is not None:
+        from .assessment.report import page
+
+        write_text(report, page(found, Path(mask).name, Path(samples).name, design))
+    if plot is not None:
+        from .plots import confusion_figure
+
+        figure = confusion_figure(found.counts, found.names, 'map', 'reference')
+        _write_figure(Path(plot), figure)
+    for path, _ in outputs:
+        if path is not None:
+            _print(path)
+
+
 def pseudomasks(
     *,
     config: str,
@@ -571,6 +676,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
     'predict': predict,
     'evaluate': evaluate,
+    'sample': sample,
+    'assess': assess,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,
     'stats': stats,

@@ -94,7 +94,18 @@ ARROWS: dict[str, set[str]] = {
         'errors',
         'version',
     },
-    # floor 5: what joins the rooms
+    # floor 5: maps that are there
+    'accuracy': set(),
+    'assessment': {
+        'inference',
+        'accuracy',
+        'legends',
+        'grids',
+        'rasters',
+        'files',
+        'errors',
+    },
+    # floor 6: what joins the rooms
     'configuration': {'trainers', 'scaling', 'files', 'errors'},
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
@@ -123,6 +134,7 @@ DOORS: dict[str, set[str]] = {
         'scenes',
         'samplers',
         'datasets',
+        'assessment',
         'inference',
         'scoring',
         'labels',
@@ -138,8 +150,13 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {'labels.features', 'labels.vector_files', 'inference.vector'},
-    'pyogrio': {'inference.vector'},
+    'geopandas': {
+        'labels.features',
+        'labels.vector_files',
+        'inference.vector',
+        'assessment',
+    },
+    'pyogrio': {'inference.vector', 'assessment'},
     'pyproj': {
         'grids',
         'inference.areas',
@@ -148,6 +165,7 @@ DOORS: dict[str, set[str]] = {
         'scenes',
         'samplers',
         'datasets',
+        'assessment',
     },
     'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
     'pycocotools': {'datasets.coco'},
@@ -159,6 +177,7 @@ DOORS: dict[str, set[str]] = {
         'scenes',
         'samplers',
         'datasets',
+        'assessment',
         'inference.polygons',
         'inference.outlines',
         'inference.stac',

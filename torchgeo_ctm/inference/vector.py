@@ -2,9 +2,10 @@
 
 import importlib.util
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,28 @@ def check_vector_output(path: str | Path, overwrite: bool = False) -> Path:
             f'{path} requires pyarrow: pip install "torchgeo-ctm[parquet]". Or write '
             f'{path.stem}.gpkg.'
         )
-    return check_file(path, overwrite)
+    check_file(path, overwrite)
+    if suffix == '.gpkg' and path.exists():
+        _check_closed(path)
+    return path
+
+
+def _check_closed(path: Path) -> None:
+    """Check that no other program has a GeoPackage open, whose edits would be lost."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0.5)) as database:
+            # fails while another connection has the file open
+            database.execute('PRAGMA locking_mode = EXCLUSIVE')
+            database.execute('PRAGMA journal_mode = DELETE')
+            database.execute('BEGIN EXCLUSIVE')
+    except sqlite3.OperationalError as error:
+        if 'locked' in str(error):
+            raise OutputError(
+                f'{path} is open in another program, expected one that can be '
+                'replaced. Remove the layer from QGIS, or write to another name.'
+            ) from error
+    except sqlite3.DatabaseError:
+        pass  # no GeoPackage: it can be replaced
 
 
 def vectorize(
