@@ -108,6 +108,9 @@ def vectorize(
     confidence: str | None = None,
     sieve: int = 0,
     min_area: float = 0.0,
+    simplify: float = 0.0,
+    fill_holes: float = 0.0,
+    smooth: bool = False,
     style: bool = True,
     overwrite: bool = False,
 ) -> None:
@@ -119,6 +122,10 @@ def vectorize(
         confidence: Confidence raster; MASK_confidence.tif if that exists.
         sieve: Pixels; smaller patches join their largest neighbour.
         min_area: Hectares; smaller polygons are left out.
+        simplify: Meters; borders get simpler by triangles of about this side. Neighbors
+            keep one border.
+        fill_holes: Hectares; smaller holes are filled, with the polygons in them.
+        smooth: Cut the corners of borders. Neighbors keep one border.
         style: Write OUTPUT.qml, colours and names for QGIS.
         overwrite: Replace existing files.
     """
@@ -131,17 +138,15 @@ def vectorize(
     if style and not has_style(mask, named):
         _check_file(named, overwrite, '.qml')
 
-    if confidence is None:
-        beside = Path(mask).with_name(
-            f'{Path(mask).stem}_confidence{Path(mask).suffix}'
-        )
-        confidence = str(beside) if beside.exists() else None
     path = vector.vectorize(
         mask,
         output,
-        confidence=confidence,
+        confidence=confidence or _confidence_of(mask),
         sieve=sieve,
         min_area=min_area,
+        simplify=simplify,
+        fill_holes=fill_holes,
+        smooth=smooth,
         overwrite=overwrite,
     )
     _print(str(path))
@@ -319,6 +324,84 @@ def assess(
     for path, _ in outputs:
         if path is not None:
             _print(path)
+
+
+def areas(
+    mask: str,
+    /,
+    *,
+    zones: str | None = None,
+    field: str | None = None,
+    confidence: str | None = None,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Measure the hectares of each class on the ellipsoid, also by zone.
+
+    Args:
+        mask: Class raster.
+        zones: Polygons, as districts, in any CRS.
+        field: Column with the names of the zones; by default the first with text.
+        confidence: Confidence raster; MASK_confidence.tif if that exists.
+        output: Table to write (.csv, .xlsx or .parquet).
+        overwrite: Replace an existing file.
+    """
+    from .assessment import zones as measured
+
+    path = None if output is None else measured.check_table(output, overwrite)
+    if path is not None and zones is not None:
+        check_not_input(path, zones)
+    table = measured.class_table(
+        mask, zones=zones, field=field, confidence=confidence or _confidence_of(mask)
+    )
+    if path is not None:
+        measured.write_table(table, path)
+    for line in table.to_string(
+        index=False, float_format=lambda value: f'{value:,.3f}'
+    ).splitlines():
+        _print(line)
+    if path is not None:
+        _print(str(path))
+
+
+def relabel(
+    mask: str,
+    /,
+    *,
+    output: str,
+    class_map: list[str] | None = None,
+    merge: list[str] | None = None,
+    names: list[str] | None = None,
+    colors: list[str] | None = None,
+    style: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Give a map other classes, names or colors, without training again.
+
+    Args:
+        mask: Class raster.
+        output: Class raster to write, MASK.tif.
+        class_map: Names of the values of a map that does not name them: worldcover,
+            dfc2020, dynamic-world, esri, igbp or igbp-simplified, and VALUE=NAME pairs.
+        merge: Merged classes, as "Shrubland+Grassland=Open". "Crops=Fields" renames one.
+        names: Names of all classes after that, in order.
+        colors: Their colors, as #rrggbb or names.
+        style: Write OUTPUT.qml, colors and names for QGIS.
+        overwrite: Replace existing files.
+    """
+    from .assessment import relabel as relabeling
+
+    for path in relabeling.relabel(
+        mask,
+        output,
+        class_map=class_map,
+        merge=merge,
+        names=names,
+        colors=colors,
+        style=style,
+        overwrite=overwrite,
+    ):
+        _print(str(path))
 
 
 def pseudomasks(
@@ -636,6 +719,12 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     check_file(path, overwrite)
 
 
+def _confidence_of(mask: str) -> str | None:
+    """Return the confidence raster beside a mask, if there is one."""
+    beside = Path(mask).with_name(f'{Path(mask).stem}_confidence{Path(mask).suffix}')
+    return str(beside) if beside.exists() else None
+
+
 def _seeds(text: str) -> list[int]:
     """Return the seeds in ``0,1,2``.
 
@@ -678,6 +767,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'evaluate': evaluate,
     'sample': sample,
     'assess': assess,
+    'areas': areas,
+    'relabel': relabel,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,
     'stats': stats,

@@ -179,6 +179,7 @@ DOORS: dict[str, set[str]] = {
         'datasets',
         'assessment',
         'inference.polygons',
+        'inference.coverage',
         'inference.outlines',
         'inference.stac',
         'inference.vector',

@@ -1,13 +1,14 @@
-"""Merge classes when a scene is mapped."""
+"""Merge classes, when a scene is mapped or afterwards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import SettingError, did_you_mean
 from ..legends import rejoined
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Merging:
         """Number of classes of the model."""
         return sum(map(len, self.members))
 
-    def scores(self, scores: Tensor) -> Tensor:
+    def scores(self, scores: 'Tensor') -> 'Tensor':
         """Return the scores (N, …) of the map's classes from the model's (C, …).
 
         The score of a merged class is the largest of its members, so that a class that
@@ -37,6 +38,8 @@ class Merging:
         """
         if len(self.members) == len(scores):
             return scores
+        import torch
+
         return torch.stack([scores[group].amax(dim=0) for group in self.members])
 
 
