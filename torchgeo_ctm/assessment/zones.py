@@ -103,7 +103,12 @@ def class_table(
     with open_mask(mask) as raster:
         areas = PixelAreas(raster)
         percent = None if confidence is None else open_confidence(confidence, raster)
-        found = _Zones.whole() if zones is None else _read(Path(zones), field, raster)
+        found = _Zones.whole()
+        if zones is not None:
+            crs = pyproj.CRS.from_user_input(raster.crs)
+            names, shapes = read_zones(Path(zones), field, crs)
+            found = _Zones(names, shapes)
+            _warn(found, shapes, raster, str(zones))
         classes = len(strata.names)
         sums = np.zeros((4, len(found.names) * classes))
         for row, values in class_bands(raster):
@@ -181,8 +186,20 @@ class _Zones:
         return layers
 
 
-def _read(path: Path, field: str | None, raster: DatasetReader) -> _Zones:
-    """Return the zones of a file in the CRS of a map."""
+def read_zones(
+    path: Path, field: str | None, crs: pyproj.CRS
+) -> tuple[list[str], NDArray[Any]]:
+    """Return polygons of a file in another CRS, and the name of each.
+
+    Args:
+        path: Any vector file.
+        field: Column with the names; None: the first text column, or numbers.
+        crs: CRS of the returned polygons.
+
+    Raises:
+        LabelError: If the file cannot be read, or has no polygons.
+        GridError: If it has no CRS.
+    """
     if not path.exists():
         close = similar_file(path, ('.gpkg', '.geojson', '.shp', '.fgb', '.parquet'))
         raise LabelError(f'{path} does not exist, expected polygons.{close}')
@@ -206,10 +223,7 @@ def _read(path: Path, field: str | None, raster: DatasetReader) -> _Zones:
     meters, degrees = STRAIGHT
     longest = degrees if frame.crs.is_geographic else meters
     shapes = frame.geometry.make_valid().segmentize(longest)
-    shapes = shapes.to_crs(pyproj.CRS.from_user_input(raster.crs)).make_valid()
-    zones = _Zones(names, shapes.to_numpy())
-    _warn(zones, shapes.to_numpy(), raster, str(path))
-    return zones
+    return names, shapes.to_crs(crs).make_valid().to_numpy()
 
 
 def _names(frame: gpd.GeoDataFrame, field: str | None, name: str) -> list[str]:
@@ -240,7 +254,7 @@ def _warn(
             f'{zones.names[other]!r} and {zones.names[one]!r}. What both cover counts in '
             'both.',
             LabelWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * raster.shape[::-1]
     whole = shapely.polygons(from_pixels(corners.astype(float), raster.transform))
@@ -258,7 +272,7 @@ def _warn(
                 f'{name}: {which.sum()} of {len(which)} zones lie {what} '
                 f'{raster.name}: {", ".join(some)}{", …" * int(which.sum() > 5)}.',
                 LabelWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
 
