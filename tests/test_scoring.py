@@ -205,10 +205,11 @@ def test_dfc2020_is_numbered_as_its_masks() -> None:
     assert (DFC2020[1], DFC2020[10]) == ('Forest', 'Water')
 
 
+@pytest.mark.parametrize('dtype', ['uint8', 'int16'])
 @pytest.mark.parametrize('nodata', [None, 9])
 @pytest.mark.parametrize('crs', ['EPSG:32630', 'EPSG:4326'])
 def test_a_reference_is_brought_to_the_grid(
-    tmp_path: Path, nodata: int | None, crs: str
+    tmp_path: Path, nodata: int | None, crs: str, dtype: str
 ) -> None:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 2, (12, 12)).astype(np.uint8)
@@ -227,7 +228,7 @@ def test_a_reference_is_brought_to_the_grid(
             src_crs='EPSG:32630', dst_transform=transform, init_dest_nodata=False,
         )  # fmt: skip
         fine = warped
-    truth = write(tmp_path / 't.tif', fine, crs, transform, nodata)
+    truth = write(tmp_path / 't.tif', fine.astype(dtype), crs, transform, nodata)
     with pytest.raises(GridError, match='--align'):
         evaluate(mask, truth)
     scores = evaluate(mask, truth, ['water', 'land'], align=True)
@@ -256,3 +257,28 @@ def test_evaluate_draws_the_confusion_matrix(run: Run, tmp_path: Path) -> None:
     refused(run(*named, 'worldcovr'), "Did you mean 'worldcover'?")
     refused(run(*named, '0=sea,se=x'), "Unknown class 'se'", "Did you mean 'sea'?")
     refused(run('evaluate', mask, bands, '--band', 3), 'band 3')
+
+
+@pytest.mark.parametrize('how', ['mask', 'alpha', 'nodata', 'negative'])
+def test_masks_of_a_reference_are_brought_over_too(tmp_path: Path, how: str) -> None:
+    values = np.zeros((20, 20), np.uint8)
+    values[:, 10:] = 1
+    mask = write(tmp_path / 'm.tif', values, CLASS_NAMES=NAMED)
+    fine = np.kron(values, np.ones((2, 2), np.uint8)).astype(np.int16)
+    valid = np.ones(fine.shape, bool)
+    valid[:20] = False
+    hidden = {'nodata': 9, 'negative': -1}.get(how)
+    fine[:20] = 1 - fine[:20] if hidden is None else hidden
+    with rasterio.open(
+        tmp_path / 't.tif', 'w', driver='GTiff', dtype='int16', height=40, width=40,
+        count=1 + (how == 'alpha'), crs='EPSG:32630',
+        transform=TRANSFORM @ Affine.scale(0.5), nodata=9 if how == 'nodata' else None,
+        **({'alpha': 'yes'} if how == 'alpha' else {}),
+    ) as raster:  # fmt: skip
+        raster.write(fine, 1)
+        if how == 'alpha':
+            raster.write(np.where(valid, 32767, 0).astype(np.int16), 2)
+        elif how == 'mask':
+            raster.write_mask(valid)
+    scores = evaluate(mask, tmp_path / 't.tif', ['water', 'land'], align=True)
+    assert (scores['miou'], scores['pixels']) == (1, 200)

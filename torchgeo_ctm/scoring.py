@@ -396,6 +396,9 @@ def _labeled(
     """Return which pixels of a block hold a class: valid, not 255, not negative."""
     # the mask of a band covers nodata, alpha bands and mask files
     valid = raster.read_masks(band, window=window) > 0
+    if raster.count > 1 and raster.colorinterp[-1] is ColorInterp.alpha:
+        # GDAL takes alpha for a mask in unsigned rasters alone
+        valid &= raster.read(raster.count, window=window) > 0
     labeled: NDArray[np.bool_] = valid & (values >= 0) & (values != IGNORED)
     return labeled
 
