@@ -96,6 +96,20 @@ def test_windows_differ_and_rare_classes_are_needed(tmp_path: Path) -> None:
     assert frame.bounds.maxx.max() == (UTM @ (21 * SIDE, 0))[0]
 
 
+def test_classes_that_all_labels_have_need_windows_without(tmp_path: Path) -> None:
+    """Tags of windows with every class do not tell which pixel is which."""
+    shares = np.full((3, SIDE, 2 * SIDE), 0.05)
+    shares[0] = 0.9
+    shares[:2, :, : SIDE // 2] = np.array([0.05, 0.9])[:, None, None]
+    mask = write_map(tmp_path / 'm.tif', shares)
+    far = [shapely.box(0, n, 1, n + 1) for n in range(10)]
+    labels = gpd.GeoDataFrame({'classes': ['a; b; c'] * 10}, geometry=far)
+    labels.set_crs('EPSG:32630').to_file(tmp_path / 'l.gpkg')
+    options = {'number': 1, 'window': SIDE, 'labels': tmp_path / 'l.gpkg'}
+    frame = suggest([mask], tmp_path / 'n.gpkg', **options)  # type: ignore[arg-type]
+    assert frame['predicted'].tolist() == ['a']
+
+
 def test_confidence_stands_in_for_probabilities(tmp_path: Path) -> None:
     values = np.zeros((2 * SIDE, 3 * SIDE), np.uint8)
     values[:, SIDE:] = 1

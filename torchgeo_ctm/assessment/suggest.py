@@ -67,8 +67,8 @@ def suggest(
     relative to its maximum: the entropy of its presence probabilities; one minus the
     margin between the two largest shares of a pixel; the distance of its composition to
     all windows that are labeled or taken (k-center); and the need of its classes, which
-    decreases with every window that has them. No two windows share ground, nor do they
-    share it with labels.
+    is large for a class that few windows have, or that few are without. No two windows
+    share ground, nor do they share it with labels.
 
     Args:
         maps: Class rasters, with OUT_probabilities.tif or OUT_confidence.tif beside.
@@ -93,10 +93,10 @@ def suggest(
     for path in (*maps, *([] if labels is None else [labels])):
         check_not_input(output, path)
     names, crs, found = _candidates(maps, side)
-    free, seen = _unlabeled(found, names, crs, labels, field)
+    free, counts, labeled = _unlabeled(found, names, crs, labels, field)
     if not free.any():
         raise SceneError('All windows of the maps are labeled. Map other scenes.')
-    chosen, factors = _choose(found, free, seen, number)
+    chosen, factors = _choose(found, free, counts, labeled, number)
     if len(chosen) < number:
         warnings.warn(
             f'The maps have room for {len(chosen)} windows of {side} px, not {number}.',
@@ -248,12 +248,12 @@ def _unlabeled(
     crs: pyproj.CRS | None,
     labels: str | Path | None,
     field: str,
-) -> tuple[NDArray[np.bool_], Floats]:
-    """Return which windows share no ground with labels, and labels by class (C,)."""
+) -> tuple[NDArray[np.bool_], Floats, int]:
+    """Return which windows share no ground with labels, labels by class (C,), and all."""
     free = np.ones(len(found.maps), bool)
     counts = np.zeros(len(names))
     if labels is None:
-        return free, counts
+        return free, counts, 0
     if crs is None:
         raise SceneError('The maps have no CRS, so that labels have no place in them.')
     texts, shapes = read_zones(Path(labels), field, crs)
@@ -264,7 +264,7 @@ def _unlabeled(
     window, label = tree.query(found.shapes, predicate='intersects')
     shared = shapely.area(shapely.intersection(found.shapes[window], shapes[label]))
     free[window[shared > SHARED * shapely.area(found.shapes[window])]] = False
-    return free, counts
+    return free, counts, len(texts)
 
 
 def _entropy(presence: Floats) -> Floats:
@@ -276,7 +276,7 @@ def _entropy(presence: Floats) -> Floats:
 
 
 def _choose(
-    found: _Windows, free: NDArray[np.bool_], counts: Floats, number: int
+    found: _Windows, free: NDArray[np.bool_], counts: Floats, labeled: int, number: int
 ) -> tuple[NDArray[np.int64], Floats]:
     """Return the windows to label, best first, and the four factors of each (k, 4)."""
     spread = found.features.std(axis=0)
@@ -297,7 +297,9 @@ def _choose(
     chosen: list[int] = []
     factors = []
     while free.any() and len(chosen) < number:
+        # a class is learned from windows with it and from windows without
         need = found.presence @ (1 / (1 + counts))
+        need += (1 - found.presence) @ (1 / (1 + labeled + len(chosen) - counts))
         each = np.stack([entropy, doubt, distance, need], axis=1)
         largest = each[free].max(axis=0)
         relative = each / np.where(largest > 0, largest, 1)
