@@ -135,7 +135,7 @@ def is_second_stage(content: Any) -> bool:
 
 
 def is_segmentation(content: Any) -> bool:
-    """Return whether a checkpoint was written by TorchGeo's SemanticSegmentation."""
+    """Return whether a checkpoint was written by TorchGeo's segmentation task."""
     if not isinstance(content, dict) or CHECKPOINT_KEY in content:
         return False
     hparams = content.get('hyper_parameters')
@@ -153,7 +153,7 @@ def own_content(content: Any, path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not keys <= content.keys():
         kind = 'of another program'
         if is_segmentation(content):
-            kind = "of a segmentation network, TorchGeo's SemanticSegmentation"
+            kind = "of TorchGeo's segmentation task"
         raise CheckpointError(
             f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'
         )
