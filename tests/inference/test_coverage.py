@@ -14,6 +14,10 @@ from tests.fakes.class_rasters import UTM, random_classes, write_classes
 from torchgeo_ctm.inference import polygons
 from torchgeo_ctm.inference.vector import vectorize
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(shapely, 'coverage_simplify') or shapely.geos_version < (3, 12),
+    reason='shapely 2.0 cannot simplify coverages',
+)
 OPTIONS: list[dict[str, Any]] = [
     {'simplify': 10},
     {'simplify': 60},

@@ -78,7 +78,7 @@ def test_commands_on_maps_do_without_torch(tmp_path: Path) -> None:
         ['sample', 'm.tif', '--size', '50', '--output', 's.gpkg'],
         ['areas', 'm.tif', '--output', 'a.csv'],
         ['relabel', 'm.tif', '--merge', 'Forest+Crops=Green', '--output', 'r.tif'],
-        ['vectorize', 'm.tif', 'v.gpkg', '--simplify', '20', '--smooth'],
+        ['vectorize', 'm.tif', 'v.gpkg', '--sieve', '3'],
         ['suggest', 'm.tif', '--window', '8', '--number', '3', '--output', 'n.gpkg'],
         ['assess', 'm.tif', 'n.gpkg', '--report', 'a.html'],
     ]
