@@ -61,7 +61,7 @@ def suggest(
     field: str = 'classes',
     overwrite: bool = False,
 ) -> gpd.GeoDataFrame:
-    """Choose windows that would teach most, and write them as squares.
+    """Choose windows where maps are in doubt, and write them as squares.
 
     Windows are taken one by one. The next has the largest product of four factors, each
     relative to its maximum: the entropy of its presence probabilities; one minus the
