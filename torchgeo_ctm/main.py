@@ -133,8 +133,19 @@ def command_parser(name: str) -> CommandParser:
         parser.add_argument(
             argument, nargs='?', default=default, help=texts.get(argument, '')
         )
+    several = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        and parameter.annotation == list[str]
+    ]
+    for argument in several:
+        parser.add_argument(argument, nargs='+', help=texts.get(argument, ''))
     parser.add_function_arguments(
-        function, as_group=False, as_positional=True, skip={'overrides', *optional}
+        function,
+        as_group=False,
+        as_positional=True,
+        skip={'overrides', *optional, *several},
     )
     parser.usage = ' '.join([parser.prog, *_required(parser), '[options]'])
     return parser
@@ -146,7 +157,8 @@ def _required(parser: CommandParser) -> list[str]:
     for action in parser._actions:
         upper = action.dest.upper()
         if not action.option_strings:
-            words.append(f'[{upper}]' if action.nargs == '?' else upper)
+            several = '...' * (action.nargs == '+')
+            words.append(f'[{upper}]' if action.nargs == '?' else upper + several)
         elif action.required:
             words.append(f'--{action.dest} {upper}')
     return words
