@@ -110,7 +110,7 @@ def test_extra_bands_are_named(
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), ['Missing command', 'demo, predict, evaluate, sample, assess, suggest']),
+        ((), ['Missing command', 'demo, predict, evaluate, sample, assess, areas']),
         (('predikt',), ["Unknown command 'predikt'", "Did you mean 'predict'?"]),
         (('predict', 'x', '--stirde', '3'), ['--stirde', "Did you mean '--stride'?"]),
         # no abbreviations: a half-typed option is not another one

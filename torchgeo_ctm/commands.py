@@ -326,44 +326,6 @@ def assess(
             _print(path)
 
 
-def suggest(
-    maps: list[str],
-    /,
-    *,
-    output: str,
-    number: int = 40,
-    window: int = 64,
-    labels: str | None = None,
-    field: str = 'classes',
-    overwrite: bool = False,
-) -> None:
-    """Suggest windows to label next, where a map is in doubt.
-
-    Args:
-        maps: Class rasters written by predict, with their probabilities or confidence.
-        output: Squares to write (.gpkg, .parquet or .fgb), with an empty column classes.
-        number: Windows to suggest.
-        window: Side of a window in pixels.
-        labels: Polygons that are labeled already, which are not suggested again.
-        field: Their column with the classes.
-        overwrite: Replace an existing file.
-    """
-    from .assessment import suggest as suggesting
-
-    found = suggesting.suggest(
-        maps,
-        output,
-        number=number,
-        window=window,
-        labels=labels,
-        field=field,
-        overwrite=overwrite,
-    )
-    for name, count in found['map'].value_counts(sort=False).items():
-        _print(f'{name:<20}  {count}')
-    _print(output)
-
-
 def areas(
     mask: str,
     /,
@@ -805,7 +767,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'evaluate': evaluate,
     'sample': sample,
     'assess': assess,
-    'suggest': suggest,
     'areas': areas,
     'relabel': relabel,
     'vectorize': vectorize,

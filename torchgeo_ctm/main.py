@@ -133,19 +133,8 @@ def command_parser(name: str) -> CommandParser:
         parser.add_argument(
             argument, nargs='?', default=default, help=texts.get(argument, '')
         )
-    several = [
-        key
-        for key, parameter in parameters.items()
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-        and parameter.annotation == list[str]
-    ]
-    for argument in several:
-        parser.add_argument(argument, nargs='+', help=texts.get(argument, ''))
     parser.add_function_arguments(
-        function,
-        as_group=False,
-        as_positional=True,
-        skip={'overrides', *optional, *several},
+        function, as_group=False, as_positional=True, skip={'overrides', *optional}
     )
     parser.usage = ' '.join([parser.prog, *_required(parser), '[options]'])
     return parser
