@@ -364,6 +364,33 @@ def test_impossible_chips_are_refused(
         fit(Chips(change=lambda _, sample: sample | change), schedule='cosine')
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda s: {'image': s['image'][:, 1:]}, r'has image \(3, 31, 32\)'),
+        (lambda s: {'image': s['image'][:2]}, r'has image \(2, 32, 32\)'),
+    ],
+)
+def test_chips_that_differ_are_named(change: Any, words: str, workers: int) -> None:
+    def other(index: int, sample: Sample) -> Sample:
+        sample['name'] = f'tile_{index}'
+        return sample | (change(sample) if index == 5 else {})
+
+    chips = Chips(change=other)
+    data = [DataLoader(chips, 4, num_workers=workers), DataLoader(chips, 4)]
+    task = tiny_task(**(RGB | {'schedule': 'cosine'}))
+    # chips 4 to 7 are one batch
+    with pytest.raises(DataError, match=f'Chip tile_5 {words}.*Chip tile_4 has'):
+        trainer().fit(task, *data)
+
+
+@pytest.mark.parametrize('label', [None, 'Forest', ['Forest']])
+def test_labels_that_are_no_numbers_are_refused(label: Any) -> None:
+    with pytest.raises(LabelError, match='expected 0 or 1 for each class'):
+        fit(Chips(change=lambda _, s: s | {'label': label}), schedule='cosine')
+
+
 def test_masks_outside_the_classes_are_said_and_ignored() -> None:
     mask = torch.zeros(32, 32).long()
     mask[:8], mask[8:16] = 3, -9999

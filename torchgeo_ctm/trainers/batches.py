@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
 
 from ..errors import BandError, DataError, LabelWarning
 from .presence import UNKNOWN
@@ -17,6 +19,66 @@ NAMES = ('name', 'filename', 'file', 'path', 'key', 'id', 'index', 'bounds')
 HUGE = 1e6
 #: Number of chips of a data set that are searched for the one that broke training.
 SEARCHED = 10_000
+
+
+def check_chips_of_batches(trainer: Any) -> None:
+    """Let a trainer's loaders say which chips of a batch differ.
+
+    Only loaders, or a data module, that stack chips as PyTorch does are changed.
+    """
+    loops = (
+        *(trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop),
+        *(trainer.validate_loop, trainer.test_loop, trainer.predict_loop),
+    )
+    sources = [loop._data_source.instance for loop in loops if loop._data_source]
+    for loader in [trainer.datamodule, *tree_leaves(sources)]:
+        if getattr(loader, 'collate_fn', None) is default_collate:
+            loader.collate_fn = stacked
+
+
+def stacked(samples: Sequence[Mapping[str, Any]]) -> Any:
+    """Return samples as one batch.
+
+    Raises:
+        DataError: If they cannot be stacked, with the first that differs.
+    """
+    try:
+        return default_collate(list(samples))
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        facts = [_facts(sample) for sample in samples]
+        other = next((i for i, each in enumerate(facts) if each != facts[0]), None)
+        if other is None:
+            raise DataError(f'Chips cannot be stacked: {error}') from error
+        key = next(
+            key
+            for key in {**facts[0], **facts[other]}
+            if facts[0].get(key) != facts[other].get(key)
+        )
+        found, first = (
+            f'{key} {facts[i][key]}' if key in facts[i] else f'no {key}'
+            for i in (other, 0)
+        )
+        raise DataError(
+            f'{_named(samples[other], other)} has {found}, but {_named(samples[0], 0)} '
+            f'has {first}. All chips of a batch must have the same keys, sizes and '
+            'types. Crop or resize them in the data set.'
+        ) from error
+
+
+def _facts(sample: Mapping[str, Any]) -> dict[str, str]:
+    """Return shape and type of each entry of a sample."""
+    return {
+        key: f'{tuple(value.shape)} {value.dtype}'
+        if hasattr(value, 'shape') and hasattr(value, 'dtype')
+        else type(value).__name__
+        for key, value in sample.items()
+    }
+
+
+def _named(sample: Mapping[str, Any], position: int) -> str:
+    """Return the name of a sample of a batch."""
+    name = next((sample[key] for key in NAMES if key in sample), None)
+    return f'Chip {position} of the batch' if name is None else f'Chip {name}'
 
 
 def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:

@@ -38,7 +38,14 @@ from ..plots import attention_figure, map_figure
 from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
-from .batches import LabelTally, check_shapes, diverged, finite, labeled
+from .batches import (
+    LabelTally,
+    check_chips_of_batches,
+    check_shapes,
+    diverged,
+    finite,
+    labeled,
+)
 from .calibration import calibrated
 from .channels import channel_order, data_facts, expanded, scaled_already
 from .loading import CHECKPOINT_KEY, not_finite
@@ -307,6 +314,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         seed = self.options.optimization.mask_seed
         self._generator.manual_seed(seed + self.global_rank)
         self._learn_channels(stage)
+        trainer = getattr(self, '_trainer', None)
+        if trainer is not None:
+            check_chips_of_batches(trainer)
 
     def _learn_channels(self, stage: str) -> None:
         """Learn from the data which band a channel holds, and whether it is scaled.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +44,11 @@ def presence_of(
 
     Raises:
         SettingError: If the batch has neither ``label`` nor ``mask``.
-        LabelError: If a class index is not one of the classes, or a shape is wrong.
+        LabelError: If a class index is not one of the classes, a shape is wrong, or
+            labels are no numbers.
     """
     if 'label' in batch:
-        label = batch['label']
+        label = numbers(batch['label'])
         if label.ndim == 1:
             return _one_hot(label, num_classes)
         if label.shape[1:] != (num_classes,):
@@ -77,6 +79,20 @@ def presence_of(
     below = (shares < min_share * coverage) | (shares == 0)
     unknown = ~below | (coverage < MIN_COVERAGE)
     return present.masked_fill((present == 0) & unknown, UNKNOWN)
+
+
+def numbers(label: Any) -> Tensor:
+    """Return labels or a mask as a tensor.
+
+    Raises:
+        LabelError: If they are no numbers.
+    """
+    try:
+        return torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise LabelError(
+            f'A label is {label!r}, expected 0 or 1 for each class, or a class index.'
+        ) from None
 
 
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:
