@@ -24,7 +24,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from tests.conftest import tiny_task
-from tests.fakes.bad_training import wrong_chips
+from tests.fakes import bad_chips
 from torchgeo_ctm import scoring, trainers
 from torchgeo_ctm.configuration import read_section
 from torchgeo_ctm.datasets.archives import extract
@@ -432,20 +432,17 @@ KINDS: dict[str, Kind] = {
         damaged_tags,
         damaged_archives,
         bad_yaml,
-        wrong_chips,
     )
-}
+} | bad_chips.KINDS
 #: Kinds whose inputs are right, so that a refusal is a fault too.
-RIGHT = frozenset(
-    {
-        'nodata_values',
-        'scaled_values',
-        'changed_files',
-        'damaged_journals',
-        'spelled_crs',
-        'class_names',
-    }
-)
+RIGHT = bad_chips.RIGHT | {
+    'nodata_values',
+    'scaled_values',
+    'changed_files',
+    'damaged_journals',
+    'spelled_crs',
+    'class_names',
+}
 
 
 def attempt(name: str, seed: int, folder: Path) -> str | None:

@@ -5,6 +5,7 @@ Each test stands for a kind of fault; its parameters are generated inputs of tha
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -53,6 +54,7 @@ from torchgeo_ctm.errors import (
     ResumeWarning,
     SettingError,
 )
+from torchgeo_ctm.inference.scene_run import SceneRun
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.labels import TableLabels
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
@@ -316,6 +318,16 @@ def test_left_out_chips_and_missing_classes_are_said() -> None:
         assert ours.equal(theirs)
 
 
+@pytest.mark.parametrize('task', ['multilabel', 'multiclass'])
+def test_validation_without_a_label_is_said(task: str) -> None:
+    ignored = torch.full((32, 32), 255)
+    chips = Chips(change=lambda _, s: {'image': s['image'], 'mask': ignored})
+    run = trainer()
+    with pytest.warns(LabelWarning, match='No val chip has a known label'):
+        run.fit(tiny_task(**RGB, task=task), loaders(Chips())[0], loaders(chips)[1])
+    assert run.callback_metrics['val_mAP'] == 0
+
+
 def test_contradictory_rows_are_named(tmp_path: Path) -> None:
     folder = tmp_path / 'images'
     folder.mkdir()
@@ -466,6 +478,33 @@ def test_a_limited_prediction_leaves_no_mask(
         with pytest.warns(ResumeWarning, match='were not computed|resuming'):
             run.predict(tiny_task(), data, return_predictions=False)
         assert (tmp_path / 'm.tif').exists() == (not options)
+
+
+def test_lightning_stops_at_sigterm(
+    tmp_path: Path, write_scene: WriteScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, output = str(write_scene()), tmp_path / 'm.tif'
+    take, calls = SceneRun.take, iter(range(100))
+
+    def terminated(self: SceneRun, *arguments: Any) -> None:
+        take(self, *arguments)
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def predict() -> None:
+        writer = PseudoMaskWriter(str(output), picture=False, polygons=False)
+        data = SceneDataModule(scene, 1, num_workers=0, window=32)
+        trainer(writer).predict(tiny_task(), data, return_predictions=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SceneRun, 'take', terminated)
+        with pytest.raises(SystemExit) as stop:
+            predict()
+    assert stop.value.code == 143
+    assert not output.exists()
+    with pytest.warns(ResumeWarning, match='resuming'):
+        predict()
+    assert output.exists()
 
 
 # resumed training is the same training

@@ -19,6 +19,7 @@ from ..compat import BaseTask
 from ..errors import (
     BandWarning,
     CheckpointError,
+    LabelWarning,
     ReflectanceWarning,
     SettingError,
     did_you_mean,
@@ -749,8 +750,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         masks = self.pseudo_masks(maps, probs, size, batch)
         target = presence.long()
         if self._multiclass:
-            rows = (target == 1).any(dim=1)
-            metrics.labels.update(probs[rows], target[rows].argmax(1))
+            unknown = ~(target == 1).any(dim=1)
+            metrics.labels.update(probs, target.argmax(1).masked_fill(unknown, UNKNOWN))
         else:
             metrics.labels.update(probs, target)
         if split == 'val' and self.decoder.options.calibration == 'validation':
@@ -787,7 +788,14 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self._log_metrics('test')
 
     def _log_metrics(self, split: str) -> None:
-        """Log the metrics of a split and reset them."""
+        """Log the metrics of a split and reset them; say if they are of no label."""
+        labels = self.split_metrics[split].balanced_bce.counts
+        if self.trainer.world_size == 1 and not labels.any():
+            warnings.warn(
+                f'No {split} chip has a known label: the {split} scores say nothing.',
+                LabelWarning,
+                stacklevel=2,
+            )
         scores = self.split_metrics[split].compute_and_reset(self.class_names)
         for name, value in scores.items():
             self.log(name, value, prog_bar=name == f'{split}_miou')
