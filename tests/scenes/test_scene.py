@@ -19,6 +19,7 @@ from torchgeo_ctm.errors import (
     GeoreferenceWarning,
     GridError,
     NodataWarning,
+    ReflectanceWarning,
     SceneError,
     SettingError,
 )
@@ -106,6 +107,18 @@ def test_infinite_numbers_are_refused(
     options: dict[str, Any] = {name: value}
     with pytest.raises(SettingError, match=f'{name}=.* expected a finite number'):
         SceneWindows(write_scene(), SENTINEL2_BANDS, 32, 32, **options)
+
+
+@pytest.mark.parametrize('offset', [np.nan, np.inf, 1e300])
+def test_impossible_offset_tags_are_said(
+    offset: float, write_scene: WriteScene
+) -> None:
+    path = write_scene(height=32, width=32)
+    with rasterio.open(path, 'r+') as raster:
+        raster.scales, raster.offsets = (1e-4,) * 13, (offset,) * 13
+    with pytest.warns(ReflectanceWarning, match='are not applied'):
+        scene = SceneWindows(path, SENTINEL2_BANDS, 32, 32)
+    assert torch.equal(scene[0]['image'], torch.from_numpy(scene_pixels(32, 32) * 1.0))
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             image = np.empty(shape, np.float32)
         height, width = valid.shape
         inside = image[:, :height, :width]
-        inside[...] = pixels
+        with np.errstate(over='ignore'):
+            # beyond float32 they are invalid
+            inside[...] = pixels
         if (self.factors != 1).any():
             inside *= self.factors
         if self.shifts.any():
