@@ -135,3 +135,9 @@ def test_unusable_references_are_refused(
     mask[0] = 1
     with pytest.raises(SceneError, match=message):
         evaluate(write(tmp_path / 'm.tif', mask), write(tmp_path / 't.tif', truth))
+
+
+def test_fewer_names_than_classes_are_refused(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', np.arange(3, dtype=np.uint8)[None])
+    with pytest.raises(SceneError, match='holds class 2, but there are names of 2'):
+        evaluate(mask, mask, ['a', 'b'])

@@ -145,6 +145,11 @@ def _compared(
             check_names(theirs, SettingError if classes else SceneError, truth.name)
             if tagged_class_names(predicted) is not None:
                 names, table = _matched(names, theirs)
+            elif classes and len(classes) < len(names):
+                raise SceneError(
+                    f'{predicted.name} holds class {len(names) - 1}, but there are names '
+                    f'of {len(classes)} classes. Expected 0 to {len(classes) - 1}.'
+                )
         return names, table, _score(predicted, truth, names, table)
 
 
