@@ -192,6 +192,20 @@ def test_scaled_numbers_are_recognized(
     assert all(a.equal(b) for a, b in zip(before, task.parameters(), strict=True))
 
 
+def test_validation_has_the_bands_of_training() -> None:
+    names = ['B02', 'B03', 'B04']
+    task = tiny_task(**(RGB | {'bands': names}))
+    data = [DataLoader(Chips(bands=order), 4) for order in (names, names[::-1])]
+    with pytest.raises(BandError, match='the same bands in the same order'):
+        trainer().fit(task, *data)
+
+
+@pytest.mark.parametrize('lr', ['high', -1, np.nan, np.inf])
+def test_impossible_learning_rates_are_refused(lr: Any) -> None:
+    with pytest.raises(SettingError, match='expected a number of 0 or more'):
+        tiny_task(lr=lr)
+
+
 # nothing that is not finite teaches
 
 
@@ -367,6 +381,9 @@ class Masked(Chips):
         ({'image': torch.rand(32, 32)}, DataError, 'expected real numbers'),
         ({'image': torch.rand(3, 32, 32) * 1j}, DataError, 'is complex'),
         ({'mask': torch.ones(16, 16)}, DataError, 'must have the same size'),
+        ({'valid': torch.ones(16, 16)}, DataError, "'valid' of .* the same size"),
+        ({'label_known': torch.ones(2)}, LabelError, 'one entry per class'),
+        ({'label': torch.tensor(1.5)}, LabelError, r'has class 1\.5'),
     ],
 )
 def test_impossible_chips_are_refused(
@@ -441,6 +458,7 @@ def test_ssl4eo_bands_are_those_of_its_files(
         (lambda x: torch.stack([x[0] / 1e4, x[1], x[2]]), 'in B02, scaled already'),
         (lambda x: (x / 16).round(), 'deviation of'),
         (lambda x: 10 * x, 'give reflectances'),
+        (lambda x: (x / 20).clamp(max=255).byte(), 'as in 8-bit pictures'),
     ],
 )
 def test_numbers_that_scaling_does_not_expect(change: Any, words: str) -> None:

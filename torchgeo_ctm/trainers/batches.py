@@ -91,9 +91,16 @@ def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
 
     Raises:
         BandError: If images have another number of bands.
-        DataError: If images or masks have impossible shapes, or images are complex.
+        DataError: If there are no images, images or masks have impossible shapes, or
+            images are complex.
     """
-    image, source = batch['image'], source or 'the data set'
+    source = source or 'the data set'
+    if not isinstance(batch, Mapping) or 'image' not in batch:
+        held = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+        raise DataError(
+            f"A batch of {source} is {held}, expected a mapping with 'image'."
+        )
+    image = batch['image']
     if image.ndim != 4 or 0 in image.shape[1:] or image.is_complex():
         kind = 'complex' if image.is_complex() else tuple(image.shape[1:])
         raise DataError(
@@ -104,12 +111,13 @@ def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
         raise BandError(
             f'An image of {source} has {image.shape[1]} bands, expected {bands}.'
         )
-    mask = batch.get('mask')
-    if mask is not None and mask.shape[-2:] != image.shape[-2:]:
-        raise DataError(
-            f'A mask of {source} has {tuple(mask.shape[-2:])} px, its image '
-            f'{tuple(image.shape[-2:])} px. Both must have the same size.'
-        )
+    for key in ('mask', 'valid'):
+        held = batch.get(key)
+        if held is not None and held.shape[-2:] != image.shape[-2:]:
+            raise DataError(
+                f"'{key}' of {source} has {tuple(held.shape[-2:])} px, its image "
+                f'{tuple(image.shape[-2:])} px. Both must have the same size.'
+            )
 
 
 def finite(batch: Mapping[str, Any]) -> Mapping[str, Any]:

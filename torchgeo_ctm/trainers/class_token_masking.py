@@ -48,7 +48,13 @@ from .batches import (
     labeled,
 )
 from .calibration import calibrated
-from .channels import channel_order, data_facts, expanded, scaled_already
+from .channels import (
+    channel_order,
+    check_same_bands,
+    data_facts,
+    expanded,
+    scaled_already,
+)
 from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
@@ -75,6 +81,8 @@ logger = logging.getLogger(__name__)
 USABLE = 'usable'
 #: Deviation after scaling below which images have other numbers than it expects.
 NARROW = 0.08
+#: Largest number of a byte.
+BYTE = 255
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -184,6 +192,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self.hparams.pop(name, None)
         # mappings, because weights_only refuses dataclasses
         self.save_hyperparameters(self.options.mappings())
+        lr = self.hparams['lr']
+        if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
+            raise SettingError(f'lr={lr!r}, expected a number of 0 or more.')
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
         self._start: Start | None = None
         name = self.hparams['model'] or DEFAULT
@@ -336,6 +347,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
                 self._channels.source = known
             return
         self._channels.source = facts.source
+        if stage == 'fit':
+            check_same_bands(facts, data_facts(trainer, 'validate'))
         order = self._band_order(facts.source, facts.bands)
         if order is not None:
             self._channels.order, self._channels.found = order, len(facts.bands or ())
@@ -454,6 +467,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
                 f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
                 f'have a deviation of {spread:.2g} after scaling, expected about 1. '
                 'Check model.init_args.scaling'
+            )
+        top = float(image.max())
+        if said is None and top <= BYTE < float(scaling.mean.median()) / 2:
+            said = (
+                f'numbers up to {top:.4g}, as in 8-bit pictures, have a mean of '
+                f'{float(scaling.mean.median()):.4g} in the scaling. Set mean, std and '
+                'clip: null under model.init_args.scaling to those of the pictures'
             )
         if state.checked and said is not None:
             text = f'The images of {state.source}: {said}.'

@@ -422,7 +422,7 @@ def class_list(
     """
     if given is None:
         return [default(index) for index in range(count)]
-    if len(given) != count:
+    if isinstance(given, str) or len(given) != count:
         raise SettingError(
             f'{name} must have num_classes={count} entries, got {len(given)}.'
         )
