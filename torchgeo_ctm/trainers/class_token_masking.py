@@ -462,18 +462,18 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if 'valid' in batch:
             pixels = pixels[:, batch['valid'].flatten().bool()]
         said = scaling_complaint(pixels.float(), self.bands, scaling)
-        if said is None and scaling.method == 'standard' and spread < NARROW:
-            said = (
-                f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
-                f'have a deviation of {spread:.2g} after scaling, expected about 1. '
-                'Check model.init_args.scaling'
-            )
         top = float(image.max())
         if said is None and top <= BYTE < float(scaling.mean.median()) / 2:
             said = (
                 f'numbers up to {top:.4g}, as in 8-bit pictures, have a mean of '
                 f'{float(scaling.mean.median()):.4g} in the scaling. Set mean, std and '
                 'clip: null under model.init_args.scaling to those of the pictures'
+            )
+        if said is None and scaling.method == 'standard' and spread < NARROW:
+            said = (
+                f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
+                f'have a deviation of {spread:.2g} after scaling, expected about 1. '
+                'Check model.init_args.scaling'
             )
         if state.checked and said is not None:
             text = f'The images of {state.source}: {said}.'
