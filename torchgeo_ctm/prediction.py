@@ -67,7 +67,7 @@ def predict_scene(
         scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``.
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
-            ``SemanticSegmentation`` trained on pseudo-masks
+            segmentation task trained on pseudo-masks
             (:func:`~torchgeo_ctm.trainers.load_predictor`).
         output: Class raster to write (.tif); the other products lie beside it.
         window: Side of a window in pixels, by default 256, or that of the training chips

@@ -281,16 +281,16 @@ def start_from(model: ClassTokenViT, vit: PlainViT, bands: Sequence[str]) -> lis
 
 
 def load_patch_embedding(
-    model: ClassTokenViT, vit: PlainViT, bands: Sequence[str]
+    model: ClassTokenViT, kernel: PatchKernel, bands: Sequence[str]
 ) -> None:
     """Match the patch embedding of a network that has started to other band names.
 
     Args:
         model: The network.
-        vit: The weights that it started from.
+        kernel: Patch embedding of the weights that it started from.
         bands: Names of its bands.
     """
-    model.load_state_dict(_patch_embedding(vit.kernel, model, bands), strict=False)
+    model.load_state_dict(_patch_embedding(kernel, model, bands), strict=False)
 
 
 def _is_new(name: str) -> bool:

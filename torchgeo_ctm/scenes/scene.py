@@ -378,10 +378,16 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         padded = np.pad(mask.astype(np.int64), pad, constant_values=IGNORED)
         return torch.from_numpy(padded)
 
-    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read(
+        self, window: Window, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return pixel values (bands, H, W) as stored, and a validity mask (H, W).
 
         Nodata pixels are invalid, and pixels with NaN or infinity in any band.
+
+        Args:
+            window: The window.
+            out: Array of this shape to read the values into; None: a new one.
 
         Raises:
             SceneError: If the pixels cannot be read.
@@ -389,7 +395,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         place = RasterWindow(window.col, window.row, window.width, window.height)
         try:
             raster = self.open()
-            pixels = self._pixels(raster, window)
+            pixels = self._pixels(raster, window, out)
             valid = self._validity.valid(raster, pixels, place)
         except RasterioIOError as error:
             reason = ' '.join(str(error.__cause__ or error).split())
@@ -415,7 +421,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 stacklevel=3,
             )
 
-    def _pixels(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
+    def _pixels(
+        self, raster: DatasetReader, window: Window, pixels: NDArray[Any] | None
+    ) -> NDArray[Any]:
         """Return pixel values (bands, height, width) as stored.
 
         Some columns of blocks are read at a time, because GDAL keeps every block of a
@@ -423,7 +431,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """
         step = raster.block_shapes[0][1]
         step *= max(1, COLUMNS // step)
-        pixels = np.empty((len(self.indexes), window.height, window.width), self.dtype)
+        if pixels is None:
+            shape = (len(self.indexes), window.height, window.width)
+            pixels = np.empty(shape, self.dtype)
         # every read but the first starts at a block
         begins = range(window.col - window.col % step, window.col + window.width, step)
         for begin in begins:

@@ -108,8 +108,12 @@ class Validity:
         ends = {float(first.min(initial=1)), float(first.max(initial=1))}
         for value in ends:
             common = value in FILLS or abs(value) >= FILLS[-1]
-            if common and (valid & (pixels == value).all(axis=0)).any():
-                return value
+            if common:
+                filled = valid.copy()
+                for band in pixels:
+                    filled &= band == value
+                if filled.any():
+                    return value
         return None
 
 

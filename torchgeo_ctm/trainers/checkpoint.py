@@ -47,7 +47,7 @@ def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPred
     Args:
         path: A checkpoint of :class:`ClassTokenMaskingTask`, of
             :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
-            ``SemanticSegmentation`` trained with a
+            segmentation task trained with a
             :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
 
     Raises:

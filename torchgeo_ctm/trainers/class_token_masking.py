@@ -35,6 +35,8 @@ from ..losses import (
 from ..maps.class_maps import class_maps
 from ..maps.decoder import MapOptions
 from ..models.parameter_groups import freeze, parameter_groups
+from ..models.patch_kernels import PatchKernel
+from ..models.pretrained import load_patch_embedding
 from ..plots import attention_figure, map_figure
 from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
@@ -196,18 +198,21 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
             raise SettingError(f'lr={lr!r}, expected a number of 0 or more.')
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
-        self._start: Start | None = None
+        #: Patch embedding of pre-trained weights, in case the data renames the bands.
+        self._kernel: PatchKernel | None = None
+        start: Start | None = None
         name = self.hparams['model'] or DEFAULT
         options = dict(self.hparams['model_options'] or {})
         wavelengths = options.pop('wavelengths', None)
         if self.weights is not None:
-            self._start = read_start(self.weights, wavelengths)
-            name, options = self._start.network(self.hparams['model'], options)
+            start = read_start(self.weights, wavelengths)
+            name, options = start.network(self.hparams['model'], options)
         # a checkpoint has to say it without the weights
         self.hparams['model'], self.hparams['model_options'] = name, options or None
         self.build(self.hparams)
-        if self._start is not None:
-            kept = self._start.load(self.model, self.bands)
+        if start is not None:
+            kept = start.load(self.model, self.bands)
+            self._kernel = start.kernel
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         freeze(self.model, self.options.optimization.freeze_blocks)
         self._generator = torch.Generator()
@@ -396,8 +401,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         scaling = build_scaling(names, self.hparams['scaling'])
         self.bands, self.hparams['bands'] = tuple(names), list(names)
         self.scaling = scaling.to(self.device)
-        if self._start is not None:
-            self._start.rename_bands(self.model, self.bands)
+        if self._kernel is not None:
+            load_patch_embedding(self.model, self._kernel, self.bands)
 
     def _learn_normalization(self, mean: list[float], std: list[float]) -> None:
         """Learn how the data module normalizes, to scale scenes alike.

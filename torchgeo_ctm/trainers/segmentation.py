@@ -43,7 +43,7 @@ class SegmentationNetwork(nn.Module):
 
 
 class SegmentationPredictor(pl.LightningModule):
-    """A trained TorchGeo ``SemanticSegmentation`` that predicts as our task does.
+    """TorchGeo's segmentation task, trained, that predicts as our task does.
 
     It takes images in their own numbers, scales them like its training data, and
     returns what :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask` returns. Scores

@@ -82,7 +82,7 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         Args:
             teacher: Checkpoint of a trained :class:`ClassTokenMaskingTask`, which also
                 gives bands, scaling, classes and colors.
-            model: Segmentation network, as in TorchGeo's ``SemanticSegmentation``.
+            model: Segmentation network, as in TorchGeo's segmentation task.
             backbone: Its encoder, likewise.
             weights: Initial weights of the encoder, likewise.
             lr: Highest learning rate of AdamW. It rises, then falls along a cosine.

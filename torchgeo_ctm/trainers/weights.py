@@ -15,10 +15,10 @@ from torchvision.models._api import WeightsEnum
 from ..errors import CheckpointError, SettingError, did_you_mean
 from ..files import expanded
 from ..models import ClassTokenViT
-from ..models.patch_kernels import FixedKernel
-from ..models.pretrained import PlainViT, load_patch_embedding, plain_vit, start_from
+from ..models.patch_kernels import FixedKernel, PatchKernel
+from ..models.pretrained import PlainViT, plain_vit, start_from
 from ..network.variants import VARIANTS
-from .loading import CHECKPOINT_KEY, check_finite, load_file
+from .loading import CHECKPOINT_KEY, check_finite, load_file, network_options
 
 #: TorchGeo's weights that a network can start from.
 KINDS: tuple[Any, ...] = (
@@ -56,11 +56,13 @@ class Start:
         """
         given = dict(options or {})
         if self.vit is None:
-            hparams = (self.own or {}).get('hyper_parameters', {})
+            own = self.own or {}
+            hparams = own.get('hyper_parameters', {})
             if model is None and 'model' in hparams:
-                return hparams['model'], (hparams.get('model_options') or {}) | given
+                found = network_options(hparams, own['state_dict']) or {}
+                return hparams['model'], found | given
             return model or DEFAULT, given
-        found: dict[str, Any] = {}
+        found = {}
         if model is None:
             model, found = self.vit.sizes()
         patch_size = (VARIANTS.get(model, {}) | found | given).get('patch_size', 0)
@@ -82,10 +84,10 @@ class Start:
         except CheckpointError as error:
             raise CheckpointError(f'{self.source}: {error}') from error
 
-    def rename_bands(self, model: ClassTokenViT, bands: Sequence[str]) -> None:
-        """Match the patch embedding of a started network to other band names."""
-        if self.vit is not None:
-            load_patch_embedding(model, self.vit, bands)
+    @property
+    def kernel(self) -> PatchKernel | None:
+        """Patch embedding by band, or None for a checkpoint of this package."""
+        return None if self.vit is None else self.vit.kernel
 
 
 #: The network of a task without a name and without weights.
