@@ -23,7 +23,7 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS, band_key
 from torchgeo_ctm.trainers.presence import MIN_COVERAGE, UNKNOWN
 
 Random = np.random.Generator
-COSINE = {'schedule': 'cosine'}
+COSINE: dict[str, Any] = {'schedule': 'cosine'}
 #: Letters, signs and forms that people put into names of files and classes.
 WORDS = (
     'a',

@@ -11,7 +11,7 @@ import tarfile
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -421,7 +421,7 @@ def bad_yaml(rng: Random, folder: Path) -> None:
     assert len(json.dumps(read_section(path, 'model'))) < 10**6
 
 
-KINDS: dict[str, Kind] = {
+KINDS: Mapping[str, Kind] = {
     kind.__name__: kind
     for kind in (
         nodata_values,

@@ -197,7 +197,7 @@ def test_validation_has_the_bands_of_training() -> None:
     task = tiny_task(**(RGB | {'bands': names}))
     data = [DataLoader(Chips(bands=order), 4) for order in (names, names[::-1])]
     with pytest.raises(BandError, match='the same bands in the same order'):
-        trainer().fit(task, *data)
+        trainer().fit(task, data[0], data[1])
 
 
 @pytest.mark.parametrize('lr', ['high', -1, np.nan, np.inf])
@@ -411,7 +411,7 @@ def test_chips_that_differ_are_named(change: Any, words: str, workers: int) -> N
     task = tiny_task(**(RGB | {'schedule': 'cosine'}))
     # chips 4 to 7 are one batch
     with pytest.raises(DataError, match=f'Chip tile_5 {words}.*Chip tile_4 has'):
-        trainer().fit(task, *data)
+        trainer().fit(task, data[0], data[1])
 
 
 @pytest.mark.parametrize('label', [None, 'Forest', ['Forest']])

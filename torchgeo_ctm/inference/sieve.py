@@ -113,7 +113,7 @@ def _pairs(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _targets(
-    area: NDArray[np.float64], pairs: NDArray[np.integer], size: int
+    area: NDArray[Any], pairs: NDArray[np.integer], size: int
 ) -> NDArray[np.int64]:
     """Return the region that each region is merged into, itself if it is kept.
 

@@ -112,10 +112,10 @@ def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
             f'An image of {source} has {image.shape[1]} bands, expected {bands}.'
         )
     for key in ('mask', 'valid'):
-        held = batch.get(key)
-        if held is not None and held.shape[-2:] != image.shape[-2:]:
+        beside = batch.get(key)
+        if beside is not None and beside.shape[-2:] != image.shape[-2:]:
             raise DataError(
-                f"'{key}' of {source} has {tuple(held.shape[-2:])} px, its image "
+                f"'{key}' of {source} has {tuple(beside.shape[-2:])} px, its image "
                 f'{tuple(image.shape[-2:])} px. Both must have the same size.'
             )
 
