@@ -206,6 +206,27 @@ def test_everything_that_is_missing_is_named_at_once(
     refused(run('pseudomasks', *both, '--output', tmp_path), 'tarin.yaml', 'no.ckpt')
 
 
+def test_inputs_are_not_replaced(
+    run: Run, write_scene: WriteScene, tmp_path: Path
+) -> None:
+    scene, config = write_scene(), tmp_path / 'c.png'
+    checkpoint = save_task(tiny_task(), tmp_path / 'c.tif')
+    config.write_text('model: {}')
+    before = checkpoint.read_bytes()
+    for arguments in (
+        ('predict', scene, '--checkpoint', checkpoint, '--output', checkpoint),
+        ('describe', '--config', config, '--output', config),
+    ):
+        refused(run(*arguments, '--overwrite'), 'is the input itself')
+    assert checkpoint.read_bytes() == before
+    assert config.read_text() == 'model: {}'
+
+
+def test_errors_of_the_system_are_one_line(run: Run, tmp_path: Path) -> None:
+    name = tmp_path / f'{"x" * 300}.json'
+    refused(run('evaluate', 'a.tif', 'b.tif', '--json', name), 'File name too long')
+
+
 def test_a_file_is_no_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / 'README.md').touch()
     config = tmp_path / 'c.yaml'

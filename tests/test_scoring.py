@@ -282,3 +282,9 @@ def test_masks_of_a_reference_are_brought_over_too(tmp_path: Path, how: str) -> 
             raster.write_mask(valid)
     scores = evaluate(mask, tmp_path / 't.tif', ['water', 'land'], align=True)
     assert (scores['miou'], scores['pixels']) == (1, 200)
+
+
+def test_fewer_names_than_classes_are_refused(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', np.arange(3, dtype=np.uint8)[None])
+    with pytest.raises(SceneError, match='holds class 2, but there are names of 2'):
+        evaluate(mask, mask, ['a', 'b'])

@@ -509,6 +509,7 @@ def describe(
     """
     if output is not None:
         _check_file(Path(output), overwrite, '.png')
+        check_not_input(Path(output), config)
     _check_inputs(config=config)
     _loading()
     from .configuration import Overridden

@@ -259,6 +259,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         except CTMError as error:
             sys.stderr.write(f'{PROGRAM}: {" ".join(str(error).split())}\n')
             raise SystemExit(2) from None
+        except (OSError, MemoryError) as error:
+            # of the machine, wherever it occurs: a full disk, names that are too long
+            text = ' '.join(str(error).split()) or 'There is not enough memory.'
+            sys.stderr.write(f'{PROGRAM}: {text}\n')
+            raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(
                 f'{PROGRAM}: Interrupted, no product is half-written. Run the same '

@@ -74,11 +74,13 @@ def tagged_class_names(raster: DatasetReader) -> list[str] | None:
         names = json.loads(tag)
     except (ValueError, RecursionError):
         names = None
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and name.strip() and name.isprintable() for name in names
+    ):
         short = tag if len(tag) < 60 else f'{tag[:57]}…'
         raise SceneError(
             f'{raster.name} has the tag CLASS_NAMES={short}, expected a JSON list of '
-            'names. Remove it with gdal_edit.py -mo CLASS_NAMES=.'
+            'printable names. Remove it with gdal_edit.py -mo CLASS_NAMES=.'
         )
     return names or None
 

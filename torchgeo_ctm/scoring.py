@@ -219,6 +219,11 @@ def _legends(
         named = renamed(class_map, theirs)
     if ours is None:
         ours = dict(enumerate(class_names(predicted)))
+        if classes is not None and len(classes) < len(ours):
+            raise SceneError(
+                f'{predicted.name} holds class {len(ours) - 1}, but there are names of '
+                f'{len(classes)} classes. Expected 0 to {len(classes) - 1}.'
+            )
         if class_map:
             raise SceneError(
                 f'{predicted.name} does not name its classes, so that class_map cannot '

@@ -23,8 +23,9 @@ from ..files import check_file, check_not_input, temporary_path
 from .areas import PixelAreas
 from .masks import class_names, open_confidence, open_mask
 from .outlines import to_coordinates
-from .polygons import polygons, sieved
+from .polygons import polygons
 from .regions import Regions, find_regions
+from .sieve import sieved
 
 #: GDAL's driver by suffix; only GeoPackage can be written in chunks.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}

@@ -29,7 +29,7 @@ from .adaptation import Adaptation
 from .band_scales import BandScales
 from .inputs import fingerprint, input_files, pixel_checksum
 from .sources import find_source
-from .validity import Validity
+from .validity import Validity, check_number, warn_of_nodata
 
 #: Number of columns that are read at once, about.
 COLUMNS = 2048
@@ -116,8 +116,11 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             SceneError: If the scene cannot be opened.
             BandError: If a band is missing.
             GridError: If *reference* is on another grid.
-            SettingError: If *stride* or *window* is out of range.
+            SettingError: If *stride* or *window* is out of range, or *nodata* or
+                *offset* is not finite.
         """
+        check_number('nodata', nodata)
+        check_number('offset', offset)
         self.source = find_source(scene, bands)
         self.scene = self.source.name
         self.nodata = nodata
@@ -135,6 +138,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             self._check_transform()
             self.indexes = self._match(raster, bands, scene_bands)
             self._check_types(raster)
+            warn_of_nodata(raster, self.scene, nodata)
             self._validity = Validity(raster, self.indexes, nodata)
             self._scale(raster, bands, model_offset)
             self._warn_of_georeference(raster)
@@ -337,7 +341,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             image = np.empty(shape, np.float32)
         height, width = valid.shape
         inside = image[:, :height, :width]
-        inside[...] = pixels
+        with np.errstate(over='ignore'):
+            # beyond float32 they are invalid
+            inside[...] = pixels
         if (self.factors != 1).any():
             inside *= self.factors
         if self.shifts.any():
