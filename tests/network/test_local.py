@@ -60,7 +60,7 @@ def test_an_image_that_its_grid_does_not_cover_is_refused() -> None:
 
 def test_the_whole_image_is_seen_without_a_local_head() -> None:
     assert network(patch_head='tokens').field_of_view is None
-    assert network().field_of_view == 28
+    assert network().field_of_view == 20
 
 
 def test_unknown_heads_and_sizes_are_refused() -> None:
