@@ -331,7 +331,7 @@ class TestPredictRefuses:
         good = ('predict', write_scene(), '--checkpoint', checkpoint, '--output',
                 tmp_path / 'm.tif')  # fmt: skip
         for option, value, word in (
-            ('--window', 0, 'the field of view of 28 px'),
+            ('--window', 0, 'the field of view of 20 px'),
             ('--window', 30, 'a multiple of 4 px'),
             ('--stride', 0, '1'),
             ('--stride', -4, '1'),

@@ -259,7 +259,7 @@ def test_windows_of_a_local_head_overlap_by_its_field_of_view(
     assert windows() == (256, 224)
     assert windows(window=128) == (128, 96)
     assert windows(window=128, stride=64) == (128, 64)
-    with pytest.raises(SettingError, match='field of view of 28 px'):
+    with pytest.raises(SettingError, match='field of view of 20 px'):
         windows(window=16)
     with pytest.raises(SettingError, match='Did you mean 32'):
         windows(window=30)

@@ -29,22 +29,6 @@ def test_a_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     assert not loaded.training
 
 
-def test_a_local_head_keeps_the_depth_of_its_weights(tmp_path: Path) -> None:
-    options = {'embed_dim': 16, 'depth': 1, 'num_heads': 2}
-    task = tiny_task(
-        patches={'head': 'local'}, model_options=options | {'local_depth': 2}
-    ).eval()
-    content = torch.load(save_task(task, tmp_path / 'x.ckpt'), weights_only=True)
-    content['hyper_parameters']['model_options'] = options
-    torch.save(content, tmp_path / 'older.ckpt')
-    x = torch.rand(1, 13, 32, 32) * 4000
-    older = load_task(tmp_path / 'older.ckpt')
-    assert torch.equal(task.maps(x)[0], older.maps(x)[0])
-    weights = str(tmp_path / 'older.ckpt')
-    started = tiny_task(weights=weights, model=None, model_options=options)
-    assert started.model.field_of_view == 20
-
-
 def test_it_opens_with_weights_only(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     assert content['hyper_parameters']['img_size'] == 32

@@ -12,7 +12,7 @@ from .blocks import ClassTokenAttention, ClassTokenBlock
 from .hard_concrete import HardConcreteGate
 from .heads import JointHead, PatchHead, TokenHead
 from .layers import PatchEmbed, resample_positions, trunc_normal_
-from .local import LOCAL_DEPTH, LocalHead
+from .local import LocalHead
 from .stem import ConvStem
 
 
@@ -45,7 +45,7 @@ class ClassTokenViT(nn.Module):
         stem: Literal['patch', 'conv'] = 'patch',
         patch_activation: Literal['sigmoid', 'softmax'] = 'sigmoid',
         local_width: int = 64,
-        local_depth: int = LOCAL_DEPTH,
+        local_depth: int = 2,
         patch_padding: int = 0,
     ) -> None:
         """Create the network.

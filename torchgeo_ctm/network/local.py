@@ -5,9 +5,6 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 
-#: Residual convolutions of a head that does not name their number.
-LOCAL_DEPTH = 3
-
 
 class LocalHead(nn.Module):
     """Class logits every few pixels, from a field of view of a few pixels.
@@ -15,14 +12,14 @@ class LocalHead(nn.Module):
     A convolution of stride 4, residual 3 × 3 convolutions with batch normalization, and
     a 1 × 1 convolution to the classes. Image-level labels say which classes an image
     holds, not where. A network that sees the whole image can learn the label of the
-    image at every position; one that sees 28 px has to find the evidence where it is.
+    image at every position; one that sees 20 px has to find the evidence where it is.
     """
 
     #: Pixels from one logit to the next.
     stride = 4
 
     def __init__(
-        self, in_chans: int, num_classes: int, width: int = 64, depth: int = LOCAL_DEPTH
+        self, in_chans: int, num_classes: int, width: int = 64, depth: int = 2
     ) -> None:
         """Create the head.
 

@@ -1,7 +1,6 @@
 """Read checkpoints without running code from them, and without importing Lightning."""
 
 import pickle
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, SettingError
 from ..files import expanded
-from ..network.local import LOCAL_DEPTH
 from .options import regrouped, with_former_defaults
 from .predictor import ClassTokenPrediction, ClassTokenPredictor
 
@@ -25,8 +23,6 @@ CHECKPOINT_KEY = 'torchgeo_ctm'
 #: Key that marks checkpoints of a second stage. Its value holds the version.
 SOFT_MASKS_KEY = 'torchgeo_ctm_soft_masks'
 
-#: Weights of a layer of the local head.
-LOCAL_LAYER = re.compile(r'model\.local_head\.convs\.\d+\.weight')
 #: Integers up to this need no check against the number of weights.
 LARGEST = 100_000
 
@@ -180,7 +176,6 @@ def rebuilt(kind: type[Network], content: dict[str, Any], path: str | Path) -> N
         if issubclass(kind, ClassTokenPrediction):
             # it holds every option that there was, so what it lacks came later
             hparams = with_former_defaults(regrouped(hparams))
-            hparams['model_options'] = network_options(hparams, content['state_dict'])
         if 'weights' in hparams:
             # they would be downloaded, only to be replaced
             hparams['weights'] = None
@@ -193,24 +188,6 @@ def rebuilt(kind: type[Network], content: dict[str, Any], path: str | Path) -> N
         raise CheckpointError(f'{path} does not fit this version: {reason}') from error
     check_finite(module.state_dict(), path)
     return module.eval()
-
-
-def network_options(
-    hparams: Mapping[str, Any], state: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return the options of a checkpoint's network, with the depth of its local head.
-
-    Checkpoints name the depth only if it is not the default, which was 2 at first.
-
-    Args:
-        hparams: Hyperparameters of the checkpoint.
-        state: Its weights.
-    """
-    options: dict[str, Any] | None = hparams.get('model_options')
-    depth = sum(bool(LOCAL_LAYER.fullmatch(name)) for name in state)
-    if depth in (0, LOCAL_DEPTH) or 'local_depth' in (options or {}):
-        return options
-    return (options or {}) | {'local_depth': depth}
 
 
 def _check_sizes(

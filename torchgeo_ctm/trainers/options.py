@@ -58,7 +58,7 @@ class PatchOptions:
 
     Attributes:
         head: 'local', a small convolutional network with a field of view of about
-            28 px, see :class:`~torchgeo_ctm.network.local.LocalHead`; or 'tokens', a
+            20 px, see :class:`~torchgeo_ctm.network.local.LocalHead`; or 'tokens', a
             linear layer on the patch tokens.
         loss_weight: Weight of the patch head's loss. 0 removes the head, and requires
             ``maps.source: attention`` and ``attention.distillation_weight: 0``.

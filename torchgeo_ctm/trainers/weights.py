@@ -18,7 +18,7 @@ from ..models import ClassTokenViT
 from ..models.patch_kernels import FixedKernel, PatchKernel
 from ..models.pretrained import PlainViT, plain_vit, start_from
 from ..network.variants import VARIANTS
-from .loading import CHECKPOINT_KEY, check_finite, load_file, network_options
+from .loading import CHECKPOINT_KEY, check_finite, load_file
 
 #: TorchGeo's weights that a network can start from.
 KINDS: tuple[Any, ...] = (
@@ -56,13 +56,11 @@ class Start:
         """
         given = dict(options or {})
         if self.vit is None:
-            own = self.own or {}
-            hparams = own.get('hyper_parameters', {})
+            hparams = (self.own or {}).get('hyper_parameters', {})
             if model is None and 'model' in hparams:
-                found = network_options(hparams, own['state_dict']) or {}
-                return hparams['model'], found | given
+                return hparams['model'], (hparams.get('model_options') or {}) | given
             return model or DEFAULT, given
-        found = {}
+        found: dict[str, Any] = {}
         if model is None:
             model, found = self.vit.sizes()
         patch_size = (VARIANTS.get(model, {}) | found | given).get('patch_size', 0)
