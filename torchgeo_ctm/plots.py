@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from matplotlib.colors import ListedColormap, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
-from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -243,11 +243,14 @@ def add_legend(
 
 def _text_width(text: str) -> float:
     """Return the width of a text's longest line in inches."""
-    widths = [
-        TextPath((0, 0), line, LEGEND_FONT).get_extents().width
-        for line in text.splitlines()
-    ]
-    return float(max(widths, default=0.0)) / 72
+    font = get_font(findfont(FontProperties()))
+    font.set_size(LEGEND_FONT, 72)
+    widths = [0.0]
+    for line in text.splitlines():
+        font.set_text(line)
+        # in 64ths of a point
+        widths.append(font.get_width_height()[0] / 64)
+    return max(widths) / 72
 
 
 class LabeledChip(NamedTuple):
