@@ -250,7 +250,7 @@ def _text_width(text: str) -> float:
         font.set_text(line)
         # in 64ths of a point
         widths.append(font.get_width_height()[0] / 64)
-    return max(widths) / 72
+    return float(max(widths)) / 72
 
 
 class LabeledChip(NamedTuple):
