@@ -1,6 +1,18 @@
-import torch
+from io import BytesIO
 
-from torchgeo_ctm.plots import map_figure
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from torchgeo_ctm.datasets import DFC2020
+from torchgeo_ctm.plots import (
+    LabeledChip,
+    label_figure,
+    map_figure,
+    mask_figure,
+    quick_look,
+)
 
 
 def test_of_many_classes_those_that_cover_most_are_drawn() -> None:
@@ -23,3 +35,60 @@ def test_of_many_classes_those_that_cover_most_are_drawn() -> None:
     assert titles[:3] == ['RGB', 'truth', 'mask']
     assert len(titles) == 16
     assert {'class 7', 'class 42', 'class 150'} < set(titles)
+
+
+LONG = 'Land principally occupied by agriculture, with significant natural vegetation'
+NAMES = {
+    'two': ['Land', 'Water'],
+    'eight': list(DFC2020.classes),
+    '40 long': [f'{LONG} {number}' for number in range(40)],
+    '40 wide': [f'{number} WWWWWWWWWWWWWWWWWWWWWWWWWW' for number in range(40)],
+    'one word': ['W' * 90, 'i'],
+}
+
+
+def figures(names: list[str], size: int) -> list[Figure]:
+    """Return every figure with a legend, of masks that show all classes."""
+    colors = ['#102030'] * len(names)
+    mask = np.resize(np.arange(len(names), dtype=np.uint8), (size, size))
+    image = np.zeros((3, size, size), np.float32)
+    chips = [LabeledChip('chip', image, None, None, mask.astype(np.int64))] * 6
+    return [
+        mask_figure(mask, names, colors),
+        quick_look(image, mask, names, colors),
+        label_figure(chips, names, colors, ['R', 'G', 'B']),
+    ]
+
+
+@pytest.mark.parametrize('names', NAMES.values(), ids=NAMES)
+def test_every_legend_entry_lies_inside_the_figure(names: list[str]) -> None:
+    for figure in figures(names, 32):
+        figure.savefig(BytesIO())
+        # 'tight' cuts nothing, but may not stretch the picture either
+        assert figure.bbox.width >= figure.get_tightbbox().width * figure.dpi - 1
+        [legend] = figure.legends
+        texts = legend.get_texts()
+        assert [''.join(text.get_text().split()) for text in texts] == [
+            ''.join(name.split()) for name in names
+        ]
+        boxes = [text.get_window_extent() for text in texts]
+        boxes += [patch.get_window_extent() for patch in legend.get_patches()]
+        for box in boxes:
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        around = [axis.get_tightbbox() for axis in figure.axes]
+        lowest = min(box.y0 for box in around if box is not None)
+        assert max(box.y1 for box in boxes) <= lowest
+        # the picture stays larger than its legend's margin
+        assert figure.axes[0].get_window_extent().height > 1.2 * figure.dpi
+        assert not any(
+            first.overlaps(second)
+            for number, first in enumerate(boxes[: len(texts)])
+            for second in boxes[number + 1 : len(texts)]
+        )
+
+
+def test_a_mask_without_data_has_no_legend() -> None:
+    mask = np.full((8, 8), 255, np.uint8)
+    figure = mask_figure(mask, ['Land'], ['#102030'])
+    assert not figure.legends

@@ -1,12 +1,13 @@
 """Figures: class maps of a chip, and the quick look of a scene."""
 
 from collections.abc import Sequence
-from textwrap import shorten
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.colors import ListedColormap, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Width and height of the quick look in inches.
+#: Width and height of the quick look in inches, with up to two rows of legend.
 QUICK_LOOK = (12.0, 6.4)
-#: Height of a legend row, and widths of a legend key with margins and of a letter, in
-#: inches at a font size of 10 points.
-LEGEND_ROW, LEGEND_KEY, LETTER = 0.22, 0.55, 0.085
+#: Font size of a legend in points, letters in a line of it, and most columns.
+LEGEND_FONT, LEGEND_LINE, LEGEND_COLUMNS = 10, 40, 8
+#: Height of a line of a legend, and width of a key with its margins, in inches.
+LEGEND_ROW, LEGEND_KEY = 0.22, 0.75
 #: Chips in a row of a figure of labels; classes named below a chip; letters of a name.
 CHIPS_IN_ROW, NAMED, LETTERS = 5, 5, 26
 
@@ -89,7 +91,7 @@ def map_figure(
         axis.set_title(title)
     for axis, index in zip(axes[3:], shown_classes, strict=False):
         axis.imshow(maps[index].cpu().numpy(), cmap='magma')
-        axis.set_title(class_names[index])
+        axis.set_title(shorten(class_names[index], LETTERS, placeholder=' …'))
     return figure
 
 
@@ -142,7 +144,7 @@ def attention_figure(
         for axis in axes[row]:
             axis.set(xticks=[], yticks=[])
             axis.imshow(rgb)
-        axes[row, 0].set_ylabel(name)
+        axes[row, 0].set_ylabel(fill(name, LETTERS - 6))
         for column, axis in enumerate(axes[row, 1:]):
             strength = maps[column, row].numpy()
             axis.imshow(strength, cmap='magma', alpha=0.15 + 0.7 * strength)
@@ -165,13 +167,12 @@ def quick_look(
         class_names: Name of each class.
         class_colors: Color of each class.
     """
-    occurring = _occurring(mask, class_names)
-    columns = _legend_columns([class_names[c] for c in occurring], QUICK_LOOK[0])
-    # positions are known: a layout engine would draw everything twice
-    legend = LEGEND_ROW * -(-len(occurring) // columns) / QUICK_LOOK[1] + 0.02
     figure = Figure(figsize=QUICK_LOOK)
+    # positions are known: a layout engine would draw everything twice, and this
     # overrides the user's settings
     figure.set_layout_engine('none')
+    height = add_legend(figure, mask, class_names, class_colors)
+    legend = height / figure.get_figheight() + 0.02
     left = figure.add_axes((0.01, legend, 0.48, 0.94 - legend))
     right = figure.add_axes((0.51, legend, 0.48, 0.94 - legend))
     scene = np.dstack([stretch(rgb), ~np.isnan(rgb).any(axis=0)])
@@ -180,24 +181,7 @@ def quick_look(
     left.axis('off')
     draw_mask(right, mask, class_names, class_colors)
     right.set_title('Pseudo-mask', y=1)
-    figure.legend(
-        handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
-        loc='lower center',
-        ncols=columns,
-        frameon=False,
-    )
     return figure
-
-
-def _occurring(mask: NDArray[np.uint8], class_names: Sequence[str]) -> list[int]:
-    """Return the classes that occur in a mask."""
-    return [c for c in np.unique(mask).tolist() if c < len(class_names)]
-
-
-def _legend_columns(names: Sequence[str], width: float) -> int:
-    """Return how many legend columns fit into a width in inches, at most 8."""
-    longest = max(map(len, names), default=1)
-    return max(1, min(8, len(names), int(width / (LEGEND_KEY + LETTER * longest))))
 
 
 def mask_figure(
@@ -235,15 +219,48 @@ def add_legend(
     mask: NDArray[np.uint8],
     class_names: Sequence[str],
     class_colors: Sequence[str],
-) -> None:
-    """Add a legend of the classes that occur."""
-    occurring = _occurring(mask, class_names)
+) -> float:
+    """Add a legend of the classes that occur, below everything else.
+
+    It has as many columns as the width allows. From the third row on, the figure grows.
+
+    Returns:
+        Height of the legend in inches.
+    """
+    occurring = [c for c in np.unique(mask).tolist() if c < len(class_names)]
+    if not occurring:
+        return 0.0
+    labels = [fill(class_names[c], LEGEND_LINE) for c in occurring]
+    lines = [label.count('\n') + 1 for label in labels]
+    column = LEGEND_KEY + max(map(_text_width, labels))
+    fitting = int(figure.get_figwidth() / column)
+    columns = max(1, min(LEGEND_COLUMNS, len(labels), fitting))
+    rows = max(sum(part.tolist()) for part in np.array_split(lines, columns))
+    if rows > 2:
+        figure.set_figheight(figure.get_figheight() + (rows - 2) * LEGEND_ROW)
     figure.legend(
-        handles=[Patch(color=class_colors[c], label=class_names[c]) for c in occurring],
+        handles=[
+            Patch(color=class_colors[c], label=label)
+            for c, label in zip(occurring, labels, strict=True)
+        ],
         loc='outside lower center',
-        ncols=min(8, max(1, len(occurring))),
+        ncols=columns,
         frameon=False,
+        fontsize=LEGEND_FONT,
     )
+    return float(rows * LEGEND_ROW)
+
+
+def _text_width(text: str) -> float:
+    """Return the width of a text's longest line in inches."""
+    font = get_font(findfont(FontProperties()))
+    font.set_size(LEGEND_FONT, 72)
+    widths = [0.0]
+    for line in text.splitlines():
+        font.set_text(line)
+        # in 64ths of a point
+        widths.append(font.get_width_height()[0] / 64)
+    return float(max(widths)) / 72
 
 
 def confusion_figure(
