@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ def test_a_reference_is_brought_to_the_grid(
     values = np.kron(coarse, np.ones((10, 10), np.uint8))
     mask = write(tmp_path / 'm.tif', values, CLASS_NAMES=NAMED)
     # the left half, five times finer
-    fine = np.kron(values[:, :60], np.ones((5, 5), np.uint8))
+    fine: NDArray[Any] = np.kron(values[:, :60], np.ones((5, 5), np.uint8))
     transform = TRANSFORM @ Affine.scale(0.2)
     if crs != 'EPSG:32630':
         transform, _, _ = calculate_default_transform(

@@ -6,7 +6,7 @@ Each kind draws one small data set, trains or opens it, and checks the law of it
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,6 +24,8 @@ from torchgeo_ctm.trainers.presence import MIN_COVERAGE, UNKNOWN
 
 Random = np.random.Generator
 COSINE: dict[str, Any] = {'schedule': 'cosine'}
+#: Forms in which Unicode writes a letter with a sign.
+FORMS: tuple[Literal['NFC', 'NFD'], ...] = ('NFC', 'NFD')
 #: Letters, signs and forms that people put into names of files and classes.
 WORDS = (
     'a',
@@ -314,7 +316,7 @@ def chips_in_two_splits(rng: Random, folder: Path) -> None:
     both = rng.random() < 0.6
     if both:
         name = str(rng.choice(lists['train']))
-        form = rng.choice(['NFC', 'NFD'])
+        form = FORMS[int(rng.integers(2))]
         lists[other].append(unicodedata.normalize(form, name))
     for split, part in lists.items():
         end = '\r\n' if rng.random() < 0.5 else '\n'
@@ -334,7 +336,7 @@ def odd_file_names(rng: Random, folder: Path) -> None:
     names = [f'{WORDS[i]}_{i}' for i in rng.permutation(len(WORDS))[:5]]
     if rng.random() < 0.5:
         names = [f'{"ab"[i % 2]}/{name}' for i, name in enumerate(names)]
-    form = rng.choice(['NFC', 'NFD'])
+    form = FORMS[int(rng.integers(2))]
     names = [unicodedata.normalize(form, name) for name in names]
     suffix = str(rng.choice(['.png', '.PNG', '.jpg', '.JPEG', '.Tif']))
     write_images(folder, names, suffix)
