@@ -13,6 +13,7 @@ ARROWS: dict[str, set[str]] = {
     # floor 0: facts
     'version': set(),
     'errors': set(),
+    'torchgeo_command': {'errors'},
     'split': {'errors'},
     'streams': set(),
     'compat': set(),
