@@ -4,6 +4,7 @@ Every message is one line: what went wrong with which input, what was expected, 
 what to do about it.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -100,6 +101,21 @@ class OptionWarning(CTMWarning, FutureWarning):
 
 class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error as one line.
+
+    TorchGeo's message about a missing data set advises arguments of Python. It gets the
+    keys of a configuration, which are the same words.
+    """
+    text = ' '.join(str(error).split()) or type(error).__name__
+    found = re.match(r'Dataset not found in `(\w+)=(?:\w+\()?(.+?)\)?` and ', text)
+    if found is None:
+        return text
+    key, place = found.groups()
+    download = ', or download to true' if 'use `download=True`' in text else ''
+    return f'No data set found in {place}. Set {key} to its folder{download}.'
 
 
 def name_key(name: str) -> str:

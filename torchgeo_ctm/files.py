@@ -40,7 +40,7 @@ def check_file(path: Path, overwrite: bool) -> Path:
     if path.is_dir():
         raise OutputError(f'{path} is a folder, expected the name of a file.')
     if path.exists() and not overwrite:
-        raise OutputError(f'{path} already exists. Pass --overwrite to replace it.')
+        raise OutputError(f'{path} already exists. Pass overwrite=True to replace it.')
     return path
 
 

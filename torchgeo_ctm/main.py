@@ -12,7 +12,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
-from .errors import CTMError, CTMWarning, did_you_mean
+from .errors import CTMError, CTMWarning, did_you_mean, one_line
 from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
@@ -257,7 +257,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             _run(sys.argv[1:] if argv is None else argv)
         except CTMError as error:
-            sys.stderr.write(f'{PROGRAM}: {" ".join(str(error).split())}\n')
+            # arguments of Python are options here
+            line = re.sub(r'Pass (\w+)=True', r'Pass --\1', one_line(error))
+            sys.stderr.write(f'{PROGRAM}: {line}\n')
             raise SystemExit(2) from None
         except (OSError, MemoryError) as error:
             # of the machine, wherever it occurs: a full disk, names that are too long

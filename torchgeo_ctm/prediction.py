@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import DataError, SettingError, did_you_mean
+from .errors import DataError, SettingError, did_you_mean, one_line
 from .files import check_not_input
 from .inference.options import ProductOptions
 from .split import Split
@@ -322,7 +322,7 @@ def running(trainer: 'Trainer') -> Iterator[None]:
     try:
         yield
     except DatasetNotFoundError as error:
-        raise DataError(' '.join(str(error).split())) from error
+        raise DataError(one_line(error)) from error
     except SystemExit:
         # Lightning turns Ctrl-C into SystemExit
         if trainer.interrupted:

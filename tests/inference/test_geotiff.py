@@ -116,7 +116,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
         ('mask.jpg', r"Did you mean 'mask\.tif'"),
         ('nowhere/mask.tif', 'does not exist. Create it'),
         ('there.tif/mask.tif', 'there.tif is a file, expected a folder'),
-        ('there.tif', 'Pass --overwrite'),
+        ('there.tif', 'Pass overwrite=True'),
         ('folder.tif', 'is a folder'),
     ):
         with pytest.raises(OutputError, match=message):

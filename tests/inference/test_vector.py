@@ -180,7 +180,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
         ('a.gpk', r"Did you mean '\.gpkg'"),
         ('a.shp', r"Did you mean '\.gpkg'"),
         ('nowhere/a.gpkg', 'does not exist. Create it'),
-        ('there.gpkg', 'Pass --overwrite'),
+        ('there.gpkg', 'Pass overwrite=True'),
         ('folder.fgb', 'is a folder'),
     ):
         with pytest.raises(OutputError, match=message):

@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import numpy as np
@@ -54,6 +59,20 @@ def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Tr
         enable_checkpointing=False,
         accelerator='cpu',
     )
+
+
+@contextmanager
+def stopped_at_batch(number: int) -> Iterator[None]:
+    """Interrupt when a batch begins: the one before it is not recorded yet."""
+    begin, calls = SceneLoop._begin_batch, count()
+
+    def stops(loop: Any, *arguments: Any, **options: Any) -> None:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        begin(loop, *arguments, **options)
+
+    with patch.object(SceneLoop, '_begin_batch', stops):
+        yield
 
 
 @pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
@@ -324,31 +343,32 @@ class TestRefinement:
         return [path.read_bytes() for path in paths[:2]]
 
     def test_an_interrupted_run_writes_the_same_bytes(
-        self,
-        write_scene: WriteScene,
-        refining: Path,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, write_scene: WriteScene, refining: Path, tmp_path: Path
     ) -> None:
         scene = write_scene()
         whole = self.predict(scene, refining, tmp_path / 'whole.tif')
-        # when the third batch begins, the second one is not recorded yet
-        begin, calls = SceneLoop._begin_batch, iter(range(100))
-
-        def stops(loop: Any, *arguments: Any, **options: Any) -> None:
-            if next(calls) == 2:
-                raise KeyboardInterrupt
-            begin(loop, *arguments, **options)
-
         output = tmp_path / 'm.tif'
-        with monkeypatch.context() as patch:
-            patch.setattr(SceneLoop, '_begin_batch', stops)
-            with pytest.raises(KeyboardInterrupt):
-                self.predict(scene, refining, output)
+        with stopped_at_batch(2), pytest.raises(KeyboardInterrupt):
+            self.predict(scene, refining, output)
         layout = json.loads((tmp_path / '.m.tif.part/layout.json').read_text())
         assert (layout['scores'], layout['dtype']) == ([3, 32, 32], '|u1')
         with pytest.warns(ResumeWarning, match='5 of 20'):
             assert self.predict(scene, refining, output) == whole
+
+    def test_the_bar_of_a_resumed_run_starts_where_it_stopped(
+        self,
+        write_scene: WriteScene,
+        refining: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        scene, output = write_scene(), tmp_path / 'm.tif'
+        with stopped_at_batch(2), pytest.raises(KeyboardInterrupt):
+            self.predict(scene, refining, output)
+        with pytest.warns(ResumeWarning, match='5 of 20'):
+            predict_scene(scene, refining, output, **QUIET | {'progress': True})
+        shown = re.findall(r'm\.tif: +(\d+)%', capsys.readouterr().err)
+        assert (shown[0], shown[-1]) == ('25', '100')
 
     def test_tags_name_it(
         self,
@@ -369,18 +389,24 @@ class TestDoors:
 
     @pytest.mark.parametrize('precision', ['32-true', 'bf16-mixed', '16-mixed'])
     def test_precision_gives_the_bytes_of_lightnings(
-        self, write_scene: WriteScene, tmp_path: Path, precision: Any
+        self,
+        write_scene: WriteScene,
+        tmp_path: Path,
+        precision: Any,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         path = save_task(decisive(tiny_task()), tmp_path / 'x.ckpt')
         scene = write_scene()
         ours = predict_scene(
             scene, path, tmp_path / 'a.tif', precision=precision, **QUIET
         )
-        trainer = quiet_trainer(PseudoMaskWriter(str(tmp_path / 'b.tif')), precision)
+        writer = PseudoMaskWriter(str(tmp_path / 'b.tif'), progress=True)
+        trainer = quiet_trainer(writer, precision)
         trainer.predict(load_task(path), datamodule=SceneDataModule(str(scene)))
-        for written in ours.paths[:2]:
-            theirs = tmp_path / written.name.replace('a', 'b', 1)
-            assert written.read_bytes() == theirs.read_bytes()
+        theirs = [tmp_path / each.name.replace('a', 'b', 1) for each in ours.paths]
+        for written, other in zip(ours.paths[:2], theirs, strict=False):
+            assert written.read_bytes() == other.read_bytes()
+        assert capsys.readouterr().out.splitlines() == [str(path) for path in theirs]
 
     @pytest.mark.parametrize('lightning_first', [True, False])
     def test_either_resumes_what_the_other_began(
@@ -499,7 +525,7 @@ def test_products_are_not_replaced_unasked(
     write_scene: WriteScene, checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / 'm_confidence.tif').touch()
-    with pytest.raises(OutputError, match='Pass --overwrite'):
+    with pytest.raises(OutputError, match='Pass overwrite=True'):
         predict_scene(write_scene(), checkpoint, tmp_path / 'm.tif', **QUIET)
     assert not (tmp_path / 'm.tif').exists()
 
@@ -605,8 +631,8 @@ def test_many_scenes_hold_few_files_open(
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'stac': True}, 'no CRS, but --stac'),
-        ({'min_area': 1.0}, 'no CRS, but --min_area'),
+        ({'stac': True}, 'no CRS, but stac'),
+        ({'min_area': 1.0}, 'no CRS, but min_area'),
         ({'window': 80_000}, 'GB of memory'),
     ],
 )

@@ -301,7 +301,7 @@ def check_georeference(scene: str, grid: Grid, options: ProductOptions) -> None:
     Raises:
         GridError: If they have none.
     """
-    wanted = '--stac' if options.stac else '--min_area' if options.min_area else None
+    wanted = 'stac' if options.stac else 'min_area' if options.min_area else None
     if wanted is None:
         return
     fault = None

@@ -116,6 +116,8 @@ class SceneLoop:
         self.options = options
         self.progress = progress
         self.processes = Processes()
+        #: Products of the scenes that are complete.
+        self.written: list[Path] = []
         #: Runs of the scenes that have begun and are not finished, by number.
         self._runs: dict[int, SceneRun] = {}
         self._batches: Sequence[SceneBatches] = ()
@@ -202,6 +204,7 @@ class SceneLoop:
         """
         self.processes, self._batches = processes, batches
         self._runs, self._finished, self._pending = {}, 0, None
+        self.written = []
         self._weights, self._settings = (
             _weights_hash(task),
             _conditions(task, precision),
@@ -371,6 +374,8 @@ class SceneLoop:
                 run.stop_incomplete(missing)
             else:
                 run.finish(batches.scene, batches.thumbnail, self.overwrite)
+                output = run.products.output
+                self.written += product_paths(output, self.options).values()
             batches.thumbnail = None
 
     def abandon(self, error: BaseException) -> None:

@@ -70,15 +70,18 @@ class SceneRun:
         """Show a progress bar with pixels per second, unless there is one already."""
         if self._progress is not None:
             return
+        total = self.plan.height * self.plan.width
+        done = int((self.journal.finished > 0).sum()) / len(self.plan)
         self._progress = tqdm(
-            total=self.plan.height * self.plan.width,
+            total=total,
+            # a resumed run starts where it stopped, and its speed is its own
+            initial=round(total * done),
             desc=title,
             unit='px',
             unit_scale=True,
             smoothing=0.05,
             mininterval=0.5,
         )
-        self._advance(int((self.journal.finished > 0).sum()))
 
     def _advance(self, windows: int) -> None:
         """Advance the progress bar by some windows."""

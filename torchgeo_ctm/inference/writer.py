@@ -1,6 +1,7 @@
 """Lightning callback that writes the masks of scenes."""
 
 import signal
+import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -41,7 +42,8 @@ class PseudoMaskWriter(Callback):
         Args:
             output: Class raster to write, ``MASK.tif``; for several scenes a folder.
             overwrite: Replace existing products.
-            progress: Show a progress bar of its own, with pixels per second.
+            progress: Show a progress bar of its own, with pixels per second, and print
+                the names of the files that were written.
             **products: Options of
                 :class:`~torchgeo_ctm.inference.options.ProductOptions`.
 
@@ -108,6 +110,14 @@ class PseudoMaskWriter(Callback):
         loop.max_batches[:] = [0] * len(loop.max_batches)
         for batches in _source(trainer).batches:
             batches.finished[:] = 1
+
+    def on_predict_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Name the files that were written, as ``torchgeo-ctm predict`` does."""
+        if self.loop.progress and trainer.is_global_zero:
+            for path in self.loop.written:
+                sys.stdout.write(f'{path}\n')
 
     def on_exception(
         self,

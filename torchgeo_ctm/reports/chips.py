@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..configuration import read_data, read_task
 from ..datamodules import ChipDataModule
-from ..errors import CTMError, DataError, SettingError
+from ..errors import CTMError, DataError, SettingError, one_line
 from ..scenes.validity import check_number
 from ..split import Split
 from ..trainers.channels import band_names, channel_order
@@ -111,9 +111,9 @@ class ConfiguredSplit:
             TypeError,
             ValueError,
         ) as error:
-            reason = ' '.join(str(error).split()) or type(error).__name__
             raise DataError(
-                f'The {data.split} split of {self.config} cannot be opened: {reason}'
+                f'The {data.split} split of {self.config} cannot be opened: '
+                f'{one_line(error)}'
             ) from error
 
     def _name_bands(self, data: ChipDataModule) -> None:
