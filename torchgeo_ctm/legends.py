@@ -143,7 +143,7 @@ def renamed(
         Value → name, or None if it does not count.
 
     Raises:
-        SettingError: If an entry is none of these, or a name is unknown.
+        SettingError: If an entry is invalid, or a name is unknown.
     """
     found: dict[int, str | None] = dict(names or {})
     for entry in rejoined(entries, LEGENDS):

@@ -15,6 +15,7 @@ from tests.fakes.class_rasters import UTM, write_classes
 from tests.fakes.olofsson import COUNTS, PIXELS
 from tests.fakes.olofsson import NAMES as OLOFSSON
 from torchgeo_ctm.assessment.assess import assess, content
+from torchgeo_ctm.assessment.report import page
 from torchgeo_ctm.assessment.samples import draw_samples
 from torchgeo_ctm.errors import LabelError, LabelWarning
 
@@ -186,7 +187,12 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert "'forest gain' has no sample: its 1 hectares, 1.5% of the map" in texts
     assert "'deforestation' has 1 sample" in texts
     assert '1 of 6 samples have no class' in texts
-    assert found.areas.value.sum() == pytest.approx(found.sizes[[0, 2, 3]].sum())
+    # nothing is known of the area of a class that no sample has
+    assert np.isnan(found.areas.value[OLOFSSON.index('forest gain')])
+    known = np.nansum(found.areas.value)
+    assert known == pytest.approx(found.sizes[[0, 2, 3]].sum())
+    assert content(found)['classes']['forest gain']['area']['value'] is None
+    assert 'nan' not in page(found, 'm.tif', 's.gpkg', 'stratified')
 
 
 def test_a_sample_of_another_map_is_said(tmp_path: Path) -> None:

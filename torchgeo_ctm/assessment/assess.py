@@ -39,10 +39,11 @@ class Assessment(NamedTuple):
 
     @property
     def areas(self) -> Estimate:
-        """Area of each reference class, (C,), in ``unit``."""
-        sampled = self.sizes[self.counts.sum(axis=1) > 0].sum()
+        """Area of each reference class, (C,), in ``unit``; NaN if no sample has it."""
+        rows, columns = self.counts.sum(axis=1) > 0, self.counts.sum(axis=0) > 0
+        total = np.where(rows | columns, self.sizes[rows].sum(), np.nan)
         value, error = self.accuracy.area
-        return Estimate(sampled * value, sampled * error)
+        return Estimate(total * value, total * error)
 
 
 def assess(
@@ -294,10 +295,7 @@ def lines(found: Assessment) -> list[str]:
     )
     text = [f'{"class":<{width}}  samples  ' + '  '.join(f'{h:>19}' for h in heads)]
     for index, name in enumerate(found.names):
-        # of a class that no sample has nothing is known
-        sampled = found.counts[index].any() or found.counts[:, index].any()
-        area = shown(areas, index, ',.1f') if sampled else '-'
-        cells = [f'{found.sizes[index]:,.1f}', area]
+        cells = [f'{found.sizes[index]:,.1f}', shown(areas, index, ',.1f')]
         cells += [
             shown(rate, index, '.3f')
             for rate in (accuracy.users, accuracy.producers, accuracy.f1)

@@ -32,7 +32,7 @@ def page(found: Assessment, mask: str, samples: str, design: Design) -> str:
         design: How the samples were drawn.
     """
     accuracy = found.accuracy
-    shares = accuracy.shares * found.areas.value.sum()
+    shares = accuracy.shares * np.nansum(found.areas.value)
     drawn = {
         'stratified': 'drawn at random in each class of the map',
         'simple': 'drawn at random in the whole map, poststratified by its classes',
@@ -68,7 +68,10 @@ def _classes(found: Assessment) -> str:
     for index, name in enumerate(found.names):
         bars = [
             f'<span class="bar {kind}" style="width:{100 * size / longest:.1f}px"></span>'
-            for kind, size in (('mapped', found.sizes[index]), ('', areas.value[index]))
+            for kind, size in (
+                ('mapped', found.sizes[index]),
+                ('', np.nan_to_num(areas.value[index])),
+            )
         ]
         cells = [
             escape(name),
