@@ -127,7 +127,7 @@ def test_two_rounds(
         )  # fmt: skip
     refused(
         run('export', checkpoint, '--output', tmp_path / 'unet.onnx'),
-        'segmentation network', 'ClassTokenMaskingTask',
+        'segmentation task', 'ClassTokenMaskingTask',
     )  # fmt: skip
     refused(
         run('predict', scene, '--checkpoint', checkpoint, '--output',
