@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
@@ -61,6 +62,7 @@ from .predictor import ClassTokenPrediction, image_size
 from .presence import UNKNOWN, check_entries, filled
 from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
+from .score_table import ScoreTable
 from .self_training import patch_targets, self_training_weight
 from .weights import DEFAULT, Start, read_start
 
@@ -817,6 +819,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         scores = self.split_metrics[split].compute_and_reset(self.class_names)
         for name, value in scores.items():
             self.log(name, value, prog_bar=name == f'{split}_miou')
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback that prints the scores of a test."""
+        return [ScoreTable()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer with TorchGeo's plateau, or with warm-up and cosine."""
