@@ -18,6 +18,16 @@ EXISTS = (
 NOT_FOUND = (
     "No data set found in 'data/dfc2020'. Set root to its folder, or download to true."
 )
+#: As jsonargparse words it, for labels of several classes.
+UNION = """Does not validate against any of the Union subtypes
+Errors:
+  - Does not validate against any of the Union subtypes
+    Subtypes: [...]
+    Errors:
+      - Import path torchgeo_ctm.labels.PolygonLabels does not implement protocol L
+      - no.gpkg does not exist.
+      - Expected a <class 'NoneType'>
+  - Expected a <class 'NoneType'>"""
 CONFIG = Path(__file__).parents[1] / 'configs/scene.yaml'
 
 
@@ -61,6 +71,7 @@ class Missing:
             OutputError('m.tif already exists. Pass overwrite=True to replace it.'),
             f'torchgeo: m.tif {EXISTS}',
         ),
+        (ValueError(UNION), 'torchgeo: no.gpkg does not exist.'),
         (wrapped(OutputError('two\nlines')), 'torchgeo: two lines'),
         (
             DatasetNotFoundError(Missing()),  # type: ignore[arg-type]

@@ -16,11 +16,14 @@ from types import TracebackType
 from .errors import CTMError, CTMWarning, one_line
 
 PROGRAM = 'torchgeo'
-#: Loggers of Lightning, and how messages begin that no user can act on.
+#: Loggers of Lightning.
 NOISY = (
     'lightning.pytorch.utilities.rank_zero',
     'lightning.pytorch.trainer.connectors.checkpoint_connector',
 )
+#: How the reasons of jsonargparse begin.
+REASONS = ('Import path', 'Expected a', 'Does not validate', 'Problem with', 'Not a')
+#: How messages begin that no user can act on.
 NOISE = ('💡 Tip', '`weights_only` was not set')
 
 
@@ -64,26 +67,41 @@ def print_error(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     """Print a user's mistake in one line, and any other error as Python does."""
-    mistake = find_mistake(error)
-    if mistake is None:
+    line = find_mistake(error)
+    if line is None:
         sys.__excepthook__(kind, error, traceback)
     else:
-        sys.stderr.write(f'\n{PROGRAM}: {in_configuration(one_line(mistake))}\n')
+        sys.stderr.write(f'\n{PROGRAM}: {in_configuration(line)}\n')
 
 
-def find_mistake(error: BaseException | None) -> BaseException | None:
-    """Return a user's mistake among an error and its causes, or None."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+def find_mistake(error: BaseException) -> str | None:
+    """Return the message of a user's mistake among an error and its causes, or None."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
         if (
-            isinstance(error, CTMError)
-            or type(error).__name__ == 'DatasetNotFoundError'
+            isinstance(cause, CTMError)
+            or type(cause).__name__ == 'DatasetNotFoundError'
         ):
-            return error
-        seen.add(id(error))
+            return one_line(cause)
+        chain.append(cause)
         # jsonargparse wraps the errors of constructors
-        error = error.__cause__ or error.__context__
-    return None
+        cause = cause.__cause__ or cause.__context__
+    return _in_union(str(error))
+
+
+def _in_union(message: str) -> str | None:
+    """Return the error of a constructor that jsonargparse holds as text, or None.
+
+    For a value of several types it lists why each of them was refused, and keeps the
+    first error only.
+    """
+    if 'Union subtypes' not in message:
+        return None
+    lines = [line.strip() for line in message.splitlines()]
+    reasons = [line[2:] for line in lines if line.startswith('- ')]
+    own = [reason for reason in reasons if not reason.startswith(REASONS)]
+    return own[0] if own else None
 
 
 def in_configuration(message: str) -> str:
