@@ -79,6 +79,15 @@ def test_options_that_do_not_fit(
     refused(run('demo', *options), *words)
 
 
+def test_files_of_others_are_not_replaced(tmp_path: Path, run: Run) -> None:
+    (tmp_path / 'scene.tif').write_text('mine')
+    refused(run('demo', tmp_path, '--synthetic'), 'holds scene.tif and no earlier demo')
+    assert [path.name for path in tmp_path.iterdir()] == ['scene.tif']
+    (tmp_path / 'scene.tif').unlink()
+    for _ in range(2):
+        data.open_folder(tmp_path)
+
+
 @pytest.mark.slow
 def test_demo(tmp_path: Path, run: Run) -> None:
     try:

@@ -110,7 +110,7 @@ def test_extra_bands_are_named(
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), ['Missing command', 'demo, predict, evaluate, vectorize, pseudomasks']),
+        ((), ['Missing command', 'demo, predict, evaluate, sample, assess, areas']),
         (('predikt',), ["Unknown command 'predikt'", "Did you mean 'predict'?"]),
         (('predict', 'x', '--stirde', '3'), ['--stirde', "Did you mean '--stride'?"]),
         # no abbreviations: a half-typed option is not another one
@@ -204,6 +204,27 @@ def test_everything_that_is_missing_is_named_at_once(
         refused(result, 'tarin.yaml does not exist', f"Did you mean '{config}'?")
     both = ('--config', tmp_path / 'tarin.yaml', '--checkpoint', tmp_path / 'no.ckpt')
     refused(run('pseudomasks', *both, '--output', tmp_path), 'tarin.yaml', 'no.ckpt')
+
+
+def test_inputs_are_not_replaced(
+    run: Run, write_scene: WriteScene, tmp_path: Path
+) -> None:
+    scene, config = write_scene(), tmp_path / 'c.png'
+    checkpoint = save_task(tiny_task(), tmp_path / 'c.tif')
+    config.write_text('model: {}')
+    before = checkpoint.read_bytes()
+    for arguments in (
+        ('predict', scene, '--checkpoint', checkpoint, '--output', checkpoint),
+        ('describe', '--config', config, '--output', config),
+    ):
+        refused(run(*arguments, '--overwrite'), 'is the input itself')
+    assert checkpoint.read_bytes() == before
+    assert config.read_text() == 'model: {}'
+
+
+def test_errors_of_the_system_are_one_line(run: Run, tmp_path: Path) -> None:
+    name = tmp_path / f'{"x" * 300}.json'
+    refused(run('evaluate', 'a.tif', 'b.tif', '--json', name), 'File name too long')
 
 
 def test_a_file_is_no_folder(run: Run, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_complaints_name_the_remedy(source: str) -> None:
     assert complaint(reflectance) == ''
     assert 'give offset -1000' in complaint(reflectance + 1000)
     assert 'multiply the scene by 10,000' in complaint(reflectance / 10_000)
+    assert 'multiply the scene by 100' in complaint((reflectance / 100).clip(0, 90))
     picture = (reflectance / 2000 * 255).round().clip(0, 255)
     assert '8-bit' in complaint(picture)
     assert '8-bit' in complaint(picture[[3, 2, 1]].clip(0, 110) / 110 * 255 // 1, RGB)

@@ -60,6 +60,15 @@ def test_an_ambiguous_name_is_refused() -> None:
         match_bands(['B02'], ['B2', 'B02'], 'x.tif')
 
 
+def test_seasons_of_a_band_are_told_apart() -> None:
+    names = ['B02', 'B03', 'B02 season 2', 'B03 season 2']
+    assert match_bands(names, names[::-1], 's.tif') == [3, 2, 1, 0]
+    with pytest.raises(BandError, match="0 bands named 'B02 season 2'"):
+        match_bands(names, ['B02', 'B03'], 's.tif')
+    with pytest.raises(SettingError, match="'B02' twice"):
+        resolve_bands(['B02', 'b02'], 2)
+
+
 def test_standard_scaling_has_mean_0_and_std_1() -> None:
     scaling = BandScaling(['a', 'b'], clip=None, mean=[10, 20], std=[2, 5])
     x = torch.randn(4, 2, 64, 64) * torch.tensor([2, 5.0]).view(-1, 1, 1)

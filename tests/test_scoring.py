@@ -1,13 +1,19 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.transform import array_bounds
+from rasterio.warp import calculate_default_transform, reproject
 
-from torchgeo_ctm.errors import GridError, SceneError
+from tests.commands import Run, refused
+from torchgeo_ctm.errors import GridError, LabelWarning, SceneError
+from torchgeo_ctm.legends import DFC2020, renamed
 from torchgeo_ctm.scoring import (
+    cohens_kappa,
     confusion_matrix,
     evaluate,
     iou_from_confusion,
@@ -54,6 +60,14 @@ def test_scores_by_hand() -> None:
     assert scores['pixel_accuracy'] == 7 / 8
     assert scores['average_accuracy'] == pytest.approx((3 / 4 + 1) / 2)
     assert scores['pixels'] == 8
+    assert scores['users_accuracy'] == {'a': 1, 'b': 4 / 5, 'c': None}
+    assert scores['producers_accuracy'] == {'a': 3 / 4, 'b': 1, 'c': None}
+    assert scores['f1'] == {'a': 6 / 7, 'b': 8 / 9, 'c': None}
+    assert scores['macro_f1'] == pytest.approx((6 / 7 + 8 / 9) / 2)
+    assert scores['weighted_f1'] == pytest.approx((6 / 7 + 8 / 9) / 2)
+    # agreement by chance: (4 · 3 + 4 · 5) / 64 = 1/2
+    assert cohens_kappa(confusion) == pytest.approx((7 / 8 - 1 / 2) / (1 / 2))
+    assert cohens_kappa(np.array([[5, 0], [0, 0]])) == 1
 
 
 def test_a_class_claimed_but_not_there_counts_as_zero() -> None:
@@ -135,3 +149,143 @@ def test_unusable_references_are_refused(
     mask[0] = 1
     with pytest.raises(SceneError, match=message):
         evaluate(write(tmp_path / 'm.tif', mask), write(tmp_path / 't.tif', truth))
+
+
+LAND = np.array([[0, 0, 1, 1], [0, 1, 1, 1]], np.uint8)
+NAMED = '["water", "land"]'
+
+
+def test_numbers_in_another_order_are_said_and_names_repair_them(
+    tmp_path: Path,
+) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    truth = write(tmp_path / 't.tif', 1 - LAND)
+    with pytest.warns(
+        LabelWarning, match='another order fits far better .100% instead'
+    ):
+        assert evaluate(mask, truth)['miou'] == 0
+    assert evaluate(mask, truth, ['land', 'Water'])['miou'] == 1
+    assert evaluate(mask, truth, class_map=['0=land', '1=water'])['miou'] == 1
+    with pytest.warns(LabelWarning, match='compared by name, but another order'):
+        evaluate(mask, truth, ['water', 'land'])
+
+
+def test_names_of_categories_beside_a_file_count(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    truth = write(tmp_path / 't.tif', np.where(LAND, 3, 7).astype(np.uint8))
+    names = [''] * 3 + ['land'] + [''] * 3 + ['water']
+    categories = ''.join(f'<Category>{name}</Category>' for name in names)
+    (tmp_path / 't.tif.aux.xml').write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{categories}'
+        '</CategoryNames></PAMRasterBand></PAMDataset>'
+    )
+    assert evaluate(mask, truth)['iou'] == {'water': 1, 'land': 1}
+
+
+def test_legends_and_pairs(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES='["water", "wood"]')
+    values = np.array([[80, 80, 10, 20], [80, 90, 10, 10]], np.uint8)
+    truth = write(tmp_path / 't.tif', values)
+    pairs = ['worldcover', 'permanent water bodies=water', '10=wood', 'Shrubland=Wood']
+    with pytest.warns(LabelWarning, match='no class .Herbaceous wetland.* their 12%'):
+        scores = evaluate(mask, truth, class_map=pairs)
+    iou = scores['iou']
+    assert (iou['water'], iou['wood'], iou['Herbaceous wetland']) == (1, 0.8, 0)
+    assert iou['Mangroves'] is None
+    scores = evaluate(mask, truth, class_map=[*pairs, '90='])
+    assert scores['pixel_accuracy'] == 1
+    assert scores['pixels'] == 7
+    # a comma in a name has split the pair
+    names = renamed(['wet', 'green=Marsh', '9='], {1: 'wet, green', 9: 'sea'})
+    assert names == {1: 'Marsh', 9: None}
+
+
+def test_dfc2020_is_numbered_as_its_masks() -> None:
+    assert renamed(['dfc2020'], None) == DFC2020
+    assert list(DFC2020) == list(range(1, 11))
+    assert (DFC2020[1], DFC2020[10]) == ('Forest', 'Water')
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'int16'])
+@pytest.mark.parametrize('nodata', [None, 9])
+@pytest.mark.parametrize('crs', ['EPSG:32630', 'EPSG:4326'])
+def test_a_reference_is_brought_to_the_grid(
+    tmp_path: Path, nodata: int | None, crs: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 2, (12, 12)).astype(np.uint8)
+    values = np.kron(coarse, np.ones((10, 10), np.uint8))
+    mask = write(tmp_path / 'm.tif', values, CLASS_NAMES=NAMED)
+    # the left half, five times finer
+    fine: NDArray[Any] = np.kron(values[:, :60], np.ones((5, 5), np.uint8))
+    transform = TRANSFORM @ Affine.scale(0.2)
+    if crs != 'EPSG:32630':
+        transform, _, _ = calculate_default_transform(
+            'EPSG:32630', crs, 300, 600, *array_bounds(600, 300, transform)
+        )
+        warped = np.full((600, 600), 255 if nodata is None else nodata, np.uint8)
+        reproject(
+            fine, warped, src_transform=TRANSFORM @ Affine.scale(0.2), dst_crs=crs,
+            src_crs='EPSG:32630', dst_transform=transform, init_dest_nodata=False,
+        )  # fmt: skip
+        fine = warped
+    truth = write(tmp_path / 't.tif', fine.astype(dtype), crs, transform, nodata)
+    with pytest.raises(GridError, match='--align'):
+        evaluate(mask, truth)
+    scores = evaluate(mask, truth, ['water', 'land'], align=True)
+    assert scores['pixel_accuracy'] > (0.97 if crs == 'EPSG:4326' else 0.9999)
+    assert scores['pixels'] == pytest.approx(120 * 60, rel=0.02)
+
+
+def test_evaluate_draws_the_confusion_matrix(run: Run, tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    bands = write(tmp_path / 't.tif', LAND)
+    with rasterio.open(bands) as raster:
+        profile = raster.profile | {'count': 2}
+    with rasterio.open(bands, 'w', **profile) as raster:
+        raster.write(np.stack([LAND * 50, LAND]))
+    plot = tmp_path / 'c.png'
+    refused(run('evaluate', mask, bands, '--plot', plot), '2 bands', '--band')
+    assert not plot.exists()
+    status, printed, _ = run(
+        'evaluate', mask, bands, '--band', 2, '--plot', plot, '--kappa',
+        '--classes', 'water,land',
+    )  # fmt: skip
+    assert status == 0
+    assert 'kappa                 1.000' in printed
+    assert plot.stat().st_size > 5000
+    named = ('evaluate', mask, bands, '--band', 2, '--class_map')
+    refused(run(*named, 'worldcovr'), "Did you mean 'worldcover'?")
+    refused(run(*named, '0=sea,se=x'), "Unknown class 'se'", "Did you mean 'sea'?")
+    refused(run('evaluate', mask, bands, '--band', 3), 'band 3')
+
+
+@pytest.mark.parametrize('how', ['mask', 'alpha', 'nodata', 'negative'])
+def test_masks_of_a_reference_are_brought_over_too(tmp_path: Path, how: str) -> None:
+    values = np.zeros((20, 20), np.uint8)
+    values[:, 10:] = 1
+    mask = write(tmp_path / 'm.tif', values, CLASS_NAMES=NAMED)
+    fine = np.kron(values, np.ones((2, 2), np.uint8)).astype(np.int16)
+    valid = np.ones(fine.shape, bool)
+    valid[:20] = False
+    hidden = {'nodata': 9, 'negative': -1}.get(how)
+    fine[:20] = 1 - fine[:20] if hidden is None else hidden
+    with rasterio.open(
+        tmp_path / 't.tif', 'w', driver='GTiff', dtype='int16', height=40, width=40,
+        count=1 + (how == 'alpha'), crs='EPSG:32630',
+        transform=TRANSFORM @ Affine.scale(0.5), nodata=9 if how == 'nodata' else None,
+        **({'alpha': 'yes'} if how == 'alpha' else {}),
+    ) as raster:  # fmt: skip
+        raster.write(fine, 1)
+        if how == 'alpha':
+            raster.write(np.where(valid, 32767, 0).astype(np.int16), 2)
+        elif how == 'mask':
+            raster.write_mask(valid)
+    scores = evaluate(mask, tmp_path / 't.tif', ['water', 'land'], align=True)
+    assert (scores['miou'], scores['pixels']) == (1, 200)
+
+
+def test_fewer_names_than_classes_are_refused(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', np.arange(3, dtype=np.uint8)[None])
+    with pytest.raises(SceneError, match='holds class 2, but there are names of 2'):
+        evaluate(mask, mask, ['a', 'b'])

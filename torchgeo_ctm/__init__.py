@@ -5,11 +5,9 @@ The public names below are imported when they are first used, so that
 ``import torchgeo_ctm`` (and ``torchgeo-ctm --help``) stay light.
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .torchgeo_command import is_torchgeo, shorten_output
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +48,3 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return getattr(import_module(f'.{_ROOMS[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-
-
-if is_torchgeo(getattr(sys, 'argv', [])):
-    shorten_output()

@@ -109,6 +109,9 @@ def vectorize(
     confidence: str | None = None,
     sieve: int = 0,
     min_area: float = 0.0,
+    simplify: float = 0.0,
+    fill_holes: float = 0.0,
+    smooth: bool = False,
     style: bool = True,
     overwrite: bool = False,
 ) -> None:
@@ -120,6 +123,10 @@ def vectorize(
         confidence: Confidence raster; by default MASK_confidence.tif, if it exists.
         sieve: Merge regions of fewer pixels into their largest neighbor.
         min_area: Leave out polygons of fewer hectares.
+        simplify: Simplify borders by triangles of about this side in meters. Neighbors
+            keep one border.
+        fill_holes: Fill holes of fewer hectares, and the polygons in them.
+        smooth: Cut the corners of borders. Neighbors keep one border.
         style: Write OUTPUT.qml, colors and names for QGIS.
         overwrite: Replace existing files.
     """
@@ -132,17 +139,15 @@ def vectorize(
     if style and not has_style(mask, named):
         _check_file(named, overwrite, '.qml')
 
-    if confidence is None:
-        beside = Path(mask).with_name(
-            f'{Path(mask).stem}_confidence{Path(mask).suffix}'
-        )
-        confidence = str(beside) if beside.exists() else None
     path = vector.vectorize(
         mask,
         output,
-        confidence=confidence,
+        confidence=confidence or _confidence_of(mask),
         sieve=sieve,
         min_area=min_area,
+        simplify=simplify,
+        fill_holes=fill_holes,
+        smooth=smooth,
         overwrite=overwrite,
     )
     _print(str(path))
@@ -156,32 +161,248 @@ def evaluate(
     /,
     *,
     classes: list[str] | None = None,
+    class_map: list[str] | None = None,
+    align: bool = False,
+    band: int | None = None,
+    kappa: bool = False,
     json: str | None = None,
+    plot: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Score a mask against a reference raster on the same grid.
+    """Score a mask against a reference raster.
 
     Args:
         mask: Class raster written by predict.
         reference: Raster of classes, compared by name where both rasters name them;
             255, nodata and negatives do not count.
         classes: Names of the reference's values 0, 1, 2, ..., if it does not name them.
+        class_map: Names of the reference's values: worldcover, dfc2020, dynamic-world,
+            esri, igbp or igbp-simplified, and VALUE=NAME or NAME=OTHER pairs, as
+            "worldcover,Tree cover=Forest,Shrubland=Forest,70=". Nothing after the
+            sign leaves a class out.
+        align: Bring a reference with another grid or CRS to the grid of the mask, by
+            nearest neighbor.
+        band: Band of the reference with the classes, if it has several.
+        kappa: Also print Cohen's kappa.
         json: File to write the scores to.
-        overwrite: Replace that file.
+        plot: Picture of the confusion matrix to write (.png).
+        overwrite: Replace existing files.
     """
+    import numpy as np
+
     from . import scoring
 
-    if json is not None:
-        _check_file(Path(json), overwrite, '.json')
-    scores = scoring.evaluate(mask, reference, classes)
+    for path, suffix in ((json, '.json'), (plot, '.png')):
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+    scores = scoring.evaluate(
+        mask, reference, classes, class_map=class_map, align=align, band=band
+    )
+    confusion = np.array(scores['confusion'])
+    if kappa:
+        scores['kappa'] = scoring.cohens_kappa(confusion)
     if json is not None:
         _write_json(Path(json), scores)
-    for name, value in scores['iou'].items():
-        _print(f'{name:<20}  {"absent" if value is None else f"{value:.3f}"}')
-    for name in ('miou', 'pixel_accuracy', 'average_accuracy'):
-        _print(f'{name:<20}  {scores[name]:.3f}')
+    if plot is not None:
+        from .plots import confusion_figure
+
+        figure = confusion_figure(confusion, [*scores['iou']], 'reference', 'mask')
+        _write_figure(Path(plot), figure)
+    columns = ('iou', 'users_accuracy', 'producers_accuracy', 'f1')
+    width = max(20, *map(len, scores['iou']))
+    _print(f'{"class":<{width}}  {"  ".join(columns)}')
+    for name in scores['iou']:
+        values = [(scores[key][name], len(key)) for key in columns]
+        cells = [f'{"-" if v is None else f"{v:.3f}":>{max(n, 5)}}' for v, n in values]
+        _print(f'{name:<{width}}  {"  ".join(cells).strip()}')
+    averages = ('miou', 'pixel_accuracy', 'average_accuracy', 'macro_f1', 'weighted_f1')
+    for name in (*averages, *(['kappa'] if kappa else [])):
+        _print(f'{name:<{width}}  {scores[name]:.3f}')
     for name in ('pixels', 'pixels_without_mask'):
-        _print(f'{name:<20}  {scores[name]}')
+        _print(f'{name:<{width}}  {scores[name]}')
+
+
+def sample(
+    mask: str,
+    /,
+    *,
+    output: str,
+    size: int | None = None,
+    standard_error: float | None = None,
+    floor: int | None = None,
+    expected: list[str] | None = None,
+    window: int = 21,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Draw a stratified random sample of a map, to be labeled by eye in QGIS.
+
+    Args:
+        mask: Class raster.
+        output: GeoPackage of points to write (.gpkg).
+        size: Samples in all.
+        standard_error: Instead of --size, the standard error of overall accuracy to
+            reach, as 0.01.
+        floor: Fewest samples of a class; by default 50, or less if that makes more than
+            half of all.
+        expected: Expected user's accuracy, as 0.8, or of single classes, as
+            0.9,built=0.6. With it, samples go where they lower the standard error most;
+            without, in proportion to area.
+        window: Side of the surroundings that QGIS outlines, in pixels.
+        seed: Seed of the draw.
+        overwrite: Replace an existing file, with all its labels.
+    """
+    from .assessment.samples import draw_samples
+
+    numbers = draw_samples(
+        mask,
+        output,
+        size=size,
+        standard_error=standard_error,
+        floor=floor,
+        expected=expected,
+        window=window,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    for name, number in numbers.items():
+        _print(f'{name:<20}  {number}')
+    _print(f'{"samples":<20}  {sum(numbers.values())}')
+    _print(output)
+
+
+def assess(
+    mask: str,
+    samples: str,
+    /,
+    *,
+    column: str = 'reference',
+    design: Literal['stratified', 'simple'] = 'stratified',
+    json: str | None = None,
+    csv: str | None = None,
+    report: str | None = None,
+    plot: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Estimate accuracy and area of each class of a map, with 95 % intervals.
+
+    Args:
+        mask: Class raster that was sampled.
+        samples: Labeled points, as sample writes them.
+        column: Column with the true classes.
+        design: stratified for samples drawn in each class of the map, simple for samples
+            drawn at random in the whole map.
+        json: File to write all numbers to.
+        csv: Table of classes to write (.csv).
+        report: Page to write (.html).
+        plot: Picture of the confusion matrix to write (.png).
+        overwrite: Replace existing files.
+    """
+    outputs = ((json, '.json'), (csv, '.csv'), (report, '.html'), (plot, '.png'))
+    for path, suffix in outputs:
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+    from .assessment import assess as assessment
+
+    found = assessment.assess(mask, samples, column=column, design=design)
+    for line in assessment.lines(found):
+        _print(line)
+    if json is not None:
+        _write_json(Path(json), assessment.content(found))
+    if csv is not None:
+        write_text(
+            csv, assessment.table(found).to_csv(index=False, lineterminator='\n')
+        )
+    if report is not None:
+        from .assessment.report import page
+
+        write_text(report, page(found, Path(mask).name, Path(samples).name, design))
+    if plot is not None:
+        from .plots import confusion_figure
+
+        figure = confusion_figure(found.counts, found.names, 'map', 'reference')
+        _write_figure(Path(plot), figure)
+    for path, _ in outputs:
+        if path is not None:
+            _print(path)
+
+
+def areas(
+    mask: str,
+    /,
+    *,
+    zones: str | None = None,
+    field: str | None = None,
+    confidence: str | None = None,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Measure the hectares of each class on the ellipsoid, also by zone.
+
+    Args:
+        mask: Class raster.
+        zones: Polygons, as districts, in any CRS.
+        field: Column with the names of the zones; by default the first with text.
+        confidence: Confidence raster; MASK_confidence.tif if that exists.
+        output: Table to write (.csv, .xlsx or .parquet).
+        overwrite: Replace an existing file.
+    """
+    from .assessment import zones as measured
+
+    path = None if output is None else measured.check_table(output, overwrite)
+    if path is not None and zones is not None:
+        check_not_input(path, zones)
+    table = measured.class_table(
+        mask, zones=zones, field=field, confidence=confidence or _confidence_of(mask)
+    )
+    if path is not None:
+        measured.write_table(table, path)
+    for line in table.to_string(
+        index=False, float_format=lambda value: f'{value:,.3f}'
+    ).splitlines():
+        _print(line)
+    if path is not None:
+        _print(str(path))
+
+
+def relabel(
+    mask: str,
+    /,
+    *,
+    output: str,
+    class_map: list[str] | None = None,
+    merge: list[str] | None = None,
+    names: list[str] | None = None,
+    colors: list[str] | None = None,
+    style: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Give a map other classes, names or colors, without training again.
+
+    Args:
+        mask: Class raster.
+        output: Class raster to write, MASK.tif.
+        class_map: Names of the values of a map that does not name them: worldcover,
+            dfc2020, dynamic-world, esri, igbp or igbp-simplified, and VALUE=NAME pairs.
+        merge: Merged classes, as "Shrubland+Grassland=Open". "Crops=Fields" renames one.
+        names: Names of all classes after that, in order.
+        colors: Their colors, as #rrggbb or names.
+        style: Write OUTPUT.qml, colors and names for QGIS.
+        overwrite: Replace existing files.
+    """
+    from .assessment import relabel as relabeling
+
+    for path in relabeling.relabel(
+        mask,
+        output,
+        class_map=class_map,
+        merge=merge,
+        names=names,
+        colors=colors,
+        style=style,
+        overwrite=overwrite,
+    ):
+        _print(str(path))
 
 
 def pseudomasks(
@@ -289,6 +510,7 @@ def describe(
     """
     if output is not None:
         _check_file(Path(output), overwrite, '.png')
+        check_not_input(Path(output), config)
     _check_inputs(config=config)
     _loading()
     from .configuration import Overridden
@@ -299,8 +521,7 @@ def describe(
     for line in description.report(described):
         _print(line)
     if output is not None:
-        with atomic_path(output) as temporary:
-            description.picture(described).savefig(temporary, format='png', dpi=120)
+        _write_figure(Path(output), description.picture(described))
         _print(output)
 
 
@@ -500,6 +721,12 @@ def _check_file(path: Path, overwrite: bool, suffix: str) -> None:
     check_file(path, overwrite)
 
 
+def _confidence_of(mask: str) -> str | None:
+    """Return the confidence raster beside a mask, if there is one."""
+    beside = Path(mask).with_name(f'{Path(mask).stem}_confidence{Path(mask).suffix}')
+    return str(beside) if beside.exists() else None
+
+
 def _seeds(text: str) -> list[int]:
     """Return the seeds in ``0,1,2``.
 
@@ -525,6 +752,12 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
+def _write_figure(path: Path, figure: Any) -> None:
+    """Write a figure as PNG, complete or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format='png', dpi=120)
+
+
 def _print(line: str) -> None:
     """Write one line to standard output."""
     sys.stdout.write(f'{line}\n')
@@ -534,6 +767,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
     'predict': predict,
     'evaluate': evaluate,
+    'sample': sample,
+    'assess': assess,
+    'areas': areas,
+    'relabel': relabel,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,
     'stats': stats,

@@ -173,22 +173,6 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(received[0])
 
 
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process at once, as SIGKILL does, not when Python is free.
-
-    For libraries that hold Python's lock for long. What SIGKILL leaves can be resumed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
 def temporary_path(path: Path) -> Path:
     """Return the hidden name beside *path* under which it is written first."""
     return path.with_name(f'.{path.name}.{os.getpid()}.part')

@@ -150,7 +150,8 @@ def _required(parser: CommandParser) -> list[str]:
     for action in parser._actions:
         upper = action.dest.upper()
         if not action.option_strings:
-            words.append(f'[{upper}]' if action.nargs == '?' else upper)
+            several = '...' * (action.nargs == '+')
+            words.append(f'[{upper}]' if action.nargs == '?' else upper + several)
         elif action.required:
             words.append(f'--{action.dest} {upper}')
     return words
@@ -269,6 +270,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             # arguments of Python are options here
             line = re.sub(r'Pass (\w+)=True', r'Pass --\1', one_line(error))
             sys.stderr.write(f'{PROGRAM}: {line}\n')
+            raise SystemExit(2) from None
+        except (OSError, MemoryError) as error:
+            # of the machine, wherever it occurs: a full disk, names that are too long
+            text = ' '.join(str(error).split()) or 'There is not enough memory.'
+            sys.stderr.write(f'{PROGRAM}: {text}\n')
             raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from textwrap import fill, shorten
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.colors import ListedColormap, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from .scaling import rgb_indices
+# figures of masks and scores need no PyTorch
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Width and height of the quick look in inches, with up to two rows of legend.
 QUICK_LOOK = (12.0, 6.4)
@@ -40,10 +40,10 @@ def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def map_figure(
-    image: Tensor,
-    maps: Tensor,
-    mask: Tensor,
-    truth: Tensor | None,
+    image: 'Tensor',
+    maps: 'Tensor',
+    mask: 'Tensor',
+    truth: 'Tensor | None',
     class_names: Sequence[str],
     class_colors: Sequence[str],
     bands: Sequence[str],
@@ -61,6 +61,10 @@ def map_figure(
         class_colors: Color of each class.
         bands: Names of the bands.
     """
+    import torch
+
+    from .scaling import rgb_indices
+
     size = (image.shape[-2], image.shape[-1])
     maps = torch.nn.functional.interpolate(
         maps[None].float(), size=size, mode='bilinear', align_corners=False
@@ -91,16 +95,18 @@ def map_figure(
     return figure
 
 
-def _most_common(mask: Tensor, truth: Tensor | None, count: int) -> list[int]:
+def _most_common(mask: 'Tensor', truth: 'Tensor | None', count: int) -> list[int]:
     """Return the up to 13 of *count* classes that cover most, in class order."""
+    import torch
+
     drawn = mask if truth is None else torch.cat([mask.flatten(), truth.flatten()])
     covered = torch.bincount(drawn[(drawn >= 0) & (drawn < count)], minlength=count)
     return sorted(covered.argsort(descending=True, stable=True)[:13].tolist())
 
 
 def attention_figure(
-    image: Tensor,
-    attention: Tensor,
+    image: 'Tensor',
+    attention: 'Tensor',
     class_names: Sequence[str],
     columns: Sequence[str],
     bands: Sequence[str],
@@ -117,6 +123,10 @@ def attention_figure(
         columns: Title of each of the K columns.
         bands: Names of the bands.
     """
+    import torch
+
+    from .scaling import rgb_indices
+
     size = (image.shape[-2], image.shape[-1])
     maps = torch.nn.functional.interpolate(
         attention.float(), size=size, mode='bilinear', align_corners=False
@@ -238,7 +248,7 @@ def add_legend(
         frameon=False,
         fontsize=LEGEND_FONT,
     )
-    return rows * LEGEND_ROW
+    return float(rows * LEGEND_ROW)
 
 
 def _text_width(text: str) -> float:
@@ -251,6 +261,43 @@ def _text_width(text: str) -> float:
         # in 64ths of a point
         widths.append(font.get_width_height()[0] / 64)
     return float(max(widths)) / 72
+
+
+def confusion_figure(
+    counts: NDArray[Any], names: Sequence[str], rows: str, columns: str
+) -> Figure:
+    """Plot a confusion matrix: shares of each row as colors, counts as numbers.
+
+    Args:
+        counts: Counts or areas (C, C).
+        names: Name of each class.
+        rows: What the rows are.
+        columns: What the columns are.
+    """
+    sums = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, sums, out=np.zeros(counts.shape), where=sums > 0)
+    labels = [shorten(name, LETTERS, placeholder=' …') for name in names]
+    side = 2.5 + 0.75 * len(names)
+    figure = Figure(figsize=(side + 0.8, side), layout='constrained')
+    axis = figure.subplots()
+    picture = axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    axis.set_xticks(range(len(names)), labels, rotation=45, ha='right')
+    axis.set_yticks(range(len(names)), labels)
+    axis.set(xlabel=columns, ylabel=rows)
+    for row, column in np.ndindex(*counts.shape):
+        if counts[row, column]:
+            share = shares[row, column]
+            axis.text(
+                column,
+                row,
+                f'{counts[row, column]:,.0f}\n{share:.0%}',
+                ha='center',
+                va='center',
+                fontsize='small',
+                color='white' if share > 0.6 else 'black',
+            )
+    figure.colorbar(picture, label='share of the row', shrink=0.8)
+    return figure
 
 
 class LabeledChip(NamedTuple):
@@ -281,6 +328,8 @@ def label_figure(
         class_colors: One color per class.
         bands: Names of the bands; see :func:`rgb_indices`.
     """
+    from .scaling import rgb_indices
+
     masks = [chip.mask for chip in chips if chip.mask is not None]
     each = 2 if masks else 1
     rows = -(-len(chips) // CHIPS_IN_ROW) * each

@@ -103,6 +103,7 @@ def predict_scene(
         CTMError: If any input cannot be used. Nothing is written then.
     """
     check_not_input(output, scene)
+    check_not_input(output, checkpoint)
     options = ProductOptions(**products)
     check_choices(accelerator, precision)
     import torch

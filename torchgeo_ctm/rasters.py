@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -73,10 +74,32 @@ def tagged_class_names(raster: DatasetReader) -> list[str] | None:
         names = json.loads(tag)
     except (ValueError, RecursionError):
         names = None
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and name.strip() and name.isprintable() for name in names
+    ):
         short = tag if len(tag) < 60 else f'{tag[:57]}…'
         raise SceneError(
             f'{raster.name} has the tag CLASS_NAMES={short}, expected a JSON list of '
-            'names. Remove it with gdal_edit.py -mo CLASS_NAMES=.'
+            'printable names. Remove it with gdal_edit.py -mo CLASS_NAMES=.'
         )
     return names or None
+
+
+def value_names(raster: DatasetReader) -> dict[int, str] | None:
+    """Return the name of each value of a class raster, None without names.
+
+    They are those of the tags, or the category names that GDAL keeps beside the file.
+
+    Raises:
+        SceneError: If the tag is not a list of names.
+    """
+    names = tagged_class_names(raster)
+    if names is None:
+        beside = Path(f'{raster.name}.aux.xml')
+        try:
+            root = ElementTree.parse(beside).getroot()
+        except (OSError, ElementTree.ParseError):
+            return None
+        band = root.find('PAMRasterBand[@band="1"]/CategoryNames')
+        names = [] if band is None else [each.text or '' for each in band]
+    return {value: name for value, name in enumerate(names) if name.strip()} or None

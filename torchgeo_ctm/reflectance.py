@@ -113,6 +113,8 @@ def _reflectance_fault(
     keys = [band_key(band) for band in bands]
     if smallest >= -1 and np.quantile(values, 0.999) <= 2:
         return f'{span}, as reflectances of 0…1 do: multiply the scene by 10,000'
+    if smallest >= -1 and np.quantile(values, 0.999) <= 100 and (values % 1).any():
+        return f'{span}, as reflectances in percent do: multiply the scene by 100'
     if _is_8_bit(values, keys):
         return f'{span}, as in an 8-bit picture: give reflectances × 10,000'
     if np.mean(middle < -0.05 * np.median(means)) >= 0.5:

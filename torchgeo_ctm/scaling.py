@@ -171,6 +171,8 @@ def match_bands(
                 f'{len(wanted)} in this order: {names}.'
             )
         return list(range(len(wanted)))
+    if len({band_key(name) for name in wanted}) < len(wanted):
+        return _match_seasons(wanted, found, source)
     keys = [band_key(name or '') for name in found]
     missing = [name for name in wanted if band_key(name) not in keys]
     if missing:
@@ -186,6 +188,25 @@ def match_bands(
             f'{source} has more than one band named {", ".join(twice)}, expected one.'
         )
     return [keys.index(band_key(name)) for name in wanted]
+
+
+def _match_seasons(
+    wanted: Sequence[str], found: Sequence[str | None], source: str
+) -> list[int]:
+    """Return the positions of bands of which some differ after their names alone.
+
+    Raises:
+        BandError: If a raster does not name them in full, once each.
+    """
+    full = [(name or '').strip().casefold() for name in found]
+    for name in wanted:
+        if full.count(name.strip().casefold()) != 1:
+            raise BandError(
+                f'{source} has {full.count(name.strip().casefold())} bands named '
+                f'{name!r}, expected one. Pass the names of all its bands with '
+                'scene_bands.'
+            )
+    return [full.index(name.strip().casefold()) for name in wanted]
 
 
 class BandScaling(nn.Module):
@@ -460,7 +481,8 @@ def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, .
     """Return the band names of a model, by default the 13 of Sentinel-2.
 
     Raises:
-        SettingError: If the number of names differs from *in_channels*.
+        SettingError: If the number of names differs from *in_channels*, or two are the
+            same.
     """
     if bands is None:
         if in_channels == len(SENTINEL2_BANDS):
@@ -471,6 +493,10 @@ def resolve_bands(bands: Sequence[str] | None, in_channels: int) -> tuple[str, .
             f'bands has {len(bands)} names, expected {in_channels}: one per channel '
             f'(in_channels={in_channels}).'
         )
+    keys = [str(name).strip().casefold() for name in bands]
+    twice = [name for name, key in zip(bands, keys, strict=True) if keys.count(key) > 1]
+    if twice:
+        raise SettingError(f'bands has {twice[0]!r} twice, expected unique names.')
     return tuple(bands)
 
 

@@ -1,25 +1,37 @@
 """Compare a mask with a reference raster, block by block."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from scipy.optimize import linear_sum_assignment
 
-from .errors import LabelWarning, SceneError, SettingError, check_names, name_key
+from .errors import (
+    GridError,
+    LabelWarning,
+    SceneError,
+    SettingError,
+    check_names,
+    name_key,
+)
 from .grids import IGNORED, check_same_grid
-from .rasters import grid_of, open_raster, tagged_class_names
+from .legends import renamed
+from .rasters import grid_of, open_raster, tagged_class_names, value_names
 
 #: Share of the pixels by which another order of classes must fit better to be said.
 BETTER = 0.25
 #: Classes that are compared at most.
 MOST_CLASSES = 4096
+#: Class of a value that has none.
+UNKNOWN = -2
 #: Band description of confidence rasters.
 CONFIDENCE = 'confidence, per cent'
 
@@ -34,10 +46,14 @@ def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:
         IoU 0…1 of each class; None for a class in neither raster.
     """
     hits = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    return _ratios(hits, confusion.sum(axis=0) + confusion.sum(axis=1) - hits)
+
+
+def _ratios(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> list[float | None]:
+    """Return parts / wholes, None for a whole of 0."""
     return [
-        float(hit / total) if total else None
-        for hit, total in zip(hits, union, strict=True)
+        float(part / whole) if whole else None
+        for part, whole in zip(parts, wholes, strict=True)
     ]
 
 
@@ -71,24 +87,44 @@ def summarize(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
     Returns:
         ``miou`` (mean over classes that occur in either raster), ``iou`` (class name
         → value or None), ``pixel_accuracy``, ``average_accuracy`` (mean recall of
-        the reference's classes), ``confusion`` (rows reference, columns mask) and
-        ``pixels``. Scores are 0…1.
+        the reference's classes), ``users_accuracy`` (precision), ``producers_accuracy``
+        (recall) and ``f1`` by class, ``macro_f1`` (mean over classes that occur in
+        either raster), ``weighted_f1`` (weighted by the reference's pixels),
+        ``confusion`` (rows reference, columns mask) and ``pixels``. Scores are 0…1.
     """
     total = int(confusion.sum())
+    hits = np.diag(confusion)
+    drawn, true = confusion.sum(axis=0), confusion.sum(axis=1)
     iou = iou_from_confusion(confusion)
-    rows = confusion.sum(axis=1)
-    recall = [
-        float(hit / row) if row else None
-        for hit, row in zip(np.diag(confusion), rows, strict=True)
-    ]
+    recall, f1 = _ratios(hits, true), _ratios(2 * hits, drawn + true)
+    by_class = {'users_accuracy': _ratios(hits, drawn), 'producers_accuracy': recall}
+    weighted = sum((f or 0) * weight for f, weight in zip(f1, true, strict=True))
     return {
         'miou': mean_of_known(iou),
         'iou': dict(zip(names, iou, strict=True)),
-        'pixel_accuracy': float(np.trace(confusion) / total) if total else 0.0,
+        'pixel_accuracy': float(hits.sum() / total) if total else 0.0,
         'average_accuracy': mean_of_known(recall),
+        **{
+            score: dict(zip(names, values, strict=True))
+            for score, values in (by_class | {'f1': f1}).items()
+        },
+        'macro_f1': mean_of_known(f1),
+        'weighted_f1': float(weighted / total) if total else 0.0,
         'confusion': confusion.tolist(),
         'pixels': total,
     }
+
+
+def cohens_kappa(confusion: NDArray[np.int64]) -> float:
+    """Return Cohen's kappa of a confusion matrix (C, C); 1 if both have one class.
+
+    It adds nothing to accuracy and the confusion matrix (Pontius and Millones, 2011,
+    https://doi.org/10.1080/01431161.2011.552923), but is still asked for.
+    """
+    total = confusion.sum()
+    chance = float(confusion.sum(axis=0) @ (confusion.sum(axis=1) / total) / total)
+    accuracy = float(np.trace(confusion) / total)
+    return 1.0 if chance == 1 else (accuracy - chance) / (1 - chance)
 
 
 def summarise(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
@@ -98,18 +134,28 @@ def summarise(confusion: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
 
 
 def evaluate(
-    mask: str | Path, reference: str | Path, classes: Sequence[str] | None = None
+    mask: str | Path,
+    reference: str | Path,
+    classes: Sequence[str] | None = None,
+    *,
+    class_map: Sequence[str] | None = None,
+    align: bool = False,
+    band: int | None = None,
 ) -> dict[str, Any]:
-    """Score a mask against a reference raster on the same grid.
+    """Score a mask against a reference raster.
 
     Classes are compared by name where both rasters name them, else by number. Pixels
     that are nodata, masked, 255 or negative in the reference are left out, and so are
     pixels without a class in the mask (counted in ``pixels_without_mask``).
 
     Args:
-        mask: Mask raster, classes 0…C−1; class names are read from its tags.
+        mask: Class raster; class names are read from its tags.
         reference: Reference raster; class names are read from its tags.
         classes: Names of the reference's values 0, 1, 2, …; None: its own.
+        class_map: Names of the reference's values: see :func:`.legends.renamed`.
+        align: Bring a reference with another grid or CRS to the grid of the mask, by
+            nearest neighbor.
+        band: Band of the reference with the classes, 1, 2, …; None: the only one.
 
     Returns:
         The scores of :func:`summarize`, and ``pixels_without_mask``. Classes that only
@@ -117,55 +163,121 @@ def evaluate(
 
     Raises:
         SceneError: If a raster cannot be read, or the reference has other classes.
-        SettingError: If *classes* names a class twice.
+        SettingError: If *classes* names a class twice, or *class_map* an unknown one.
         GridError: If the two rasters do not share size, CRS and transform.
     """
     try:
-        names, table, scores = _compared(mask, reference, classes)
+        with (
+            _open(mask) as predicted,
+            _open(reference, band) as truth,
+            _on_grid(truth, predicted, align) as aligned,
+        ):
+            legends = _legends(predicted, truth, classes, class_map)
+            confusion, without_mask = _count(
+                predicted, aligned, band or 1, legends, str(reference)
+            )
     except RasterioError as error:
         reason = ' '.join(str(error.__cause__ or error).split())
         raise SceneError(f'Cannot read {mask} and {reference}: {reason}') from error
-    if table is None:
-        _warn_about_permutation(np.array(scores['confusion']), names, str(reference))
-    return scores
+    if not confusion.any():
+        raise SceneError(f'{reference} has no labeled pixel where {mask} has a class.')
+    _warn_about_names(confusion, legends, str(mask), str(reference))
+    scores = summarize(confusion, legends.names)
+    return scores | {'pixels_without_mask': without_mask}
 
 
-def _compared(
-    mask: str | Path, reference: str | Path, classes: Sequence[str] | None
-) -> tuple[list[str], NDArray[np.int64] | None, dict[str, Any]]:
-    """Return the names of the classes, the class of each reference value, and scores."""
-    with _open(mask) as predicted, _open(reference) as truth:
-        ours, grid = grid_of(predicted), grid_of(truth)
-        check_same_grid(predicted.name, ours, truth.name, grid)
-        names = class_names(predicted)
-        theirs = tagged_class_names(truth) if classes is None else list(classes)
-        check_names(names, SceneError, predicted.name)
-        table = None
-        if theirs is not None:
-            check_names(theirs, SettingError if classes else SceneError, truth.name)
-            if tagged_class_names(predicted) is not None:
-                names, table = _matched(names, theirs)
-        return names, table, _score(predicted, truth, names, table)
+class _Legends(NamedTuple):
+    """The classes that are compared, and the class of each value of two rasters.
+
+    A class of −1 does not count; :data:`UNKNOWN` belongs to a value without a class.
+    """
+
+    names: list[str]
+    mask: NDArray[np.int64]
+    reference: NDArray[np.int64]
+    #: Whether classes were compared by name.
+    by_name: bool
 
 
-def _matched(ours: list[str], theirs: list[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the names of both rasters, and the class of each reference value."""
-    known = {name_key(name): index for index, name in enumerate(ours)}
-    names = list(ours)
-    table = []
-    for name in theirs:
-        if name_key(name) not in known:
-            known[name_key(name)] = len(names)
-            names.append(name)
-        table.append(known[name_key(name)])
-    return names, np.array(table, np.int64)
+def _legends(
+    predicted: DatasetReader,
+    truth: DatasetReader,
+    classes: Sequence[str] | None,
+    class_map: Sequence[str] | None,
+) -> _Legends:
+    """Return the classes of a mask and its reference."""
+    ours, theirs = value_names(predicted), value_names(truth)
+    if ours is not None:
+        check_names([*ours.values()], SceneError, predicted.name)
+    if classes is not None:
+        check_names(classes, SettingError, truth.name)
+        theirs = dict(enumerate(classes))
+    elif theirs is not None:
+        check_names([*theirs.values()], SceneError, truth.name)
+    named: dict[int, str | None] | None = None if theirs is None else {**theirs}
+    if class_map:
+        named = renamed(class_map, theirs)
+    if ours is None:
+        ours = dict(enumerate(class_names(predicted)))
+        if classes is not None and len(classes) < len(ours):
+            raise SceneError(
+                f'{predicted.name} holds class {len(ours) - 1}, but there are names of '
+                f'{len(classes)} classes. Expected 0 to {len(classes) - 1}.'
+            )
+        if class_map:
+            raise SceneError(
+                f'{predicted.name} does not name its classes, so that class_map cannot '
+                'refer to them. Name them first with relabel --class_map.'
+            )
+        named = None
+    by_name = named is not None
+    if named is None:
+        named = {**ours}
+    index: dict[str, int] = {}
+    for name in (*ours.values(), *named.values()):
+        if name is not None:
+            index.setdefault(name_key(name), len(index))
+    spelled = {name_key(n): n for n in (*named.values(), *ours.values()) if n}
+    tables = [
+        _table({v: -1 if n is None else index[name_key(n)] for v, n in each.items()})
+        for each in (ours, named)
+    ]
+    return _Legends([spelled[key] for key in index], tables[0], tables[1], by_name)
 
 
-def _warn_about_permutation(
-    confusion: NDArray[np.int64], names: list[str], reference: str
+def _table(classes: Mapping[int, int]) -> NDArray[np.int64]:
+    """Return the class of each value from 0 on."""
+    table = np.full(max((v for v in classes if v >= 0), default=-1) + 1, UNKNOWN)
+    for value, index in classes.items():
+        if value >= 0:
+            table[value] = index
+    return table
+
+
+def _classes(table: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the class of each pixel, :data:`UNKNOWN` for values without one."""
+    found: NDArray[np.int64] = np.append(table, UNKNOWN)[np.minimum(values, len(table))]
+    return found
+
+
+def _warn_about_names(
+    confusion: NDArray[np.int64], legends: _Legends, mask: str, reference: str
 ) -> None:
-    """Warn if the reference seems to number the classes in another order."""
-    if min((confusion.sum(axis=axis) > 0).sum() for axis in (0, 1)) < 2:
+    """Warn of classes that only one raster has, and if another order fits better."""
+    drawn, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    unknown = set(range(len(drawn))) - set(legends.mask.tolist())
+    missing = [n for i, n in enumerate(legends.names) if true[i] and i in unknown]
+    if missing and legends.by_name:
+        likely = confusion[legends.names.index(missing[0])].argmax()
+        warnings.warn(
+            f'{mask} has no class {", ".join(map(repr, missing))} of {reference}: their '
+            f'{true[sorted(unknown)].sum() / true.sum():.0%} of the pixels count as '
+            f'wrong. Pair them, as --class_map "{missing[0]}={legends.names[likely]}", or '
+            f'leave them out, as "{missing[0]}=".',
+            LabelWarning,
+            stacklevel=3,
+        )
+    if min((drawn > 0).sum(), (true > 0).sum()) < 2:
         return
     rows, columns = linear_sum_assignment(confusion, maximize=True)
     total = confusion.sum()
@@ -174,35 +286,95 @@ def _warn_about_permutation(
     if best - found < BETTER:
         return
     order = [
-        f'{row} is {names[column]}'
+        f'{legends.names[row]} is {legends.names[column]}'
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-        if row != column and confusion[row].sum()
+        if row != column and confusion[row, column]
     ]
+    if legends.by_name:
+        problem, what = 'Classes were compared by name, but', 'class'
+        advice = 'Check the names, or pass others with --class_map.'
+    else:
+        problem, what = f'{reference} does not name its classes, and', 'value'
+        advice = 'Name its classes with --classes or --class_map.'
     warnings.warn(
-        f'{reference} does not name its classes, and another order fits far better '
-        f'({best:.0%} instead of {found:.0%} of the pixels agree): value '
-        f'{", ".join(order[:5])}. Name its classes with --classes.',
+        f'{problem} another order fits far better ({best:.0%} instead of {found:.0%} of '
+        f'the pixels agree): {what} {", ".join(order[:5])}. {advice}',
         LabelWarning,
         stacklevel=3,
     )
 
 
-def _open(path: str | Path) -> DatasetReader:
+@contextmanager
+def _on_grid(
+    truth: DatasetReader, predicted: DatasetReader, align: bool
+) -> Iterator[DatasetReader]:
+    """Yield the reference on the grid of the mask."""
+    ours, theirs = grid_of(predicted), grid_of(truth)
+    try:
+        check_same_grid(predicted.name, ours, truth.name, theirs)
+    except GridError as error:
+        if not align:
+            raise GridError(
+                f'{str(error).rpartition(" Warp one")[0]} Pass --align to bring the '
+                'reference to the grid of the mask.'
+            ) from error
+    else:
+        yield truth
+        return
+    for name, grid in ((predicted.name, ours), (truth.name, theirs)):
+        if grid.crs is None or grid.transform.is_identity:
+            raise GridError(
+                f'{name} has no georeference, so --align cannot know where it lies. '
+                'Assign one with gdal_edit.py -a_srs … -a_ullr …'
+            )
+    options: dict[str, Any] = {
+        'crs': ours.crs,
+        'transform': ours.transform,
+        'height': ours.height,
+        'width': ours.width,
+        'resampling': Resampling.nearest,
+        # GDAL approximates positions, by default to an eighth of a pixel
+        'tolerance': 1e-3,
+        # without nodata, alpha tells where the reference ends
+        'add_alpha': truth.nodata is None
+        and truth.colorinterp[-1] != ColorInterp.alpha,
+    }
+    try:
+        aligned = WarpedVRT(truth, **options)
+    except Exception as error:  # CRSs without a way between them: rasterio's own base
+        reason = str(error).splitlines()[0]
+        raise GridError(
+            f'{truth.name} cannot be brought to the grid of {predicted.name}: {reason}'
+        ) from error
+    with aligned:
+        yield aligned
+
+
+def _open(path: str | Path, band: int | None = None) -> DatasetReader:
     """Open a raster of classes, which may have an alpha band beside it."""
     if not Path(path).exists():
         raise SceneError(f'{path} does not exist, expected a raster of classes.')
     raster = open_raster(path)
-    alpha = raster.count == 2 and raster.colorinterp[1] is ColorInterp.alpha
-    if (raster.count != 1 and not alpha) or np.dtype(raster.dtypes[0]).kind not in 'iu':
-        count, dtype = raster.count, raster.dtypes[0]
-        raster.close()
-        raise SceneError(
-            f'{path} has {count} band{"s" * (count > 1)} of {dtype}, expected 1 band of '
-            'integer classes. Convert it with gdal_translate -ot Byte.'
+    count, dtype = raster.count, raster.dtypes[(band or 1) - 1 : band or 1]
+    alpha = count == 2 and raster.colorinterp[1] is ColorInterp.alpha
+    fault = None
+    if band is not None and not 1 <= band <= count:
+        fault = f'{path} has {count} bands, but band {band} is asked for.'
+    elif np.dtype(dtype[0]).kind not in 'iu':
+        fault = (
+            f'{path} has {count} band{"s" * (count > 1)} of {dtype[0]}, expected 1 band '
+            'of integer classes. Convert it with gdal_translate -ot Byte.'
         )
-    if raster.descriptions[0] == CONFIDENCE:
+    elif band is None and count != 1 and not alpha:
+        fault = (
+            f'{path} has {count} bands, expected 1 band of integer classes. Choose one '
+            'of the reference with --band, of a mask with gdal_translate -b.'
+        )
+    elif raster.descriptions[0] == CONFIDENCE:
+        fault = f'{path} holds confidence in percent, expected classes.'
+    if fault is not None:
         raster.close()
-        raise SceneError(f'{path} holds confidence in percent, expected classes.')
+        raise SceneError(fault)
     return raster
 
 
@@ -224,44 +396,47 @@ def class_names(raster: DatasetReader) -> list[str]:
 
 
 def _labeled(
-    raster: DatasetReader, values: NDArray[Any], window: Any
+    raster: DatasetReader, values: NDArray[Any], window: Any, band: int = 1
 ) -> NDArray[np.bool_]:
     """Return which pixels of a block hold a class: valid, not 255, not negative."""
     # the mask of a band covers nodata, alpha bands and mask files
-    valid = raster.read_masks(1, window=window) > 0
+    valid = raster.read_masks(band, window=window) > 0
+    if raster.count > 1 and raster.colorinterp[-1] is ColorInterp.alpha:
+        # GDAL takes alpha for a mask in unsigned rasters alone
+        valid &= raster.read(raster.count, window=window) > 0
     labeled: NDArray[np.bool_] = valid & (values >= 0) & (values != IGNORED)
     return labeled
 
 
-def _score(
+def _count(
     predicted: DatasetReader,
     truth: DatasetReader,
-    names: list[str],
-    table: NDArray[np.int64] | None,
-) -> dict[str, Any]:
-    """Return the scores of a mask, from the confusion of every block."""
-    confusion = np.zeros((len(names), len(names)), np.int64)
+    band: int,
+    legends: _Legends,
+    name: str,
+) -> tuple[NDArray[np.int64], int]:
+    """Return the confusion matrix, and the pixels that the mask leaves out."""
+    count = len(legends.names)
+    confusion = np.zeros((count, count), np.int64)
     without_mask = 0
-    count = len(names) if table is None else len(table)
     for _, window in predicted.block_windows(1):
         mask = predicted.read(1, window=window).astype(np.int64)
-        reference = truth.read(1, window=window).astype(np.int64)
-        known = _labeled(truth, reference, window)
-        if known.any() and reference[known].max() >= count:
+        values = truth.read(band, window=window).astype(np.int64)
+        known = _labeled(truth, values, window, band)
+        reference = np.full(values.shape, -1)
+        reference[known] = _classes(legends.reference, values[known])
+        if (reference == UNKNOWN).any():
+            classes = np.flatnonzero(legends.reference != UNKNOWN)
+            shown = ', '.join(map(str, classes[:12])) + ', …' * (len(classes) > 12)
             raise SceneError(
-                f'{truth.name} holds class {reference[known].max()}, but there are '
-                f'names of {count} classes. Expected 0 to {count - 1}, or 255 for '
-                'pixels without a label.'
+                f'{name} holds class {values[reference == UNKNOWN].max()}, '
+                f'expected {shown}, or 255 for pixels without a label. Name all with '
+                '--classes or --class_map.'
             )
-        if table is not None:
-            reference[known] = table[reference[known]]
-        reference[~known] = -1
-        found = _labeled(predicted, mask, window) & (mask < len(names))
-        without_mask += int((known & ~found).sum())
+        found = _labeled(predicted, mask, window)
+        found[found] = _classes(legends.mask, mask[found]) >= 0
+        without_mask += int((reference[~found] >= 0).sum())
+        mask[found] = _classes(legends.mask, mask[found])
         mask[~found] = -1
-        confusion += confusion_matrix(reference, mask, len(names))
-    if not confusion.any():
-        raise SceneError(
-            f'{truth.name} has no labeled pixel where {predicted.name} has a class.'
-        )
-    return summarize(confusion, names) | {'pixels_without_mask': without_mask}
+        confusion += confusion_matrix(reference, mask, count)
+    return confusion, without_mask

@@ -11,7 +11,7 @@ import tarfile
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from tests.conftest import tiny_task
-from tests.fakes.bad_training import wrong_chips
+from tests.fakes import bad_chips
 from torchgeo_ctm import scoring, trainers
 from torchgeo_ctm.configuration import read_section
 from torchgeo_ctm.datasets.archives import extract
@@ -32,6 +32,7 @@ from torchgeo_ctm.errors import CTMError, GridError
 from torchgeo_ctm.files import check_not_read
 from torchgeo_ctm.grids import Grid, check_same_grid
 from torchgeo_ctm.inference.journal import ScoreJournal
+from torchgeo_ctm.inference.style import style_of
 from torchgeo_ctm.labels import PointLabels, TableLabels
 from torchgeo_ctm.scenes.scene import SceneWindows
 from torchgeo_ctm.scenes.sentinel2 import xml_facts
@@ -351,12 +352,15 @@ def damaged_metadata(rng: Random, folder: Path) -> None:
 def damaged_tags(rng: Random, folder: Path) -> None:
     """Tags of class names that are no list of names."""
     tags = ['{', 'null', '7', '[1, 2]', '"x"', '[' * 5000, '["a", "b"]', '[]', '[null]']
+    tags += ['["a"]', '["", ""]', '["\\ud800"]', '["a", "a"]', json.dumps(['x' * 3000])]
     tag = tags[rng.integers(len(tags))]
     classes = rng.integers(0, 2, (1, 8, 8)).astype(np.uint8)
     mask = write_raster(folder / 'm.tif', classes, nodata=255)
     reference = write_raster(folder / 'r.tif', classes)
     with rasterio.open(mask, 'r+') as raster:
         raster.update_tags(CLASS_NAMES=tag)
+    style = style_of(mask, folder / 'm.qml').read_text('utf-8')
+    assert style.count('<paletteEntry') == style.count('<category ')
     if rng.random() < 0.3:
         reference.write_bytes(damaged(rng, reference.read_bytes()))
         # what is left may be readable, with other values
@@ -417,7 +421,7 @@ def bad_yaml(rng: Random, folder: Path) -> None:
     assert len(json.dumps(read_section(path, 'model'))) < 10**6
 
 
-KINDS: dict[str, Kind] = {
+KINDS: Mapping[str, Kind] = {
     kind.__name__: kind
     for kind in (
         nodata_values,
@@ -432,20 +436,17 @@ KINDS: dict[str, Kind] = {
         damaged_tags,
         damaged_archives,
         bad_yaml,
-        wrong_chips,
     )
-}
+} | bad_chips.KINDS
 #: Kinds whose inputs are right, so that a refusal is a fault too.
-RIGHT = frozenset(
-    {
-        'nodata_values',
-        'scaled_values',
-        'changed_files',
-        'damaged_journals',
-        'spelled_crs',
-        'class_names',
-    }
-)
+RIGHT = bad_chips.RIGHT | {
+    'nodata_values',
+    'scaled_values',
+    'changed_files',
+    'damaged_journals',
+    'spelled_crs',
+    'class_names',
+}
 
 
 def attempt(name: str, seed: int, folder: Path) -> str | None:

@@ -1,11 +1,9 @@
 """Chips as people have them: scaled twice, not finite, unlabeled, named badly."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -143,43 +141,3 @@ def weights_after(
         except InterruptedError:
             path = f'{folder}/last.ckpt'
     return {name: value.clone() for name, value in task.state_dict().items()}
-
-
-def wrong_chips(rng: np.random.Generator, folder: Path) -> None:
-    """Chips, labels and masks that hold what they should not: finite weights, or no."""
-    value = float(rng.choice([np.nan, np.inf, -np.inf, 1e38, -9999, 0, 255]))
-    image = torch.from_numpy(rng.random((3, 32, 32))).float()
-    label = torch.from_numpy(rng.integers(0, 2, 3)).float()
-    mask = torch.from_numpy(rng.integers(0, 3, (32, 32)))
-    changes: list[Sample] = [
-        {'image': torch.where(torch.rand(32, 32) < 0.2, value, image)},
-        {'image': torch.full_like(image, value)},
-        {'image': image[:, : rng.integers(33)]},
-        {'image': image[: rng.integers(4)]},
-        {
-            'image': image.to(
-                [torch.int16, torch.half, torch.complex64][rng.integers(3)]
-            )
-        },
-        {'label': torch.where(label > 0, value, label)},
-        {'label': label[: rng.integers(4)]},
-        {'label': torch.tensor(int(rng.integers(-2, 5)))},
-        {'mask': torch.where(mask > 1, value, mask.float())},
-        {'mask': mask + int(rng.integers(-3, 4))},
-        {'mask': mask[: rng.integers(33)]},
-        {'mask': mask.expand(int(rng.integers(1, 3)), 32, 32)},
-    ]
-    change = changes[rng.integers(len(changes))]
-    usual: Sample = {'image': image, 'label': label, 'mask': mask}
-    same = all(value.shape == usual[key].shape for key, value in change.items())
-    # loaders stack chips of one shape only
-    count = int(rng.integers(1, 9)) if same else 8
-    which = set(rng.permutation(8)[:count].tolist())
-
-    def changed(index: int, sample: Sample) -> Sample:
-        if 'mask' in change:
-            sample = {'image': sample['image'], 'mask': mask}
-        return sample | change if index in which else sample
-
-    for weights in fit(Chips(change=changed), schedule='cosine').parameters():
-        assert bool(weights.isfinite().all())

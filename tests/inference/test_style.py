@@ -1,11 +1,15 @@
+import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+import rasterio
 
+from tests.fakes.bad_inputs import write_raster
 from tests.fakes.class_rasters import COLORS, NAMES
 from torchgeo_ctm.errors import OutputError
-from torchgeo_ctm.inference.style import write_style
+from torchgeo_ctm.inference.style import style_of, write_style
 
 
 def test_one_style_serves_raster_and_polygons(tmp_path: Path) -> None:
@@ -37,6 +41,16 @@ def test_one_style_serves_raster_and_polygons(tmp_path: Path) -> None:
             (prop,) = symbol.findall(f"layer/prop[@k='{key}']")
             (option,) = symbol.findall(f"layer/Option/Option[@name='{key}']")
             assert prop.get('v') == option.get('value') == paint
+
+
+def test_a_raster_without_palette_has_a_style(tmp_path: Path) -> None:
+    values = np.arange(4, dtype=np.int16).reshape(2, 2)
+    path = write_raster(tmp_path / 'm.tif', values[None])
+    with rasterio.open(path, 'r+') as raster:
+        raster.update_tags(CLASS_NAMES=json.dumps(NAMES))
+    root = ET.parse(style_of(path, tmp_path / 'm.qml')).getroot()
+    colors = [e.get('color') for e in root.iter('paletteEntry')]
+    assert colors == ['#1f77b4', '#aec7e8', '#ff7f0e', '#ffbb78']
 
 
 def test_colours_may_have_names(tmp_path: Path) -> None:

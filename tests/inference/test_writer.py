@@ -389,18 +389,24 @@ class TestDoors:
 
     @pytest.mark.parametrize('precision', ['32-true', 'bf16-mixed', '16-mixed'])
     def test_precision_gives_the_bytes_of_lightnings(
-        self, write_scene: WriteScene, tmp_path: Path, precision: Any
+        self,
+        write_scene: WriteScene,
+        tmp_path: Path,
+        precision: Any,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         path = save_task(decisive(tiny_task()), tmp_path / 'x.ckpt')
         scene = write_scene()
         ours = predict_scene(
             scene, path, tmp_path / 'a.tif', precision=precision, **QUIET
         )
-        trainer = quiet_trainer(PseudoMaskWriter(str(tmp_path / 'b.tif')), precision)
+        writer = PseudoMaskWriter(str(tmp_path / 'b.tif'), progress=True)
+        trainer = quiet_trainer(writer, precision)
         trainer.predict(load_task(path), datamodule=SceneDataModule(str(scene)))
-        for written in ours.paths[:2]:
-            theirs = tmp_path / written.name.replace('a', 'b', 1)
-            assert written.read_bytes() == theirs.read_bytes()
+        theirs = [tmp_path / each.name.replace('a', 'b', 1) for each in ours.paths]
+        for written, other in zip(ours.paths[:2], theirs, strict=False):
+            assert written.read_bytes() == other.read_bytes()
+        assert capsys.readouterr().out.splitlines() == [str(path) for path in theirs]
 
     @pytest.mark.parametrize('lightning_first', [True, False])
     def test_either_resumes_what_the_other_began(

@@ -5,6 +5,7 @@ Each test stands for a kind of fault; its parameters are generated inputs of tha
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -53,6 +54,7 @@ from torchgeo_ctm.errors import (
     ResumeWarning,
     SettingError,
 )
+from torchgeo_ctm.inference.scene_run import SceneRun
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.labels import TableLabels
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
@@ -190,6 +192,20 @@ def test_scaled_numbers_are_recognized(
     assert all(a.equal(b) for a, b in zip(before, task.parameters(), strict=True))
 
 
+def test_validation_has_the_bands_of_training() -> None:
+    names = ['B02', 'B03', 'B04']
+    task = tiny_task(**(RGB | {'bands': names}))
+    data = [DataLoader(Chips(bands=order), 4) for order in (names, names[::-1])]
+    with pytest.raises(BandError, match='the same bands in the same order'):
+        trainer().fit(task, data[0], data[1])
+
+
+@pytest.mark.parametrize('lr', ['high', -1, np.nan, np.inf])
+def test_impossible_learning_rates_are_refused(lr: Any) -> None:
+    with pytest.raises(SettingError, match='expected a number of 0 or more'):
+        tiny_task(lr=lr)
+
+
 # nothing that is not finite teaches
 
 
@@ -316,6 +332,16 @@ def test_left_out_chips_and_missing_classes_are_said() -> None:
         assert ours.equal(theirs)
 
 
+@pytest.mark.parametrize('task', ['multilabel', 'multiclass'])
+def test_validation_without_a_label_is_said(task: str) -> None:
+    ignored = torch.full((32, 32), 255)
+    chips = Chips(change=lambda _, s: {'image': s['image'], 'mask': ignored})
+    run = trainer()
+    with pytest.warns(LabelWarning, match='No val chip has a known label'):
+        run.fit(tiny_task(**RGB, task=task), loaders(Chips())[0], loaders(chips)[1])
+    assert run.callback_metrics['val_mAP'] == 0
+
+
 def test_contradictory_rows_are_named(tmp_path: Path) -> None:
     folder = tmp_path / 'images'
     folder.mkdir()
@@ -355,6 +381,9 @@ class Masked(Chips):
         ({'image': torch.rand(32, 32)}, DataError, 'expected real numbers'),
         ({'image': torch.rand(3, 32, 32) * 1j}, DataError, 'is complex'),
         ({'mask': torch.ones(16, 16)}, DataError, 'must have the same size'),
+        ({'valid': torch.ones(16, 16)}, DataError, "'valid' of .* the same size"),
+        ({'label_known': torch.ones(2)}, LabelError, 'one entry per class'),
+        ({'label': torch.tensor(1.5)}, LabelError, r'has class 1\.5'),
     ],
 )
 def test_impossible_chips_are_refused(
@@ -362,6 +391,33 @@ def test_impossible_chips_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         fit(Chips(change=lambda _, sample: sample | change), schedule='cosine')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda s: {'image': s['image'][:, 1:]}, r'has image \(3, 31, 32\)'),
+        (lambda s: {'image': s['image'][:2]}, r'has image \(2, 32, 32\)'),
+    ],
+)
+def test_chips_that_differ_are_named(change: Any, words: str, workers: int) -> None:
+    def other(index: int, sample: Sample) -> Sample:
+        sample['name'] = f'tile_{index}'
+        return sample | (change(sample) if index == 5 else {})
+
+    chips = Chips(change=other)
+    data = [DataLoader(chips, 4, num_workers=workers), DataLoader(chips, 4)]
+    task = tiny_task(**(RGB | {'schedule': 'cosine'}))
+    # chips 4 to 7 are one batch
+    with pytest.raises(DataError, match=f'Chip tile_5 {words}.*Chip tile_4 has'):
+        trainer().fit(task, data[0], data[1])
+
+
+@pytest.mark.parametrize('label', [None, 'Forest', ['Forest']])
+def test_labels_that_are_no_numbers_are_refused(label: Any) -> None:
+    with pytest.raises(LabelError, match='expected 0 or 1 for each class'):
+        fit(Chips(change=lambda _, s: s | {'label': label}), schedule='cosine')
 
 
 def test_masks_outside_the_classes_are_said_and_ignored() -> None:
@@ -402,6 +458,7 @@ def test_ssl4eo_bands_are_those_of_its_files(
         (lambda x: torch.stack([x[0] / 1e4, x[1], x[2]]), 'in B02, scaled already'),
         (lambda x: (x / 16).round(), 'deviation of'),
         (lambda x: 10 * x, 'give reflectances'),
+        (lambda x: (x / 13).clamp(max=254).byte(), '8-bit picture'),
     ],
 )
 def test_numbers_that_scaling_does_not_expect(change: Any, words: str) -> None:
@@ -439,6 +496,33 @@ def test_a_limited_prediction_leaves_no_mask(
         with pytest.warns(ResumeWarning, match='were not computed|resuming'):
             run.predict(tiny_task(), data, return_predictions=False)
         assert (tmp_path / 'm.tif').exists() == (not options)
+
+
+def test_lightning_stops_at_sigterm(
+    tmp_path: Path, write_scene: WriteScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, output = str(write_scene()), tmp_path / 'm.tif'
+    take, calls = SceneRun.take, iter(range(100))
+
+    def terminated(self: SceneRun, *arguments: Any) -> None:
+        take(self, *arguments)
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def predict() -> None:
+        writer = PseudoMaskWriter(str(output), picture=False, polygons=False)
+        data = SceneDataModule(scene, 1, num_workers=0, window=32)
+        trainer(writer).predict(tiny_task(), data, return_predictions=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SceneRun, 'take', terminated)
+        with pytest.raises(SystemExit) as stop:
+            predict()
+    assert stop.value.code == 143
+    assert not output.exists()
+    with pytest.warns(ResumeWarning, match='resuming'):
+        predict()
+    assert output.exists()
 
 
 # resumed training is the same training

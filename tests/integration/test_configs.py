@@ -16,7 +16,7 @@ from tests.fakes.torchgeo_data import write_eurosat
 from torchgeo_ctm.datamodules import EuroSATDataModule
 from torchgeo_ctm.errors import CTMError, SettingError
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.scaling import GROUND_BANDS, SENTINEL2_BANDS
+from torchgeo_ctm.scaling import GROUND_BANDS, SENTINEL2_BANDS, BandScaling
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -180,6 +180,42 @@ def test_eurosat(
     assert tags['MERGE'] == merge
     assert 'Crops' in tags['CLASS_NAMES']
     assert 'SeaLake' not in tags['CLASS_NAMES']
+
+
+@pytest.mark.slow
+def test_documented_lines_give_eurosat_and_scenes_the_right_bands(
+    tmp_path: Path,
+    write_scene: WriteScene,
+    torchgeo_main: TorchGeoMain,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+    scale = BandScaling.forward
+
+    def forward(self: BandScaling, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.float().mean(dim=(0, 2, 3)))
+        return scale(self, x)
+
+    monkeypatch.setattr(BandScaling, 'forward', forward)
+    arguments = eurosat_arguments(tmp_path / 'data')
+    torchgeo_main('fit', *arguments, '--data.init_args.spectral_jitter=0')
+    [checkpoint] = tmp_path.glob('output/**/last.ckpt')
+    trained, seen[:] = list(seen), []
+    # a scene with its bands in reversed order, and others between them
+    names = SENTINEL2_BANDS[::-1]
+    levels = [850 if band == 'B8A' else 100 * int(band[1:]) for band in names]
+    pixels = np.array(levels, np.uint16)[:, None, None].repeat(64, 1).repeat(64, 2)
+    pixels[:, ::2] += 1
+    scene = write_scene(pixels=pixels, descriptions=names)
+    output = ('--output', tmp_path / 'mask.tif', '--adapt', 'none')
+    status, _, error = run('predict', scene, '--checkpoint', checkpoint, *output)
+    assert status == 0, error
+    expected = [200, 300, 400, 500, 600, 700, 800, 850, 1100, 1200]
+    for numbers in (*trained, *seen):
+        assert numbers.tolist() == pytest.approx(expected, abs=10)
+    assert trained
+    assert seen
 
 
 def test_eurosat_gives_each_band_by_its_name(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_band_names_can_change_after_the_start() -> None:
     vit = plain_vit(published(plain('vit_small_patch16')), SENTINEL2_BANDS)
     model = started(vit, ['B02', 'B03'])
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    load_patch_embedding(model, vit, ['B03', 'B02'])
+    load_patch_embedding(model, vit.kernel, ['B03', 'B02'])
     name = 'patch_embed.proj.weight'
     after = model.state_dict()
     assert torch.equal(after[name], before[name].flip(1))

@@ -13,8 +13,8 @@ ARROWS: dict[str, set[str]] = {
     # floor 0: facts
     'version': set(),
     'errors': set(),
-    'torchgeo_command': {'errors'},
     'split': {'errors'},
+    'legends': {'errors'},
     'streams': set(),
     'compat': set(),
     # floor 1: grids, files, tensors, numbers
@@ -27,12 +27,12 @@ ARROWS: dict[str, set[str]] = {
     # floor 2
     'rasters': {'grids', 'errors'},
     'windows': {'grids', 'errors'},
-    'labels': {'grids', 'rasters', 'errors'},
+    'labels': {'grids', 'rasters', 'legends', 'errors'},
     'scenes': {'grids', 'rasters', 'windows', 'scaling', 'errors'},
     'network': {'losses', 'errors'},
     'models': {'network', 'losses', 'scaling', 'errors'},
     'reflectance': {'scaling', 'errors'},
-    'scoring': {'grids', 'rasters', 'errors'},
+    'scoring': {'grids', 'rasters', 'legends', 'errors'},
     'plots': {'scaling', 'errors'},
     # floor 3
     'samplers': {'scenes', 'labels', 'grids', 'rasters', 'split', 'windows', 'errors'},
@@ -90,10 +90,22 @@ ARROWS: dict[str, set[str]] = {
         'windows',
         'scaling',
         'reflectance',
+        'legends',
         'errors',
         'version',
     },
-    # floor 5: what joins the rooms
+    # floor 5: maps that are there
+    'accuracy': set(),
+    'assessment': {
+        'inference',
+        'accuracy',
+        'legends',
+        'grids',
+        'rasters',
+        'files',
+        'errors',
+    },
+    # floor 6: what joins the rooms
     'configuration': {'trainers', 'scaling', 'files', 'errors'},
     'export_formats': {'inference', 'files', 'errors', 'version'},
     'export': {
@@ -122,6 +134,7 @@ DOORS: dict[str, set[str]] = {
         'scenes',
         'samplers',
         'datasets',
+        'assessment',
         'inference',
         'scoring',
         'labels',
@@ -137,8 +150,13 @@ DOORS: dict[str, set[str]] = {
         'configuration',
         'reports.chips',
     },
-    'geopandas': {'labels.features', 'labels.vector_files', 'inference.vector'},
-    'pyogrio': {'inference.vector'},
+    'geopandas': {
+        'labels.features',
+        'labels.vector_files',
+        'inference.vector',
+        'assessment',
+    },
+    'pyogrio': {'inference.vector', 'assessment'},
     'pyproj': {
         'grids',
         'inference.areas',
@@ -147,6 +165,7 @@ DOORS: dict[str, set[str]] = {
         'scenes',
         'samplers',
         'datasets',
+        'assessment',
     },
     'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
     'pycocotools': {'datasets.coco'},
@@ -158,7 +177,9 @@ DOORS: dict[str, set[str]] = {
         'scenes',
         'samplers',
         'datasets',
+        'assessment',
         'inference.polygons',
+        'inference.coverage',
         'inference.outlines',
         'inference.stac',
         'inference.vector',

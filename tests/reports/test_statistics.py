@@ -181,7 +181,7 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     content = yaml.safe_load(other.read_text())
     content['data']['dict_kwargs']['root'] = str(tmp_path / 'nowhere')
     other.write_text(yaml.safe_dump(content))
-    refused(run('stats', '--config', other), 'train split', 'not found')
+    refused(run('stats', '--config', other), 'train split', 'No data set found')
 
 
 def test_training_chips_are_not_augmented(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ from torchgeo_ctm.errors import (
     BandWarning,
     GeoreferenceWarning,
     GridError,
+    NodataWarning,
+    ReflectanceWarning,
     SceneError,
+    SettingError,
 )
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
@@ -86,6 +89,49 @@ def test_nodata_and_nan_are_filled_and_marked(write_scene: WriteScene) -> None:
     np.testing.assert_array_equal(sample['valid'], expected)
     filled = sample['image'][:, 0, 0].numpy()
     np.testing.assert_allclose(filled, pixels[:, expected].mean(axis=1), rtol=1e-5)
+
+
+def test_numbers_beyond_float32_are_invalid(write_scene: WriteScene) -> None:
+    pixels = scene_pixels(32, 32).astype(np.float64)
+    pixels[3, 4, 5], pixels[0, 6, 7] = 1e300, -1e39
+    sample = SceneWindows(write_scene(pixels=pixels), SENTINEL2_BANDS, 32, 32)[0]
+    assert torch.isfinite(sample['image']).all()
+    assert (~sample['valid']).nonzero().tolist() == [[4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize('value', [np.inf, -np.inf, 1e39])
+@pytest.mark.parametrize('name', ['nodata', 'offset'])
+def test_infinite_numbers_are_refused(
+    name: str, value: float, write_scene: WriteScene
+) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(SettingError, match=f'{name}=.* expected a finite number'):
+        SceneWindows(write_scene(), SENTINEL2_BANDS, 32, 32, **options)
+
+
+@pytest.mark.parametrize('offset', [np.nan, np.inf, 1e300])
+def test_impossible_offset_tags_are_said(
+    offset: float, write_scene: WriteScene
+) -> None:
+    path = write_scene(height=32, width=32)
+    with rasterio.open(path, 'r+') as raster:
+        raster.scales, raster.offsets = (1e-4,) * 13, (offset,) * 13
+    with pytest.warns(ReflectanceWarning, match='are not applied'):
+        scene = SceneWindows(path, SENTINEL2_BANDS, 32, 32)
+    assert torch.equal(scene[0]['image'], torch.from_numpy(scene_pixels(32, 32) * 1.0))
+
+
+@pytest.mark.parametrize(
+    ('value', 'said'),
+    [(-9999, True), (70_000, True), (0.5, True), (65_535, False), (np.nan, False)],
+)
+def test_nodata_that_no_pixel_can_have_is_said(
+    value: float, said: bool, write_scene: WriteScene
+) -> None:
+    with pytest.warns(NodataWarning) if said else nullcontext() as caught:
+        SceneWindows(write_scene(), SENTINEL2_BANDS, 32, 32, nodata=value)
+    if caught is not None:
+        assert 'marks no pixel' in str(caught[0].message)
 
 
 def test_zero_in_one_band_is_still_data(write_scene: WriteScene) -> None:

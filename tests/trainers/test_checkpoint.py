@@ -8,6 +8,9 @@ import torch
 from tests.conftest import save_task, tiny_task
 from torchgeo_ctm.errors import CheckpointError
 from torchgeo_ctm.trainers import load_task
+from torchgeo_ctm.trainers.loading import load_scene_predictor
+
+NAME = 'model.patch_embed.proj.weight'
 
 
 def test_a_checkpoint_brings_everything_back(tmp_path: Path) -> None:
@@ -77,12 +80,27 @@ def test_another_programs_checkpoint_is_refused(tmp_path: Path) -> None:
         load_task(path)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_float32(
+    dtype: torch.dtype, tmp_path: Path, checkpoint: Path
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    for name, value in content['state_dict'].items():
+        if value.is_floating_point():
+            content['state_dict'][name] = value.to(dtype)
+    torch.save(content, tmp_path / 'other.ckpt')
+    predictor = load_scene_predictor(tmp_path / 'other.ckpt')
+    assert {weight.dtype for weight in predictor.parameters()} == {torch.float32}
+
+
 def test_a_damaged_content_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     path = tmp_path / 'damaged.ckpt'
     damages: tuple[dict[str, Any], ...] = (
         {'hyper_parameters': content['hyper_parameters'] | {'colour': 'blue'}},
         {'state_dict': {}},
+        {'hyper_parameters': content['hyper_parameters'] | {'task': 'multilable'}},
+        {'state_dict': content['state_dict'] | {NAME: torch.ones(3).to_sparse()}},
     )
     for damage in damages:
         torch.save(content | damage, path)

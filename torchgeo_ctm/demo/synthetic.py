@@ -1,6 +1,5 @@
 """Demo without the real scene: synthetic chips, image labels, a synthetic scene."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from .. import scoring
 from ..datamodules import SceneDataModule, SyntheticDataModule
 from ..datasets import DFC2020
 from ..datasets.synthetic import write_scene
-from ..files import make_folder, write_text
 from ..inference.writer import PseudoMaskWriter
 from ..maps.decoder import MapOptions
 from ..prediction import build_trainer, predict_scene
 from ..trainers import AttentionOptions, ClassTokenMaskingTask, PatchOptions, load_task
+from .data import open_folder, write_metrics
 
 CHIP = 128
 SCENE = 1024
@@ -44,10 +43,10 @@ def run_synthetic_demo(
         (``label_oracle_miou``). ``seconds`` is wall time.
 
     Raises:
-        OutputError: If *output* cannot be a folder.
+        OutputError: If *output* cannot be a folder, or holds other files.
     """
     start = time.perf_counter()
-    make_folder(output)
+    open_folder(output)
     scene, reference = output / 'scene.tif', output / 'reference.tif'
     write_scene(scene, reference, SCENE, seed + 1)
     task, datamodule = _train(output, seed, steps, mask_rate=0.5)
@@ -72,7 +71,7 @@ def run_synthetic_demo(
         metrics['attention_miou_with_masking'] = _attention_miou(task, datamodule)
         metrics['attention_miou_without_masking'] = _attention_miou(without, datamodule)
         metrics['seconds'] = time.perf_counter() - start
-    write_text(output / 'metrics.json', json.dumps(metrics, indent=2) + '\n')
+    write_metrics(output, metrics)
     return metrics
 
 

@@ -95,13 +95,18 @@ def class_names(raster: DatasetReader) -> list[str]:
 
 
 def class_colors(raster: DatasetReader) -> list[str]:
-    """Return the ``#rrggbb`` of each named class, or ``[]`` without a color table."""
+    """Return the ``#rrggbb`` of each named class, matplotlib's tab20 without a palette."""
+    from matplotlib import colormaps
+
+    tab20 = colormaps['tab20']
     try:
         palette = raster.colormap(1)
     except ValueError:
-        return []
-    names = class_names(raster)
-    colors = (palette.get(index, (0, 0, 0, 255)) for index in range(len(names)))
+        palette = {}
+    colors = [
+        palette.get(index, (0, 0, 0)) if palette else tab20(index % 20, bytes=True)
+        for index in range(len(class_names(raster)))
+    ]
     return [f'#{color[0]:02x}{color[1]:02x}{color[2]:02x}' for color in colors]
 
 

@@ -1,12 +1,14 @@
-"""Merge classes when a scene is mapped."""
+"""Merge classes, when a scene is mapped or afterwards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import SettingError, did_you_mean
+from ..legends import rejoined
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Merging:
         """Number of classes of the model."""
         return sum(map(len, self.members))
 
-    def scores(self, scores: Tensor) -> Tensor:
+    def scores(self, scores: 'Tensor') -> 'Tensor':
         """Return the scores (N, …) of the map's classes from the model's (C, …).
 
         The score of a merged class is the largest of its members, so that a class that
@@ -36,6 +38,8 @@ class Merging:
         """
         if len(self.members) == len(scores):
             return scores
+        import torch
+
         return torch.stack([scores[group].amax(dim=0) for group in self.members])
 
 
@@ -56,7 +60,7 @@ def merging(
     """
     groups: dict[int, tuple[str, list[int]]] = {}
     used: set[int] = set()
-    for entry in _entries(merge or ()):
+    for entry in rejoined(merge or ()):
         left, _, name = entry.rpartition('=')
         parts = [part.strip() for part in left.split('+')]
         if not name.strip() or not all(parts):
@@ -86,17 +90,6 @@ def merging(
     return Merging(
         found, [colors[group[0]] for _, group in whole], [g for _, g in whole]
     )
-
-
-def _entries(merge: Sequence[str]) -> list[str]:
-    """Return the entries; commas in class names have split them on a command line."""
-    entries, rest = [], ''
-    for part in merge:
-        rest = f'{rest}, {part}' if rest else part
-        if '=' in part:
-            entries.append(rest)
-            rest = ''
-    return [*entries, rest] if rest else entries
 
 
 def _index(name: str, names: Sequence[str]) -> int:

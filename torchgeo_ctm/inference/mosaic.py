@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..windows import WindowPlan
@@ -22,11 +24,29 @@ class Rows(NamedTuple):
 
 
 class _Band(NamedTuple):
-    """A row of windows: scores blended along it (C, h, W), validity (height, W)."""
+    """A row of windows, blended along it, without the rows that are finished.
 
-    number: int
+    Attributes:
+        top: First row of the scene.
+        scores: Scores (C, h, W).
+        valid: Validity (height, W).
+        weight: Weight of each row (height,).
+        full: Whether scores have one row per row of the scene, h = height.
+    """
+
+    top: int
     scores: Tensor
     valid: Tensor
+    weight: NDArray[np.float32]
+    full: bool
+
+    def below(self, row: int) -> '_Band':
+        """Return what is left of it from a row on, in memory of its own."""
+        done = row - self.top
+        if done <= 0 or not self.full:
+            return self
+        scores, valid = self.scores[:, done:].clone(), self.valid[done:].clone()
+        return _Band(row, scores, valid, self.weight[done:], full=True)
 
 
 class RowMosaic:
@@ -48,6 +68,7 @@ class RowMosaic:
         self._plan = plan
         self._channels = channels
         self._bands: list[_Band] = []
+        self._number = -1
         self._row = 0
 
     def add(
@@ -64,9 +85,10 @@ class RowMosaic:
             Finished rows, from top to bottom.
         """
         number = self._plan.strip_of(numbers[0])
-        if not self._bands or self._bands[-1].number != number:
+        if number != self._number:
             yield from self._release(self._plan.rows[number][0])
             self._bands.append(self._empty(number, scores))
+            self._number = number
         band = self._bands[-1]
         wide = self._widen(scores.float())
         height = band.valid.shape[0]
@@ -79,12 +101,14 @@ class RowMosaic:
 
     def _empty(self, number: int, scores: Tensor) -> _Band:
         """Return a row of windows without windows."""
-        height = len(self._plan.rows[number][1])
+        top, weight = self._plan.rows[number]
         width, device = self._plan.width, scores.device
         return _Band(
-            number,
+            top,
             torch.zeros(self._channels, scores.shape[-2], width, device=device),
-            torch.zeros(height, width, dtype=torch.bool, device=device),
+            torch.zeros(len(weight), width, dtype=torch.bool, device=device),
+            weight,
+            full=scores.shape[-2] == self._plan.window == len(weight),
         )
 
     def _widen(self, scores: Tensor) -> Tensor:
@@ -109,11 +133,11 @@ class RowMosaic:
             rows = min(chunk, end - self._row)
             yield self._blend(self._row, rows)
             self._row += rows
-        self._bands = [
-            band
-            for band in self._bands
-            if self._plan.rows[band.number][0] + len(band.valid) > end
-        ]
+        # one by one, so that memory never holds all of them twice
+        for _ in range(len(self._bands)):
+            band = self._bands.pop(0)
+            if band.top + len(band.valid) > end:
+                self._bands.append(band.below(end))
 
     def _blend(self, row: int, rows: int) -> Rows:
         """Blend the rows of windows over some rows of the scene, from top to bottom."""
@@ -122,7 +146,7 @@ class RowMosaic:
         scores = torch.zeros(self._channels, *size, device=device)
         valid = torch.zeros(size, dtype=torch.bool, device=device)
         for band in self._bands:
-            top, weight = self._plan.rows[band.number]
+            top, weight = band.top, band.weight
             first, last = max(row, top), min(row + rows, top + len(weight))
             if first >= last:
                 continue
@@ -130,17 +154,17 @@ class RowMosaic:
                 slice(first - top, last - top),
                 slice(first - row, last - row),
             )
-            matrix = self._heighten(band.scores)[inside]
-            matrix = matrix * torch.from_numpy(weight[inside, None]).to(matrix.device)
-            scores[:, outside] += torch.matmul(matrix, band.scores)
+            weights = torch.from_numpy(weight[inside, None]).to(band.scores.device)
+            if band.full:
+                scores[:, outside] += band.scores[:, inside] * weights
+            else:
+                matrix = self._heighten(band.scores)[inside] * weights
+                scores[:, outside] += torch.matmul(matrix, band.scores)
             valid[outside] |= band.valid[inside]
         return Rows(row, scores, valid)
 
     def _heighten(self, scores: Tensor) -> Tensor:
         """Return the matrix (window, h) that resizes columns of h scores."""
-        height = scores.shape[-2]
-        identity = torch.eye(height, device=scores.device)[None]
-        if height == self._plan.window:
-            return identity[0]
+        identity = torch.eye(scores.shape[-2], device=scores.device)[None]
         matrix = F.interpolate(identity, self._plan.window, mode='linear')
         return matrix[0].T

@@ -1,7 +1,6 @@
-"""Polygons of the regions of a class raster, and rasters without small regions."""
+"""Polygons of the regions of a class raster."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,9 @@ import shapely
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.io import DatasetReader
-from rasterio.windows import Window as RasterWindow
 
 from ..grids import IGNORED
-from ..rasters import quiet
-from .masks import open_mask, open_raster, read_rows, row_bands
+from .masks import read_rows
 from .outlines import Edge, OutlineJoiner, to_coordinates
 
 #: Pixels of a row band, whose polygons are made in one call. GDAL holds Python's lock
@@ -25,48 +22,6 @@ ROW_BAND = 1 << 20
 CHUNK = 50_000
 #: Polygons that are converted from lists of corners to geometries in one call.
 BATCH = 500
-
-
-def sieved(mask: DatasetReader, size: int, folder: Path) -> DatasetReader:
-    """Merge small regions into their largest neighbor, but never across nodata.
-
-    Args:
-        mask: Class raster.
-        size: Merge regions of fewer pixels.
-        folder: Folder for temporary files.
-
-    Returns:
-        The sieved raster, or *mask*, opened again, if there is nothing to do.
-    """
-    if size < 2:
-        return open_mask(mask.name)
-    profile: dict[str, Any] = {
-        'driver': 'GTiff',
-        'height': mask.height,
-        'width': mask.width,
-        'count': 1,
-        'compress': 'LZW',
-        'BIGTIFF': 'IF_SAFER',
-        'crs': mask.crs,
-        'transform': mask.transform,
-    }
-    with (
-        quiet(),
-        rasterio.open(folder / 'valid', 'w', dtype='uint8', **profile) as valid,
-    ):
-        for row, values in row_bands(mask):
-            window = RasterWindow(0, row, mask.width, len(values))
-            valid.write((values >= 0).astype(np.uint8), 1, window=window)
-    # rasterio sieves into arrays only; one on disk takes no memory
-    dtype = mask.dtypes[0]
-    out: NDArray[Any] = np.memmap(folder / 'pixels', dtype, 'w+', shape=mask.shape)
-    with open_raster(folder / 'valid', 'valid pixels') as valid:
-        band, known = rasterio.band(mask, 1), rasterio.band(valid, 1)
-        rasterio.features.sieve(band, min(size, out.size), out, known, 4)
-    profile |= {'dtype': dtype, 'nodata': mask.nodata}
-    with quiet(), rasterio.open(folder / 'sieved', 'w', **profile) as made:
-        made.write(out, 1)
-    return open_mask(folder / 'sieved')
 
 
 def polygons(source: DatasetReader) -> Iterator[NDArray[Any]]:

@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from ..errors import GridError, OutputError
-from ..files import atomic_path, check_file, check_name, ended_by_sigterm, write_text
+from ..files import atomic_path, check_file, check_name, write_text
 from ..grids import Grid
 from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
@@ -29,8 +29,6 @@ from .options import ProductOptions
 PUBLISHING = 'publishing.json'
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
-#: Pixels above which GDAL's sieve holds Python's lock for more than a second.
-LARGE = 2**22
 
 
 @dataclass
@@ -111,11 +109,8 @@ class Products:
             if picture is not None:
                 # matplotlib keeps fonts for every thread that draws
                 self._draw(picture)
-            sieves = self.options.polygons and self.options.sieve > 1
-            large = self.grid.height * self.grid.width > LARGE
-            with ended_by_sigterm() if sieves and large else nullcontext():
-                for task in tasks:
-                    task.result()
+            for task in tasks:
+                task.result()
         staged = self._staged
         if self.options.style:
             from .style import write_style

@@ -25,7 +25,7 @@ class Regions(NamedTuple):
     confidence: NDArray[np.float64]
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """Parts of regions in one row band; sums, so that parts can be added."""
 
     first: NDArray[np.int64]
@@ -47,12 +47,12 @@ def find_regions(
     Raises:
         SceneError: If a raster is damaged.
     """
-    parts: list[_Parts] = []
+    parts: list[Parts] = []
     links = [np.empty((2, 0), np.int64)]
     last_values = last_ids = np.empty(0, np.int64)
     count = 0
     for row, values in row_bands(mask):
-        ids, found = _parts_of(row, values, _quantities(row, values, areas, confidence))
+        ids, found = parts_of(row, values, _quantities(row, values, areas, confidence))
         if row:
             meet = last_values == values[0]
             joined = np.stack([last_ids[meet], ids[0][meet] + count])
@@ -82,9 +82,9 @@ def _quantities(
     return [hectares, np.where(known, percent, 0), known.astype(np.float64)]
 
 
-def _parts_of(
+def parts_of(
     row: int, values: NDArray[np.int32], quantities: list[NDArray[np.float64]]
-) -> tuple[NDArray[np.int32], _Parts]:
+) -> tuple[NDArray[np.int32], Parts]:
     """Return the part of each pixel of a row band, and the parts."""
     begins = np.ones(values.shape, bool)
     np.not_equal(values[:, 1:], values[:, :-1], out=begins[:, 1:])
@@ -92,7 +92,7 @@ def _parts_of(
     runs = (np.cumsum(begins, dtype=np.int32) - 1).reshape(values.shape)
     # two runs touch once: where the later of them begins
     meet = (values[1:] == values[:-1]) & (begins[1:] | begins[:-1])
-    count, labels = _components(len(starts), runs[:-1][meet], runs[1:][meet])
+    count, labels = components(len(starts), runs[:-1][meet], runs[1:][meet])
     first = np.full(count, values.size, np.int64)
     np.minimum.at(first, labels, starts)
     lengths = np.diff(starts, append=values.size)
@@ -100,11 +100,11 @@ def _parts_of(
     for quantity in quantities:
         per_run = np.add.reduceat(quantity.ravel(), starts)
         sums.append(np.bincount(labels, per_run, count))
-    parts = _Parts(first + row * values.shape[1], values.ravel()[first], np.stack(sums))
+    parts = Parts(first + row * values.shape[1], values.ravel()[first], np.stack(sums))
     return labels[runs], parts
 
 
-def _components(
+def components(
     count: int, one: NDArray[np.integer], other: NDArray[np.integer]
 ) -> tuple[int, NDArray[np.int32]]:
     """Return the number of components of a graph, and the component of each node."""
@@ -115,12 +115,12 @@ def _components(
     return int(found), np.asarray(labels, np.int32)
 
 
-def _joined(parts: list[_Parts], links: NDArray[np.int64]) -> Regions:
+def _joined(parts: list[Parts], links: NDArray[np.int64]) -> Regions:
     """Join parts of neighboring row bands, and drop nodata."""
     first = np.concatenate([part.first for part in parts])
     classes = np.concatenate([part.classes for part in parts])
     sums = np.concatenate([part.sums for part in parts], axis=1)
-    count, labels = _components(len(first), links[0], links[1])
+    count, labels = components(len(first), links[0], links[1])
     # parts are ordered by row band, so the first one holds the first pixel
     _, where = np.unique(labels, return_index=True)
     lowest = first[where]

@@ -1,5 +1,6 @@
-"""QGIS styles of class rasters and polygons."""
+"""QGIS styles of class rasters, polygons and samples."""
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -37,11 +38,11 @@ def _style(names: Sequence[str], colors: Sequence[str]) -> str:
     return _text(root)
 
 
-def _root() -> ET.Element:
+def _root(categories: str = 'Symbology') -> ET.Element:
     return ET.Element(
         'qgis',
         version='3.22',
-        styleCategories='Symbology',
+        styleCategories=categories,
         hasScaleBasedVisibilityFlag='0',
     )
 
@@ -110,21 +111,101 @@ def _fill(name: str, color: str) -> ET.Element:
     """
     paint = ','.join(map(str, (*rgb_of(color), 255)))
     symbol = ET.Element('symbol', name=name, type='fill', alpha='1', clip_to_extent='1')
-    layer = ET.SubElement(symbol, 'layer', {'class': 'SimpleFill', 'enabled': '1'})
-    options = ET.SubElement(layer, 'Option', type='Map')
-    for key, value in {
-        'color': paint,
-        'style': 'solid',
-        'outline_color': paint,
-        'outline_style': 'solid',
-        'outline_width': '0',
-        'outline_width_unit': 'MM',
-        'joinstyle': 'miter',
-    }.items():
-        # both forms: QGIS before 3.26 reads prop, later ones Option
-        ET.SubElement(options, 'Option', name=key, value=value, type='QString')
-        ET.SubElement(layer, 'prop', k=key, v=value)
+    _layer(
+        symbol,
+        'SimpleFill',
+        {
+            'color': paint,
+            'style': 'solid',
+            'outline_color': paint,
+            'outline_style': 'solid',
+            'outline_width': '0',
+            'outline_width_unit': 'MM',
+            'joinstyle': 'miter',
+        },
+    )
     return symbol
+
+
+def _layer(symbol: ET.Element, kind: str, options: dict[str, str]) -> ET.Element:
+    """Add a layer to a symbol."""
+    layer = ET.SubElement(symbol, 'layer', {'class': kind, 'enabled': '1'})
+    texts = ET.SubElement(layer, 'Option', type='Map')
+    for key, value in options.items():
+        # both forms: QGIS before 3.26 reads prop, later ones Option
+        ET.SubElement(texts, 'Option', name=key, value=value, type='QString')
+        ET.SubElement(layer, 'prop', k=key, v=value)
+    return layer
+
+
+def samples_style(names: Sequence[str]) -> str:
+    """Return a QGIS style of samples: outlines, and the classes as a drop-down.
+
+    Args:
+        names: Names that the column ``reference`` may have.
+    """
+    root = _root('Symbology|Fields|Forms')
+    renderer = ET.SubElement(root, 'renderer-v2', type='singleSymbol')
+    symbols = ET.SubElement(renderer, 'symbols')
+    symbol = ET.SubElement(symbols, 'symbol', name='0', type='marker', alpha='1')
+    for column, color in (('window', '255,255,0,255'), ('pixel', '255,0,0,255')):
+        expression = f'geom_from_wkt("{column}")'
+        layer = _layer(
+            symbol,
+            'GeometryGenerator',
+            {'geometryModifier': expression, 'SymbolType': 'Fill', 'units': 'MapUnit'},
+        )
+        number = len(symbol) - 1
+        outline = ET.SubElement(
+            layer, 'symbol', name=f'@0@{number}', type='fill', alpha='1'
+        )
+        _layer(
+            outline,
+            'SimpleFill',
+            {'style': 'no', 'outline_color': color, 'outline_width': '0.4'},
+        )
+    fields = ET.SubElement(root, 'fieldConfiguration')
+    for column in ('pixel', 'window'):
+        field = ET.SubElement(fields, 'field', name=column)
+        widget = ET.SubElement(field, 'editWidget', type='Hidden')
+        ET.SubElement(ET.SubElement(widget, 'config'), 'Option')
+    field = ET.SubElement(fields, 'field', name='reference')
+    widget = ET.SubElement(field, 'editWidget', type='ValueMap')
+    config = ET.SubElement(ET.SubElement(widget, 'config'), 'Option', type='Map')
+    choices = ET.SubElement(config, 'Option', name='map', type='List')
+    for name in names:
+        choice = ET.SubElement(choices, 'Option', type='Map')
+        ET.SubElement(choice, 'Option', name=name, value=name, type='QString')
+    return _text(root)
+
+
+def embed_style(database: sqlite3.Connection, layer: str, style: str) -> None:
+    """Make a style the default of a layer in a GeoPackage, as QGIS does.
+
+    Args:
+        database: The GeoPackage.
+        layer: Name of the layer.
+        style: A QGIS style (QML).
+    """
+    database.execute(
+        'CREATE TABLE IF NOT EXISTS layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT '
+        'NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name '
+        'TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, '
+        'styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui '
+        'TEXT(30), update_time DATETIME DEFAULT '
+        "(strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
+    )
+    database.execute(
+        'INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier) '
+        "VALUES ('layer_styles', 'attributes', 'layer_styles')"
+    )
+    database.execute(
+        'INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, '
+        'f_geometry_column, styleName, styleQML, useAsDefault) SELECT '
+        "'', '', table_name, column_name, ?, ?, 1 FROM gpkg_geometry_columns "
+        'WHERE table_name = ?',
+        (layer, style, layer),
+    )
 
 
 def has_style(mask: str | Path, path: Path) -> bool:

@@ -2,11 +2,12 @@
 
 import importlib.util
 import shutil
+import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -21,8 +22,10 @@ from ..errors import GridError, OutputError, SceneError, SettingError, did_you_m
 from ..files import check_file, check_not_input, temporary_path
 from .areas import PixelAreas
 from .masks import class_names, open_confidence, open_mask
-from .polygons import polygons, sieved
+from .outlines import to_coordinates
+from .polygons import polygons
 from .regions import Regions, find_regions
+from .sieve import sieved
 
 #: GDAL's driver by suffix; only GeoPackage can be written in chunks.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}
@@ -53,7 +56,28 @@ def check_vector_output(path: str | Path, overwrite: bool = False) -> Path:
             f'{path} requires pyarrow: pip install "torchgeo-ctm[parquet]". Or write '
             f'{path.stem}.gpkg.'
         )
-    return check_file(path, overwrite)
+    check_file(path, overwrite)
+    if suffix == '.gpkg' and path.exists():
+        _check_closed(path)
+    return path
+
+
+def _check_closed(path: Path) -> None:
+    """Check that no other program has a GeoPackage open, whose edits would be lost."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0.5)) as database:
+            # fails while another connection has the file open
+            database.execute('PRAGMA locking_mode = EXCLUSIVE')
+            database.execute('PRAGMA journal_mode = DELETE')
+            database.execute('BEGIN EXCLUSIVE')
+    except sqlite3.OperationalError as error:
+        if 'locked' in str(error):
+            raise OutputError(
+                f'{path} is open in another program, expected one that can be '
+                'replaced. Remove the layer from QGIS, or write to another name.'
+            ) from error
+    except sqlite3.DatabaseError:
+        pass  # no GeoPackage: it can be replaced
 
 
 def vectorize(
@@ -63,6 +87,9 @@ def vectorize(
     confidence: str | Path | None = None,
     sieve: int = 0,
     min_area: float = 0.0,
+    simplify: float = 0.0,
+    fill_holes: float = 0.0,
+    smooth: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write the polygons of a class raster, one for each 4-connected region of a class.
@@ -81,6 +108,11 @@ def vectorize(
             across nodata. As in gdal_sieve, a region stays if all its neighbors are
             as small.
         min_area: Leave out polygons of fewer hectares.
+        simplify: Meters; simplify borders by triangles of about this side. Neighbors
+            keep one border. ``area_ha`` stays that of the pixels.
+        fill_holes: Hectares; fill smaller holes of a polygon, with the polygons in
+            them. The mean confidence stays that of its own pixels.
+        smooth: Cut corners of borders. Neighbors keep one border.
         overwrite: Replace an existing file.
 
     Returns:
@@ -94,38 +126,62 @@ def vectorize(
         SettingError: If *sieve* or *min_area* is negative.
     """
     output = check_vector_output(output, overwrite)
-    for name, value, unit in (('sieve', sieve, 'px'), ('min_area', min_area, 'ha')):
+    for name, value, unit in (
+        ('sieve', sieve, 'px'),
+        ('min_area', min_area, 'ha'),
+        ('simplify', simplify, 'm'),
+        ('fill_holes', fill_holes, 'ha'),
+    ):
         if not 0 <= value < np.inf:
             raise SettingError(f'{name}={value} {unit}, expected 0 or more.')
+    if (simplify or fill_holes or smooth) and (
+        not hasattr(shapely, 'coverage_simplify') or shapely.geos_version < (3, 12)
+    ):
+        raise SettingError(
+            'simplify, fill_holes and smooth require shapely 2.1 with GEOS 3.12. '
+            'Install it with pip install "shapely>=2.1".'
+        )
     check_not_input(output, mask)
     with ExitStack() as stack:
         raster = stack.enter_context(open_mask(mask))
         percent = None
         if confidence is not None:
             percent = stack.enter_context(open_confidence(confidence, raster))
-        areas = _pixel_areas(raster, min_area)
+        measured = {
+            'min_area': min_area,
+            'simplify': simplify,
+            'fill_holes': fill_holes,
+        }
+        areas = _pixel_areas(raster, measured)
         folder = temporary_path(output)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         with _output_errors(output):
             folder.mkdir()
             source = stack.enter_context(sieved(raster, sieve, folder))
         regions = find_regions(source, areas, percent)
+        chunks = _chunks(source, raster, regions)
+        if simplify or fill_holes or smooth:
+            whole = _generalized(chunks, source, regions, simplify, fill_holes, smooth)
+            regions, chunks = whole.regions, iter([whole.chunk])
         with _output_errors(output):
-            _write(_frames(source, raster, regions, min_area), folder / output.name)
+            _write(_frames(chunks, raster, regions, min_area), folder / output.name)
             publish_vector(folder / output.name, output)
     return output
 
 
-def _pixel_areas(raster: DatasetReader, min_area: float) -> PixelAreas | None:
-    """Return the areas of the pixels; None without a CRS, if no area is required."""
+def _pixel_areas(
+    raster: DatasetReader, measured: Mapping[str, float]
+) -> PixelAreas | None:
+    """Return the areas of the pixels; None without a CRS, if nothing is measured."""
     try:
         return PixelAreas(raster)
     except GridError as error:
-        if min_area:
-            raise GridError(
-                f'min_area={min_area} ha cannot be measured: {error} Or use sieve, in '
-                'pixels.'
-            ) from error
+        for name, value in measured.items():
+            if value:
+                raise GridError(
+                    f'{name}={value} cannot be measured: {error} Or use sieve, in '
+                    'pixels.'
+                ) from error
         return None
 
 
@@ -139,35 +195,89 @@ def _output_errors(output: Path) -> Iterator[None]:
         raise OutputError(f'Cannot write {output}: {reason}') from error
 
 
-def _frames(
-    source: DatasetReader, mask: DatasetReader, regions: Regions, min_area: float
-) -> Iterator[gpd.GeoDataFrame]:
+#: Polygons and the index of the region of each.
+Chunk = tuple[NDArray[Any], NDArray[np.int64]]
+
+
+def _chunks(
+    source: DatasetReader, mask: DatasetReader, regions: Regions
+) -> Iterator[Chunk]:
     """Yield the polygons in chunks: at least one, which may be empty."""
-    names, crs = class_names(mask), None
-    if mask.crs is not None:
-        crs = pyproj.CRS.from_user_input(mask.crs)
     left = len(regions.first)
     for shapes in polygons(source):
         index = _region_of(shapes, source, regions)
         left -= len(index)
+        yield shapes, index
+    if left:
+        raise SceneError(
+            f'GDAL made no polygon for {left} regions of {mask.name}. The file may be '
+            'damaged.'
+        )
+
+
+class _Generalized(NamedTuple):
+    """Polygons that were changed together, and regions with their new areas."""
+
+    chunk: Chunk
+    regions: Regions
+
+
+def _generalized(
+    chunks: Iterator[Chunk],
+    source: DatasetReader,
+    regions: Regions,
+    simplify: float,
+    fill_holes: float,
+    smooth: bool,
+) -> _Generalized:
+    """Fill holes, simplify and smooth all polygons together, in memory."""
+    from . import coverage
+
+    parts = [chunk for chunk in chunks if len(chunk[0])]
+    if not parts:
+        return _Generalized((np.empty(0, object), np.empty(0, np.int64)), regions)
+    shapes, index = (np.concatenate(each) for each in zip(*parts, strict=True))
+    shapes = shapely.transform(shapes, lambda xy: to_coordinates(xy, ~source.transform))
+    shapes = coverage.with_every_corner(shapes)
+    if fill_holes:
+        pixel = (regions.hectares / regions.pixels)[index]
+        shapes, gained, inside = coverage.holes_to_fill(shapes, fill_holes / pixel)
+        hectares = regions.hectares.copy()
+        hectares[index] += gained * pixel
+        regions = regions._replace(hectares=hectares)
+        shapes, index = shapes[~inside], index[~inside]
+    tolerance = 0.0
+    if simplify:
+        side = np.sqrt(10_000 * regions.hectares.sum() / regions.pixels.sum())
+        tolerance = simplify / side
+    shapes = coverage.simplified(shapes, tolerance)
+    if smooth:
+        shapes = coverage.smoothed(shapes, source.shape)
+    shapes = shapely.transform(shapes, lambda xy: to_coordinates(xy, source.transform))
+    return _Generalized((shapes, index), regions)
+
+
+def _frames(
+    chunks: Iterator[Chunk], mask: DatasetReader, regions: Regions, min_area: float
+) -> Iterator[gpd.GeoDataFrame]:
+    """Yield the polygons with their attributes."""
+    names, crs = class_names(mask), None
+    if mask.crs is not None:
+        crs = pyproj.CRS.from_user_input(mask.crs)
+    for shapes, index in chunks:
         keep = slice(None) if not min_area else regions.hectares[index] >= min_area
-        index = index[keep]
-        classes = regions.classes[index]
+        kept = index[keep]
+        classes = regions.classes[kept]
         columns = {
             'class': classes,
             'name': pd.Series(
                 [names[c] if c < len(names) else str(c) for c in classes.tolist()],
                 dtype=object,
             ),
-            'area_ha': regions.hectares[index],
-            'confidence': regions.confidence[index],
+            'area_ha': regions.hectares[kept],
+            'confidence': regions.confidence[kept],
         }
         yield gpd.GeoDataFrame(columns, geometry=shapes[keep], crs=crs)
-    if left:
-        raise SceneError(
-            f'GDAL made no polygon for {left} regions of {mask.name}. The file may be '
-            'damaged.'
-        )
 
 
 def _region_of(

@@ -1,11 +1,14 @@
 """Lightning callback that writes the masks of scenes."""
 
+import signal
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .options import ProductOptions
 from .protocols import SceneSource, scene_predictor, scene_source
@@ -82,11 +85,22 @@ class PseudoMaskWriter(Callback):
     def on_predict_epoch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """Predict every window and write the products."""
+        """Predict every window and write the products.
+
+        Raises:
+            SystemExit: After SIGTERM, with status 143, before the next batch.
+        """
         precision, loop = trainer.precision_plugin, trainer.predict_loop
+
+        def context() -> AbstractContextManager[Any]:
+            # Lightning only notes the signal
+            if trainer.received_sigterm:
+                raise SIGTERMException(128 + signal.SIGTERM)
+            return precision.predict_step_context()
+
         self.loop.run(
             scene_predictor(pl_module),
-            precision.predict_step_context,
+            context,
             precision.convert_input,
             # infinity for loaders without a length, which ours have
             [int(limit) for limit in loop.max_batches],

@@ -1,7 +1,7 @@
 """Image-level labels of windows from masks, polygons, points, tables and rasters."""
 
+from ..legends import IGBP, IGBP_SIMPLIFIED, WORLDCOVER
 from .checks import check_overlap, check_sizes
-from .legends import IGBP, IGBP_SIMPLIFIED, WORLDCOVER
 from .points import PointLabels
 from .polygons import PolygonLabels
 from .rasters import RasterLabels

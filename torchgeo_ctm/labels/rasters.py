@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import SettingError
 from ..grids import Grid, Window, clipped_boxes, from_pixels, to_pixels
+from ..legends import legend
 from .class_names import check_classes, found_classes
 from .crs import transformed
-from .legends import legend
 from .raster_files import (
     Masked,
     RasterFile,
@@ -78,7 +78,8 @@ class RasterLabels:
         Args:
             paths: Raster files, or folders of them.
             class_map: Name of the class for each value; several values may share one.
-                Or a well-known legend: worldcover, igbp, igbp-simplified.
+                Or a well-known legend: worldcover, dfc2020, dynamic-world, esri, igbp,
+                igbp-simplified.
             classes: Names of the classes; None: the class map's, in its order.
             ignore: Names of the class map that are not classes here.
             min_share: Smallest share of a window that makes a class present, 0…1.

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..configuration import read_data, read_task
 from ..datamodules import ChipDataModule
 from ..errors import CTMError, DataError, SettingError, one_line
+from ..scenes.validity import check_number
 from ..split import Split
 from ..trainers.channels import band_names, channel_order
 
@@ -64,6 +65,7 @@ class ConfiguredSplit:
             raise SettingError(
                 f'limit={limit} is too small, expected 1 or more. Did you mean 1?'
             )
+        check_number('nodata', nodata)
         self.config = config
         self.split = split
         self.nodata = nodata

@@ -13,6 +13,8 @@ from ..scaling import is_reflectance
 REFLECTANCE = 10_000
 #: Scales below this turn integers into reflectances 0…1.
 SMALL = 0.01
+#: Offsets beyond this are no measure of any sensor.
+LARGEST = 1e6
 
 
 class BandScales(NamedTuple):
@@ -49,11 +51,11 @@ class BandScales(NamedTuple):
         integer = all(np.dtype(raster.dtypes[i - 1]).kind in 'iu' for i in indexes)
         if (tagged & optical).any():
             numbers = scales[optical]
-            if ((numbers > 0) & (numbers < SMALL)).all() and _finite(offsets):
+            if ((numbers > 0) & (numbers < SMALL)).all() and _plausible(offsets):
                 factors[optical] = _rounded(numbers * REFLECTANCE)
                 shifts[optical] = _rounded(offsets[optical] * REFLECTANCE)
                 tagged &= ~optical
-            elif integer and plain[optical].all() and _finite(offsets):
+            elif integer and plain[optical].all() and _plausible(offsets):
                 shifts[optical] = offsets[optical]
                 tagged &= ~optical
         stated = bool((factors != 1).any() or (shifts != 0).any())
@@ -70,9 +72,9 @@ class BandScales(NamedTuple):
         return cls(optical, factors, shifts, stated, message)
 
 
-def _finite(numbers: NDArray[np.float64]) -> bool:
-    """Return whether all numbers are finite."""
-    return bool(np.isfinite(numbers).all())
+def _plausible(numbers: NDArray[np.float64]) -> bool:
+    """Return whether all offsets are numbers that a sensor can need."""
+    return bool((np.abs(numbers) <= LARGEST).all())
 
 
 def _rounded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -223,16 +223,15 @@ class _Rows:
         width = self._scene.grid.width
         kept = max(self._end - top, 0) if self._pixels is not None else 0
         fresh = Window(top + kept, 0, tall - kept, width)
-        if not kept:
+        if not kept or self._pixels is None:
             self._pixels = None
-        pixels, valid = self._scene.read(fresh)
-        if self._pixels is None:
-            self._pixels, self._valid = pixels, valid
+            self._pixels, self._valid = self._scene.read(fresh)
         else:
-            for old, new in ((self._pixels, pixels), (self._valid, valid)):
-                # in place, to save memory
+            # in place, to save memory
+            for old in (self._pixels, self._valid):
                 old[..., :kept, :] = old[..., tall - kept :, :].copy()
-                old[..., kept:, :] = new
+            _, valid = self._scene.read(fresh, self._pixels[:, kept:])
+            self._valid[kept:] = valid
         self._top, self._end = top, top + tall
         return self._pixels, self._valid
 

@@ -29,7 +29,7 @@ from .adaptation import Adaptation
 from .band_scales import BandScales
 from .inputs import fingerprint, input_files, pixel_checksum
 from .sources import find_source
-from .validity import Validity
+from .validity import Validity, check_number, warn_of_nodata
 
 #: Number of columns that are read at once, about.
 COLUMNS = 2048
@@ -116,8 +116,11 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             SceneError: If the scene cannot be opened.
             BandError: If a band is missing.
             GridError: If *reference* is on another grid.
-            SettingError: If *stride* or *window* is out of range.
+            SettingError: If *stride* or *window* is out of range, or *nodata* or
+                *offset* is not finite.
         """
+        check_number('nodata', nodata)
+        check_number('offset', offset)
         self.source = find_source(scene, bands)
         self.scene = self.source.name
         self.nodata = nodata
@@ -135,6 +138,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             self._check_transform()
             self.indexes = self._match(raster, bands, scene_bands)
             self._check_types(raster)
+            warn_of_nodata(raster, self.scene, nodata)
             self._validity = Validity(raster, self.indexes, nodata)
             self._scale(raster, bands, model_offset)
             self._warn_of_georeference(raster)
@@ -337,7 +341,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             image = np.empty(shape, np.float32)
         height, width = valid.shape
         inside = image[:, :height, :width]
-        inside[...] = pixels
+        with np.errstate(over='ignore'):
+            # beyond float32 they are invalid
+            inside[...] = pixels
         if (self.factors != 1).any():
             inside *= self.factors
         if self.shifts.any():
@@ -372,10 +378,16 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         padded = np.pad(mask.astype(np.int64), pad, constant_values=IGNORED)
         return torch.from_numpy(padded)
 
-    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read(
+        self, window: Window, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return pixel values (bands, H, W) as stored, and a validity mask (H, W).
 
         Nodata pixels are invalid, and pixels with NaN or infinity in any band.
+
+        Args:
+            window: The window.
+            out: Array of this shape to read the values into; None: a new one.
 
         Raises:
             SceneError: If the pixels cannot be read.
@@ -383,7 +395,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         place = RasterWindow(window.col, window.row, window.width, window.height)
         try:
             raster = self.open()
-            pixels = self._pixels(raster, window)
+            pixels = self._pixels(raster, window, out)
             valid = self._validity.valid(raster, pixels, place)
         except RasterioIOError as error:
             reason = ' '.join(str(error.__cause__ or error).split())
@@ -409,7 +421,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 stacklevel=3,
             )
 
-    def _pixels(self, raster: DatasetReader, window: Window) -> NDArray[Any]:
+    def _pixels(
+        self, raster: DatasetReader, window: Window, pixels: NDArray[Any] | None
+    ) -> NDArray[Any]:
         """Return pixel values (bands, height, width) as stored.
 
         Some columns of blocks are read at a time, because GDAL keeps every block of a
@@ -417,7 +431,9 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """
         step = raster.block_shapes[0][1]
         step *= max(1, COLUMNS // step)
-        pixels = np.empty((len(self.indexes), window.height, window.width), self.dtype)
+        if pixels is None:
+            shape = (len(self.indexes), window.height, window.width)
+            pixels = np.empty(shape, self.dtype)
         # every read but the first starts at a block
         begins = range(window.col - window.col % step, window.col + window.width, step)
         for begin in begins:

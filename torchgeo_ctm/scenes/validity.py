@@ -1,5 +1,6 @@
 """Decide which pixels of a raster are data."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,19 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
+from ..errors import NodataWarning, SettingError
+
 #: Values that fill what a sensor did not see, where no nodata value says so.
 FILLS = (0, -9999, -32768, 65535, -99999, 1e20)
+#: Largest number of a float32, as images have them.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Validity:
     """Which pixels of some bands of a raster are data.
 
     A pixel is invalid if the mask or alpha band of the raster says so, or if any band
-    has its nodata value or is not finite. 0 is nodata only where every band is 0:
+    has its nodata value or is no finite float32. 0 is nodata only where every band is 0:
     in Sentinel-2, dark water is 0 in single bands.
     """
 
@@ -89,7 +94,7 @@ class Validity:
             valid &= ~zeros
         if pixels.dtype.kind == 'f':
             for band in pixels:
-                valid &= np.isfinite(band)
+                valid &= np.abs(band) <= LARGEST
         return valid
 
     def fill(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> float | None:
@@ -103,9 +108,51 @@ class Validity:
         ends = {float(first.min(initial=1)), float(first.max(initial=1))}
         for value in ends:
             common = value in FILLS or abs(value) >= FILLS[-1]
-            if common and (valid & (pixels == value).all(axis=0)).any():
-                return value
+            if common:
+                filled = valid.copy()
+                for band in pixels:
+                    filled &= band == value
+                if filled.any():
+                    return value
         return None
+
+
+def check_number(name: str, value: float | None) -> None:
+    """Check a number that is given for a scene's values, as nodata or offset.
+
+    Raises:
+        SettingError: If it is infinite.
+    """
+    if value is not None and np.abs(value) > LARGEST:
+        raise SettingError(
+            f'{name}={value:g} is too large, expected a finite number. Values that are '
+            'not finite never count as data.'
+        )
+
+
+def warn_of_nodata(raster: DatasetReader, name: str, nodata: float | None) -> None:
+    """Warn about a nodata value that no band of a raster can hold.
+
+    Args:
+        raster: The raster.
+        name: Its name, for the message.
+        nodata: Nodata value that was given, instead of what the raster says.
+    """
+    if nodata is None or np.isnan(nodata):
+        return
+    kinds = {np.dtype(dtype) for dtype in raster.dtypes}
+    for kind in kinds:
+        if kind.kind not in 'iu':
+            return
+        info = np.iinfo(kind)
+        if info.min <= nodata <= info.max and nodata % 1 == 0:
+            return
+    warnings.warn(
+        f'{name} holds {", ".join(sorted(map(str, kinds)))}, which is never '
+        f'{nodata:g}: nodata={nodata:g} marks no pixel.',
+        NodataWarning,
+        stacklevel=3,
+    )
 
 
 def equals_nodata(band: NDArray[Any], nodata: float) -> NDArray[np.bool_]:

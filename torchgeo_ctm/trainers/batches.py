@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
 
 from ..errors import BandError, DataError, LabelWarning
 from .presence import UNKNOWN
@@ -19,6 +21,66 @@ HUGE = 1e6
 SEARCHED = 10_000
 
 
+def check_chips_of_batches(trainer: Any) -> None:
+    """Let a trainer's loaders say which chips of a batch differ.
+
+    Only loaders, or a data module, that stack chips as PyTorch does are changed.
+    """
+    loops = (
+        *(trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop),
+        *(trainer.validate_loop, trainer.test_loop, trainer.predict_loop),
+    )
+    sources = [loop._data_source.instance for loop in loops if loop._data_source]
+    for loader in [trainer.datamodule, *tree_leaves(sources)]:
+        if getattr(loader, 'collate_fn', None) is default_collate:
+            loader.collate_fn = stacked
+
+
+def stacked(samples: Sequence[Mapping[str, Any]]) -> Any:
+    """Return samples as one batch.
+
+    Raises:
+        DataError: If they cannot be stacked, with the first that differs.
+    """
+    try:
+        return default_collate(list(samples))
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        facts = [_facts(sample) for sample in samples]
+        other = next((i for i, each in enumerate(facts) if each != facts[0]), None)
+        if other is None:
+            raise DataError(f'Chips cannot be stacked: {error}') from error
+        key = next(
+            key
+            for key in {**facts[0], **facts[other]}
+            if facts[0].get(key) != facts[other].get(key)
+        )
+        found, first = (
+            f'{key} {facts[i][key]}' if key in facts[i] else f'no {key}'
+            for i in (other, 0)
+        )
+        raise DataError(
+            f'{_named(samples[other], other)} has {found}, but {_named(samples[0], 0)} '
+            f'has {first}. All chips of a batch must have the same keys, sizes and '
+            'types. Crop or resize them in the data set.'
+        ) from error
+
+
+def _facts(sample: Mapping[str, Any]) -> dict[str, str]:
+    """Return shape and type of each entry of a sample."""
+    return {
+        key: f'{tuple(value.shape)} {value.dtype}'
+        if hasattr(value, 'shape') and hasattr(value, 'dtype')
+        else type(value).__name__
+        for key, value in sample.items()
+    }
+
+
+def _named(sample: Mapping[str, Any], position: int) -> str:
+    """Return the name of a sample of a batch."""
+    name = next((sample[key] for key in NAMES if key in sample), None)
+    return f'Chip {position} of the batch' if name is None else f'Chip {name}'
+
+
 def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
     """Check that a batch holds images, and masks of their size.
 
@@ -29,9 +91,16 @@ def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
 
     Raises:
         BandError: If images have another number of bands.
-        DataError: If images or masks have impossible shapes, or images are complex.
+        DataError: If there are no images, images or masks have impossible shapes, or
+            images are complex.
     """
-    image, source = batch['image'], source or 'the data set'
+    source = source or 'the data set'
+    if not isinstance(batch, Mapping) or 'image' not in batch:
+        held = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+        raise DataError(
+            f"A batch of {source} is {held}, expected a mapping with 'image'."
+        )
+    image = batch['image']
     if image.ndim != 4 or 0 in image.shape[1:] or image.is_complex():
         kind = 'complex' if image.is_complex() else tuple(image.shape[1:])
         raise DataError(
@@ -42,12 +111,13 @@ def check_shapes(batch: Mapping[str, Any], bands: int, source: str) -> None:
         raise BandError(
             f'An image of {source} has {image.shape[1]} bands, expected {bands}.'
         )
-    mask = batch.get('mask')
-    if mask is not None and mask.shape[-2:] != image.shape[-2:]:
-        raise DataError(
-            f'A mask of {source} has {tuple(mask.shape[-2:])} px, its image '
-            f'{tuple(image.shape[-2:])} px. Both must have the same size.'
-        )
+    for key in ('mask', 'valid'):
+        beside = batch.get(key)
+        if beside is not None and beside.shape[-2:] != image.shape[-2:]:
+            raise DataError(
+                f"'{key}' of {source} has {tuple(beside.shape[-2:])} px, its image "
+                f'{tuple(image.shape[-2:])} px. Both must have the same size.'
+            )
 
 
 def finite(batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -82,12 +82,29 @@ def _loader_dataset(trainer: Any, stage: str) -> Any:
     """Return the data set of a loader that was passed to the trainer."""
     loops = {'fit': 'fit_loop', 'validate': 'validate_loop', 'test': 'test_loop'}
     loop = getattr(trainer, loops.get(stage, 'predict_loop'), None)
+    if stage == 'validate' and trainer.state.fn == 'fit':
+        loop = trainer.fit_loop.epoch_loop.val_loop
     loader = getattr(getattr(loop, '_data_source', None), 'instance', None)
     if isinstance(loader, Mapping):
         loader = next(iter(loader.values()), None)
     if isinstance(loader, list | tuple):
         loader = next(iter(loader), None)
     return getattr(loader, 'dataset', None)
+
+
+def check_same_bands(train: DataFacts, val: DataFacts | None) -> None:
+    """Check that training and validation data have the same bands, in one order.
+
+    Raises:
+        BandError: If they differ.
+    """
+    if train.bands is None or val is None or val.bands is None:
+        return
+    if [band_key(b) for b in train.bands] != [band_key(b) for b in val.bands]:
+        raise BandError(
+            f'Training data have the bands {", ".join(train.bands)}, validation data '
+            f'{", ".join(val.bands)}. Give them the same bands in the same order.'
+        )
 
 
 def _innermost(dataset: Any) -> Any:

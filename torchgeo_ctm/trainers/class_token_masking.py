@@ -21,6 +21,7 @@ from ..compat import BaseTask
 from ..errors import (
     BandWarning,
     CheckpointError,
+    LabelWarning,
     ReflectanceWarning,
     SettingError,
     did_you_mean,
@@ -42,9 +43,22 @@ from ..plots import attention_figure, map_figure
 from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
-from .batches import LabelTally, check_shapes, diverged, finite, labeled
+from .batches import (
+    LabelTally,
+    check_chips_of_batches,
+    check_shapes,
+    diverged,
+    finite,
+    labeled,
+)
 from .calibration import calibrated
-from .channels import channel_order, data_facts, expanded, scaled_already
+from .channels import (
+    channel_order,
+    check_same_bands,
+    data_facts,
+    expanded,
+    scaled_already,
+)
 from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
@@ -72,6 +86,8 @@ logger = logging.getLogger(__name__)
 USABLE = 'usable'
 #: Deviation after scaling below which images have other numbers than it expects.
 NARROW = 0.08
+#: Largest number of a byte.
+BYTE = 255
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -181,6 +197,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self.hparams.pop(name, None)
         # mappings, because weights_only refuses dataclasses
         self.save_hyperparameters(self.options.mappings())
+        lr = self.hparams['lr']
+        if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
+            raise SettingError(f'lr={lr!r}, expected a number of 0 or more.')
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
         #: Patch embedding of pre-trained weights, in case the data renames the bands.
         self._kernel: PatchKernel | None = None
@@ -317,6 +336,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         seed = self.options.optimization.mask_seed
         self._generator.manual_seed(seed + self.global_rank)
         self._learn_channels(stage)
+        trainer = getattr(self, '_trainer', None)
+        if trainer is not None:
+            check_chips_of_batches(trainer)
 
     def _learn_channels(self, stage: str) -> None:
         """Learn from the data which band a channel holds, and whether it is scaled.
@@ -335,6 +357,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
                 self._channels.source = known
             return
         self._channels.source = facts.source
+        if stage == 'fit':
+            check_same_bands(facts, data_facts(trainer, 'validate'))
         order = self._band_order(facts.source, facts.bands)
         if order is not None:
             self._channels.order, self._channels.found = order, len(facts.bands or ())
@@ -448,6 +472,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if 'valid' in batch:
             pixels = pixels[:, batch['valid'].flatten().bool()]
         said = scaling_complaint(pixels.float(), self.bands, scaling)
+        top = float(image.max())
+        if said is None and top <= BYTE < float(scaling.mean.median()) / 2:
+            said = (
+                f'numbers up to {top:.4g}, as in 8-bit pictures, have a mean of '
+                f'{float(scaling.mean.median()):.4g} in the scaling. Set mean, std and '
+                'clip: null under model.init_args.scaling to those of the pictures'
+            )
         if said is None and scaling.method == 'standard' and spread < NARROW:
             said = (
                 f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
@@ -777,8 +808,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         masks = self.pseudo_masks(maps, probs, size, batch)
         target = presence.long()
         if self._multiclass:
-            rows = (target == 1).any(dim=1)
-            metrics.labels.update(probs[rows], target[rows].argmax(1))
+            unknown = ~(target == 1).any(dim=1)
+            metrics.labels.update(probs, target.argmax(1).masked_fill(unknown, UNKNOWN))
         else:
             metrics.labels.update(probs, target)
         if split == 'val' and self.decoder.options.calibration == 'validation':
@@ -815,7 +846,14 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self._log_metrics('test')
 
     def _log_metrics(self, split: str) -> None:
-        """Log the metrics of a split and reset them."""
+        """Log the metrics of a split and reset them; say if they are of no label."""
+        labels = self.split_metrics[split].balanced_bce.counts
+        if self.trainer.world_size == 1 and not labels.any():
+            warnings.warn(
+                f'No {split} chip has a known label: the {split} scores say nothing.',
+                LabelWarning,
+                stacklevel=2,
+            )
         scores = self.split_metrics[split].compute_and_reset(self.class_names)
         for name, value in scores.items():
             self.log(name, value, prog_bar=name == f'{split}_miou')

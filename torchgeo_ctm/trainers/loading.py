@@ -205,6 +205,8 @@ def _check_sizes(
     with torch.device('meta'):
         empty = kind(**hparams).state_dict()
     for name, tensor in empty.items():
+        if name in state and state[name].layout != torch.strided:
+            raise SettingError(f'{name} is a {state[name].layout} tensor.')
         if name in state and state[name].shape != tensor.shape:
             raise SettingError(
                 f'{name} has the shape {tuple(state[name].shape)}, but the options of '

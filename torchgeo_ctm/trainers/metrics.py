@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
-    MulticlassAveragePrecision,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MultilabelAveragePrecision,
@@ -53,8 +52,10 @@ class SplitMetrics(nn.Module):
         scores: dict[str, Metric | MetricCollection]
         if multiclass:
             scores = {
-                'mAP': MulticlassAveragePrecision(num_classes),
-                'F1': MulticlassF1Score(num_classes, average='micro'),
+                'mAP': OneClassAveragePrecision(num_classes),
+                'F1': MulticlassF1Score(
+                    num_classes, average='micro', ignore_index=UNKNOWN
+                ),
             }
         else:
             scores = {
@@ -202,6 +203,16 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
             if (label == 1).any()
         ]
         return torch.stack(scores).mean() if scores else preds.new_zeros(())
+
+
+class OneClassAveragePrecision(MeanAveragePrecision):
+    """The same for images of one class each, given by its index, -1 unknown."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities (B, C) and class indices (B,)."""
+        unknown = (target == UNKNOWN)[:, None]
+        present = F.one_hot(target.clamp(min=0), preds.shape[1])
+        super().update(preds, present.masked_fill(unknown, UNKNOWN))
 
 
 class BestShift(Metric):

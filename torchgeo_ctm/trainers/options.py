@@ -332,6 +332,11 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
         SettingError: If they do not.
     """
     labels, maps, patches = options.labels, options.maps, options.patches
+    if task not in ('multilabel', 'multiclass'):
+        raise SettingError(
+            f"task={task!r}, expected 'multilabel' or 'multiclass'."
+            + did_you_mean(str(task), ('multilabel', 'multiclass'))
+        )
     if num_classes < 2:
         raise SettingError(
             f'num_classes must be 2 or more, got {num_classes}. Classes are told from '
@@ -417,7 +422,7 @@ def class_list(
     """
     if given is None:
         return [default(index) for index in range(count)]
-    if len(given) != count:
+    if isinstance(given, str) or len(given) != count:
         raise SettingError(
             f'{name} must have num_classes={count} entries, got {len(given)}.'
         )

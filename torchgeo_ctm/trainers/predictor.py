@@ -385,8 +385,12 @@ class ClassTokenPredictor(ClassTokenPrediction):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = True
     ) -> Any:
-        """Take the tensors of a checkpoint without a copy."""
-        return super().load_state_dict(state_dict, strict, assign)
+        """Take the tensors of a checkpoint, without a copy if they are float32."""
+        state = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state_dict.items()
+        }
+        return super().load_state_dict(state, strict, assign)
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +44,11 @@ def presence_of(
 
     Raises:
         SettingError: If the batch has neither ``label`` nor ``mask``.
-        LabelError: If a class index is not one of the classes, or a shape is wrong.
+        LabelError: If a class index is not one of the classes, a shape is wrong, or
+            labels are no numbers.
     """
     if 'label' in batch:
-        label = batch['label']
+        label = numbers(batch['label'])
         if label.ndim == 1:
             return _one_hot(label, num_classes)
         if label.shape[1:] != (num_classes,):
@@ -55,9 +57,14 @@ def presence_of(
                 f'({num_classes},), one entry per class.'
             )
         known = batch.get('label_known')
+        if known is not None and known.shape != label.shape:
+            raise LabelError(
+                f"'label_known' has the shape {tuple(known.shape[1:])}, its label "
+                f'{tuple(label.shape[1:])}. Both must have one entry per class.'
+            )
         label = label.float()
         label = torch.where((label >= 0) & (label <= 1), label, UNKNOWN)
-        label = label if known is None else label.masked_fill(~known, UNKNOWN)
+        label = label if known is None else label.masked_fill(~known.bool(), UNKNOWN)
         if multiclass:
             none_present = (label <= 0).all(dim=1, keepdim=True)
             label = label.masked_fill(none_present, UNKNOWN)
@@ -79,17 +86,33 @@ def presence_of(
     return present.masked_fill((present == 0) & unknown, UNKNOWN)
 
 
+def numbers(label: Any) -> Tensor:
+    """Return labels or a mask as a tensor.
+
+    Raises:
+        LabelError: If they are no numbers.
+    """
+    try:
+        return torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise LabelError(
+            f'A label is {label!r}, expected 0 or 1 for each class, or a class index.'
+        ) from None
+
+
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:
     """Return class indices (B,) as labels (B, C), -1 where there is no class."""
     unknown = ~label.isfinite()
     for value in NO_CLASS:
         unknown |= label == value
-    index = label.masked_fill(unknown, 0).long()
-    if ((index < 0) | (index >= num_classes)).any():
-        wrong = int(index[(index < 0) | (index >= num_classes)][0])
+    given = label.masked_fill(unknown, 0)
+    index = given.long()
+    outside = (index < 0) | (index >= num_classes) | (index != given)
+    if outside.any():
+        wrong = given[outside][0].item()
         raise LabelError(
-            f'A chip has class {wrong}, expected 0 to {num_classes - 1}, or 255 where '
-            f'the class is unknown. Set num_classes={wrong + 1} or more.'
+            f'A chip has class {wrong:g}, expected 0 to {num_classes - 1}, or 255 where '
+            f'the class is unknown. Set num_classes={int(wrong) + 1} or more.'
         )
     return F.one_hot(index, num_classes).float().masked_fill(unknown[:, None], UNKNOWN)
 
@@ -115,6 +138,8 @@ def class_mask(
             f'A mask has the shape {tuple(mask.shape[1:])}, expected one class per '
             'pixel, (H, W) or (1, H, W).'
         )
+    if mask.is_complex():
+        raise LabelError('A mask is complex, expected one class per pixel.')
     if mask.is_floating_point():
         mask = mask.masked_fill(~mask.isfinite(), IGNORED)
     mask = mask.squeeze(1).long() if mask.ndim == 4 else mask.long()
@@ -137,7 +162,7 @@ def check_entries(
         LabelError: If a label has an entry above 1.
     """
     if 'label' in batch:
-        label = batch['label'].float()
+        label = numbers(batch['label']).float()
         wrong = label[label.isfinite() & (label > 1) & (label != IGNORED)]
         if label.ndim > 1 and wrong.numel():
             raise LabelError(
@@ -145,7 +170,7 @@ def check_entries(
                 'absent, or -1 for unknown.'
             )
     elif 'mask' in batch and values is None:
-        mask = batch['mask']
+        mask = class_mask(batch['mask'], 1 << 31)
         wrong = mask[(mask >= num_classes) & (mask != IGNORED)]
         if wrong.numel():
             warnings.warn(

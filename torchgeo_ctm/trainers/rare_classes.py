@@ -9,6 +9,7 @@ from torch import Tensor
 from torchgeo.datasets import GeoDataset
 
 from ..errors import LabelWarning
+from .presence import numbers
 
 #: Labeled chips of a class below which a warning is given.
 FEWEST = 5
@@ -51,11 +52,7 @@ def warn_about_rare_classes(
                     return []
                 sample = chips[index]
                 kept = ('label', 'label_known', 'mask')
-                given = {
-                    key: torch.as_tensor(sample[key])[None]
-                    for key in kept
-                    if key in sample
-                }
+                given = {k: numbers(sample[k])[None] for k in kept if k in sample}
                 label = presence(given)[0]
             counts += label == 1
             if (counts >= FEWEST).all():

@@ -1,0 +1,233 @@
+import json
+import sqlite3
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+
+from tests.commands import Run, refused
+from tests.fakes.class_rasters import UTM, write_classes
+from tests.fakes.olofsson import COUNTS, PIXELS
+from tests.fakes.olofsson import NAMES as OLOFSSON
+from torchgeo_ctm.assessment.assess import assess, content
+from torchgeo_ctm.assessment.samples import draw_samples
+from torchgeo_ctm.errors import LabelError, LabelWarning
+
+#: A map with the shares of the paper's, a pixel standing for 2,500.
+MAP = np.repeat(np.arange(4), PIXELS // 2500).reshape(50, 80).astype(np.uint8)
+
+
+def write_points(
+    path: Path,
+    pixels: NDArray[np.int64],
+    reference: list[object],
+    crs: str | None = None,
+) -> Path:
+    xy = np.array([UTM @ (col + 0.5, row + 0.5) for row, col in pixels])
+    frame = gpd.GeoDataFrame(
+        {'reference': reference}, geometry=gpd.points_from_xy(*xy.T), crs='EPSG:32630'
+    )
+    (frame if crs is None else frame.to_crs(crs)).to_file(path, driver='GPKG')
+    return path
+
+
+def paper(folder: Path, crs: str | None = None) -> tuple[Path, Path]:
+    mask = write_classes(folder / 'm.tif', MAP, names=OLOFSSON)
+    pixels, reference = [], []
+    for row, counts in enumerate(COUNTS):
+        pixels.append(np.argwhere(MAP == row)[np.arange(counts.sum()) % 50])
+        reference += np.repeat(OLOFSSON, counts).tolist()
+    return mask, write_points(folder / 's.gpkg', np.concatenate(pixels), reference, crs)
+
+
+@pytest.mark.parametrize('crs', [None, 'EPSG:4326'])
+def test_the_example_of_olofsson_2014(tmp_path: Path, crs: str | None) -> None:
+    mask, samples = paper(tmp_path, crs)
+    found = assess(mask, samples)
+    assert found.counts.tolist() == COUNTS.tolist()
+    document = content(found)
+    overall = document['overall_accuracy']
+    assert f'{overall["value"]:.3f} ± {overall["ci95"]:.3f}' == '0.947 ± 0.018'
+    share = document['classes']['deforestation']['share']
+    assert share['value'] * PIXELS.sum() == pytest.approx(235_086, abs=1)
+    assert share['ci95'] * PIXELS.sum() == pytest.approx(68_418, abs=2)
+    hectares = document['classes']['deforestation']['area']
+    # 4,000 pixels of 0.01 ha in UTM
+    assert hectares['value'] == pytest.approx(40 * share['value'], rel=1e-3)
+    np.testing.assert_allclose(np.sum(document['confusion_share']), 1)
+
+
+def test_report_table_json_and_csv(run: Run, tmp_path: Path) -> None:
+    mask, samples = paper(tmp_path)
+    names = ('a.json', 'a.csv', 'a.html', 'a.png')
+    outputs = [tmp_path / name for name in names]
+    options = [
+        word
+        for output in outputs
+        for word in (
+            f'--{"report" if output.suffix == ".html" else output.suffix[1:]}',
+            output,
+        )
+    ]
+    options[-2] = '--plot'
+    status, printed, err = run('assess', mask, samples, *options)
+    assert status == 0, err
+    assert 'overall accuracy      0.947 ± 0.018' in printed
+    assert json.loads(outputs[0].read_text())['confusion'] == COUNTS.tolist()
+    table = pd.read_csv(outputs[1])
+    assert table['class'].tolist() == OLOFSSON
+    assert table['reference stable forest'].tolist() == COUNTS[:, 2].tolist()
+    assert table['users_accuracy'][0] == pytest.approx(0.88)
+    page = outputs[2].read_text(encoding='utf-8')
+    assert '0.947 ± 0.018' in page
+    assert 'http' not in page.replace('https://doi.org', '')
+    assert outputs[3].stat().st_size > 5000
+    refused(run('assess', mask, samples, '--csv', outputs[1]), 'a.csv', '--overwrite')
+
+
+def test_a_drawn_sample_estimates_the_truth(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.integers(0, 3, (20, 20)), np.ones((10, 10), int))
+    wrong = rng.random(truth.shape) < 0.2
+    mapped = np.where(wrong, rng.integers(0, 3, truth.shape), truth).astype(np.uint8)
+    mask = write_classes(tmp_path / 'm.tif', mapped, names=['a', 'b', 'c'])
+    samples = tmp_path / 's.gpkg'
+    inside = 0
+    for seed in range(6):
+        draw_samples(mask, samples, size=300, seed=seed, overwrite=True)
+        frame = gpd.read_file(samples, layer='s')
+        cols, rows = np.floor(~UTM @ np.stack([frame.geometry.x, frame.geometry.y]))
+        values = truth[rows.astype(int), cols.astype(int)]
+        frame['reference'] = np.array(['a', 'B', 'c'])[values]
+        frame.to_file(tmp_path / 't.gpkg')
+        found = assess(mask, tmp_path / 't.gpkg')
+        share = np.bincount(truth.ravel()) / truth.size
+        inside += int(
+            (
+                np.abs(found.accuracy.area.value - share)
+                < found.accuracy.area.half_width
+            ).sum()
+        )
+    # 18 intervals of 95 %
+    assert inside >= 15
+
+
+def test_classes_of_a_map_without_names_and_samples_as_numbers(tmp_path: Path) -> None:
+    values = np.zeros((4, 4), np.uint8)
+    values[2:] = 7
+    with rasterio.open(
+        tmp_path / 'm.tif',
+        'w',
+        driver='GTiff',
+        dtype='uint8',
+        count=1,
+        height=4,
+        width=4,
+    ) as raster:
+        raster.write(values, 1)
+    frame = gpd.GeoDataFrame(
+        {'class': [0, 7, 7, 7.0]},
+        geometry=gpd.points_from_xy([0.5, 1.5, 2.5, 3.5], [0.5, 1.5, 2.5, 3.5]),
+    )
+    frame.to_parquet(tmp_path / 's.parquet')
+    found = assess(tmp_path / 'm.tif', tmp_path / 's.parquet', column='class')
+    assert found.names == ['0', '7']
+    assert found.counts.tolist() == [[1, 1], [0, 2]]
+    assert found.unit == 'pixels'
+    assert found.areas.value.tolist() == [4, 12]
+
+
+def test_mistakes_in_samples(run: Run, tmp_path: Path) -> None:
+    values = MAP.copy()
+    values[3, 4] = 255
+    mask = write_classes(tmp_path / 'm.tif', values, names=OLOFSSON)
+    good = [[0, 0], [10, 10]]
+
+    def answer(
+        pixels: list[list[int]], reference: list[object]
+    ) -> tuple[int, str, str]:
+        points = write_points(tmp_path / 's.gpkg', np.array(pixels), reference)
+        return run('assess', mask, points, '--json', tmp_path / 'a.json')
+
+    refused(answer([*good, [3, 4]], ['forest gain'] * 3), '1 sample (3) lies on nodata')
+    refused(answer([[-1, 0], [0, 80]], ['x', 'x']), '2 samples (1, 2) lie outside')
+    refused(
+        answer(good, ['forest gain', 'forst gain']),
+        "sample 2: 'forst gain' is not a class", "Did you mean 'forest gain'?",
+    )  # fmt: skip
+    refused(answer(good, [None, ' ']), 'column reference is empty')
+    refused(
+        run('assess', mask, tmp_path / 's.gpkg', '--column', 'refrence'),
+        "no column 'refrence'", "Did you mean 'reference'?",
+    )  # fmt: skip
+    refused(run('assess', mask, tmp_path / 'x.gpkg'), 'x.gpkg does not exist')
+    refused(run('assess', mask, mask), 'Cannot read')
+    frame = gpd.read_file(tmp_path / 's.gpkg').buffer(1).to_frame('geometry')
+    frame['reference'] = 'a'
+    frame.to_file(tmp_path / 'p.gpkg')
+    refused(run('assess', mask, tmp_path / 'p.gpkg'), 'Polygon', 'expected points')
+    assert not (tmp_path / 'a.json').exists()
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', MAP, names=OLOFSSON)
+    rows = [np.argwhere(MAP == value)[:2] for value in (0, 2, 3)]
+    pixels = np.concatenate(rows)
+    labels: list[object] = ['deforestation', None, *['stable forest'] * 4]
+    points = write_points(tmp_path / 's.gpkg', pixels, labels)
+    with pytest.warns(LabelWarning) as caught:
+        found = assess(mask, points)
+    texts = ' '.join(str(each.message) for each in caught)
+    assert "'forest gain' has no sample: its 1 hectares, 1.5% of the map" in texts
+    assert "'deforestation' has 1 sample" in texts
+    assert '1 of 6 samples have no class' in texts
+    assert found.areas.value.sum() == pytest.approx(found.sizes[[0, 2, 3]].sum())
+
+
+def test_a_sample_of_another_map_is_said(tmp_path: Path) -> None:
+    mask, _ = paper(tmp_path)
+    draw_samples(mask, tmp_path / 'd.gpkg', size=400)
+    other = write_classes(tmp_path / 'o.tif', MAP[:, ::-1] % 3, names=OLOFSSON)
+    frame = gpd.read_file(tmp_path / 'd.gpkg', layer='d')
+    with sqlite3.connect(tmp_path / 'd.gpkg') as database:
+        triggers = database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'd'"
+        ).fetchall()
+        for (name,) in triggers:
+            database.execute(f'DROP TRIGGER "{name}"')
+        database.execute("UPDATE d SET reference = 'stable forest'")
+    assert assess(mask, tmp_path / 'd.gpkg').counts.sum() == len(frame)
+    with pytest.warns(LabelWarning, match='drawn from another map'):
+        assess(other, tmp_path / 'd.gpkg')
+    # a simple random sample belongs to any map
+    assert assess(other, tmp_path / 'd.gpkg', design='simple').counts.sum() == len(
+        frame
+    )
+
+
+def test_degrees_are_weighted_by_area(tmp_path: Path) -> None:
+    """A pixel in the north covers less ground than one in the south."""
+    values = np.repeat([[0], [1]], 30, axis=0).astype(np.uint8)
+    tall = Affine(1, 0, 0, 0, -1, 60)
+    mask = write_classes(tmp_path / 'm.tif', values, 'EPSG:4326', tall, ['n', 's'])
+    frame = gpd.GeoDataFrame(
+        {'reference': list('nnssss')},
+        geometry=gpd.points_from_xy([0.5] * 6, [50.5, 40.5, 20.5, 10.5, 5.5, 1.5]),
+        crs='EPSG:4326',
+    )
+    frame.to_file(tmp_path / 's.gpkg')
+    share = assess(mask, tmp_path / 's.gpkg').accuracy.area.value
+    # sines of latitude
+    assert share[1] == pytest.approx(np.sin(np.pi / 6) / np.sin(np.pi / 3), rel=5e-3)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    mask, samples = paper(tmp_path)
+    samples.write_bytes(samples.read_bytes()[:3000])
+    with pytest.raises(LabelError, match='Cannot read'):
+        assess(mask, samples)

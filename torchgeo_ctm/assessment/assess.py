@@ -1,0 +1,318 @@
+"""Accuracy of a map and area of its classes, from labeled samples."""
+
+import warnings
+from collections.abc import Sequence
+from json import loads
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pyproj
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+
+from ..accuracy import Accuracy, Design, Estimate, estimate
+from ..errors import LabelError, LabelWarning, did_you_mean, name_key, similar_file
+from ..grids import to_pixels
+from ..inference.masks import open_mask
+from .samples import STRATA
+from .strata import Strata, read_strata
+
+
+class Assessment(NamedTuple):
+    """Accuracy and areas of a map.
+
+    ``counts`` has a row for each class of the map and a column for each of the
+    reference, in the order of ``names``.
+    """
+
+    names: list[str]
+    counts: NDArray[np.int64]
+    #: Size of each class on the map, (C,), in hectares, or in pixels without a CRS.
+    sizes: NDArray[np.float64]
+    unit: str
+    accuracy: Accuracy
+    unlabeled: int
+
+    @property
+    def areas(self) -> Estimate:
+        """Area of each reference class, (C,), in ``unit``."""
+        sampled = self.sizes[self.counts.sum(axis=1) > 0].sum()
+        value, error = self.accuracy.area
+        return Estimate(sampled * value, sampled * error)
+
+
+def assess(
+    mask: str | Path,
+    samples: str | Path,
+    *,
+    column: str = 'reference',
+    design: Design = 'stratified',
+) -> Assessment:
+    """Estimate the accuracy of a map and the area of its classes.
+
+    Args:
+        mask: Class raster.
+        samples: Points with their true class, as :func:`.samples.draw_samples` writes
+            them. Those without a class are left out, with a warning.
+        column: Column of the true class, as a name or a number of the map.
+        design: Whether samples were drawn in each class of the map, or at random in
+            the whole of it.
+
+    Raises:
+        SceneError: If the map cannot be read, or has no class.
+        LabelError: If the samples cannot be read, lie outside the map or on nodata, or
+            have a class that the map does not know.
+    """
+    frame, sampled = _read(Path(samples), column)
+    with open_mask(mask) as raster:
+        pixels = _pixels(raster, frame, str(samples))
+        mapped = np.full(len(frame), -1)
+
+        def look_up(row: int, values: NDArray[np.int32]) -> None:
+            here = (pixels[:, 0] >= row) & (pixels[:, 0] < row + len(values))
+            mapped[here] = values[pixels[here, 0] - row, pixels[here, 1]]
+
+        strata = read_strata(raster, look_up)
+    ids = _ids(frame)
+    if (mapped < 0).any():
+        raise LabelError(
+            f'{samples}: {_some(ids[mapped < 0], "lies", "lie")} on nodata of {mask}. '
+            'Delete them, or pass the map that was sampled.'
+        )
+    if sampled is not None:
+        pixels_now = dict(zip(strata.names, strata.pixels.tolist(), strict=True))
+        if design == 'stratified' and sampled != pixels_now:
+            warnings.warn(
+                f'{samples} was drawn from another map than {mask}: the classes have '
+                'other areas, so that estimates are biased. Draw a new sample.',
+                LabelWarning,
+                stacklevel=2,
+            )
+    reference = _classes(frame[column], strata, f'{samples}, column {column}', ids)
+    known = reference >= 0
+    if not known.any():
+        raise LabelError(
+            f'{samples}: column {column} is empty, expected the class of each sample. '
+            'Fill it in QGIS.'
+        )
+    count = len(strata.names)
+    counts = np.zeros((count, count), np.int64)
+    rows = np.searchsorted(strata.values, mapped[known])
+    np.add.at(counts, (rows, reference[known]), 1)
+    sizes = strata.hectares
+    unit = 'pixels' if sizes is None else 'hectares'
+    sizes = strata.pixels.astype(float) if sizes is None else sizes
+    _warn_about_strata(strata.names, counts, sizes, unit)
+    if missing := int((~known).sum()):
+        warnings.warn(
+            f'{samples}: {missing} of {len(known)} samples have no class and are left '
+            'out.',
+            LabelWarning,
+            stacklevel=2,
+        )
+    accuracy = estimate(counts, sizes, design)
+    return Assessment(strata.names, counts, sizes, unit, accuracy, missing)
+
+
+def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | None]:
+    """Return the samples, and the pixels of each class of the map they are from."""
+    if not path.exists():
+        close = similar_file(path, ('.gpkg', '.geojson', '.parquet', '.fgb', '.shp'))
+        raise LabelError(f'{path} does not exist, expected points with classes.{close}')
+    metadata: dict[str, str] = {}
+    try:
+        if path.suffix.lower() == '.parquet':
+            frame = gpd.read_parquet(path)
+        else:
+            layers = [name for name, kind in pyogrio.list_layers(path) if kind]
+            if not layers:
+                raise LabelError(f'{path} has no layer with points.')
+            metadata = pyogrio.read_info(path, layers[0])['dataset_metadata'] or {}
+            frame = pyogrio.read_dataframe(path, layer=layers[0])
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise LabelError(f'Cannot read {path}: {reason}') from error
+    if column not in frame:
+        columns = [str(name) for name in frame.columns if name != 'geometry']
+        raise LabelError(
+            f'{path} has no column {column!r}, expected one of: {", ".join(columns)}.'
+            f'{did_you_mean(column, columns)}'
+        )
+    if not len(frame):
+        raise LabelError(f'{path} has no sample.')
+    points = frame.geometry.geom_type == 'Point'
+    if not points.all():
+        kind = frame.geometry.geom_type[~points].iloc[0] or 'nothing'
+        raise LabelError(f'{path} has {kind} among its samples, expected points.')
+    return frame, loads(metadata[STRATA]) if STRATA in metadata else None
+
+
+def _pixels(
+    raster: DatasetReader, frame: gpd.GeoDataFrame, name: str
+) -> NDArray[np.int64]:
+    """Return row and column (n, 2) of each sample."""
+    if frame.crs is not None and raster.crs is not None:
+        frame = frame.to_crs(pyproj.CRS.from_user_input(raster.crs))
+    xy = np.stack([frame.geometry.x, frame.geometry.y], axis=1)
+    pixels = to_pixels(xy, raster.transform)[:, ::-1]
+    inside = (np.isfinite(pixels) & (pixels >= 0) & (pixels < raster.shape)).all(axis=1)
+    if not inside.all():
+        which = _some(_ids(frame)[~inside], 'lies', 'lie')
+        raise LabelError(
+            f'{name}: {which} outside of {raster.name}. Delete them, or pass the map '
+            'that was sampled.'
+        )
+    return np.floor(pixels).astype(np.int64)
+
+
+def _ids(frame: gpd.GeoDataFrame) -> NDArray[Any]:
+    """Return the numbers of samples."""
+    return np.asarray(frame['id'] if 'id' in frame else np.arange(1, len(frame) + 1))
+
+
+def _some(ids: NDArray[Any], one: str, more: str) -> str:
+    """Return ``3 samples (4, 7, 9) lie``."""
+    shown = ', '.join(map(str, ids[:5])) + ', …' * (len(ids) > 5)
+    many = len(ids) > 1
+    return f'{len(ids)} sample{"s" * many} ({shown}) {more if many else one}'
+
+
+def _classes(
+    values: 'pd.Series[Any]', strata: Strata, where: str, ids: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Return the class of each sample, −1 without one."""
+    index = {str(value): i for i, value in enumerate(strata.values.tolist())}
+    index |= {name_key(name): i for i, name in enumerate(strata.names)}
+    found = np.full(len(values), -1)
+    for number, value in enumerate(values):
+        if pd.isna(value) or not str(value).strip():
+            continue
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        key = name_key(value)
+        if key not in index:
+            raise LabelError(
+                f'{where}, sample {ids[number]}: {value!r} is not a class of the map, '
+                f'expected one of: {", ".join(strata.names)}.'
+                f'{did_you_mean(str(value), strata.names)}'
+            )
+        found[number] = index[key]
+    return found
+
+
+def _warn_about_strata(
+    names: Sequence[str],
+    counts: NDArray[np.int64],
+    sizes: NDArray[np.float64],
+    unit: str,
+) -> None:
+    """Warn of classes of the map with less than two samples."""
+    samples = counts.sum(axis=1)
+    for index in np.flatnonzero((samples < 2) & (sizes > 0)).tolist():
+        share = sizes[index] / sizes.sum()
+        warnings.warn(
+            f'Class {names[index]!r} has no sample: its {sizes[index]:,.0f} {unit}, '
+            f'{share:.1%} of the map, are left out of all estimates.'
+            if samples[index] == 0
+            else f'Class {names[index]!r} has 1 sample: the variance in it is taken as '
+            'the largest possible.',
+            LabelWarning,
+            stacklevel=3,
+        )
+
+
+def content(found: Assessment) -> dict[str, Any]:
+    """Return an assessment as a document of plain numbers, intervals as ± 95 %."""
+    accuracy, areas = found.accuracy, found.areas
+    rates = {
+        'users_accuracy': accuracy.users,
+        'producers_accuracy': accuracy.producers,
+        'f1': accuracy.f1,
+    }
+
+    def pair(estimate: Estimate, index: int) -> dict[str, float | None]:
+        values = estimate.value[index], estimate.half_width[index]
+        return dict(zip(('value', 'ci95'), (_number(v) for v in values), strict=True))
+
+    return {
+        'overall_accuracy': pair(accuracy.overall, 0),
+        'unit': found.unit,
+        'classes': {
+            name: {
+                'samples': int(found.counts[index].sum()),
+                'mapped': float(found.sizes[index]),
+                'area': pair(areas, index),
+                'share': pair(accuracy.area, index),
+                **{key: pair(rate, index) for key, rate in rates.items()},
+            }
+            for index, name in enumerate(found.names)
+        },
+        'confusion': found.counts.tolist(),
+        'confusion_share': accuracy.shares.tolist(),
+        'samples': int(found.counts.sum()),
+        'samples_without_class': found.unlabeled,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def table(found: Assessment) -> pd.DataFrame:
+    """Return a row for each class: areas and rates with half of their intervals."""
+    rows = []
+    for name, row in content(found)['classes'].items():
+        cells = {
+            'class': name,
+            'samples': row['samples'],
+            f'mapped_{found.unit}': row['mapped'],
+        }
+        cells[found.unit], cells[f'{found.unit}_ci95'] = row['area'].values()
+        for key in ('users_accuracy', 'producers_accuracy', 'f1'):
+            cells[key], cells[f'{key}_ci95'] = row[key].values()
+        rows.append(cells)
+    frame = pd.DataFrame(rows)
+    for index, name in enumerate(found.names):
+        frame[f'reference {name}'] = found.counts[:, index]
+    return frame
+
+
+def lines(found: Assessment) -> list[str]:
+    """Return the lines of a report in plain text."""
+    accuracy, areas = found.accuracy, found.areas
+    width = max(20, *map(len, found.names))
+    heads = (
+        f'mapped {found.unit}',
+        f'{found.unit} ± 95 %',
+        "user's",
+        "producer's",
+        'F1',
+    )
+    text = [f'{"class":<{width}}  samples  ' + '  '.join(f'{h:>19}' for h in heads)]
+    for index, name in enumerate(found.names):
+        cells = [f'{found.sizes[index]:,.1f}', shown(areas, index, ',.1f')]
+        cells += [
+            shown(rate, index, '.3f')
+            for rate in (accuracy.users, accuracy.producers, accuracy.f1)
+        ]
+        text.append(
+            f'{name:<{width}}  {found.counts[index].sum():>7}  '
+            + '  '.join(f'{cell:>19}' for cell in cells)
+        )
+    return [
+        *text,
+        f'{"overall accuracy":<{width}}  {shown(accuracy.overall, 0, ".3f")}',
+        f'{"samples":<{width}}  {found.counts.sum()}',
+    ]
+
+
+def shown(estimate: Estimate, index: int, form: str) -> str:
+    """Return an estimate as ``0.947 ± 0.018``, or a dash."""
+    value = estimate.value[index]
+    if np.isnan(value):
+        return '-'
+    return f'{value:{form}} ± {estimate.half_width[index]:{form}}'

@@ -1,0 +1,193 @@
+"""Give a map other classes, names and colors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SceneError, SettingError, check_names
+from ..files import check_file, check_not_input
+from ..grids import IGNORED
+from ..inference.geotiff import RasterRows, check_output, rgb_of
+from ..inference.masks import class_colors, open_mask
+from ..inference.merging import merging
+from ..inference.style import write_style
+from ..legends import renamed
+from ..rasters import grid_of, value_names
+from .strata import class_bands, strata_of
+
+#: Colors of a map that has none: matplotlib's tab20.
+COLORS = [
+    '#1f77b4',
+    '#aec7e8',
+    '#ff7f0e',
+    '#ffbb78',
+    '#2ca02c',
+    '#98df8a',
+    '#d62728',
+    '#ff9896',
+    '#9467bd',
+    '#c5b0d5',
+    '#8c564b',
+    '#c49c94',
+    '#e377c2',
+    '#f7b6d2',
+    '#7f7f7f',
+    '#c7c7c7',
+    '#bcbd22',
+    '#dbdb8d',
+    '#17becf',
+    '#9edae5',
+]
+
+
+class _Classes(NamedTuple):
+    """Classes of a map: names, colors, and the values of each."""
+
+    names: list[str]
+    colors: list[str]
+    values: list[list[int]]
+
+
+def relabel(
+    mask: str | Path,
+    output: str | Path,
+    *,
+    class_map: Sequence[str] | None = None,
+    merge: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
+    style: bool = True,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a map with other classes, names or colors, as ``predict`` writes maps.
+
+    Args:
+        mask: Class raster.
+        output: Class raster to write. Classes are numbered 0, 1, 2, …
+        class_map: Names of the values of a map that does not name them: see
+            :func:`.legends.renamed`. Values of one name become one class.
+        merge: Merged classes as ``'A+B=NAME'``; ``'A=NAME'`` renames a class.
+        names: Names of all classes after that, in order.
+        colors: Their colors, as matplotlib reads them.
+        style: Also write the style for QGIS, OUTPUT.qml.
+        overwrite: Replace existing files.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: If a file cannot be written.
+        SceneError: If the map cannot be read, or has more than 255 classes.
+        SettingError: If names or colors are invalid.
+    """
+    output = check_output(output, overwrite)
+    qml = output.with_suffix('.qml')
+    for beside in (qml, output.with_name(f'{output.name}.aux.xml')):
+        if beside != qml or style:
+            check_file(beside, overwrite)
+    check_not_input(output, mask)
+    new = _new(_old(mask, class_map), merge, names, colors)
+    table = np.full(max(max(v) for v in new.values if v) + 1, IGNORED, np.uint8)
+    for index, values in enumerate(new.values):
+        table[values] = index
+    with open_mask(mask) as raster:
+        kept = ('AREA_OR_POINT', 'CLASS_NAMES')
+        tags = {k: v for k, v in raster.tags().items() if k not in kept}
+        rows = RasterRows(
+            output, grid_of(raster), ['land cover class'], tags, (new.names, new.colors)
+        )
+        try:
+            for row, band in class_bands(raster):
+                rows.write(row, _translated(table, band))
+            rows.finish('mode')
+            if style:
+                write_style(qml, new.names, new.colors)
+            rows.publish()
+        finally:
+            rows.abandon()
+    return [output, *([qml] if style else [])]
+
+
+def _translated(table: NDArray[np.uint8], band: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return the new classes of pixels (rows, width); −1 stays without."""
+    found = np.append(table, np.uint8(IGNORED))[np.minimum(band, len(table))]
+    return np.where(band < 0, np.uint8(IGNORED), found).astype(np.uint8)
+
+
+def _old(mask: str | Path, class_map: Sequence[str] | None) -> _Classes:
+    """Return the classes of a map."""
+    with open_mask(mask) as raster:
+        known = value_names(raster)
+        palette = class_colors(raster)
+        try:
+            table = raster.colormap(1)
+        except ValueError:
+            table = {}
+    if class_map:
+        named = renamed(class_map, known)
+    elif known is not None:
+        named = {**known}
+    else:
+        strata = strata_of(mask)
+        named = dict(zip(strata.values.tolist(), strata.names, strict=True))
+    if class_map:
+        strata = strata_of(mask)
+        missing = [
+            str(value)
+            for value, pixels in zip(strata.values.tolist(), strata.pixels, strict=True)
+            if pixels and value not in named
+        ]
+        if missing:
+            raise SceneError(
+                f'{mask} holds class {", ".join(missing[:5])}, expected a name for each '
+                f'in class_map. Pass --class_map "{missing[0]}=NAME", or '
+                f'"{missing[0]}=" for nodata.'
+            )
+    values: dict[str, list[int]] = {}
+    for value, name in sorted(named.items()):
+        if name is not None and value >= 0:
+            values.setdefault(name, []).append(value)
+    if not values:
+        raise SettingError('class_map leaves no class, expected at least one.')
+    colors = []
+    for number, first in enumerate(each[0] for each in values.values()):
+        color = COLORS[number % len(COLORS)]
+        if first < len(palette):
+            color = palette[first]
+        elif table.get(first, (0, 0, 0, 0))[3]:
+            color = '#' + bytes(table[first][:3]).hex()
+        colors.append(color)
+    return _Classes([*values], colors, [*values.values()])
+
+
+def _new(
+    old: _Classes,
+    merge: Sequence[str] | None,
+    names: Sequence[str] | None,
+    colors: Sequence[str] | None,
+) -> _Classes:
+    """Return the classes of the new map."""
+    merged = merging(merge, old.names, old.colors)
+    values = [[v for m in group for v in old.values[m]] for group in merged.members]
+    count = len(merged.names)
+    for what, given in (('names', names), ('colors', colors)):
+        if given is not None and len(given) != count:
+            raise SettingError(
+                f'{what} has {len(given)} entries, expected {count}: one for each of '
+                f'{", ".join(merged.names)}.'
+            )
+    if count > IGNORED:
+        raise SceneError(f'The map has {count} classes, expected at most {IGNORED}.')
+    new = _Classes(list(names or merged.names), list(colors or merged.colors), values)
+    check_names(new.names, SettingError, 'names')
+    for color in new.colors:
+        try:
+            rgb_of(color)
+        except ValueError as error:
+            raise SettingError(
+                f'Unknown color {color!r}, expected #rrggbb or a name as red.'
+            ) from error
+    return new

@@ -1,0 +1,184 @@
+"""Legends of well-known land-cover maps: raster value → class name."""
+
+from collections.abc import Mapping, Sequence
+
+from .errors import SettingError, did_you_mean, name_key
+
+#: ESA WorldCover 10 m 2021 v200 (product user manual, table of the 11 classes).
+WORLDCOVER = {
+    10: 'Tree cover',
+    20: 'Shrubland',
+    30: 'Grassland',
+    40: 'Cropland',
+    50: 'Built-up',
+    60: 'Bare / sparse vegetation',
+    70: 'Snow and ice',
+    80: 'Permanent water bodies',
+    90: 'Herbaceous wetland',
+    95: 'Mangroves',
+    100: 'Moss and lichen',
+}
+
+#: MODIS MCD12Q1, layer LC_Type1, and SEN12MS's first band of land cover: the
+#: International Geosphere-Biosphere Programme's classes (user guide of collection 6).
+IGBP = {
+    1: 'Evergreen Needleleaf Forests',
+    2: 'Evergreen Broadleaf Forests',
+    3: 'Deciduous Needleleaf Forests',
+    4: 'Deciduous Broadleaf Forests',
+    5: 'Mixed Forests',
+    6: 'Closed Shrublands',
+    7: 'Open Shrublands',
+    8: 'Woody Savannas',
+    9: 'Savannas',
+    10: 'Grasslands',
+    11: 'Permanent Wetlands',
+    12: 'Croplands',
+    13: 'Urban and Built-up Lands',
+    14: 'Cropland/Natural Vegetation Mosaics',
+    15: 'Permanent Snow and Ice',
+    16: 'Barren',
+    17: 'Water Bodies',
+}
+
+#: IGBP's classes in the simplified scheme of the 2020 Data Fusion Contest
+#: (https://arxiv.org/abs/2002.08254), as TorchGeo's SEN12MSDataModule maps them.
+IGBP_SIMPLIFIED = {
+    1: 'Forest',
+    2: 'Forest',
+    3: 'Forest',
+    4: 'Forest',
+    5: 'Forest',
+    6: 'Shrubland',
+    7: 'Shrubland',
+    8: 'Savanna',
+    9: 'Savanna',
+    10: 'Grassland',
+    11: 'Wetlands',
+    12: 'Croplands',
+    13: 'Urban/Built-up',
+    14: 'Croplands',
+    15: 'Snow/Ice',
+    16: 'Barren',
+    17: 'Water',
+}
+
+#: The masks of DFC2020: the simplified scheme by its own numbers.
+DFC2020 = dict(enumerate(dict.fromkeys(IGBP_SIMPLIFIED.values()), 1))
+
+#: Band "label" of Dynamic World V1 (https://doi.org/10.1038/s41597-022-01307-4).
+DYNAMIC_WORLD = {
+    0: 'Water',
+    1: 'Trees',
+    2: 'Grass',
+    3: 'Flooded vegetation',
+    4: 'Crops',
+    5: 'Shrub and scrub',
+    6: 'Built',
+    7: 'Bare',
+    8: 'Snow and ice',
+}
+
+#: Sentinel-2 10 m Land Use/Land Cover of Esri and Impact Observatory, since 2017.
+ESRI = {
+    1: 'Water',
+    2: 'Trees',
+    4: 'Flooded vegetation',
+    5: 'Crops',
+    7: 'Built area',
+    8: 'Bare ground',
+    9: 'Snow/ice',
+    10: 'Clouds',
+    11: 'Rangeland',
+}
+
+LEGENDS: dict[str, dict[int, str]] = {
+    'worldcover': WORLDCOVER,
+    'dfc2020': DFC2020,
+    'dynamic-world': DYNAMIC_WORLD,
+    'esri': ESRI,
+    'igbp': IGBP,
+    'igbp-simplified': IGBP_SIMPLIFIED,
+}
+
+
+def legend(class_map: Mapping[int, str] | str) -> dict[int, str]:
+    """Return a class map, looking up the name of a well-known legend.
+
+    Raises:
+        SettingError: If the name is unknown, a value is not an integer, or the map is
+            empty.
+    """
+    if isinstance(class_map, str):
+        if class_map not in LEGENDS:
+            raise SettingError(
+                f'Unknown class_map {class_map!r}, expected one of: '
+                f'{", ".join(LEGENDS)}; or a class name for each value.'
+                f'{did_you_mean(class_map, LEGENDS)}'
+            )
+        return LEGENDS[class_map]
+    try:
+        found = {int(value): str(name) for value, name in class_map.items()}
+    except ValueError as error:
+        raise SettingError(
+            f'Invalid class_map: {error}, expected an integer for each class.'
+        ) from error
+    if not found:
+        raise SettingError('class_map is empty, expected a class name for each value.')
+    return found
+
+
+def renamed(
+    entries: Sequence[str], names: Mapping[int, str] | None
+) -> dict[int, str | None]:
+    """Return the class of each value of a raster.
+
+    Args:
+        entries: Each the name of a well-known legend, ``VALUE=NAME``, or
+            ``NAME=OTHER NAME`` for all values of a name. Nothing after the sign means
+            that the values do not count. A comma in a name has split an entry.
+        names: Names that the raster itself has for its values, or None.
+
+    Returns:
+        Value → name, or None if it does not count.
+
+    Raises:
+        SettingError: If an entry is none of these, or a name is unknown.
+    """
+    found: dict[int, str | None] = dict(names or {})
+    for entry in rejoined(entries, LEGENDS):
+        old, equals, new = (part.strip() for part in entry.rpartition('='))
+        if not equals:
+            found |= legend(new)
+        elif old.lstrip('-').isdigit():
+            found[int(old)] = new or None
+        else:
+            source = dict(names or {}) | {v: n for v, n in found.items() if n}
+            values = [v for v, n in source.items() if name_key(n) == name_key(old)]
+            if not values:
+                known = list(dict.fromkeys(source.values()))
+                raise SettingError(
+                    f'Unknown class {old!r} in class_map {entry!r}, expected one of: '
+                    f'{", ".join(known) or "no name is known"}.'
+                    f'{did_you_mean(old, known)}'
+                )
+            found |= dict.fromkeys(values, new or None)
+    return found
+
+
+def rejoined(
+    parts: Sequence[str], whole: Sequence[str] | Mapping[str, object] = ()
+) -> list[str]:
+    """Return entries with ``=`` that commas in class names have split.
+
+    Args:
+        parts: Parts of the entries, in order.
+        whole: Parts that are entries without ``=``.
+    """
+    entries, rest = [], ''
+    for part in parts:
+        rest = f'{rest}, {part}' if rest else part
+        if '=' in part or rest in whole:
+            entries.append(rest)
+            rest = ''
+    return [*entries, rest] if rest else entries
