@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 import yaml
 
 from tests.fakes.land_cover import (
@@ -24,8 +25,10 @@ from tests.fakes.land_cover import (
     CLASSES,
     COLORS,
     write_land_cover,
+    write_raster,
     write_squares,
 )
+from tests.fakes.masks import write_mask
 from torchgeo_ctm.configuration import build_task
 from torchgeo_ctm.errors import CTMError, CTMWarning, one_line
 from torchgeo_ctm.main import _kind, command_parser, main
@@ -62,16 +65,38 @@ RUNS: dict[str, str] = {
         scene.tif --checkpoint tiny.ckpt --output new.tif --accelerator tpu
     """,
     'evaluate': """
-        mask.tif reference.tif --json scores.json
-        mask.tif reference.tif --json scores.json
-        mask.tif scene.tif
-        mask.tif reference.tif --json scores.csv
+        map.tif reference.tif --classes Forest,Water,Croplands,Urban/Built-up --json scores.json
+        map.tif reference.tif --json scores.json
+        map.tif exchanged.tif
+        map.tif scene.tif
+        map.tif reference.tif --json scores.csv
+    """,
+    'sample': """
+        map.tif --output points.gpkg --size 20
+        map.tif --output points.gpkg --size 20
+        map.tif --output few.gpkg --size 1
+        map.tif --output few.gpkg
+    """,
+    'assess': """
+        map.tif points.gpkg
+        map.tif squares.gpkg
+    """,
+    'areas': """
+        map.tif
+        map.tif --output areas.txt
+        map.tif --zones squares.gpkg --field name
+    """,
+    'relabel': """
+        map.tif --output merged.tif --merge 'Forest+Croplands=Green'
+        map.tif --output other.tif --merge Forest+Lake=Green
+        map.tif --output other.tif --names Wood,Lake
+        map.tif --output other.tif --colors red
     """,
     'vectorize': """
-        mask.tif large.gpkg --sieve 20
-        mask.tif large.gpkg
-        mask.tif polygons.shp
-        mask.tif new.gpkg --sieve -1
+        map.tif large.gpkg --sieve 20
+        map.tif large.gpkg
+        map.tif polygons.shp
+        map.tif new.gpkg --sieve -1
         scene.tif new.gpkg
     """,
     'describe': """
@@ -122,6 +147,11 @@ def make_world(folder: Path) -> None:
     """Write a scene, labels, a reference, a checkpoint and configurations."""
     made = write_land_cover(folder, 'scene', 32, 0, size=128)
     made.reference.rename(folder / 'reference.tif')
+    mapped = made.classes.copy()
+    mapped[::9] = 0
+    place: dict[str, Any] = {'transform': made.transform, 'crs': made.crs}
+    write_mask(folder / 'map.tif', mapped, names=CLASSES, colors=COLORS, **place)
+    write_raster(folder / 'exchanged.tif', 3 - made.classes[None], nodata=255, **place)
     write_squares(folder / 'squares.gpkg', [made], 16, 0)
     labels = {'path': 'squares.gpkg', 'field': 'tags', 'classes': [*CLASSES]}
     data: dict[str, Any] = {
@@ -161,6 +191,7 @@ def make_world(folder: Path) -> None:
     }
     (folder / 'missing_data.yaml').write_text(yaml.safe_dump(content))
     (folder / 'scene.yaml').write_text((CONFIGS / 'scene.yaml').read_text())
+    torch.manual_seed(0)
     save_task(build_task(folder / 'train.yaml'), folder / 'tiny.ckpt')
 
 
