@@ -334,7 +334,7 @@ class TestRefuses:
         assert same.read_bytes() == decided.read_bytes()
         with pytest.raises(OutputError, match=r"Did you mean 'm\.onnx'"):
             export.export_model(decided, tmp_path / 'm.pb')
-        with pytest.raises(OutputError, match='--overwrite'):
+        with pytest.raises(OutputError, match='overwrite=True'):
             export.export_model(decided, same)
 
     def test_missing_extra(
