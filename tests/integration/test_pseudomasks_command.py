@@ -245,7 +245,7 @@ def test_mistakes_are_one_line(
     absent = write_config(
         tmp_path / 'absent.yaml', DFC, dict_kwargs={'root': str(tmp_path / 'nowhere')}
     )
-    refused(call(absent), 'not found')
+    refused(call(absent), 'No data set found')
     refused(call(dfc, '--split', 'all'), '--split')
     refused(call(dfc, '--rule', 'majority'), '--rule')
     assert not list(out.glob('*.npy'))
