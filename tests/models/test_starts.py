@@ -127,6 +127,9 @@ def test_unknown_wavelengths_are_refused() -> None:
     vit = plain_vit(published(dofa()), wavelengths={'thermal': 10_900})
     with pytest.raises(SettingError, match=r'0\.1 to 100 micrometers, got 10900'):
         vit.kernel.for_bands(['B04', 'thermal'])
+    given: Any = {'thermal': 'infrared'}
+    with pytest.raises(SettingError, match="micrometers, got 'infrared'"):
+        plain_vit(published(dofa()), wavelengths=given).kernel.for_bands(['thermal'])
     vit = plain_vit(published(dofa()), wavelengths={'termal': 10.9})
     with pytest.raises(SettingError, match="Did you mean 'thermal'"):
         vit.kernel.for_bands(['B04', 'thermal'])

@@ -163,6 +163,11 @@ def test_what_cannot_be_started_from(tmp_path: Path) -> None:
     text.write_text('no weights')
     with pytest.raises(CheckpointError, match='not a checkpoint'):
         small_task(weights=str(text))
+    landsat = tmp_path / 'vit_landsat_toa.pth'
+    source = timm.create_model('vit_small_patch16_224', in_chans=13, num_classes=0)
+    torch.save(source.state_dict(), landsat)
+    with pytest.raises(CheckpointError, match='bands of Landsat, but B01, B02'):
+        small_task(weights=str(landsat))
     with pytest.raises(SettingError, match='See torchgeo-ctm weights'):
         small_task(weights='ResNet18_Weights.SENTINEL2_ALL_MOCO')
     resnet = tmp_path / 'resnet.pth'

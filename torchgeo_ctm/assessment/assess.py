@@ -294,7 +294,10 @@ def lines(found: Assessment) -> list[str]:
     )
     text = [f'{"class":<{width}}  samples  ' + '  '.join(f'{h:>19}' for h in heads)]
     for index, name in enumerate(found.names):
-        cells = [f'{found.sizes[index]:,.1f}', shown(areas, index, ',.1f')]
+        # of a class that no sample has nothing is known
+        sampled = found.counts[index].any() or found.counts[:, index].any()
+        area = shown(areas, index, ',.1f') if sampled else '-'
+        cells = [f'{found.sizes[index]:,.1f}', area]
         cells += [
             shown(rate, index, '.3f')
             for rate in (accuracy.users, accuracy.producers, accuracy.f1)

@@ -98,10 +98,11 @@ def _spectrum(band: str, given: Mapping[str, float]) -> Spectrum:
     """Return center and width of a band."""
     key = band_key(band)
     if key in given:
-        if not 0.1 <= given[key] <= 100:
+        number = isinstance(given[key], int | float)
+        if not number or not 0.1 <= given[key] <= 100:
             raise SettingError(
                 f'wavelengths of {band!r} must be 0.1 to 100 micrometers, got '
-                f'{given[key]:g}.'
+                f'{given[key]!r}.'
             )
         return Spectrum(float(given[key]), WIDTH)
     if not is_reflectance(band):

@@ -1,6 +1,7 @@
 """Initial weights, from files and from TorchGeo, loaded without running code."""
 
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..models.pretrained import PlainViT, plain_vit, start_from
 from ..network.variants import VARIANTS
 from .loading import CHECKPOINT_KEY, check_finite, load_file
 
+#: Names that bands of Sentinel-2 have, and those of Landsat have not.
+SENTINEL2_ALONE = re.compile(r'B0\d|B8A')
 #: TorchGeo's weights that a network can start from.
 KINDS: tuple[Any, ...] = (
     torchgeo.models.ViTSmall16_Weights,
@@ -77,10 +80,27 @@ class Start:
         """
         if self.vit is None:
             return _load_own(model, (self.own or {})['state_dict'], self.source)
+        self._check_sensor(bands)
         try:
             return start_from(model, self.vit, bands)
         except CheckpointError as error:
             raise CheckpointError(f'{self.source}: {error}') from error
+
+    def _check_sensor(self, bands: Sequence[str]) -> None:
+        """Check that bands of Landsat weights are not matched to those of Sentinel-2.
+
+        Both number their bands, and B5 is another wavelength than B05.
+
+        Raises:
+            CheckpointError: If the names of the network's bands are Sentinel-2's.
+        """
+        found = [band for band in bands if SENTINEL2_ALONE.fullmatch(band)]
+        if 'landsat' in Path(self.source).name.lower() and found:
+            raise CheckpointError(
+                f'{self.source} has bands of Landsat, but {", ".join(found)} are those '
+                'of Sentinel-2, whose numbers mean other wavelengths. See '
+                'torchgeo-ctm weights.'
+            )
 
     @property
     def kernel(self) -> PatchKernel | None:
