@@ -82,19 +82,15 @@ def test_a_label_sources_own_words_are_the_message(
         (
             {'batch_sizes': 4},
             {},
-            "SceneDataModule': Option 'batch_sizes' is not accepted",
+            "SceneDataModule has no key 'batch_sizes'. Did you mean 'batch_size'?",
         ),
-        (
-            {'batch_size': 'many'},
-            {},
-            '"batch_size": Expected a <class \'int\'>. Got value: many',
-        ),
-        ({}, {'fieldd': 'a'}, "PolygonLabels': Option 'fieldd' is not accepted"),
+        ({'batch_size': 'many'}, {}, "batch_size: expected an integer, got 'many'."),
         (
             {},
-            {'min_share': 'x'},
-            '"min_share": Expected a <class \'float\'>. Got value: x',
+            {'fieldd': 'a'},
+            "PolygonLabels has no key 'fieldd'. Did you mean 'field'?",
         ),
+        ({}, {'min_share': 'x'}, "min_share: expected a number, got 'x'."),
     ],
 )
 def test_a_wrong_option_is_named_alone(
@@ -121,8 +117,8 @@ def test_a_wrong_option_is_named_alone(
         (
             {'patch_pooling': 'shares'},
             (
-                "\"patch_pooling\": Expected a typing.Literal['logsumexp', 'mean', "
-                "'rank', 'share']. Got value: shares"
+                'patch_pooling: expected one of: logsumexp, mean, rank, share, got '
+                "'shares'. Did you mean 'share'?"
             ),
         ),
     ],
@@ -170,7 +166,7 @@ def test_missing_options_and_other_sections(tmp_path: Path) -> None:
     config = write(tmp_path / 'c.yaml', data=section, model=model)
     with pytest.raises(DataError, match=r"PolygonLabels': .* required: field"):
         read_data(config)
-    said = "the model section of .*ClassTokenMaskingTask': Option 'num_clases'"
+    said = "the model section of .*ClassTokenMaskingTask has no key 'num_clases'"
     with pytest.raises(DataError, match=said):
         read_task(config)
 

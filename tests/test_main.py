@@ -143,7 +143,7 @@ def test_extra_bands_are_named(
             ['--batch_size', 'integer'],
         ),
         (('evaluate', 'a'), ['required', 'REFERENCE']),
-        (('evaluate', 'a', 'b', 'c'), ["Unexpected argument 'c'", '--no_flag']),
+        (('evaluate', 'a', 'b', 'c'), ["Unexpected argument 'c'", '--no_x']),
         (('predict', 'x', '--data.x=3'), ["Unknown option '--data.x"]),
         (('demo', '--compares'), ['--compares', "Did you mean '--compare'?"]),
     ],
@@ -529,10 +529,10 @@ def test_import_checkpoint(
     refused(run('import-checkpoint', reference, other, *heads), '4')
     short = tmp_path / 'short.ckpt'
     short.write_bytes(reference.read_bytes()[:9000])
-    refused(run('import-checkpoint', short, other, *options), 'cut short')
+    refused(run('import-checkpoint', short, other, *options), 'is incomplete')
     foreign = tmp_path / 'foreign.ckpt'
     torch.save({'state_dict': {'conv.weight': torch.zeros(1)}}, foreign)
-    refused(run('import-checkpoint', foreign, other, *options), 'not a state dict')
+    refused(run('import-checkpoint', foreign, other, *options), 'are missing')
     torch.save({'state_dict': {}, 'args': Path('x')}, foreign)
     refused(run('import-checkpoint', foreign, other, *options), 'weights_only=True')
     assert not other.exists()

@@ -80,7 +80,7 @@ def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> N
         scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
-        output: Class raster to write, MASK.tif; the other products lie beside it.
+        output: Class raster to write, MASK.tif; the other products are written beside it.
         **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
     _check_inputs(scene=scene, checkpoint=checkpoint)
@@ -88,6 +88,7 @@ def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> N
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
+    check_not_input(output, scene)
     check_output(output, overwrite)
     _loading()
     # imports PyTorch
@@ -114,19 +115,19 @@ def vectorize(
     style: bool = True,
     overwrite: bool = False,
 ) -> None:
-    """Turn a mask into polygons with class, name, area and mean confidence.
+    """Convert a mask to polygons with class, name, area and mean confidence.
 
     Args:
         mask: Class raster written by predict.
         output: File to write: .gpkg, .parquet (GeoParquet) or .fgb (FlatGeobuf).
-        confidence: Confidence raster; MASK_confidence.tif if that exists.
-        sieve: Pixels; smaller patches join their largest neighbour.
-        min_area: Hectares; smaller polygons are left out.
-        simplify: Meters; borders get simpler by triangles of about this side. Neighbors
+        confidence: Confidence raster; by default MASK_confidence.tif, if it exists.
+        sieve: Merge regions of fewer pixels into their largest neighbor.
+        min_area: Leave out polygons of fewer hectares.
+        simplify: Simplify borders by triangles of about this side in meters. Neighbors
             keep one border.
-        fill_holes: Hectares; smaller holes are filled, with the polygons in them.
+        fill_holes: Fill holes of fewer hectares, and the polygons in them.
         smooth: Cut the corners of borders. Neighbors keep one border.
-        style: Write OUTPUT.qml, colours and names for QGIS.
+        style: Write OUTPUT.qml, colors and names for QGIS.
         overwrite: Replace existing files.
     """
     from .inference import vector
@@ -417,7 +418,7 @@ def pseudomasks(
     Options --data.KEY VALUE override the configuration, as those of torchgeo do.
 
     Args:
-        config: Configuration of torchgeo (.yaml); its data section says which chips.
+        config: Configuration of torchgeo (.yaml); its data section names the chips.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Folder for pms_NAME.npy, imgs_NAME.npy and masks_NAME.npy, and for
@@ -577,8 +578,8 @@ def choose(
 def weights(*, markdown: bool = False) -> None:
     """List the weights of TorchGeo that training can start from.
 
-    Any of them is a value of weights: in a configuration. Those of 'any' bands start
-    with every band list whose wavelengths are known.
+    Each is a value of the key weights in a configuration. Weights for 'any' bands start
+    with every list of bands whose wavelengths are known.
 
     Args:
         markdown: Print a table in Markdown.
@@ -603,18 +604,18 @@ def export(
     torch_export: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a model for other programs: ONNX, with what QGIS's Deepness reads.
+    """Export a checkpoint to ONNX, with the metadata that QGIS's Deepness plugin reads.
 
     Args:
         checkpoint: Checkpoint of ClassTokenMaskingTask (.ckpt).
         output: File to write (.onnx).
-        img_size: Side of a window in pixels; that of training if not given.
+        img_size: Side of a window in pixels; by default that of training.
         opset: Version of ONNX's operators, 18 to 23; 18 suits the oldest programs.
-        rule: argmax for a checkpoint whose own rule, paint, cannot be exported.
+        rule: Use argmax for a checkpoint whose rule is paint, which cannot be exported.
         offset: Added to the input's numbers to make them reflectance x 10,000, as
             -1000 for Sentinel-2 processing baseline 04.00 and later; as in the
             training data if not given.
-        resolution: Metres per pixel that Deepness brings a layer to; 10 for
+        resolution: Meters per pixel that Deepness resamples a layer to; 10 for
             Sentinel-2's bands if not given.
         torch_export: Also write the file's name with .pt2, for torch.export.load.
         overwrite: Replace existing files.
@@ -655,7 +656,7 @@ def import_checkpoint(
     num_heads: int = 16,
     overwrite: bool = False,
 ) -> None:
-    """Turn a checkpoint of the paper's released code into one of this package.
+    """Convert a checkpoint of the paper's released code to one of this package.
 
     Args:
         reference: The released code's checkpoint.

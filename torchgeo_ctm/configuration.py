@@ -1,9 +1,11 @@
 """The task and the data that a configuration of ``torchgeo`` names."""
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +25,18 @@ YAML = ('.yaml', '.yml')
 DEEPEST, MOST_ALIASES = 40, 100
 #: Longest message of jsonargparse that is shown, in characters.
 LONGEST = 300
+#: Types of Python in words.
+TYPES = {
+    'int': 'an integer',
+    'float': 'a number',
+    'bool': 'true or false',
+    'str': 'text',
+    'NoneType': 'null',
+    'Sequence': 'a list',
+    'list': 'a list',
+    'Mapping': 'a mapping',
+    'dict': 'a mapping',
+}
 
 
 class Overridden(str):
@@ -228,7 +242,11 @@ def read_yaml(path: str | Path, expected: str) -> Any:
             f'{path} does not exist, expected {expected} (.yaml).'
             + similar_file(path, YAML)
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f'{path} is not a text file, expected {expected} (.yaml).'
+        ) from error
+    except (OSError, yaml.YAMLError) as error:
         reason = ' '.join(str(error).split())
         raise DataError(f'Cannot read {path} as YAML: {reason}') from error
 
@@ -264,7 +282,7 @@ def _section(
             reason = ' '.join(str(ours[0] if ours else error).split())
             raise DataError(f'{config}: {reason}') from error
         raise DataError(
-            f'Cannot use the {name} section of {config}: {first_cause(str(error))}'
+            f'Cannot use the {name} section of {config}: {in_words(first_cause(str(error)))}'
         ) from error
 
 
@@ -305,3 +323,24 @@ def first_cause(message: str) -> str:
     ]
     cause = ' '.join(line.strip(' -') for line in [*owners[-1:], lines[deepest]])
     return textwrap.shorten(cause, LONGEST, placeholder=' ...')
+
+
+def in_words(cause: str) -> str:
+    """Return a cause of jsonargparse as a user reads it; others stay as they are."""
+    option = re.search(r"class_path '([\w.]+)': Option '(.+?)' is not accepted", cause)
+    if option is not None:
+        module, _, name = option[1].rpartition('.')
+        known = signature(getattr(import_module(module), name)).parameters
+        return f'{name} has no key {option[2]!r}.{did_you_mean(option[2], known)}'
+    expected = re.fullmatch(
+        r'(?:Parser key "(.+?)": )?Expected a (.+?)(?:\. Got value: (.*))?', cause
+    )
+    if expected is None:
+        return cause
+    key, kind, value = expected.groups()
+    choices = re.findall("'(.+?)'", kind) if 'Literal' in kind else []
+    [name] = re.findall(r"(\w+)'>$", kind) or [kind]
+    words = f'one of: {", ".join(choices)}' if choices else TYPES.get(name, name)
+    got = '' if value is None else f', got {value!r}'
+    hint = did_you_mean(value or '', choices)
+    return f'{"" if key is None else f"{key}: "}expected {words}{got}.{hint}'

@@ -52,6 +52,8 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f'{path} is a file, expected a folder.') from error
     except OSError as error:
         raise OutputError(f'Cannot create folder {path}: {error}') from error
 

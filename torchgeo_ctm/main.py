@@ -26,7 +26,9 @@ class PlainHelp(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         """Return the text of an option with its type and default."""
-        if action.dest in ('help', 'version', 'command'):
+        if action.dest == 'command':
+            return ''
+        if action.dest in ('help', 'version'):
             return str(super()._get_help_string(action))
         facts = ['required'] if action.required else []
         kind = _kind(action)
@@ -36,7 +38,8 @@ class PlainHelp(DefaultHelpFormatter):
             facts.append(f'default: {"yes" if action.default else "no"}')
         elif action.default is not None:
             facts.append(f'default: {action.default}')
-        text = action.help or ''
+        # docstrings mark code
+        text = (action.help or '').replace('``', '')
         return f'{text} ({"; ".join(facts)})'.strip() if facts else text
 
 
@@ -66,8 +69,9 @@ class CommandParser(ArgumentParser):
         if match := re.search(r'unrecognized arguments?: (\S+)', line):
             line = self._unknown(match[1])
         elif match := re.search(r'arguments are required: (.*)', line):
-            missing = ', '.join(self._as_typed(name) for name in match[1].split(', '))
-            line = f'Missing required arguments: {missing}.'
+            missing = [self._as_typed(name) for name in match[1].split(', ')]
+            several = 's' if len(missing) > 1 else ''
+            line = f'Missing required argument{several}: {", ".join(missing)}.'
         elif match := re.match(r'Parser key "(\w+)":.* (\S*)$', line):
             kind = _kind(self._action(match[1]))
             line = f'Invalid --{match[1]} {match[2]!r}, expected {kind}.'
@@ -78,8 +82,8 @@ class CommandParser(ArgumentParser):
         """Return the error for an argument that the command does not have."""
         if not argument.startswith('--'):
             return (
-                f'Unexpected argument {argument!r} (switches take no value: --flag or '
-                '--no_flag).'
+                f'Unexpected argument {argument!r}. Quote names with spaces. '
+                'Options with yes or no take no value: --x or --no_x.'
             )
         options = [name for each in self._actions for name in each.option_strings]
         return f'Unknown option {argument!r}.{did_you_mean(argument, options)}'
@@ -161,7 +165,13 @@ def build_parser() -> CommandParser:
         description='Land-cover masks of whole scenes from image-level labels.',
         version=__version__,
     )
-    commands = parser.add_subcommands(dest='command', required=True)
+    commands = parser.add_subcommands(
+        dest='command',
+        required=True,
+        title='commands',
+        description=f'Explained by {PROGRAM} COMMAND --help.',
+        metavar='',
+    )
     for name, function in COMMANDS.items():
         summary = next(iter((function.__doc__ or '').splitlines()), None)
         commands.add_subcommand(name, command_parser(name), help=summary)

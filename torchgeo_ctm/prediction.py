@@ -69,7 +69,7 @@ def predict_scene(
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
             segmentation task trained on pseudo-masks
             (:func:`~torchgeo_ctm.trainers.load_predictor`).
-        output: Class raster to write (.tif); the other products lie beside it.
+        output: Class raster to write (.tif); the other products are written beside it.
         window: Side of a window in pixels, by default 256, or that of the training chips
             if masks come from class tokens.
         stride: Distance between windows in pixels, by default an overlap of 32 px, or

@@ -166,7 +166,8 @@ def match_bands(
     if not any(found):
         if len(found) < len(wanted):
             raise BandError(
-                f'{source} has {len(found)} bands without names, expected '
+                f'{source} has {len(found)} {"band" if len(found) == 1 else "bands"} '
+                'without names, expected '
                 f'{len(wanted)} in this order: {names}.'
             )
         return list(range(len(wanted)))

@@ -52,7 +52,9 @@ def test_files_that_are_refused(tmp_path: Path, checkpoint: Path) -> None:
     short = tmp_path / 'short.ckpt'
     short.write_text('hi')
     for path in (truncated, text, empty, bare_pickle, short):
-        with pytest.raises(CheckpointError, match='not a checkpoint, or is cut short'):
+        with pytest.raises(
+            CheckpointError, match=r'not a checkpoint \(\.ckpt\), or is incomplete'
+        ):
             load_task(path)
     with pytest.raises(CheckpointError, match='is not a file'):
         load_task(tmp_path / 'nowhere.ckpt')

@@ -79,6 +79,27 @@ def test_it_begins_when_it_is_told_to(tmp_path: Path) -> None:
     assert early['self_training_loss'] > 0
 
 
+def test_the_log_names_every_part_of_the_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {'self_training': {'weight': 500.0, 'start': 0.25}}
+    with caplog.at_level('INFO', logger='lightning.pytorch'):
+        task, logged = fit(tmp_path, 4, diversity_weight=0.5, **options)
+    assert caplog.text.count('Self-training begins') == 1
+    assert 'grows to 500' in caplog.text
+    parts = logged['token_loss'] + logged['patch_loss']
+    torch.testing.assert_close(logged['label_loss'], parts)
+    added = (
+        500 * logged['self_training_loss']
+        + 0.5 * logged['diversity_loss']
+        + logged.get('attention_loss', torch.tensor(0.0))
+    )
+    torch.testing.assert_close(logged['train_loss'], logged['label_loss'] + added)
+    assert logged['train_loss'] > 10 * logged['label_loss']
+    assert 'label_loss' in task.trainer.progress_bar_metrics
+    assert 'train_loss' not in task.trainer.progress_bar_metrics
+
+
 def test_a_seed_repeats_it_and_it_changes_what_is_learnt(tmp_path: Path) -> None:
     first, again = (fit(tmp_path, 4, self_training={})[0] for _ in range(2))
     without, _ = fit(tmp_path, 4)

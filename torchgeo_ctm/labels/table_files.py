@@ -49,7 +49,7 @@ def check_file(path: str | Path, what: str) -> Path:
     path = Path(path)
     path = path if path.exists() else path.expanduser()
     if not path.exists():
-        raise LabelError(f'{path} does not exist, expected a file of {what}.')
+        raise LabelError(f'{path} does not exist, expected {what}.')
     if path.suffix.lower() in PARQUET and importlib.util.find_spec('pyarrow') is None:
         raise LabelError(
             f'{path} needs pyarrow. Run: pip install "torchgeo-ctm[parquet]"'

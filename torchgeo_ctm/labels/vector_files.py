@@ -46,7 +46,7 @@ def read_features(
         LabelError: If the file, layer, field or CRS is missing, the file is damaged, or
             its coordinates are impossible in its CRS.
     """
-    path = check_file(path, 'features')
+    path = check_file(path, 'a vector file, such as a GeoPackage')
     try:
         if path.suffix.lower() in PARQUET:
             frame = gpd.read_parquet(path)

@@ -33,7 +33,7 @@ def _tensors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise CheckpointError(
-            f"not a state dict of the paper's network: {', '.join(missing)} missing"
+            f"weights of the paper's network are missing: {', '.join(missing)}."
         )
     return tensors
 

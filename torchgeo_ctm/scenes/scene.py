@@ -269,8 +269,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         if scene_bands is not None:
             if len(scene_bands) != raster.count:
                 raise SceneError(
-                    f'{len(scene_bands)} band names were given, {self.scene} has '
-                    f'{raster.count} bands'
+                    f'{self.scene} has {raster.count} bands, but scene_bands names '
+                    f'{len(scene_bands)}. Name all bands in file order.'
                 )
             found = scene_bands
         positions = match_bands(bands, found, self.scene)

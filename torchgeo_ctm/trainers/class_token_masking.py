@@ -9,6 +9,8 @@ from typing import Any, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -74,6 +76,7 @@ from .predictor import ClassTokenPrediction, image_size
 from .presence import UNKNOWN, check_entries, filled
 from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
+from .score_table import ScoreTable
 from .self_training import patch_targets, self_training_weight
 from .weights import DEFAULT, Start, read_start
 
@@ -218,6 +221,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self._generator = torch.Generator()
         self._channels = ChannelState()
         self._tally: LabelTally | None = None
+        #: Whether this training has said that self-training began.
+        self._announced = False
         self._training = ResumableTraining()
         #: Calibrated shift of the weights that were validated last.
         self._calibrated: Tensor | None = None
@@ -495,6 +500,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         said = []
         if chips is not None:
             said = warn_about_rare_classes(chips, self.presence, self.class_names)
+        self._announced = False
         self._tally = LabelTally(self.hparams['num_classes'], said)
         patches = self.options.patches
         if patches.self_training is not None:
@@ -581,7 +587,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             attention = None
             logits, patch_logits = self.model.forward_logits(x, drop)
         self._count_labels(presence)
-        loss = self.label_loss(logits, patch_logits, presence, self._current_share())
+        tokens, pooled = self._label_losses(
+            logits, patch_logits, presence, self._current_share()
+        )
+        loss = tokens + pooled
+        parts = {'token_loss': tokens, 'patch_loss': pooled}
+        self.log_dict(parts, batch_size=len(x))
+        self.log('label_loss', loss, batch_size=len(x), prog_bar=True)
         if attention is not None:
             loss = loss + self._attention_loss(attention, patch_logits, presence)
         loss = loss + self._self_training_loss(
@@ -592,7 +604,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             where = f'epoch {self.current_epoch}, batch {batch_idx}'
             dataset = getattr(self.trainer.train_dataloader, 'dataset', None)
             raise diverged(batch, x, logits, where, dataset)
-        self.log('train_loss', loss, batch_size=len(x), prog_bar=True)
+        # not in the bar: its parts begin and end during training
+        self.log('train_loss', loss, batch_size=len(x))
         return loss
 
     def _no_loss(self) -> Tensor | None:
@@ -605,13 +618,15 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
     def _attention_loss(
         self, attention: Tensor, patch_logits: Tensor | None, presence: Tensor
     ) -> Tensor | float:
-        """Return the losses on attention, and log what patches teach it."""
+        """Return the losses on attention, and log each of them."""
         options = self.options.attention
         loss: Tensor | float = 0.0
         if options.diversity_weight:
-            loss = options.diversity_weight * diversity_loss(
+            diversity = diversity_loss(
                 attention.sum(1), presence.clamp(min=0), options.diversity_form
             )
+            self.log('diversity_loss', diversity, batch_size=len(presence))
+            loss = options.diversity_weight * diversity
         if options.distillation_weight and patch_logits is not None:
             taught = attention_loss(attention, patch_logits, presence)
             self.log('attention_loss', taught, batch_size=len(presence))
@@ -671,14 +686,25 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             presence: Image-level labels (B, C), -1 unknown.
             share: Share of the patches that pooling by 'share' asks for.
         """
-        loss = self.image_loss(logits.float(), presence)
+        tokens, patches = self._label_losses(logits, patch_logits, presence, share)
+        return tokens + patches
+
+    def _label_losses(
+        self,
+        logits: Tensor,
+        patch_logits: Tensor | None,
+        presence: Tensor,
+        share: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted losses of the class tokens and of the patch head."""
+        tokens = self.image_loss(logits.float(), presence)
         if patch_logits is None:
-            return loss
+            return tokens, torch.zeros_like(tokens)
         patches = self.options.patches
         pooled = pool_patch_logits(
             patch_logits.float(), patches.pooling, share=share, compete=patches.compete
         )
-        return loss + patches.loss_weight * self.image_loss(pooled, presence)
+        return tokens, patches.loss_weight * self.image_loss(pooled, presence)
 
     def _current_share(self) -> float:
         """Return the share of patches that pooling by 'share' uses at this step."""
@@ -717,6 +743,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         weight = self_training_weight(options, progress)
         if not weight:
             return 0.0
+        if not self._announced:
+            self._announced = True
+            rank_zero_info(
+                'Self-training begins: train_loss rises, because self_training_loss is '
+                f'added with a weight that grows to {self_training_weight(options, 1):g}. '
+                'label_loss is without it.'
+            )
         presence = filled(presence, self.probabilities(logits.detach()))
         refinement = self.options.maps.refinement_options
         targets = patch_targets(patch_logits, presence, x, valid, refinement)
@@ -824,6 +857,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         scores = self.split_metrics[split].compute_and_reset(self.class_names)
         for name, value in scores.items():
             self.log(name, value, prog_bar=name == f'{split}_miou')
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback that prints the scores of a test."""
+        return [ScoreTable()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer with TorchGeo's plateau, or with warm-up and cosine."""

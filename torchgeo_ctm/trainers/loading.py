@@ -64,7 +64,7 @@ def load_file(path: str | Path) -> Any:
         raise CheckpointError(f'{path} is not a file, expected a checkpoint (.ckpt).')
     if not zipfile.is_zipfile(path):
         # torch writes zip archives, and its legacy reader must not see other files
-        raise CheckpointError(f'{path} is not a checkpoint, or is cut short.')
+        raise CheckpointError(f'{path} is not a checkpoint (.ckpt), or is incomplete.')
     _check_archive(path)
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
@@ -76,7 +76,7 @@ def load_file(path: str | Path) -> Any:
     # a damaged pickle can raise anything
     except Exception as error:
         raise CheckpointError(
-            f'{path} is not a checkpoint, or is cut short.'
+            f'{path} is not a checkpoint (.ckpt), or is incomplete.'
         ) from error
 
 
@@ -120,7 +120,7 @@ def _check_archive(path: Path) -> None:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(
-            f'{path} is not a checkpoint, or is cut short.'
+            f'{path} is not a checkpoint (.ckpt), or is incomplete.'
         ) from error
     if damaged is not None:
         raise CheckpointError(

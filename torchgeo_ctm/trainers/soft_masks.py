@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -24,6 +25,7 @@ from .class_token_masking import ClassTokenMaskingTask
 from .loading import SOFT_MASKS_KEY
 from .metrics import BalancedBCE
 from .optimizers import cosine_schedule
+from .score_table import ScoreTable
 from .segmentation import SegmentationNetwork, SegmentationPredictor
 
 T = TypeVar('T')
@@ -234,6 +236,10 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         self.log('val_balanced_bce', scores['both'], prog_bar=True)
         self.log('val_teacher_balanced_bce', scores['teacher'])
         self._log_masks('val')
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback that prints the scores of a test."""
+        return [ScoreTable()]
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test split's masks."""
