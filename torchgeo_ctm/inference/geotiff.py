@@ -19,6 +19,7 @@ from ..errors import OutputError
 from ..files import check_file, temporary_path, write_text
 from ..grids import IGNORED, Grid
 from ..rasters import quiet
+from .checksums import Checksums
 
 SUFFIXES = ('.tif', '.tiff')
 
@@ -88,6 +89,9 @@ class RasterRows:
         else:
             self.rows, self.cog = folder / f'{path.name}.rows', folder / path.name
         self._names = list(classes[0]) if classes else None
+        self._checksums = Checksums(len(descriptions))
+        # what a crash left may be damaged, and GDAL reads a file before it replaces it
+        self.abandon()
         profile = {
             'driver': 'GTiff',
             'dtype': 'uint8',
@@ -115,12 +119,13 @@ class RasterRows:
             raise OutputError(f'Cannot write {path}: {error}') from error
 
     def write(self, row: int, values: NDArray[np.uint8]) -> None:
-        """Write rows (rows, width), or (bands, rows, width), from *row* downwards.
+        """Write the next rows (rows, width), or (bands, rows, width), at *row*.
 
         Raises:
             OutputError: If the disk refuses them.
         """
         values = values[None] if values.ndim == 2 else values
+        self._checksums.add(values)
         window = RasterWindow(0, row, values.shape[2], values.shape[1])
         try:
             self._raster.write(values, window=window)
@@ -136,10 +141,13 @@ class RasterRows:
         Raises:
             OutputError: If the disk refuses them.
         """
+        if self._raster.closed:
+            return
         try:
             if scale is not None:
                 self._raster.scales = (scale,) * self._raster.count
             self._raster.close()
+            self._checksums.check(self.rows, self.path)
         except (RasterioError, OSError) as error:
             self.abandon()
             raise OutputError(f'Cannot write {self.path}: {error}') from error
@@ -166,6 +174,7 @@ class RasterRows:
                     overview_resampling=resampling,
                     num_threads=max(1, (os.cpu_count() or 1) - 1),
                 )
+            self._checksums.check(self.cog, self.path)
         except (RasterioError, OSError) as error:
             self.abandon()
             raise OutputError(f'Cannot write {self.path}: {error}') from error
@@ -192,7 +201,10 @@ class RasterRows:
         """Remove temporary files."""
         raster = getattr(self, '_raster', None)
         if raster is not None and not raster.closed:
-            # errors do not matter: the file is deleted
+            # errors do not matter: the file is deleted. Libraries print them where the
+            # disk is full, so make room
+            with contextlib.suppress(OSError):
+                os.truncate(self.rows, 0)
             with contextlib.suppress(RasterioError):
                 raster.close()
         for path in (self.rows, self.cog):

@@ -368,14 +368,15 @@ class SceneLoop:
             missing = missed
             if missing is None:
                 missing = batches.missing(run.journal.finished)
-            del self._runs[self._finished]
-            self._finished += 1
             if missing:
                 run.stop_incomplete(missing)
             else:
                 run.finish(batches.scene, batches.thumbnail, self.overwrite)
                 output = run.products.output
                 self.written += product_paths(output, self.options).values()
+            # not before, so that abandon() finds a run that failed to finish
+            del self._runs[self._finished]
+            self._finished += 1
             batches.thumbnail = None
 
     def abandon(self, error: BaseException) -> None:
