@@ -116,7 +116,7 @@ class RasterRows:
                 self._raster.write_colormap(1, _palette(classes[1]))
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'Cannot write {path}: {error}') from error
+            raise _refused(path, error) from error
 
     def write(self, row: int, values: NDArray[np.uint8]) -> None:
         """Write the next rows (rows, width), or (bands, rows, width), at *row*.
@@ -130,7 +130,7 @@ class RasterRows:
         try:
             self._raster.write(values, window=window)
         except (RasterioError, OSError) as error:
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
 
     def close(self, scale: float | None = None) -> None:
         """Close the plain raster, which can be read from then on.
@@ -150,7 +150,7 @@ class RasterRows:
             self._checksums.check(self.rows, self.path)
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
 
     def finish(self, resampling: str) -> None:
         """Convert the rows to a COG, still under a temporary name.
@@ -177,7 +177,7 @@ class RasterRows:
             self._checksums.check(self.cog, self.path)
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
 
     def publish(self) -> None:
         """Give the COG its final name.
@@ -193,7 +193,7 @@ class RasterRows:
                 sidecar.unlink(missing_ok=True)
             self.cog.replace(self.path)
         except OSError as error:
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
         finally:
             self.abandon()
 
@@ -201,15 +201,19 @@ class RasterRows:
         """Remove temporary files."""
         raster = getattr(self, '_raster', None)
         if raster is not None and not raster.closed:
-            # errors do not matter: the file is deleted. Libraries print them where the
-            # disk is full, so make room
-            with contextlib.suppress(OSError):
-                os.truncate(self.rows, 0)
+            # errors do not matter: the file is deleted
             with contextlib.suppress(RasterioError):
                 raster.close()
         for path in (self.rows, self.cog):
             path.unlink(missing_ok=True)
             path.with_name(f'{path.name}.aux.xml').unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: BaseException) -> OutputError:
+    """Return the error for a file that the disk refused."""
+    # rasterio's own says no more than to look at its cause
+    reason = ' '.join(str(error.__cause__ or error).split())
+    return OutputError(f'Cannot write {path}: {reason}')
 
 
 def _palette(colors: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
