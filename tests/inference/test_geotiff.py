@@ -125,6 +125,15 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     assert check_output(tmp_path / 'there.tif', overwrite=True).name == 'there.tif'
 
 
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='no such folder here')
+def test_a_folder_that_only_seems_writable_is_refused(tmp_path: Path) -> None:
+    """Root may write anywhere, says the system, also where no file can be."""
+    with pytest.raises(OutputError, match='/proc is not writable: No such file'):
+        check_output('/proc/mask.tif')
+    check_output(tmp_path / 'mask.tif')
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match='Cannot write'):
         RasterRows(tmp_path / 'gone' / 'mask.tif', GRID, ['x'], {}, CLASSES)
