@@ -403,7 +403,8 @@ def _complaint(
     pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
     if scene.adaptation is not None:
         pixels = scene.adaptation.undone(pixels)
-    return scaling_complaint(pixels, task.bands, task.scaling)
+    eight_bits = scene.dtype.itemsize == 1 and bool((scene.factors == 1).all())
+    return scaling_complaint(pixels, task.bands, task.scaling, eight_bits)
 
 
 def _journal_folder(output: Path) -> Path:
