@@ -52,6 +52,9 @@ def predict_scene(
     ensemble: Literal['dihedral'] | None = None,
     shifted_grids: bool = False,
     adapt: Literal['dark', 'none'] | None = None,
+    clouds: Literal['scl', 'none'] | None = None,
+    cloud_mask: str | None = None,
+    cloud_dilation: int = 6,
     accelerator: str = 'auto',
     precision: str = '32-true',
     overwrite: bool = False,
@@ -88,6 +91,12 @@ def predict_scene(
         adapt: Use dark to subtract the scene's haze and to move its brightness a
             quarter of the way to the training data, none to map it as it is. By
             default as in training.
+        clouds: Use scl to make clouds, their shadows and cirrus of the scene
+            classification nodata, none to map them. By default scl where the scene has
+            one, as Sentinel-2 Level-2A.
+        cloud_mask: Raster of clouds instead, on any grid: RASTER, where all but 0 is
+            cloud, or RASTER:VALUES, as mask.tif:2,4.
+        cloud_dilation: Pixels around clouds that are nodata too.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps. For others use
             ``torchgeo predict``.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
@@ -130,6 +139,9 @@ def predict_scene(
         offset,
         shifted_grids,
         adapt,
+        clouds,
+        cloud_mask,
+        cloud_dilation,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
     loop.check(predictor, batches)
