@@ -60,7 +60,7 @@ def test_a_coarser_mask_is_dilated_the_same_in_every_window(
         np.testing.assert_array_equal(
             mask.read(part), expected[inside][: part.height, : part.width]
         )
-    np.testing.assert_array_equal(mask.thumbnail((120, 150)), expected)
+    np.testing.assert_array_equal(mask.thumbnail((120, 150), WHOLE), expected)
     assert pickle.loads(pickle.dumps(mask)).read(WHOLE).sum() == expected.sum()
 
 

@@ -206,18 +206,24 @@ class CloudMask:
         wide = _dilated(self._cloudy(raster, window=place), self.dilation)
         return wide[row - top : row - top + height, col - left : col - left + width]
 
-    def thumbnail(self, shape: tuple[int, int]) -> Booleans:
-        """Return which pixels of a thumbnail (height, width) of the scene are cloud.
+    def thumbnail(self, shape: tuple[int, int], window: Window) -> Booleans:
+        """Return which pixels of a thumbnail (height, width) of a window are cloud.
 
         Raises:
             SceneError: If the raster cannot be read.
         """
-        down, across = self._grid.height / shape[0], self._grid.width / shape[1]
+        row, col, height, width = window
+        down, across = height / shape[0], width / shape[1]
         with open_raster(self.dataset) as raster:
-            transform = self._grid.transform @ Affine.scale(across, down)
-            small = Grid(*shape, self._grid.crs, transform)
-            with _on_grid(raster, small) as warped:
-                found = self._cloudy(warped, out_shape=shape)
+            if self._grid.crs is None:
+                place = RasterWindow(col, row, width, height)
+                found = self._cloudy(raster, window=place, out_shape=shape)
+            else:
+                transform = self._grid.transform @ Affine.translation(col, row)
+                transform @= Affine.scale(across, down)
+                small = Grid(*shape, self._grid.crs, transform)
+                with _on_grid(raster, small) as warped:
+                    found = self._cloudy(warped)
         # a coarse pixel that is cloud ends on average half a pixel after its center
         reach = self.dilation + (max(down, across) - 1) / 2 if self.dilation else 0
         return _dilated(found, reach, (down, across))

@@ -23,11 +23,12 @@ from ..errors import (
     ReflectanceWarning,
     SceneError,
 )
-from ..grids import IGNORED, Window, check_same_grid
+from ..grids import IGNORED, Grid, Window, check_same_grid
 from ..rasters import grid_of, open_raster
 from ..scaling import band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
+from .area import Area
 from .band_scales import BandScales
 from .clouds import CloudOptions
 from .inputs import fingerprint, input_files, pixel_checksum
@@ -140,6 +141,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         self.offset = found
         #: Moves the values towards the training data, after the offset.
         self.adaptation: Adaptation | None = None
+        #: The part of the scene that is mapped; None: all of it.
+        self.area: Area | None = None
         self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         self._fills: list[float] = []
@@ -173,6 +176,17 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
     def always_valid(self) -> bool:
         """Whether no pixel is marked as missing or as cloud."""
         return self._validity.always and self.clouds is None
+
+    @property
+    def extent(self) -> Grid:
+        """Grid of the part of the scene that is mapped."""
+        return self.grid if self.area is None else self.area.grid(self.grid)
+
+    @property
+    def wanted(self) -> NDArray[np.bool_]:
+        """Which windows (n,) share ground with the part of the scene that is mapped."""
+        whole = np.ones(len(self), bool)
+        return whole if self.area is None else self.area.touches(self.plan)
 
     @property
     def stride(self) -> int:
@@ -231,7 +245,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """Tell how much of the scene is taken as cloud, and how to change that."""
         if self.clouds is None:
             return
-        share = self.clouds.thumbnail(_shrunk(self.grid[:2], OVERVIEW)).mean()
+        size = shrunk(self.grid[:2], OVERVIEW)
+        share = self.clouds.thumbnail(size, Window(0, 0, *self.grid[:2])).mean()
         hint = '' if asked else ' Set clouds to none to keep these pixels.'
         warnings.warn(
             f'{self.scene}: {100 * share:.1f} % of the scene is cloud or shadow and '
@@ -496,29 +511,33 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         return self._raster
 
     def overview(
-        self, indexes: Sequence[int], longest: int = 1024
+        self, indexes: Sequence[int], longest: int = 1024, area: Window | None = None
     ) -> NDArray[np.float32]:
         """Return a thumbnail (bands, h, w) of some bands, NaN where invalid.
 
         Args:
             indexes: Positions among the model's bands.
             longest: Longest side in pixels.
+            area: The window to show; None: the whole scene.
         """
+        shown = area or Window(0, 0, *self.grid[:2])
+        place = RasterWindow(shown.col, shown.row, shown.width, shown.height)
         with open_scene(self.source.dataset, self.threads, self.scene) as raster:
-            height, width = _shrunk(self.grid[:2], longest)
+            height, width = shrunk(shown[2:], longest)
             # whether a pixel is valid depends on every band
             every = not self._validity.always
             chosen = range(len(self.indexes)) if every else indexes
             pixels = raster.read(
                 [self.indexes[i] for i in chosen],
+                window=place,
                 out_shape=(len(chosen), height, width),
             )
             valid: NDArray[np.bool_] = np.isfinite(pixels).all(axis=0)
             if every:
-                valid = self._validity.valid(raster, pixels)
+                valid = self._validity.valid(raster, pixels, place)
                 pixels = pixels[list(indexes)]
             if self.clouds is not None:
-                valid &= ~self.clouds.thumbnail((height, width))
+                valid &= ~self.clouds.thumbnail((height, width), shown)
         picture: NDArray[np.float32] = pixels.astype(np.float32)
         picture[:, ~valid] = np.nan
         return picture
@@ -528,7 +547,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         return self.__dict__ | {'_raster': None, 'clouds': copy(self.clouds)}
 
 
-def _shrunk(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+def shrunk(size: tuple[int, ...], longest: int) -> tuple[int, int]:
     """Return height and width of a thumbnail of a scene of some size."""
     shrink = max(1.0, max(size) / longest)
     height, width = (max(1, round(side / shrink)) for side in size)
