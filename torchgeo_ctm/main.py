@@ -126,21 +126,25 @@ def command_parser(name: str) -> CommandParser:
         description=f'{doc.short_description}\n\n{doc.long_description or ""}'.strip(),
     )
     parameters = inspect.signature(function).parameters
-    # jsonargparse requires every positional
-    optional = {
-        key: parameter.default
+    # jsonargparse requires every positional, and one word for a list
+    special = {
+        key: parameter
         for key, parameter in parameters.items()
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-        and parameter.default is not inspect.Parameter.empty
+        and (
+            parameter.default is not inspect.Parameter.empty
+            or parameter.annotation == list[str]
+        )
     }
     # python -OO leaves no docstrings, hence no help
     texts = {each.arg_name: each.description for each in doc.params}
-    for argument, default in optional.items():
-        parser.add_argument(
-            argument, nargs='?', default=default, help=texts.get(argument, '')
-        )
+    for argument, parameter in special.items():
+        words = {'nargs': '?', 'default': parameter.default}
+        if parameter.annotation == list[str]:
+            words = {'nargs': '+'}
+        parser.add_argument(argument, help=texts.get(argument, ''), **words)
     parser.add_function_arguments(
-        function, as_group=False, as_positional=True, skip={'overrides', *optional}
+        function, as_group=False, as_positional=True, skip={'overrides', *special}
     )
     parser.usage = ' '.join([parser.prog, *_required(parser), '[options]'])
     return parser

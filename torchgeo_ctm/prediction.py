@@ -99,7 +99,8 @@ def predict_scene(
             classification nodata, none to map them. By default scl where the scene has
             one, as Sentinel-2 Level-2A.
         cloud_mask: Raster of clouds instead, on any grid: RASTER, where all but 0 is
-            cloud, or RASTER:VALUES, as mask.tif:2,4.
+            cloud, or RASTER:VALUES, as mask.tif:2,4. {scene} in it stands for the
+            name of the scene without suffix.
         cloud_dilation: Pixels around clouds that are nodata too.
         bbox: Map the part of the scene in a box alone: west, south, east, north in
             degrees of longitude and latitude.

@@ -139,8 +139,9 @@ class SceneDataModule(NonGeoDataModule):
                 classification invalid, 'none' keeps them; None: 'scl' where the scene
                 has one, as Sentinel-2 Level-2A. Labels then describe clear ground.
             cloud_mask: Raster of clouds on any grid, ``RASTER`` (all but 0 is cloud) or
-                ``RASTER:VALUES`` as ``mask.tif:2,4``; or one for each scene, in the
-                order of *scene*, *val_scene*, *test_scene*.
+                ``RASTER:VALUES`` as ``mask.tif:2,4``. ``{scene}`` stands for the name of
+                the scene without suffix; a list has one for each, in the order of
+                *scene*, *val_scene*, *test_scene*.
             cloud_dilation: Pixels around clouds that are cloud too.
         """
         # a NonGeoDataset by registration, see datasets/__init__.py

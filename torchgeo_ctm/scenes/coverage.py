@@ -40,7 +40,8 @@ class Coverage:
             :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; None: as the
             model's ``scaling.adapt`` says.
         clouds: 'scl' or 'none', see :class:`~torchgeo_ctm.scenes.clouds.CloudOptions`.
-        cloud_mask: Raster of clouds; a list has one for each scene.
+        cloud_mask: Raster of clouds; '{scene}' in it stands for the name of the scene,
+            and a list has one for each.
         cloud_dilation: Pixels around clouds that are cloud too.
     """
 
@@ -91,19 +92,21 @@ class Coverage:
                 CloudOptions(self.clouds, mask, self.cloud_dilation),
             )
             for scene, reference, mask in zip(
-                scenes, references, self._cloud_masks(len(scenes)), strict=True
+                scenes, references, self._cloud_masks(scenes), strict=True
             )
         ]
 
-    def _cloud_masks(self, count: int) -> Sequence[str | None]:
-        """Return the raster of clouds of each of some scenes.
+    def _cloud_masks(self, scenes: Sequence[str]) -> Sequence[str | None]:
+        """Return the raster of clouds of each scene.
 
         Raises:
             SettingError: If there are several, but not one for each scene.
         """
-        given = self.cloud_mask
-        if given is None or isinstance(given, str):
-            return [given] * count
+        given, count = self.cloud_mask, len(scenes)
+        if given is None:
+            return [None] * count
+        if isinstance(given, str):
+            return [given.replace('{scene}', Path(scene).stem) for scene in scenes]
         if len(given) < count:
             raise SettingError(
                 f'Got {len(given)} cloud masks for {count} scenes, expected one for each.'
