@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tests.commands import Run, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.fakes.runs import SMALL, read
 from tests.fakes.sentinel2 import write_band
-from tests.inference.test_writer import SMALL, read
 from torchgeo_ctm.dates import decide, predict_dates
 from torchgeo_ctm.errors import NodataWarning
 from torchgeo_ctm.grids import IGNORED

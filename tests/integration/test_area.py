@@ -18,7 +18,7 @@ from rasterio.warp import transform_bounds
 from tests.commands import Run, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.label_files import square
-from tests.inference.test_writer import SMALL, read, stopped_at_batch
+from tests.fakes.runs import SMALL, read, stopped_at_batch
 from torchgeo_ctm.errors import ResumeWarning
 from torchgeo_ctm.grids import IGNORED, Grid, Window
 from torchgeo_ctm.prediction import predict_scene

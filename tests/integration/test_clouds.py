@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import rasterio
@@ -10,8 +11,8 @@ import rasterio
 from tests.commands import Run, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.label_files import square, write_features
+from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from tests.fakes.sentinel2 import L2A_BANDS, write_band, write_product
-from tests.inference.test_writer import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CloudWarning, NodataWarning, ResumeWarning
 from torchgeo_ctm.grids import IGNORED, Grid
@@ -217,10 +218,8 @@ def test_training_sees_clear_ground_alone(
         str(scene), batch_size=4, block_size=48, labels=labels, num_workers=1,
         window=32, cloud_mask=str(write_mask(scene, cloudy)), cloud_dilation=0,
     )  # fmt: skip
-    from tests.datamodules.test_scene import trainer
-
     task = tiny_task()
-    run = trainer()
+    run = pl.Trainer(accelerator='cpu', logger=False, enable_checkpointing=False)
     run.strategy.connect(task)
     data.trainer = run
     data.setup('fit')
