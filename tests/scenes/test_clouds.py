@@ -126,7 +126,7 @@ def test_a_product_brings_its_own_clouds(tmp_path: Path, packed: bool) -> None:
     product = write_product(tmp_path, 'L2A', '05.09', -1000, values)
     if packed:
         product = zipped(product, tmp_path / 'product.zip')
-    with pytest.warns(CloudWarning, match=r'% of the scene .* Set clouds to none'):
+    with pytest.warns(CloudWarning, match='about .* Set clouds to none'):
         scene = open_scene(product, CloudOptions(dilation=2))
     _, valid = scene.read(Window(0, 0, 60, 60))
     cloudy = np.isin(values, (3, 8, 9, 10)).repeat(2, 0).repeat(2, 1)
@@ -143,7 +143,7 @@ def test_a_stack_may_have_its_classification_as_a_band(write_scene: WriteScene) 
     pixels[13] = 4
     pixels[13, 10:20, 10:20] = 9
     path = write_scene(pixels=pixels, descriptions=(*SENTINEL2_BANDS, 'SCL'))
-    with pytest.warns(CloudWarning, match='6.2 % of the scene'):
+    with pytest.warns(CloudWarning, match='about 6 %'):
         scene = SceneWindows(
             path, SENTINEL2_BANDS, 40, 40, clouds=CloudOptions('scl', dilation=0)
         )
@@ -161,7 +161,7 @@ def test_windows_of_cloud_alone_are_skipped_and_masks_are_255(
         place = {'transform': raster.transform, 'crs': raster.crs}
     mask = write_band(tmp_path / 'm.tif', cloudy, **place)
     truth = write_band(tmp_path / 'truth.tif', np.ones_like(cloudy), **place)
-    with pytest.warns(CloudWarning, match='33.3 % of the scene'):
+    with pytest.warns(CloudWarning, match='about 33 %'):
         scene = SceneWindows(
             path, SENTINEL2_BANDS, 32, 32,
             reference=truth, clouds=CloudOptions(mask=str(mask), dilation=0),

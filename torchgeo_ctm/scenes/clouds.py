@@ -17,7 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from scipy.ndimage import distance_transform_edt
 
 from ..errors import GridError, SceneError, SettingError
-from ..grids import Grid, Window, check_same_grid, corners
+from ..grids import Grid, Window, check_same_grid, corners, same_crs
 from ..rasters import grid_of, open_raster
 from .inputs import input_files, pixel_checksum
 
@@ -26,8 +26,9 @@ from .inputs import input_files, pixel_checksum
 CLOUDS: Final = (3.0, 8.0, 9.0, 10.0)
 #: Distance in pixels around clouds that is cloud too.
 DILATION: Final = 6
-#: Columns that are read at once.
+#: Columns that are dilated at once, and pixels of the raster that are read at once.
 COLUMNS: Final = 2048
+PIXELS: Final = 1 << 22
 
 Booleans = NDArray[np.bool_]
 
@@ -137,7 +138,7 @@ class CloudMask:
         #: What tags of a mask say.
         self.tag = f'{name}, {dilation} px'
         self._grid = grid
-        self._opened: tuple[DatasetReader, Any] | None = None
+        self._raster: DatasetReader | None = None
         with open_raster(dataset) as raster:
             self._check(raster, scene)
 
@@ -184,26 +185,25 @@ class CloudMask:
         Raises:
             SceneError: If the raster cannot be read.
         """
-        if self._opened is None:
-            raster = open_raster(self.dataset)
-            self._opened = raster, _on_grid(raster, self._grid)
+        if self._raster is None:
+            self._raster = open_raster(self.dataset)
         found = np.empty((window.height, window.width), bool)
         # some columns at a time: distances take many bytes a pixel
         for start in range(0, window.width, COLUMNS):
             part = window._replace(
                 col=window.col + start, width=min(COLUMNS, window.width - start)
             )
-            found[:, start : start + part.width] = self._part(self._opened[1], part)
+            found[:, start : start + part.width] = self._part(self._raster, part)
         return found
 
-    def _part(self, raster: Any, window: Window) -> Booleans:
+    def _part(self, raster: DatasetReader, window: Window) -> Booleans:
         """Return which pixels of a window are cloud, by what is around it too."""
         row, col, height, width = window
         top, left = max(0, row - self.dilation), max(0, col - self.dilation)
         bottom = min(self._grid.height, row + height + self.dilation)
         right = min(self._grid.width, col + width + self.dilation)
-        place = RasterWindow(left, top, right - left, bottom - top)
-        wide = _dilated(self._cloudy(raster, window=place), self.dilation)
+        around = Window(top, left, bottom - top, right - left)
+        wide = _dilated(self._cloudy(raster, around, around[2:]), self.dilation)
         return wide[row - top : row - top + height, col - left : col - left + width]
 
     def thumbnail(self, shape: tuple[int, int], window: Window) -> Booleans:
@@ -212,29 +212,61 @@ class CloudMask:
         Raises:
             SceneError: If the raster cannot be read.
         """
-        row, col, height, width = window
-        down, across = height / shape[0], width / shape[1]
+        down, across = window.height / shape[0], window.width / shape[1]
         with open_raster(self.dataset) as raster:
-            if self._grid.crs is None:
-                place = RasterWindow(col, row, width, height)
-                found = self._cloudy(raster, window=place, out_shape=shape)
-            else:
-                transform = self._grid.transform @ Affine.translation(col, row)
-                transform @= Affine.scale(across, down)
-                small = Grid(*shape, self._grid.crs, transform)
-                with _on_grid(raster, small) as warped:
-                    found = self._cloudy(warped)
+            found = self._cloudy(raster, window, shape)
         # a coarse pixel that is cloud ends on average half a pixel after its center
         reach = self.dilation + (max(down, across) - 1) / 2 if self.dilation else 0
         return _dilated(found, reach, (down, across))
 
-    def _cloudy(self, raster: Any, **what: Any) -> Booleans:
-        """Return where the values of a raster, read as *what* says, mean cloud."""
+    def _cloudy(
+        self, raster: DatasetReader, window: Window, shape: tuple[int, int]
+    ) -> Booleans:
+        """Return where a raster says cloud, at a window of the scene in some shape."""
+        places = [
+            start + (np.arange(size) + 0.5) * side / size
+            for start, side, size in zip(window[:2], window[2:], shape, strict=True)
+        ]
+        inside = ~raster.transform @ self._grid.transform
+        straight = not inside.b and not inside.d
         try:
-            pixels = raster.read(self.band, masked=True, **what)
+            if straight and same_crs(self._grid.crs, raster.crs, corners(self._grid)):
+                rows = np.floor(inside.e * places[0] + inside.f).astype(np.int64)
+                cols = np.floor(inside.a * places[1] + inside.c).astype(np.int64)
+                return self._picked(raster, rows, cols)
+            transform = self._grid.transform @ Affine.translation(
+                window.col, window.row
+            )
+            transform @= Affine.scale(window.width / shape[1], window.height / shape[0])
+            with _on_grid(raster, Grid(*shape, self._grid.crs, transform)) as warped:
+                return self._where(warped.read(self.band, masked=True))
         except RasterioError as error:
             reason = ' '.join(str(error.__cause__ or error).split())
             raise SceneError(f'{self.dataset} cannot be read: {reason}') from error
+
+    def _picked(
+        self, raster: DatasetReader, rows: NDArray[np.int64], cols: NDArray[np.int64]
+    ) -> Booleans:
+        """Return where the raster says cloud, at its rows (h,) and columns (w,)."""
+        found = np.zeros((len(rows), len(cols)), bool)
+        here = np.flatnonzero((cols >= 0) & (cols < raster.width))
+        if not len(here):
+            return found
+        left, right = int(cols[here].min()), int(cols[here].max()) + 1
+        there = (rows >= 0) & (rows < raster.height)
+        # blocks of rows, because a thumbnail shows all of the raster
+        blocks = rows // max(1, PIXELS // (right - left))
+        for block in np.unique(blocks[there]):
+            some = np.flatnonzero(there & (blocks == block))
+            top, bottom = int(rows[some].min()), int(rows[some].max()) + 1
+            place = RasterWindow(left, top, right - left, bottom - top)
+            values = self._where(raster.read(self.band, window=place, masked=True))
+            picked = values[np.ix_(rows[some] - top, cols[here] - left)]
+            found[np.ix_(some, here)] = picked
+        return found
+
+    def _where(self, pixels: Any) -> Booleans:
+        """Return where masked values mean cloud."""
         values = pixels.data
         if self.values is None:
             cloudy = (values != 0) & ~np.isnan(values)
@@ -244,7 +276,7 @@ class CloudMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the open file before pickling or copying."""
-        return self.__dict__ | {'_opened': None}
+        return self.__dict__ | {'_raster': None}
 
 
 def split_values(text: str) -> tuple[str, tuple[float, ...] | None]:
@@ -277,9 +309,7 @@ def _overlap(one: Grid, other: Grid) -> bool:
 
 
 def _on_grid(raster: DatasetReader, grid: Grid) -> Any:
-    """Return a raster on another grid, by nearest neighbor; as it is without a CRS."""
-    if grid.crs is None:
-        return raster
+    """Return a raster on the grid of another CRS, by nearest neighbor."""
     return WarpedVRT(
         raster,
         crs=grid.crs,

@@ -249,7 +249,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         share = self.clouds.thumbnail(size, Window(0, 0, *self.grid[:2])).mean()
         hint = '' if asked else ' Set clouds to none to keep these pixels.'
         warnings.warn(
-            f'{self.scene}: {100 * share:.1f} % of the scene is cloud or shadow and '
+            f'{self.scene}: about {100 * share:.0f} % is cloud or shadow and '
             f'becomes nodata ({self.clouds.tag}).{hint}',
             CloudWarning,
             stacklevel=3,
