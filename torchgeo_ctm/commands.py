@@ -388,6 +388,53 @@ def areas(
         _print(str(path))
 
 
+def change(
+    before: str,
+    after: str,
+    /,
+    *,
+    output: str,
+    min_confidence: int = 0,
+    polygons: bool = True,
+    min_area: float = 0.0,
+    csv: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Compare two maps of one place: hectares from each class to each, and where.
+
+    Args:
+        before: Class raster of the first date.
+        after: That of the second date, on the same grid. Classes are compared by name.
+        output: Class raster of change to write, CHANGE.tif, with its style for QGIS.
+        min_confidence: Percent; leave out pixels that MASK_confidence.tif of either map
+            knows less well.
+        polygons: Write CHANGE.gpkg, a polygon for each region that changed.
+        min_area: Leave out polygons of fewer hectares.
+        csv: Table of hectares to write (.csv), from rows to columns.
+        overwrite: Replace existing files.
+    """
+    from .assessment import change as changes
+
+    if csv is not None:
+        _check_file(Path(csv), overwrite, '.csv')
+    found = changes.change(
+        before,
+        after,
+        output,
+        min_confidence=min_confidence,
+        polygons=polygons,
+        min_area=min_area,
+        overwrite=overwrite,
+    )
+    for line in changes.lines(found):
+        _print(line)
+    if csv is not None:
+        write_text(csv, found.hectares.to_csv(index_label='from', lineterminator='\n'))
+        _print(csv)
+    for path in found.paths:
+        _print(str(path))
+
+
 def relabel(
     mask: str,
     /,
@@ -793,6 +840,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'sample': sample,
     'assess': assess,
     'areas': areas,
+    'change': change,
     'relabel': relabel,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,

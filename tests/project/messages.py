@@ -94,6 +94,11 @@ RUNS: dict[str, str] = {
         map.tif --output areas.txt
         map.tif --zones squares.gpkg --field name
     """,
+    'change': """
+        map.tif map.tif --output change.tif
+        map.tif exchanged.tif --output change.tif
+        map.tif map.tif --output other.tif --min_confidence 101
+    """,
     'relabel': """
         map.tif --output merged.tif --merge 'Forest+Croplands=Green'
         map.tif --output other.tif --merge Forest+Lake=Green

@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +90,7 @@ def vectorize(
     simplify: float = 0.0,
     fill_holes: float = 0.0,
     smooth: bool = False,
+    leave_out: Sequence[int] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write the polygons of a class raster, one for each 4-connected region of a class.
@@ -113,6 +114,7 @@ def vectorize(
         fill_holes: Hectares; fill smaller holes of a polygon, with the polygons in
             them. The mean confidence stays that of its own pixels.
         smooth: Cut corners of borders. Neighbors keep one border.
+        leave_out: Classes without polygons.
         overwrite: Replace an existing file.
 
     Returns:
@@ -164,7 +166,8 @@ def vectorize(
             whole = _generalized(chunks, source, regions, simplify, fill_holes, smooth)
             regions, chunks = whole.regions, iter([whole.chunk])
         with _output_errors(output):
-            _write(_frames(chunks, raster, regions, min_area), folder / output.name)
+            frames = _frames(chunks, raster, regions, min_area, leave_out)
+            _write(frames, folder / output.name)
             publish_vector(folder / output.name, output)
     return output
 
@@ -258,14 +261,20 @@ def _generalized(
 
 
 def _frames(
-    chunks: Iterator[Chunk], mask: DatasetReader, regions: Regions, min_area: float
+    chunks: Iterator[Chunk],
+    mask: DatasetReader,
+    regions: Regions,
+    min_area: float,
+    leave_out: Sequence[int],
 ) -> Iterator[gpd.GeoDataFrame]:
     """Yield the polygons with their attributes."""
     names, crs = class_names(mask), None
     if mask.crs is not None:
         crs = pyproj.CRS.from_user_input(mask.crs)
     for shapes, index in chunks:
-        keep = slice(None) if not min_area else regions.hectares[index] >= min_area
+        keep = ~np.isin(regions.classes[index], leave_out)
+        if min_area:
+            keep &= regions.hectares[index] >= min_area
         kept = index[keep]
         classes = regions.classes[kept]
         columns = {
