@@ -130,8 +130,9 @@ def predict_dates(
     predictor = load_scene_predictor(checkpoint)
     opened = _opened([str(scene) for scene in scenes], predictor, options)
     made = [*product_paths(output, wanted).values(), looks]
+    area = [Path(options['area'])] if options.get('area') else []
     for scene in opened:
-        check_not_read(made, scene.input_files())
+        check_not_read(made, [*scene.input_files(), *area])
         check_georeference(scene.scene, scene.grid, wanted)
     make_folder(folder)
     try:

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 
@@ -23,7 +24,7 @@ from torchgeo_ctm.errors import ResumeWarning
 from torchgeo_ctm.grids import IGNORED, Grid, Window
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.rasters import grid_of
-from torchgeo_ctm.scenes.area import Area
+from torchgeo_ctm.scenes.area import Area, box_area
 from torchgeo_ctm.scenes.batches import SceneBatches
 from torchgeo_ctm.windows import WindowPlan
 
@@ -175,6 +176,21 @@ def test_a_resumed_run_writes_the_same_bytes_and_notices_another_area(
 def test_windows_touch_an_area_if_they_share_ground(shape: Any, touching: int) -> None:
     area = Area('a', Window(20, 20, 20, 20), shape)
     assert area.touches(WindowPlan(96, 96, 32, 32)).sum() == touching
+
+
+@pytest.mark.parametrize(
+    ('bbox', 'columns'),
+    [
+        ((179.5, 9.7, -179.5, 10.2), (500, 1000)),
+        ((-179.5, 9.7, -179.3, 10.2), (1500, 200)),
+        ((179.2, 9.7, 179.5, 10.2), (200, 300)),
+    ],
+)
+@pytest.mark.parametrize('west', [-181, 179])
+def test_a_box_across_the_date_line(bbox: Any, columns: Any, west: float) -> None:
+    place = Affine(0.001, 0, west, 0, -0.001, 10.5)
+    grid = Grid(1000, 2000, CRS.from_epsg(4326), place)
+    assert box_area('s', grid, bbox).window == (300, columns[0], 500, columns[1])
 
 
 def test_rows_of_polygons_do_not_depend_on_the_call() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import geometry_mask
@@ -175,9 +176,16 @@ def check_place(scene: str, grid: Grid, option: str) -> None:
 
 def _area(scene: str, grid: Grid, name: str, shape: Any, exact: bool) -> Area:
     """Return the part of a scene in a shape of its CRS, or in the rectangle around."""
-    usual = usual_longitudes(grid)
-    pixels = shapely.transform(shape, lambda xy: to_pixels(xy, usual.transform))
-    inner = shapely.intersection(pixels, shapely.box(0, 0, grid.width, grid.height))
+    transform = usual_longitudes(grid).transform
+    pixels = shapely.transform(shape, lambda xy: to_pixels(xy, transform))
+    whole = shapely.box(0, 0, grid.width, grid.height)
+    # in degrees, a full turn away is the same place
+    turn = 360 / transform.a if grid.crs.is_geographic else 0
+    parts = [
+        shapely.intersection(shapely.affinity.translate(pixels, step * turn), whole)
+        for step in ((-1, 0, 1) if turn else (0,))
+    ]
+    inner = shapely.union_all(parts)
     if not shapely.area(inner):
         raise GridError(f'{name} lies outside of {scene}, expected an area in it.')
     left, top, right, bottom = shapely.bounds(inner)
