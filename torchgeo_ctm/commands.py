@@ -73,30 +73,53 @@ def demo(
     _print(f'Open {folder / "mask.png"}, and mask.tif and mask.gpkg beside it in QGIS.')
 
 
-def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> None:
-    """Write the georeferenced pseudo-mask of a scene.
+def predict(
+    scene: list[str],
+    /,
+    *,
+    checkpoint: str,
+    output: str,
+    combine: Literal['mean', 'clearest'] | None = None,
+    **options: Any,
+) -> None:
+    """Write the georeferenced pseudo-mask of a scene, or one of several dates.
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
+            Several scenes are dates of one place, on one grid.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Class raster to write, MASK.tif; the other products are written beside it.
+        combine: How several dates make one map: mean takes the class with the highest
+            mean score of the dates without a cloud, clearest that of the date with the
+            fewest clouds that sees the pixel.
         **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
-    _check_inputs(scene=scene, checkpoint=checkpoint)
+    if len(scene) > 1 and combine is None:
+        raise SettingError(
+            f'Got {len(scene)} scenes. Pass --combine mean or --combine clearest for one '
+            'map of several dates. Quote names with spaces.'
+        )
+    for each in scene:
+        _check_inputs(scene=each, checkpoint=checkpoint)
+        check_not_input(output, each)
     from .inference.geotiff import check_output
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
-    check_not_input(output, scene)
     check_output(output, overwrite)
     _loading()
     # imports PyTorch
     from .inference.memory import block_cache
 
     # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
-    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
-    mask = predict_scene(scene, checkpoint, output, progress=True, **options)
+    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene[0])))
+    if combine is not None and len(scene) > 1:
+        from .dates import predict_dates
+
+        mask = predict_dates(scene, checkpoint, output, combine=combine, **options)
+    else:
+        mask = predict_scene(scene[0], checkpoint, output, progress=True, **options)
     for path in mask.paths:
         _print(str(path))
 

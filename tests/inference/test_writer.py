@@ -4,12 +4,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +16,7 @@ from affine import Affine
 from torchgeo.datasets import RasterDataset
 
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
@@ -31,9 +28,6 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.predictor import ClassTokenPrediction
 
-QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
-#: Options of a run of several batches.
-SMALL = QUIET | {'window': 32, 'stride': 16}
 #: Maps from patch tokens, so that windows are as large as chips.
 TOKENS: dict[str, Any] = {'patches': {'head': 'tokens'}}
 
@@ -45,12 +39,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_task(tiny_task(**TOKENS), folder / 'tiny.ckpt')
 
 
-def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    with rasterio.open(path) as raster:
-        values: np.ndarray[Any, np.dtype[np.uint8]] = raster.read(1)
-        return values
-
-
 def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Trainer:
     return pl.Trainer(
         precision=precision,
@@ -60,20 +48,6 @@ def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Tr
         enable_checkpointing=False,
         accelerator='cpu',
     )
-
-
-@contextmanager
-def stopped_at_batch(number: int) -> Iterator[None]:
-    """Interrupt when a batch begins: the one before it is not recorded yet."""
-    begin, calls = SceneLoop._begin_batch, count()
-
-    def stops(loop: Any, *arguments: Any, **options: Any) -> None:
-        if next(calls) == number:
-            raise KeyboardInterrupt
-        begin(loop, *arguments, **options)
-
-    with patch.object(SceneLoop, '_begin_batch', stops):
-        yield
 
 
 @pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')

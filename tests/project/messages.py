@@ -63,6 +63,14 @@ RUNS: dict[str, str] = {
         scene.tif --checkpoint tiny.ckpt --output new.tif --stride 300
         scene.tif --checkpoint tiny.ckpt --output new.tif --merge Forest+Lake=Green
         scene.tif --checkpoint tiny.ckpt --output new.tif --accelerator tpu
+        scene.tif --checkpoint tiny.ckpt --output new.tif --clouds scl
+        scene.tif --checkpoint tiny.ckpt --output new.tif --cloud_mask reference.tif:Water
+        scene.tif --checkpoint tiny.ckpt --output cut.tif --accelerator cpu --cloud_mask reference.tif:1 --no_polygons
+        scene.tif --checkpoint tiny.ckpt --output new.tif --bbox 7 50 8 51
+        scene.tif --checkpoint tiny.ckpt --output new.tif --bbox 700000 5000000 710000 5010000
+        scene.tif --checkpoint tiny.ckpt --output new.tif --area train.yaml
+        scene.tif scene.tif --checkpoint tiny.ckpt --output new.tif
+        scene.tif map.tif --checkpoint tiny.ckpt --output new.tif --combine mean
     """,
     'evaluate': """
         map.tif reference.tif --classes Forest,Water,Croplands,Urban/Built-up --json scores.json

@@ -119,6 +119,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     'prediction': EVERYTHING,
+    'dates': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'reports': EVERYTHING,
     'demo': EVERYTHING,
@@ -138,6 +139,7 @@ DOORS: dict[str, set[str]] = {
         'inference',
         'scoring',
         'labels',
+        'dates',
     },
     'lightning': {
         'datamodules',
