@@ -60,6 +60,9 @@ class CommandParser(ArgumentParser):
             options = options | {'type': comma_separated}
             names = names[:-1]
             del options['action']
+        elif getattr(options.get('action'), '_typehint', None) == list[str]:
+            # a positional list takes all words that are no options
+            options = {'type': str, 'nargs': '+', 'help': options.get('help')}
         action: Action = super().add_argument(*names, **options)
         return action
 
