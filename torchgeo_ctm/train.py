@@ -33,6 +33,8 @@ Labels = PolygonLabels | PointLabels | TableLabels
 
 #: Sides of windows to choose from, in pixels.
 WINDOWS: Final = (64, 48, 32, 24, 16)
+#: Windows for labels that no class has enough of, and for polygons smaller than those.
+SMALL: Final = (16, 8)
 #: Share of a window that polygons must cover.
 COVERAGE: Final = 0.8
 #: Labeled windows of each class, side by side, that training or validation should have.
@@ -123,6 +125,8 @@ def plan(
         'labels': section,
         'batch_size': batch_size,
         'length': batch_size * per_epoch,
+        # windows of a step from all over the scenes
+        'windows_per_read': 1,
         'shares': [*HELD_OUT] if held_out else [1.0, 0.0, 0.0],
         'seed': seed,
     }
@@ -219,7 +223,7 @@ class _Ground:
     def counts(
         self, window: int, shares: Sequence[float] = (1, 0, 0), split: Any = 'train'
     ) -> NDArray[np.int64]:
-        """Return in how many labeled windows side by side each class is present."""
+        """Return how many windows side by side show each class, and have no unknown."""
         none = np.zeros(len(self.labels.classes), np.int64)
         scenes = [LabeledScene(scene, self.labels) for scene in self._opened(window)]
         with warnings.catch_warnings():
@@ -229,7 +233,8 @@ class _Ground:
                 splits = SceneSplits(scenes, None, shares, self.seed)
             except (LabelError, SettingError):
                 return none
-        present = [label.present for *_, label in splits.windows(split).windows]
+        labels = [label for *_, label in splits.windows(split).windows]
+        present = [label.present for label in labels if label.known.all()]
         return none + np.sum(present, axis=0, dtype=np.int64)
 
     def holds_out(self, window: int) -> bool:
@@ -253,31 +258,28 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
         LabelError: If no window shows one of the classes.
     """
     labels = ground.labels
+    reason = f'the largest in which {ENOUGH} side by side show each class'
+    sizes, small = ([*WINDOWS], [*SMALL]) if window is None else ([], [window])
+    needed = np.full(len(labels.classes), ENOUGH)
+    lacking = f'expected labels that cover {COVERAGE:.0%} of one. Label larger areas.'
     if isinstance(labels, TableLabels):
         reason = 'as large as the scenes, whose labels describe all of them'
-        sizes = [window or max(8, min(ground.side, 256) // 8 * 8)]
-    else:
-        reason = f'the largest in which {ENOUGH} side by side show each class'
-        sizes = [*WINDOWS] if window is None else [window]
-    needed = np.full(len(labels.classes), ENOUGH)
+        lacking = 'which the table names for other scenes only.'
+        sizes, small = [], [window or max(8, min(ground.side, 256) // 8 * 8)]
     if getattr(labels, 'whole', False):
         reason = 'the largest that half of the polygons of each class cover'
         needed = np.ceil(labels.members.sum(axis=0) / 2)
     for size in sizes:
+        if (ground.counts(size) >= needed).all():
+            return size, reason
+    if len(small) > 1:
+        reason = 'small, because some classes have little ground'
+    for size in small:
         counts = ground.counts(size)
-        if (counts >= needed).all():
-            break
-    else:
-        reason = 'the smallest, because some classes have little ground'
-    if window is not None:
-        reason = 'as given'
+        if counts.all():
+            return size, reason if window is None else 'as given'
     missing = [n for n, c in zip(labels.classes, counts, strict=True) if not c]
-    if missing:
-        raise LabelError(
-            f'No window of {size} px lies in the labels of {", ".join(missing)}, '
-            f'expected labels that cover {COVERAGE:.0%} of one. Label larger areas.'
-        )
-    return size, reason
+    raise LabelError(f'No window of {size} px shows {", ".join(missing)}, {lacking}')
 
 
 def _amounts(labels: Labels) -> str:
