@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 
 from .configuration import build_task, read_data, write_content
 from .errors import LabelError, LabelWarning, OutputError, SceneError, SettingError
-from .labels import PointLabels, PolygonLabels, TableLabels, check_overlap
-from .labels.points import COORDINATES
-from .labels.table_files import TEXT, column, read_table
-from .labels.vector_files import read_features
+from .labels import PolygonLabels, TableLabels, check_overlap
+from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .prediction import build_trainer, check_choices, running
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
@@ -29,14 +27,10 @@ from .scenes.adaptation import sample_pixels
 from .scenes.scene import SceneWindows
 from .scenes.sources import band_names, tile_of
 
-Labels = PolygonLabels | PointLabels | TableLabels
-
 #: Sides of windows to choose from, in pixels.
 WINDOWS: Final = (64, 48, 32, 24, 16)
 #: Windows for labels that no class has enough of, and for polygons smaller than those.
 SMALL: Final = (16, 8)
-#: Share of a window that polygons must cover.
-COVERAGE: Final = 0.8
 #: Labeled windows of each class, side by side, that training or validation should have.
 ENOUGH: Final = 5
 #: Shares of training, validation and test, and epochs, if there are that many.
@@ -103,7 +97,7 @@ def plan(
             f'window={window} px, expected a multiple of 8. Did you mean '
             f'{max(1, round(window / 8)) * 8}?'
         )
-    section, source = read_labels(labels, field, layer, crs)
+    source, options = read_labels(labels, field, layer, crs)
     ground = _Ground(scenes, band_names(scenes[0]), source, seed)
     window, reason = _choose_window(ground, window)
     held_out = ground.holds_out(window)
@@ -122,7 +116,7 @@ def plan(
     }
     data = {
         'scene': [*scenes],
-        'labels': section,
+        'labels': _section(f'torchgeo_ctm.labels.{type(source).__name__}', options),
         'batch_size': batch_size,
         'length': batch_size * per_epoch,
         # windows of a step from all over the scenes
@@ -152,63 +146,11 @@ def plan(
     )
 
 
-def read_labels(
-    path: str, field: str, layer: str | None = None, crs: str | None = None
-) -> tuple[dict[str, Any], Labels]:
-    """Read labels of any kind, known by suffix and content.
-
-    Args:
-        path: Polygons or points (a vector file, or a table with lon and lat), or a
-            table of scenes.
-        field: Attribute or column with the classes.
-        layer: Layer of the file, if it has several.
-        crs: CRS of the coordinates, if the file has none.
-
-    Returns:
-        Their section of a configuration, and the labels.
-
-    Raises:
-        LabelError: If they cannot be used, or name fewer than two classes.
-    """
-    options: dict[str, Any] = {'path': path, 'field': field}
-    place = {k: v for k, v in (('layer', layer), ('crs', crs)) if v is not None}
-    kind: type[Labels] = PointLabels
-    if Path(path).suffix.lower() in TEXT:
-        table = read_table(path)
-        column(table, field, path)
-        lower = {name.lower() for name in table.columns}
-        if any({x, y} <= lower for x, y, _ in COORDINATES):
-            options |= place
-        else:
-            kind = TableLabels
-            options['id_field'] = next(n for n in table.columns if n != field)
-    else:
-        options |= place
-        shapes = read_features(path, field, layer, crs).geometry
-        if any('Polygon' in getattr(shape, 'geom_type', '') for shape in shapes):
-            kind = PolygonLabels
-            options['min_coverage'] = COVERAGE
-    if kind is PointLabels:
-        # a point describes the small window around it
-        options['complete'] = True
-    source = kind(**options)
-    if isinstance(source, PolygonLabels) and (source.members.sum(axis=1) > 1).any():
-        options['whole'] = True
-    options['classes'] = [*source.classes]
-    if len(source.classes) < 2:
-        raise LabelError(
-            f'{path} names one class only, {source.classes[0]!r}, expected 2 or more. '
-            'Label some of the rest too, for example as "other".'
-        )
-    section = _section(f'torchgeo_ctm.labels.{kind.__name__}', options)
-    return section, kind(**options)
-
-
 class _Ground:
     """Scenes and their labels, in windows of any size."""
 
     def __init__(
-        self, scenes: Sequence[str], bands: Sequence[str], labels: Labels, seed: int
+        self, scenes: Sequence[str], bands: Sequence[str], labels: AnyLabels, seed: int
     ) -> None:
         self.scenes, self.bands, self.labels = scenes, [*bands], labels
         self.seed = seed
@@ -282,7 +224,7 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
     raise LabelError(f'No window of {size} px shows {", ".join(missing)}, {lacking}')
 
 
-def _amounts(labels: Labels) -> str:
+def _amounts(labels: AnyLabels) -> str:
     """Return how many labels each class has, and warn about classes with one."""
     if isinstance(labels, TableLabels):
         return f'{len(labels)} scenes, {", ".join(labels.classes)}'
