@@ -197,7 +197,7 @@ def vectorize(
             keep one border.
         fill_holes: Fill holes of fewer hectares, and the polygons in them.
         smooth: Cut the corners of borders. Neighbors keep one border.
-        style: Write OUTPUT.qml, colors and names for QGIS.
+        style: Write OUTPUT.qml, colors and names for QGIS, and put them into a GeoPackage.
         overwrite: Replace existing files.
     """
     from .inference import vector
@@ -218,6 +218,7 @@ def vectorize(
         simplify=simplify,
         fill_holes=fill_holes,
         smooth=smooth,
+        style=style,
         overwrite=overwrite,
     )
     _print(str(path))

@@ -113,13 +113,17 @@ class Products:
                 task.result()
         staged = self._staged
         if self.options.style:
-            from .style import write_style
+            from .style import ramp_style, write_style
 
             write_style(staged['style'], self.class_names, self.class_colors)
+            for product, highest in (('confidence', 100), ('probabilities', 1)):
+                if product in self.rasters:
+                    write_text(staged[f'{product}_style'], ramp_style(highest))
         if self.options.stac:
             from .stac import write_item
 
-            assets = {k: v for k, v in staged.items() if k not in ('mask', 'stac')}
+            others = ('mask', 'stac', 'confidence_style', 'probabilities_style')
+            assets = {k: v for k, v in staged.items() if k not in others}
             properties: dict[str, Any] = {
                 f'ctm:{key.lower()}': value for key, value in self.tags.items()
             }
@@ -185,6 +189,7 @@ class Products:
             confidence=confidence.rows if confidence is not None else None,
             sieve=self.options.sieve,
             min_area=self.options.min_area,
+            style=self.options.style,
             overwrite=True,
         )
 
@@ -234,13 +239,15 @@ def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
         'probabilities': product_path(output, 'probabilities'),
         'polygons': product_path(output, '', '.gpkg'),
         'style': product_path(output, '', '.qml'),
+        'confidence_style': product_path(output, 'confidence', '.qml'),
+        'probabilities_style': product_path(output, 'probabilities', '.qml'),
         'picture': product_path(output, '', '.png'),
         'stac': product_path(output, '', '.json'),
     }
     return {
         name: path
         for name, path in names.items()
-        if name == 'mask' or getattr(options, name)
+        if name == 'mask' or all(getattr(options, part) for part in name.split('_'))
     }
 
 

@@ -9,6 +9,8 @@ from ..files import write_text
 from .geotiff import rgb_of
 from .masks import class_colors, class_names, open_mask
 
+#: Colors of a ramp from its lowest to its highest value (viridis).
+RAMP = ('#440154', '#3b528b', '#21918c', '#5ec962', '#fde725')
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
@@ -58,16 +60,7 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
     Values without an entry, such as nodata, are transparent.
     """
     pipe = ET.Element('pipe')
-    renderer = ET.SubElement(
-        pipe,
-        'rasterrenderer',
-        type='paletted',
-        band='1',
-        opacity='1',
-        alphaBand='-1',
-        nodataColor='',
-    )
-    ET.SubElement(renderer, 'rasterTransparency')
+    renderer = _renderer(pipe, 'paletted', {})
     palette = ET.SubElement(renderer, 'colorPalette')
     for value, (name, color) in enumerate(zip(names, colors, strict=True)):
         red, green, blue = rgb_of(color)
@@ -81,6 +74,22 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
         )
     ET.SubElement(pipe, 'rasterresampler', maxOversampling='2')
     return pipe
+
+
+def _renderer(pipe: ET.Element, kind: str, more: dict[str, str]) -> ET.Element:
+    """Add a renderer of band 1 to the style of a raster."""
+    renderer = ET.SubElement(
+        pipe,
+        'rasterrenderer',
+        type=kind,
+        band='1',
+        opacity='1',
+        alphaBand='-1',
+        nodataColor='',
+        **more,
+    )
+    ET.SubElement(renderer, 'rasterTransparency')
+    return renderer
 
 
 def _vector_renderer(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
@@ -136,6 +145,41 @@ def _layer(symbol: ET.Element, kind: str, options: dict[str, str]) -> ET.Element
         ET.SubElement(texts, 'Option', name=key, value=value, type='QString')
         ET.SubElement(layer, 'prop', k=key, v=value)
     return layer
+
+
+def polygons_style(names: Sequence[str], colors: Sequence[str]) -> str:
+    """Return the QGIS style of polygons alone, to be embedded in their file."""
+    root = _root()
+    root.append(_vector_renderer(names, colors))
+    return _text(root)
+
+
+def ramp_style(highest: float) -> str:
+    """Return a QGIS style of a raster: a fixed ramp from 0 to *highest*.
+
+    Without it, QGIS stretches colors over the values of each raster, and two maps
+    cannot be compared.
+    """
+    root = _root()
+    pipe = ET.SubElement(root, 'pipe')
+    limits = {'classificationMin': '0', 'classificationMax': f'{highest:g}'}
+    renderer = _renderer(pipe, 'singlebandpseudocolor', limits)
+    ET.SubElement(ET.SubElement(renderer, 'minMaxOrigin'), 'limits').text = 'None'
+    shader = ET.SubElement(
+        ET.SubElement(renderer, 'rastershader'),
+        'colorrampshader',
+        colorRampType='INTERPOLATED',
+        classificationMode='1',
+        clip='0',
+        minimumValue='0',
+        maximumValue=f'{highest:g}',
+    )
+    for number, color in enumerate(RAMP):
+        value = f'{highest * number / (len(RAMP) - 1):g}'
+        ET.SubElement(
+            shader, 'item', value=value, label=value, color=color, alpha='255'
+        )
+    return _text(root)
 
 
 def samples_style(names: Sequence[str]) -> str:
