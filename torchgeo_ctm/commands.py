@@ -183,6 +183,7 @@ def vectorize(
     fill_holes: float = 0.0,
     smooth: bool = False,
     style: bool = True,
+    hectares: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Convert a mask to polygons with class, name, area and mean confidence.
@@ -198,6 +199,7 @@ def vectorize(
         fill_holes: Fill holes of fewer hectares, and the polygons in them.
         smooth: Cut the corners of borders. Neighbors keep one border.
         style: Write OUTPUT.qml, colors and names for QGIS, and put them into a GeoPackage.
+        hectares: Put the hectares of each class into the names of the QGIS legend.
         overwrite: Replace existing files.
     """
     from .inference import vector
@@ -206,7 +208,7 @@ def vectorize(
     vector.check_vector_output(output, overwrite)
     named = Path(output).with_suffix('.qml')
     # polygons in another format share the style that is there
-    if style and not has_style(mask, named):
+    if style and not has_style(mask, named, hectares):
         _check_file(named, overwrite, '.qml')
 
     path = vector.vectorize(
@@ -219,11 +221,12 @@ def vectorize(
         fill_holes=fill_holes,
         smooth=smooth,
         style=style,
+        hectares=hectares,
         overwrite=overwrite,
     )
     _print(str(path))
     if style:
-        _print(str(style_of(mask, named)))
+        _print(str(style_of(mask, named, hectares)))
 
 
 def evaluate(

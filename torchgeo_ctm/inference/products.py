@@ -27,6 +27,8 @@ from .options import ProductOptions
 
 #: File that lists what is being published.
 PUBLISHING = 'publishing.json'
+#: Options that require a location on Earth.
+LOCATED = ('stac', 'min_area', 'hectares')
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
 
@@ -113,9 +115,9 @@ class Products:
                 task.result()
         staged = self._staged
         if self.options.style:
-            from .style import ramp_style, write_style
+            from .style import ramp_style, style_of
 
-            write_style(staged['style'], self.class_names, self.class_colors)
+            style_of(staged['mask'], staged['style'], self.options.hectares)
             for product, highest in (('confidence', 100), ('probabilities', 1)):
                 if product in self.rasters:
                     write_text(staged[f'{product}_style'], ramp_style(highest))
@@ -190,6 +192,7 @@ class Products:
             sieve=self.options.sieve,
             min_area=self.options.min_area,
             style=self.options.style,
+            hectares=self.options.hectares,
             overwrite=True,
         )
 
@@ -308,7 +311,7 @@ def check_georeference(scene: str, grid: Grid, options: ProductOptions) -> None:
     Raises:
         GridError: If they have none.
     """
-    wanted = 'stac' if options.stac else 'min_area' if options.min_area else None
+    wanted = next((n for n in LOCATED if getattr(options, n)), None)
     if wanted is None:
         return
     fault = None

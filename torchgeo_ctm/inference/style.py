@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from ..files import write_text
+from .areas import class_areas
 from .geotiff import rgb_of
 from .masks import class_colors, class_names, open_mask
 
@@ -252,25 +253,42 @@ def embed_style(database: sqlite3.Connection, layer: str, style: str) -> None:
     )
 
 
-def has_style(mask: str | Path, path: Path) -> bool:
+def legend(mask: str | Path, hectares: bool = False) -> tuple[list[str], list[str]]:
+    """Return names and colors of the legend of a class raster.
+
+    Args:
+        mask: The class raster.
+        hectares: Put the hectares of each class into its name.
+
+    Raises:
+        GridError: If *hectares* of a raster without a CRS are wanted.
+    """
+    with open_mask(mask) as raster:
+        names, colors = class_names(raster), class_colors(raster)
+    if hectares:
+        areas = class_areas(mask)
+        names = [f'{name} ({areas[name]:,.0f} ha)' for name in names]
+    return names, colors
+
+
+def has_style(mask: str | Path, path: Path, hectares: bool = False) -> bool:
     """Return whether a file is exactly the style of a class raster."""
     if not path.is_file():
         return False
-    with open_mask(mask) as raster:
-        made = _style(class_names(raster), class_colors(raster))
+    made = _style(*legend(mask, hectares))
     return path.read_text(encoding='utf-8', errors='replace') == made
 
 
-def style_of(mask: str | Path, path: Path) -> Path:
+def style_of(mask: str | Path, path: Path, hectares: bool = False) -> Path:
     """Write the style of a class raster from its own names and colors.
 
     Args:
         mask: Class raster written by predict.
         path: The style to write; an existing one is replaced.
+        hectares: Put the hectares of each class into its name.
 
     Returns:
         *path*.
     """
-    with open_mask(mask) as raster:
-        write_style(path, class_names(raster), class_colors(raster))
+    write_style(path, *legend(mask, hectares))
     return path

@@ -21,12 +21,12 @@ from rasterio.io import DatasetReader
 from ..errors import GridError, OutputError, SceneError, SettingError, did_you_mean
 from ..files import check_file, check_not_input, temporary_path
 from .areas import PixelAreas
-from .masks import class_colors, class_names, open_confidence, open_mask
+from .masks import class_names, open_confidence, open_mask
 from .outlines import to_coordinates
 from .polygons import polygons
 from .regions import Regions, find_regions
 from .sieve import sieved
-from .style import embed_style, polygons_style
+from .style import embed_style, legend, polygons_style
 
 #: GDAL's driver by suffix; only GeoPackage can be written in chunks.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}
@@ -92,6 +92,7 @@ def vectorize(
     fill_holes: float = 0.0,
     smooth: bool = False,
     style: bool = True,
+    hectares: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write the polygons of a class raster, one for each 4-connected region of a class.
@@ -117,6 +118,7 @@ def vectorize(
         smooth: Cut corners of borders. Neighbors keep one border.
         style: Put the colors and names for QGIS into a GeoPackage, which has them
             wherever it goes.
+        hectares: Put the hectares of each class into the names of that style.
         overwrite: Replace an existing file.
 
     Returns:
@@ -170,7 +172,8 @@ def vectorize(
         with _output_errors(output):
             _write(_frames(chunks, raster, regions, min_area), folder / output.name)
             if style and output.suffix.lower() == '.gpkg':
-                _embed(raster, folder / output.name)
+                made = polygons_style(*legend(mask, hectares))
+                _embed(made, folder / output.name)
             publish_vector(folder / output.name, output)
     return output
 
@@ -286,11 +289,10 @@ def _frames(
         yield gpd.GeoDataFrame(columns, geometry=shapes[keep], crs=crs)
 
 
-def _embed(mask: DatasetReader, path: Path) -> None:
+def _embed(style: str, path: Path) -> None:
     """Put the style of the polygons into their GeoPackage."""
-    made = polygons_style(class_names(mask), class_colors(mask))
     with closing(sqlite3.connect(path)) as database, database:
-        embed_style(database, layer_name(path), made)
+        embed_style(database, layer_name(path), style)
 
 
 def _region_of(
