@@ -19,6 +19,7 @@ from .split import Split
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    import xarray
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def quiet_lightning() -> None:
 
 
 def predict_scene(
-    scene: str | Path,
+    scene: 'str | Path | xarray.DataArray | xarray.Dataset',
     checkpoint: str | Path,
     output: str | Path,
     *,
@@ -71,7 +72,9 @@ def predict_scene(
     Lightning. Call it again with the same arguments to resume an interrupted run.
 
     Args:
-        scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``.
+        scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``. Or
+            an ``xarray.DataArray`` (band, y, x) with a CRS in ``rio``, which is written
+            to a raster beside *output* for the time of the run.
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
             segmentation task trained on pseudo-masks
@@ -120,6 +123,14 @@ def predict_scene(
     Raises:
         CTMError: If any input cannot be used. Nothing is written then.
     """
+    if not isinstance(scene, str | Path):
+        given = {k: v for k, v in locals().items() if k not in ('scene', 'products')}
+        from .inference.geotiff import check_output
+        from .scenes.arrays import array_raster
+
+        check_output(output, overwrite)
+        with array_raster(scene, output) as raster:
+            return predict_scene(raster, **given, **products)
     check_not_input(output, scene)
     check_not_input(output, checkpoint)
     options = ProductOptions(**products)
