@@ -279,11 +279,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
-    with lenient_streams(), terminable(), warnings.catch_warnings():
-        warnings.simplefilter('default', CTMWarning)
-        warnings.showwarning = OncePrinted()
+    with lenient_streams():
         try:
-            _run(sys.argv[1:] if argv is None else argv)
+            with terminable(last=argv is None), warnings.catch_warnings():
+                warnings.simplefilter('default', CTMWarning)
+                warnings.showwarning = OncePrinted()
+                _run(sys.argv[1:] if argv is None else argv)
         except CTMError as error:
             # arguments of Python are options here
             line = re.sub(r'Pass (\w+)=True', r'Pass --\1', one_line(error))

@@ -20,6 +20,7 @@ from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.inference.scene_loop import SceneLoop
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
@@ -467,6 +468,23 @@ def test_a_failure_leaves_nothing(
     with pytest.raises(CTMError, match=r'short\.tif'):
         predict_scene(scene, checkpoint, out / 'm.tif', **QUIET)
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
+def test_a_run_that_failed_to_finish_is_resumed_by_the_same_process(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene, out = write_scene(), tmp_path / 'out' / 'm.tif'
+    out.parent.mkdir()
+    full = patch.object(Products, '_draw', side_effect=OutputError('the disk is full'))
+    # as a notebook, keep the error
+    with full, pytest.raises(OutputError) as kept:
+        predict_scene(scene, checkpoint, out, **SMALL)
+    assert [p.name for p in out.parent.iterdir()] == ['.m.tif.part']
+    with pytest.warns(ResumeWarning, match='resuming'):
+        predict_scene(scene, checkpoint, out, **SMALL)
+    assert kept.value is not None
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

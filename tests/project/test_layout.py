@@ -156,6 +156,8 @@ DOORS: dict[str, set[str]] = {
         'labels.features',
         'labels.vector_files',
         'inference.vector',
+        # a return type
+        'inference.scene_mask',
         'assessment',
     },
     'pyogrio': {'inference.vector', 'assessment'},

@@ -372,14 +372,15 @@ class SceneLoop:
             missing = missed
             if missing is None:
                 missing = batches.missing(run.journal.finished)
-            del self._runs[self._finished]
-            self._finished += 1
             if missing:
                 run.stop_incomplete(missing)
             else:
                 run.finish(batches.scene, batches.thumbnail, self.overwrite)
                 output = run.products.output
                 self.written += product_paths(output, self.options).values()
+            # not before, so that abandon() finds a run that failed to finish
+            del self._runs[self._finished]
+            self._finished += 1
             batches.thumbnail = None
 
     def abandon(self, error: BaseException) -> None:
@@ -406,7 +407,8 @@ def _complaint(
     pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
     if scene.adaptation is not None:
         pixels = scene.adaptation.undone(pixels)
-    return scaling_complaint(pixels, task.bands, task.scaling)
+    eight_bits = scene.dtype.itemsize == 1 and bool((scene.factors == 1).all())
+    return scaling_complaint(pixels, task.bands, task.scaling, eight_bits)
 
 
 def _journal_folder(output: Path) -> Path:

@@ -339,6 +339,13 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
             )
 
 
+def read_polygons(path: str | Path) -> gpd.GeoDataFrame:
+    """Return the polygons of a file that :func:`vectorize` wrote."""
+    if Path(path).suffix.lower() == '.parquet':
+        return gpd.read_parquet(path)
+    return gpd.read_file(path)
+
+
 def layer_name(path: Path) -> str:
     """Return the name of the layer in a vector file, that of the file.
 
