@@ -17,6 +17,7 @@ from tests.fakes.sentinel2 import write_band
 from torchgeo_ctm.dates import decide, predict_dates
 from torchgeo_ctm.errors import NodataWarning, OutputError
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.prediction import predict_scene
 
 pytestmark = [
@@ -180,11 +181,14 @@ def test_a_resumed_run_writes_the_same_bytes(
 def test_a_run_that_was_killed_while_it_published_resumes(
     taken: list[Path], checkpoint: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    output = tmp_path / 'm.tif'
-    with (
-        patch('torchgeo_ctm.dates.Products.publish', side_effect=KeyboardInterrupt),
-        pytest.raises(KeyboardInterrupt),
-    ):
+    output, publish = tmp_path / 'm.tif', Products.publish
+
+    def killed(products: Products, overwrite: bool) -> None:
+        if products.output == output:
+            raise KeyboardInterrupt
+        publish(products, overwrite)
+
+    with patch.object(Products, 'publish', killed), pytest.raises(KeyboardInterrupt):
         predict_dates(taken, checkpoint, output, **options)
     assert not output.exists()
     assert (tmp_path / 'm_looks.tif').exists()
