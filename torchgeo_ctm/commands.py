@@ -73,6 +73,76 @@ def demo(
     _print(f'Open {folder / "mask.png"}, and mask.tif and mask.gpkg beside it in QGIS.')
 
 
+def train(
+    scenes: list[str],
+    /,
+    *,
+    labels: str,
+    output: str,
+    field: str = 'class',
+    layer: str | None = None,
+    crs: str | None = None,
+    window: int | None = None,
+    steps: int = 400,
+    seed: int = 0,
+    accelerator: str = 'auto',
+    config_out: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Train on drawn polygons, and choose window, split and scaling from the data.
+
+    Ten polygons on one scene make a first map. The checkpoint maps with predict.
+
+    Args:
+        scenes: Scenes with the same bands, as for predict.
+        labels: Polygons or points with one class or several, separated by ; or |: a
+            GeoPackage or another vector file, or a table with lon and lat. Or a table
+            of scenes.
+        output: Checkpoint to write (.ckpt).
+        field: Attribute or column with the classes.
+        layer: Layer of the labels, if their file has several.
+        crs: CRS of the labels, if their file has none, as EPSG:32633.
+        window: Side of a window in pixels, a multiple of 8; by default the largest of
+            64, 48, 32, 24 and 16 that the labels allow.
+        steps: Training steps.
+        seed: Seed of training, and of what is held out.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        config_out: Configuration to write (.yaml), with which torchgeo fit repeats
+            the training.
+        overwrite: Replace existing files.
+    """
+    for path, suffix in ((output, '.ckpt'), (config_out, '.yaml')):
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+    for scene in scenes:
+        _check_inputs(scene=scene)
+    _loading()
+    from . import train as training
+    from .configuration import write_content
+
+    plan = training.plan(
+        scenes,
+        labels,
+        field,
+        layer=layer,
+        crs=crs,
+        window=window,
+        steps=steps,
+        seed=seed,
+        accelerator=accelerator,
+    )
+    for line in plan.reasons:
+        _print(line)
+    logged = training.train(plan.content, Path(output))
+    if config_out is not None:
+        write_content(plan.content, Path(config_out), plan.reasons)
+        _print(config_out)
+    for name in ('label_loss', 'val_balanced_bce'):
+        if name in logged:
+            _print(f'{name}: {logged[name]:.3f}')
+    _print(output)
+
+
 def predict(
     scene: list[str],
     /,
@@ -136,6 +206,7 @@ def vectorize(
     fill_holes: float = 0.0,
     smooth: bool = False,
     style: bool = True,
+    hectares: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Convert a mask to polygons with class, name, area and mean confidence.
@@ -150,7 +221,8 @@ def vectorize(
             keep one border.
         fill_holes: Fill holes of fewer hectares, and the polygons in them.
         smooth: Cut the corners of borders. Neighbors keep one border.
-        style: Write OUTPUT.qml, colors and names for QGIS.
+        style: Write OUTPUT.qml, colors and names for QGIS, and put them into a GeoPackage.
+        hectares: Put the hectares of each class into the names of the QGIS legend.
         overwrite: Replace existing files.
     """
     from .inference import vector
@@ -159,7 +231,7 @@ def vectorize(
     vector.check_vector_output(output, overwrite)
     named = Path(output).with_suffix('.qml')
     # polygons in another format share the style that is there
-    if style and not has_style(mask, named):
+    if style and not has_style(mask, named, hectares):
         _check_file(named, overwrite, '.qml')
 
     path = vector.vectorize(
@@ -171,11 +243,13 @@ def vectorize(
         simplify=simplify,
         fill_holes=fill_holes,
         smooth=smooth,
+        style=style,
+        hectares=hectares,
         overwrite=overwrite,
     )
     _print(str(path))
     if style:
-        _print(str(style_of(mask, named)))
+        _print(str(style_of(mask, named, hectares)))
 
 
 def evaluate(
@@ -835,6 +909,7 @@ def _print(line: str) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
+    'train': train,
     'predict': predict,
     'evaluate': evaluate,
     'sample': sample,

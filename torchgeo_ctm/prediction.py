@@ -355,9 +355,8 @@ def build_trainer(
             devices=1,
             precision=precision,  # type: ignore[arg-type]
             logger=False,
-            enable_checkpointing=False,
             enable_model_summary=False,
-            **options,
+            **({'enable_checkpointing': False} | options),
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise SettingError(

@@ -63,6 +63,7 @@ class TestProducts:
             'out_confidence.tif',
             'out.gpkg',
             'out.qml',
+            'out_confidence.qml',
             'out.png',
         ]
         for path in paths[:2]:
@@ -75,7 +76,7 @@ class TestProducts:
         confidence = read(paths[1])
         assert confidence.min() >= 33
         assert confidence.max() <= 100
-        assert paths[4].read_bytes().startswith(b'\x89PNG')
+        assert paths[5].read_bytes().startswith(b'\x89PNG')
         with rasterio.open(paths[0]) as raster:
             tags = raster.tags()
         for key in ('TORCHGEO_CTM_VERSION', 'WEIGHTS_SHA256', 'BANDS', 'SCALING'):

@@ -49,6 +49,17 @@ RUNS: dict[str, str] = {
         --compare
         --steps 0
     """,
+    'train': """
+        scene.tif --labels squares.gpkg --field tags --output model.ckpt --steps 2 --accelerator cpu --config_out model.yaml
+        scene.tif --labels squares.gpkg --field tags --output model.ckpt
+        scene.tif --labels squares.gpkg --output new.ckpt
+        scene.tif --labels square.gpkg --output new.ckpt
+        scene.tif --labels scene.tif --output new.ckpt
+        scene.tif --labels squares.gpkg --field tags --output new.ckpt --window 20
+        scene.tif --labels squares.gpkg --field tags --output new.ckpt --window 128
+        scen.tif --labels squares.gpkg --output model.pt
+        scen.tif --labels squares.gpkg --output new.ckpt
+    """,
     'predict': """
         scene.tif --checkpoint tiny.ckpt --output mask.tif --accelerator cpu
         scene.tif --checkpoint tiny.ckpt --output mask.tif

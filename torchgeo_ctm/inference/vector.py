@@ -26,6 +26,7 @@ from .outlines import to_coordinates
 from .polygons import polygons
 from .regions import Regions, find_regions
 from .sieve import sieved
+from .style import embed_style, legend, polygons_style
 
 #: GDAL's driver by suffix; only GeoPackage can be written in chunks.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}
@@ -91,6 +92,8 @@ def vectorize(
     fill_holes: float = 0.0,
     smooth: bool = False,
     leave_out: Sequence[int] = (),
+    style: bool = True,
+    hectares: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write the polygons of a class raster, one for each 4-connected region of a class.
@@ -115,6 +118,9 @@ def vectorize(
             them. The mean confidence stays that of its own pixels.
         smooth: Cut corners of borders. Neighbors keep one border.
         leave_out: Classes without polygons.
+        style: Put the colors and names for QGIS into a GeoPackage, which has them
+            wherever it goes.
+        hectares: Put the hectares of each class into the names of that style.
         overwrite: Replace an existing file.
 
     Returns:
@@ -168,6 +174,9 @@ def vectorize(
         with _output_errors(output):
             frames = _frames(chunks, raster, regions, min_area, leave_out)
             _write(frames, folder / output.name)
+            if style and output.suffix.lower() == '.gpkg':
+                made = polygons_style(*legend(mask, hectares))
+                _embed(made, folder / output.name)
             publish_vector(folder / output.name, output)
     return output
 
@@ -287,6 +296,12 @@ def _frames(
             'confidence': regions.confidence[kept],
         }
         yield gpd.GeoDataFrame(columns, geometry=shapes[keep], crs=crs)
+
+
+def _embed(style: str, path: Path) -> None:
+    """Put the style of the polygons into their GeoPackage."""
+    with closing(sqlite3.connect(path)) as database, database:
+        embed_style(database, layer_name(path), style)
 
 
 def _region_of(

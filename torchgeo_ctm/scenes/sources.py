@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from rasterio.enums import ColorInterp
+
 from ..errors import SceneError, closest, did_you_mean
-from ..scaling import SENTINEL2_BANDS, band_key
+from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
 from .sentinel2 import (
     CLASSIFICATION,
     Folder,
@@ -113,6 +115,23 @@ def tile_of(scene: str | Path) -> str:
     elif is_product_metadata(path.name):
         parts = parts[:-1]
     return str(PurePosixPath(*parts)) if parts else str(scene)
+
+
+def band_names(scene: str | Path) -> list[str]:
+    """Return the names of a scene's bands in file order, without an alpha band.
+
+    A scene without names has those of Sentinel-2 if it has 13 bands, else numbers.
+    Unnamed bands among named ones are left out.
+
+    Raises:
+        SceneError: If the scene does not exist, or cannot be read.
+    """
+    source = find_source(scene)
+    with open_dataset(source.name, source.dataset) as raster:
+        kinds = raster.colorinterp
+        names = source.bands or raster.descriptions
+    kept = [n for n, k in zip(names, kinds, strict=True) if k != ColorInterp.alpha]
+    return [n for n in kept if n] or [*resolve_bands(None, len(kept))]
 
 
 def _nothing(name: str, path: Path) -> SceneError:
