@@ -15,8 +15,9 @@ from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_t
 from tests.fakes.runs import SMALL, read
 from tests.fakes.sentinel2 import write_band
 from torchgeo_ctm.dates import decide, predict_dates
-from torchgeo_ctm.errors import NodataWarning
+from torchgeo_ctm.errors import NodataWarning, OutputError
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.prediction import predict_scene
 
 pytestmark = [
@@ -175,6 +176,26 @@ def test_a_resumed_run_writes_the_same_bytes(
         predict_dates(taken[::-1], checkpoint, tmp_path / 'r.tif', **options)
     assert next(calls) == 3
     assert files(tmp_path, 'm') == files(tmp_path, 'r')
+
+
+def test_a_run_that_was_killed_while_it_published_resumes(
+    taken: list[Path], checkpoint: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    output, publish = tmp_path / 'm.tif', Products.publish
+
+    def killed(products: Products, overwrite: bool) -> None:
+        if products.output == output:
+            raise KeyboardInterrupt
+        publish(products, overwrite)
+
+    with patch.object(Products, 'publish', killed), pytest.raises(KeyboardInterrupt):
+        predict_dates(taken, checkpoint, output, **options)
+    assert not output.exists()
+    assert (tmp_path / 'm_looks.tif').exists()
+    predict_dates(taken, checkpoint, output, **options)
+    assert output.exists()
+    with pytest.raises(OutputError, match='already exists'):
+        predict_dates(taken, checkpoint, output, **options)
 
 
 def test_no_clear_pixel_at_all(

@@ -126,7 +126,8 @@ def predict_dates(
     folder = output.with_name(f'.{output.name}.dates')
     wanted = ProductOptions(**_chosen(ProductOptions, options))
     check_products(output, wanted, overwrite, folder)
-    looks = check_file(product_path(output, 'looks'), overwrite)
+    # an interrupted run, which found none, may have published its own
+    looks = check_file(product_path(output, 'looks'), overwrite or folder.is_dir())
     predictor = load_scene_predictor(checkpoint)
     opened = _opened([str(scene) for scene in scenes], predictor, options)
     made = [*product_paths(output, wanted).values(), looks]

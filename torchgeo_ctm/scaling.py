@@ -177,10 +177,12 @@ def match_bands(
     missing = [name for name in wanted if band_key(name) not in keys]
     if missing:
         present = ', '.join(name or 'unnamed' for name in found)
+        hint = 'If only the names are wrong, pass the right ones with scene_bands.'
+        if [band_key(name) for name in missing] == ['b10']:
+            hint = 'Level-2A has no B10: map Level-1C, or train without B10 for both.'
         raise BandError(
             f'{source} has {len(found)} bands ({present}), expected {len(wanted)} '
-            f'({names}), missing: {", ".join(missing)}. If only the names are wrong, '
-            'pass the right ones with scene_bands.'
+            f'({names}), missing: {", ".join(missing)}. {hint}'
         )
     twice = [name for name in wanted if keys.count(band_key(name)) > 1]
     if twice:

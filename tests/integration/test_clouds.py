@@ -79,6 +79,9 @@ def test_a_level_2a_product_is_mapped_without_its_clouds(
     assert hidden[8:18, 8:18].all()
     assert hidden[4, 10]
     assert not hidden[:, 22:].any()
+    thirteen = save_task(tiny_task(), tmp_path / 'l1c.ckpt')
+    output = ('--output', tmp_path / 'b.tif', '--checkpoint', thirteen)
+    refused(run('predict', product, *output), 'missing: B10. Level-2A has no B10')
     again = ('predict', product, '--output', tmp_path / 'n.tif', *shared)
     status, _, err = run(*again, '--clouds', 'none')
     assert status == 0
