@@ -73,30 +73,123 @@ def demo(
     _print(f'Open {folder / "mask.png"}, and mask.tif and mask.gpkg beside it in QGIS.')
 
 
-def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> None:
-    """Write the georeferenced pseudo-mask of a scene.
+def train(
+    scenes: list[str],
+    /,
+    *,
+    labels: str,
+    output: str,
+    field: str = 'class',
+    layer: str | None = None,
+    crs: str | None = None,
+    window: int | None = None,
+    steps: int = 400,
+    seed: int = 0,
+    accelerator: str = 'auto',
+    config_out: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Train on drawn polygons, and choose window, split and scaling from the data.
+
+    Ten polygons on one scene make a first map. The checkpoint maps with predict.
+
+    Args:
+        scenes: Scenes with the same bands, as for predict.
+        labels: Polygons or points with one class or several, separated by ; or |: a
+            GeoPackage or another vector file, or a table with lon and lat. Or a table
+            of scenes.
+        output: Checkpoint to write (.ckpt).
+        field: Attribute or column with the classes.
+        layer: Layer of the labels, if their file has several.
+        crs: CRS of the labels, if their file has none, as EPSG:32633.
+        window: Side of a window in pixels, a multiple of 8; by default the largest of
+            64, 48, 32, 24 and 16 that the labels allow.
+        steps: Training steps.
+        seed: Seed of training, and of what is held out.
+        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        config_out: Configuration to write (.yaml), with which torchgeo fit repeats
+            the training.
+        overwrite: Replace existing files.
+    """
+    for path, suffix in ((output, '.ckpt'), (config_out, '.yaml')):
+        if path is not None:
+            _check_file(Path(path), overwrite, suffix)
+    for scene in scenes:
+        _check_inputs(scene=scene)
+    _loading()
+    from . import train as training
+    from .configuration import write_content
+
+    plan = training.plan(
+        scenes,
+        labels,
+        field,
+        layer=layer,
+        crs=crs,
+        window=window,
+        steps=steps,
+        seed=seed,
+        accelerator=accelerator,
+    )
+    for line in plan.reasons:
+        _print(line)
+    logged = training.train(plan.content, Path(output))
+    if config_out is not None:
+        write_content(plan.content, Path(config_out), plan.reasons)
+        _print(config_out)
+    for name in ('label_loss', 'val_balanced_bce'):
+        if name in logged:
+            _print(f'{name}: {logged[name]:.3f}')
+    _print(output)
+
+
+def predict(
+    scene: list[str],
+    /,
+    *,
+    checkpoint: str,
+    output: str,
+    combine: Literal['mean', 'clearest'] | None = None,
+    **options: Any,
+) -> None:
+    """Write the georeferenced pseudo-mask of a scene, or one of several dates.
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
+            Several scenes are dates of one place, on one grid.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Class raster to write, MASK.tif; the other products are written beside it.
+        combine: How several dates make one map: mean takes the class with the highest
+            mean score of the dates without a cloud, clearest that of the date with the
+            fewest clouds that sees the pixel.
         **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
-    _check_inputs(scene=scene, checkpoint=checkpoint)
+    if len(scene) > 1 and combine is None:
+        raise SettingError(
+            f'Got {len(scene)} scenes. Pass --combine mean or --combine clearest for one '
+            'map of several dates. Quote names with spaces.'
+        )
+    for each in scene:
+        _check_inputs(scene=each, checkpoint=checkpoint)
+        check_not_input(output, each)
     from .inference.geotiff import check_output
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
-    check_not_input(output, scene)
     check_output(output, overwrite)
     _loading()
     # imports PyTorch
     from .inference.memory import block_cache
 
     # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
-    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
-    mask = predict_scene(scene, checkpoint, output, progress=True, **options)
+    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene[0])))
+    if combine is not None and len(scene) > 1:
+        from .dates import predict_dates
+
+        mask = predict_dates(scene, checkpoint, output, combine=combine, **options)
+    else:
+        mask = predict_scene(scene[0], checkpoint, output, progress=True, **options)
     for path in mask.paths:
         _print(str(path))
 
@@ -113,6 +206,7 @@ def vectorize(
     fill_holes: float = 0.0,
     smooth: bool = False,
     style: bool = True,
+    hectares: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Convert a mask to polygons with class, name, area and mean confidence.
@@ -127,7 +221,8 @@ def vectorize(
             keep one border.
         fill_holes: Fill holes of fewer hectares, and the polygons in them.
         smooth: Cut the corners of borders. Neighbors keep one border.
-        style: Write OUTPUT.qml, colors and names for QGIS.
+        style: Write OUTPUT.qml, colors and names for QGIS, and put them into a GeoPackage.
+        hectares: Put the hectares of each class into the names of the QGIS legend.
         overwrite: Replace existing files.
     """
     from .inference import vector
@@ -136,7 +231,7 @@ def vectorize(
     vector.check_vector_output(output, overwrite)
     named = Path(output).with_suffix('.qml')
     # polygons in another format share the style that is there
-    if style and not has_style(mask, named):
+    if style and not has_style(mask, named, hectares):
         _check_file(named, overwrite, '.qml')
 
     path = vector.vectorize(
@@ -148,11 +243,13 @@ def vectorize(
         simplify=simplify,
         fill_holes=fill_holes,
         smooth=smooth,
+        style=style,
+        hectares=hectares,
         overwrite=overwrite,
     )
     _print(str(path))
     if style:
-        _print(str(style_of(mask, named)))
+        _print(str(style_of(mask, named, hectares)))
 
 
 def evaluate(
@@ -362,6 +459,53 @@ def areas(
     ).splitlines():
         _print(line)
     if path is not None:
+        _print(str(path))
+
+
+def change(
+    before: str,
+    after: str,
+    /,
+    *,
+    output: str,
+    min_confidence: int = 0,
+    polygons: bool = True,
+    min_area: float = 0.0,
+    csv: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Compare two maps of one place: hectares from each class to each, and where.
+
+    Args:
+        before: Class raster of the first date.
+        after: That of the second date, on the same grid. Classes are compared by name.
+        output: Class raster of change to write, CHANGE.tif, with its style for QGIS.
+        min_confidence: Percent; leave out pixels that MASK_confidence.tif of either map
+            knows less well.
+        polygons: Write CHANGE.gpkg, a polygon for each region that changed.
+        min_area: Leave out polygons of fewer hectares.
+        csv: Table of hectares to write (.csv), from rows to columns.
+        overwrite: Replace existing files.
+    """
+    from .assessment import change as changes
+
+    if csv is not None:
+        _check_file(Path(csv), overwrite, '.csv')
+    found = changes.change(
+        before,
+        after,
+        output,
+        min_confidence=min_confidence,
+        polygons=polygons,
+        min_area=min_area,
+        overwrite=overwrite,
+    )
+    for line in changes.lines(found):
+        _print(line)
+    if csv is not None:
+        write_text(csv, found.hectares.to_csv(index_label='from', lineterminator='\n'))
+        _print(csv)
+    for path in found.paths:
         _print(str(path))
 
 
@@ -765,11 +909,13 @@ def _print(line: str) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
+    'train': train,
     'predict': predict,
     'evaluate': evaluate,
     'sample': sample,
     'assess': assess,
     'areas': areas,
+    'change': change,
     'relabel': relabel,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,

@@ -126,6 +126,22 @@ def write_config(
     model = overridden_section(config, 'model', ClassTokenMaskingTask)
     arguments = with_setting(model.get('init_args') or {}, setting)
     content['model'] = model | {'init_args': arguments}
+    write_content(content, path, comments)
+
+
+def write_content(
+    content: Mapping[str, Any], path: Path, comments: Sequence[str] = ()
+) -> None:
+    """Write the content of a configuration.
+
+    Args:
+        content: Its sections.
+        path: File to write (.yaml).
+        comments: Lines at its top.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     text = yaml.dump(
         content, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=88
     )

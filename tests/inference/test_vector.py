@@ -1,6 +1,9 @@
 import importlib.util
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import geopandas as gpd
 import numpy as np
@@ -159,10 +162,26 @@ def test_the_layer_has_the_file_s_name_and_types(tmp_path: Path) -> None:
     mask = write_classes(tmp_path / 'a.tif', random_classes(30, 20))
     for suffix in ('.gpkg', '.fgb'):
         output = vectorize(mask, tmp_path / f'my map{suffix}')
-        assert pyogrio.list_layers(output)[:, 0].tolist() == ['my map']
-        info = pyogrio.read_info(output)
+        layers = pyogrio.list_layers(output)[:, 0].tolist()
+        assert layers == ['my map', *['layer_styles'] * (suffix == '.gpkg')]
+        info = pyogrio.read_info(output, layers[0])
         assert info['geometry_type'] == 'Polygon'
         assert info['dtypes'].tolist() == ['int32', 'object', 'float64', 'float64']
+
+
+def test_a_geopackage_has_its_style_inside(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'a.tif', random_classes(30, 20))
+    path = vectorize(mask, tmp_path / 'a.gpkg')
+    with closing(sqlite3.connect(path)) as database:
+        [row] = database.execute(
+            'SELECT f_table_name, f_geometry_column, useAsDefault, styleQML '
+            'FROM layer_styles'
+        )
+    assert row[:3] == ('a', 'geom', 1)
+    categories = ET.fromstring(row[3].split('\n', 1)[1]).iter('category')
+    assert [each.get('label') for each in categories] == NAMES
+    path = vectorize(mask, tmp_path / 'plain.gpkg', style=False)
+    assert pyogrio.list_layers(path)[:, 0].tolist() == ['plain']
 
 
 def test_classes_without_names_have_numbers(tmp_path: Path) -> None:

@@ -4,9 +4,6 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +17,7 @@ from affine import Affine
 from torchgeo.datasets import RasterDataset
 
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
@@ -31,9 +29,6 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.predictor import ClassTokenPrediction
 
-QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
-#: Options of a run of several batches.
-SMALL = QUIET | {'window': 32, 'stride': 16}
 #: Maps from patch tokens, so that windows are as large as chips.
 TOKENS: dict[str, Any] = {'patches': {'head': 'tokens'}}
 
@@ -45,12 +40,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_task(tiny_task(**TOKENS), folder / 'tiny.ckpt')
 
 
-def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    with rasterio.open(path) as raster:
-        values: np.ndarray[Any, np.dtype[np.uint8]] = raster.read(1)
-        return values
-
-
 def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Trainer:
     return pl.Trainer(
         precision=precision,
@@ -60,20 +49,6 @@ def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Tr
         enable_checkpointing=False,
         accelerator='cpu',
     )
-
-
-@contextmanager
-def stopped_at_batch(number: int) -> Iterator[None]:
-    """Interrupt when a batch begins: the one before it is not recorded yet."""
-    begin, calls = SceneLoop._begin_batch, count()
-
-    def stops(loop: Any, *arguments: Any, **options: Any) -> None:
-        if next(calls) == number:
-            raise KeyboardInterrupt
-        begin(loop, *arguments, **options)
-
-    with patch.object(SceneLoop, '_begin_batch', stops):
-        yield
 
 
 @pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
@@ -88,6 +63,7 @@ class TestProducts:
             'out_confidence.tif',
             'out.gpkg',
             'out.qml',
+            'out_confidence.qml',
             'out.png',
         ]
         for path in paths[:2]:
@@ -100,7 +76,7 @@ class TestProducts:
         confidence = read(paths[1])
         assert confidence.min() >= 33
         assert confidence.max() <= 100
-        assert paths[4].read_bytes().startswith(b'\x89PNG')
+        assert paths[5].read_bytes().startswith(b'\x89PNG')
         with rasterio.open(paths[0]) as raster:
             tags = raster.tags()
         for key in ('TORCHGEO_CTM_VERSION', 'WEIGHTS_SHA256', 'BANDS', 'SCALING'):

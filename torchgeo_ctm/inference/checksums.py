@@ -32,7 +32,9 @@ class Checksums:
     def add(self, values: NDArray[Any]) -> None:
         """Add the next rows (bands, rows, width)."""
         for band, rows in enumerate(values):
-            self._sums[band] = zlib.crc32(np.ascontiguousarray(rows), self._sums[band])
+            self._sums[band] = zlib.crc32(
+                np.ascontiguousarray(rows).data, self._sums[band]
+            )
 
     def check(self, raster: Path, output: Path) -> None:
         """Read a raster, and compare it with the rows that were added.

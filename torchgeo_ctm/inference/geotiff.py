@@ -22,6 +22,14 @@ from ..rasters import quiet
 from .checksums import Checksums
 
 SUFFIXES = ('.tif', '.tiff')
+#: Name, type and usage of the columns of GDAL's attribute table (0: integer, 2: text).
+TABLE = (
+    ('Value', 0, 5),
+    ('Class', 2, 2),
+    ('Red', 0, 6),
+    ('Green', 0, 7),
+    ('Blue', 0, 8),
+)
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> Path:
@@ -89,6 +97,7 @@ class RasterRows:
         else:
             self.rows, self.cog = folder / f'{path.name}.rows', folder / path.name
         self._names = list(classes[0]) if classes else None
+        self._colors = list(classes[1]) if classes else []
         self._checksums = Checksums(len(descriptions))
         # what a crash left may be damaged, and GDAL reads a file before it replaces it
         self.abandon()
@@ -188,7 +197,7 @@ class RasterRows:
         sidecar = self.path.with_name(f'{self.path.name}.aux.xml')
         try:
             if self._names is not None:
-                _write_category_names(sidecar, self._names)
+                _write_class_table(sidecar, self._names, self._colors)
             else:
                 sidecar.unlink(missing_ok=True)
             self.cog.replace(self.path)
@@ -236,14 +245,29 @@ def rgb_of(color: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _write_category_names(path: Path, names: Sequence[str]) -> None:
-    """Write a PAM sidecar with category names, which GDAL and QGIS read.
+def _write_class_table(path: Path, names: Sequence[str], colors: Sequence[str]) -> None:
+    """Write a PAM sidecar with category names and an attribute table of the classes.
 
-    GeoTIFF itself cannot hold category names, and rasterio cannot write them.
+    GeoTIFF itself cannot hold them, and rasterio cannot write them. Its color table
+    always has 256 entries. QGIS takes its legend from the attribute table instead.
     """
     lines = ''.join(f'      <Category>{escape(name)}</Category>\n' for name in names)
+    fields = ''.join(
+        f'      <FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type>'
+        f'<Usage>{usage}</Usage></FieldDefn>\n'
+        for index, (name, kind, usage) in enumerate(TABLE)
+    )
+    rows = ''
+    for value, (name, color) in enumerate(zip(names, colors, strict=True)):
+        cells = ''.join(
+            f'<F>{cell}</F>' for cell in (value, escape(name), *rgb_of(color))
+        )
+        rows += f'      <Row index="{value}">{cells}</Row>\n'
     text = (
         '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
-        f'{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n'
+        f'{lines}    </CategoryNames>\n'
+        '    <GDALRasterAttributeTable tableType="thematic">\n'
+        f'{fields}{rows}    </GDALRasterAttributeTable>\n'
+        '  </PAMRasterBand>\n</PAMDataset>\n'
     )
     write_text(path, text)

@@ -15,6 +15,7 @@ class ProductOptions:
         probabilities: Write MASK_probabilities.tif, the share of each class.
         polygons: Write MASK.gpkg, polygons.
         style: Write MASK.qml, colors and names for QGIS.
+        hectares: Put the hectares of each class into the names of the QGIS legend.
         picture: Write MASK.png, scene and mask side by side.
         stac: Write MASK.json, a STAC item (extra "stac").
         sieve: Merge regions of fewer pixels into their largest neighbor in polygons.
@@ -28,6 +29,7 @@ class ProductOptions:
     probabilities: bool = False
     polygons: bool = True
     style: bool = True
+    hectares: bool = False
     picture: bool = True
     stac: bool = False
     sieve: int = 0

@@ -27,6 +27,8 @@ from .options import ProductOptions
 
 #: File that lists what is being published.
 PUBLISHING = 'publishing.json'
+#: Options that require a location on Earth.
+LOCATED = ('stac', 'min_area', 'hectares')
 #: Scale of the raster of probabilities.
 PERCENT = 0.01
 
@@ -119,13 +121,17 @@ class Products:
         """Write style and STAC item."""
         staged = self._staged
         if self.options.style:
-            from .style import write_style
+            from .style import ramp_style, style_of
 
-            write_style(staged['style'], self.class_names, self.class_colors)
+            style_of(staged['mask'], staged['style'], self.options.hectares)
+            for product, highest in (('confidence', 100), ('probabilities', 1)):
+                if product in self.rasters:
+                    write_text(staged[f'{product}_style'], ramp_style(highest))
         if self.options.stac:
             from .stac import write_item
 
-            assets = {k: v for k, v in staged.items() if k not in ('mask', 'stac')}
+            others = ('mask', 'stac', 'confidence_style', 'probabilities_style')
+            assets = {k: v for k, v in staged.items() if k not in others}
             properties: dict[str, Any] = {
                 f'ctm:{key.lower()}': value for key, value in self.tags.items()
             }
@@ -200,6 +206,8 @@ class Products:
             confidence=confidence.rows if confidence is not None else None,
             sieve=self.options.sieve,
             min_area=self.options.min_area,
+            style=self.options.style,
+            hectares=self.options.hectares,
             overwrite=True,
         )
 
@@ -249,13 +257,15 @@ def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
         'probabilities': product_path(output, 'probabilities'),
         'polygons': product_path(output, '', '.gpkg'),
         'style': product_path(output, '', '.qml'),
+        'confidence_style': product_path(output, 'confidence', '.qml'),
+        'probabilities_style': product_path(output, 'probabilities', '.qml'),
         'picture': product_path(output, '', '.png'),
         'stac': product_path(output, '', '.json'),
     }
     return {
         name: path
         for name, path in names.items()
-        if name == 'mask' or getattr(options, name)
+        if name == 'mask' or all(getattr(options, part) for part in name.split('_'))
     }
 
 
@@ -316,7 +326,7 @@ def check_georeference(scene: str, grid: Grid, options: ProductOptions) -> None:
     Raises:
         GridError: If they have none.
     """
-    wanted = 'stac' if options.stac else 'min_area' if options.min_area else None
+    wanted = next((n for n in LOCATED if getattr(options, n)), None)
     if wanted is None:
         return
     fault = None

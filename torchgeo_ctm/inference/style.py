@@ -6,9 +6,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from ..files import write_text
+from .areas import class_areas
 from .geotiff import rgb_of
 from .masks import class_colors, class_names, open_mask
 
+#: Colors of a ramp from its lowest to its highest value (viridis).
+RAMP = ('#440154', '#3b528b', '#21918c', '#5ec962', '#fde725')
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
@@ -58,16 +61,7 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
     Values without an entry, such as nodata, are transparent.
     """
     pipe = ET.Element('pipe')
-    renderer = ET.SubElement(
-        pipe,
-        'rasterrenderer',
-        type='paletted',
-        band='1',
-        opacity='1',
-        alphaBand='-1',
-        nodataColor='',
-    )
-    ET.SubElement(renderer, 'rasterTransparency')
+    renderer = _renderer(pipe, 'paletted', {})
     palette = ET.SubElement(renderer, 'colorPalette')
     for value, (name, color) in enumerate(zip(names, colors, strict=True)):
         red, green, blue = rgb_of(color)
@@ -81,6 +75,16 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
         )
     ET.SubElement(pipe, 'rasterresampler', maxOversampling='2')
     return pipe
+
+
+def _renderer(pipe: ET.Element, kind: str, more: dict[str, str]) -> ET.Element:
+    """Add a renderer of band 1 to the style of a raster."""
+    options = {'type': kind, 'band': '1', 'opacity': '1', 'alphaBand': '-1'}
+    renderer = ET.SubElement(
+        pipe, 'rasterrenderer', options | {'nodataColor': ''} | more
+    )
+    ET.SubElement(renderer, 'rasterTransparency')
+    return renderer
 
 
 def _vector_renderer(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
@@ -136,6 +140,41 @@ def _layer(symbol: ET.Element, kind: str, options: dict[str, str]) -> ET.Element
         ET.SubElement(texts, 'Option', name=key, value=value, type='QString')
         ET.SubElement(layer, 'prop', k=key, v=value)
     return layer
+
+
+def polygons_style(names: Sequence[str], colors: Sequence[str]) -> str:
+    """Return the QGIS style of polygons alone, to be embedded in their file."""
+    root = _root()
+    root.append(_vector_renderer(names, colors))
+    return _text(root)
+
+
+def ramp_style(highest: float) -> str:
+    """Return a QGIS style of a raster: a fixed ramp from 0 to *highest*.
+
+    Without it, QGIS stretches colors over the values of each raster, and two maps
+    cannot be compared.
+    """
+    root = _root()
+    pipe = ET.SubElement(root, 'pipe')
+    limits = {'classificationMin': '0', 'classificationMax': f'{highest:g}'}
+    renderer = _renderer(pipe, 'singlebandpseudocolor', limits)
+    ET.SubElement(ET.SubElement(renderer, 'minMaxOrigin'), 'limits').text = 'None'
+    shader = ET.SubElement(
+        ET.SubElement(renderer, 'rastershader'),
+        'colorrampshader',
+        colorRampType='INTERPOLATED',
+        classificationMode='1',
+        clip='0',
+        minimumValue='0',
+        maximumValue=f'{highest:g}',
+    )
+    for number, color in enumerate(RAMP):
+        value = f'{highest * number / (len(RAMP) - 1):g}'
+        ET.SubElement(
+            shader, 'item', value=value, label=value, color=color, alpha='255'
+        )
+    return _text(root)
 
 
 def samples_style(names: Sequence[str]) -> str:
@@ -208,25 +247,42 @@ def embed_style(database: sqlite3.Connection, layer: str, style: str) -> None:
     )
 
 
-def has_style(mask: str | Path, path: Path) -> bool:
+def legend(mask: str | Path, hectares: bool = False) -> tuple[list[str], list[str]]:
+    """Return names and colors of the legend of a class raster.
+
+    Args:
+        mask: The class raster.
+        hectares: Put the hectares of each class into its name.
+
+    Raises:
+        GridError: If *hectares* of a raster without a CRS are wanted.
+    """
+    with open_mask(mask) as raster:
+        names, colors = class_names(raster), class_colors(raster)
+    if hectares:
+        areas = class_areas(mask)
+        names = [f'{name} ({areas[name]:,.0f} ha)' for name in names]
+    return names, colors
+
+
+def has_style(mask: str | Path, path: Path, hectares: bool = False) -> bool:
     """Return whether a file is exactly the style of a class raster."""
     if not path.is_file():
         return False
-    with open_mask(mask) as raster:
-        made = _style(class_names(raster), class_colors(raster))
+    made = _style(*legend(mask, hectares))
     return path.read_text(encoding='utf-8', errors='replace') == made
 
 
-def style_of(mask: str | Path, path: Path) -> Path:
+def style_of(mask: str | Path, path: Path, hectares: bool = False) -> Path:
     """Write the style of a class raster from its own names and colors.
 
     Args:
         mask: Class raster written by predict.
         path: The style to write; an existing one is replaced.
+        hectares: Put the hectares of each class into its name.
 
     Returns:
         *path*.
     """
-    with open_mask(mask) as raster:
-        write_style(path, class_names(raster), class_colors(raster))
+    write_style(path, *legend(mask, hectares))
     return path

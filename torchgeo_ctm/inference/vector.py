@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from .outlines import to_coordinates
 from .polygons import polygons
 from .regions import Regions, find_regions
 from .sieve import sieved
+from .style import embed_style, legend, polygons_style
 
 #: GDAL's driver by suffix; only GeoPackage can be written in chunks.
 DRIVERS = {'.gpkg': 'GPKG', '.fgb': 'FlatGeobuf', '.parquet': 'Parquet'}
@@ -90,6 +91,9 @@ def vectorize(
     simplify: float = 0.0,
     fill_holes: float = 0.0,
     smooth: bool = False,
+    leave_out: Sequence[int] = (),
+    style: bool = True,
+    hectares: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write the polygons of a class raster, one for each 4-connected region of a class.
@@ -113,6 +117,10 @@ def vectorize(
         fill_holes: Hectares; fill smaller holes of a polygon, with the polygons in
             them. The mean confidence stays that of its own pixels.
         smooth: Cut corners of borders. Neighbors keep one border.
+        leave_out: Classes without polygons.
+        style: Put the colors and names for QGIS into a GeoPackage, which has them
+            wherever it goes.
+        hectares: Put the hectares of each class into the names of that style.
         overwrite: Replace an existing file.
 
     Returns:
@@ -164,7 +172,11 @@ def vectorize(
             whole = _generalized(chunks, source, regions, simplify, fill_holes, smooth)
             regions, chunks = whole.regions, iter([whole.chunk])
         with _output_errors(output):
-            _write(_frames(chunks, raster, regions, min_area), folder / output.name)
+            frames = _frames(chunks, raster, regions, min_area, leave_out)
+            _write(frames, folder / output.name)
+            if style and output.suffix.lower() == '.gpkg':
+                made = polygons_style(*legend(mask, hectares))
+                _embed(made, folder / output.name)
             publish_vector(folder / output.name, output)
     return output
 
@@ -258,14 +270,20 @@ def _generalized(
 
 
 def _frames(
-    chunks: Iterator[Chunk], mask: DatasetReader, regions: Regions, min_area: float
+    chunks: Iterator[Chunk],
+    mask: DatasetReader,
+    regions: Regions,
+    min_area: float,
+    leave_out: Sequence[int],
 ) -> Iterator[gpd.GeoDataFrame]:
     """Yield the polygons with their attributes."""
     names, crs = class_names(mask), None
     if mask.crs is not None:
         crs = pyproj.CRS.from_user_input(mask.crs)
     for shapes, index in chunks:
-        keep = slice(None) if not min_area else regions.hectares[index] >= min_area
+        keep = ~np.isin(regions.classes[index], leave_out)
+        if min_area:
+            keep &= regions.hectares[index] >= min_area
         kept = index[keep]
         classes = regions.classes[kept]
         columns = {
@@ -278,6 +296,12 @@ def _frames(
             'confidence': regions.confidence[kept],
         }
         yield gpd.GeoDataFrame(columns, geometry=shapes[keep], crs=crs)
+
+
+def _embed(style: str, path: Path) -> None:
+    """Put the style of the polygons into their GeoPackage."""
+    with closing(sqlite3.connect(path)) as database, database:
+        embed_style(database, layer_name(path), style)
 
 
 def _region_of(
@@ -328,6 +352,13 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
                 append=number > 0,
                 **options,
             )
+
+
+def read_polygons(path: str | Path) -> gpd.GeoDataFrame:
+    """Return the polygons of a file that :func:`vectorize` wrote."""
+    if Path(path).suffix.lower() == '.parquet':
+        return gpd.read_parquet(path)
+    return gpd.read_file(path)
 
 
 def layer_name(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import LabelError, did_you_mean
+from ..errors import LabelError, did_you_mean, similar_file
 
 PARQUET = ('.parquet', '.pq', '.geoparquet')
 TEXT = ('.csv', '.tsv', '.txt')
@@ -49,7 +49,10 @@ def check_file(path: str | Path, what: str) -> Path:
     path = Path(path)
     path = path if path.exists() else path.expanduser()
     if not path.exists():
-        raise LabelError(f'{path} does not exist, expected {what}.')
+        kinds = (*TEXT, *PARQUET, '.gpkg', '.geojson', '.shp', '.fgb')
+        raise LabelError(
+            f'{path} does not exist, expected {what}.{similar_file(path, kinds)}'
+        )
     if path.suffix.lower() in PARQUET and importlib.util.find_spec('pyarrow') is None:
         raise LabelError(
             f'{path} needs pyarrow. Run: pip install "torchgeo-ctm[parquet]"'

@@ -176,22 +176,11 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
     file's comments contain all statistics. ``low`` and ``high`` are the first and 99th
     percentiles.
     """
-    bands = measured.bands
-    ends = [bands.percentiles(band) for band in range(len(bands.mean))]
     given = measured.task.hparams['scaling'] or {}
     kept = {'adapt': given['adapt']} if 'adapt' in given else {}
     if given.get('method') == 'log':
         kept['method'] = 'log'
-    scaling = (
-        ranges(measured.task)
-        | kept
-        | {
-            'mean': [_rounded(mean) for mean in bands.mean],
-            'std': [_rounded(std) or 1.0 for std in bands.std],
-            'low': [_rounded(values[0]) for values in ends],
-            'high': [_rounded(values[-1]) for values in ends],
-        }
-    )
+    scaling = ranges(measured.task) | kept | measured_scaling(measured.bands)
     section = read_section(config, 'model')
     section = {'class_path': section['class_path'], 'init_args': {'scaling': scaling}}
     text = yaml.safe_dump(
@@ -204,6 +193,17 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
     ]
     comments = ''.join(f'# {line}'.rstrip() + '\n' for line in lines)
     write_text(path, comments + text)
+
+
+def measured_scaling(bands: BandStatistics) -> dict[str, list[float]]:
+    """Return statistics as options of a scaling: mean, std, low and high."""
+    ends = [bands.percentiles(band) for band in range(len(bands.mean))]
+    return {
+        'mean': [_rounded(mean) for mean in bands.mean],
+        'std': [_rounded(std) or 1.0 for std in bands.std],
+        'low': [_rounded(values[0]) for values in ends],
+        'high': [_rounded(values[-1]) for values in ends],
+    }
 
 
 def report(measured: SplitStatistics) -> list[str]:

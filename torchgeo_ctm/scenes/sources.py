@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from rasterio.enums import ColorInterp
+
 from ..errors import SceneError, closest, did_you_mean
-from ..scaling import SENTINEL2_BANDS, band_key
+from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
 from .sentinel2 import (
+    CLASSIFICATION,
     Folder,
     is_product_metadata,
     listing,
@@ -41,6 +44,8 @@ class SceneSource(NamedTuple):
     offset: float | None
     #: Time of acquisition, ISO 8601; None: unknown.
     acquired: str | None
+    #: Argument for rasterio of the scene classification; None without one.
+    classification: str | None = None
 
 
 def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneSource:
@@ -110,6 +115,23 @@ def tile_of(scene: str | Path) -> str:
     elif is_product_metadata(path.name):
         parts = parts[:-1]
     return str(PurePosixPath(*parts)) if parts else str(scene)
+
+
+def band_names(scene: str | Path) -> list[str]:
+    """Return the names of a scene's bands in file order, without an alpha band.
+
+    A scene without names has those of Sentinel-2 if it has 13 bands, else numbers.
+    Unnamed bands among named ones are left out.
+
+    Raises:
+        SceneError: If the scene does not exist, or cannot be read.
+    """
+    source = find_source(scene)
+    with open_dataset(source.name, source.dataset) as raster:
+        kinds = raster.colorinterp
+        names = source.bands or raster.descriptions
+    kept = [n for n, k in zip(names, kinds, strict=True) if k != ColorInterp.alpha]
+    return [n for n in kept if n] or [*resolve_bands(None, len(kept))]
 
 
 def _nothing(name: str, path: Path) -> SceneError:
@@ -191,7 +213,17 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
     facts = merge_facts(name, product, [layer.facts for layer in layers])
     names = tuple(layer.band for layer in layers)
     stack = stack_layers(name, layers)
-    return SceneSource(name, stack, names, facts.offset, facts.acquired)
+    named = [(_BAND_IMAGE.fullmatch(item.name), item) for item in images]
+    scl = [item for match, item in named if match and match[1] == CLASSIFICATION]
+    classes = _choose(name, scl, [CLASSIFICATION])
+    return SceneSource(
+        name,
+        stack,
+        names,
+        facts.offset,
+        facts.acquired,
+        _dataset(classes[0][1]) if classes else None,
+    )
 
 
 def _no_bands(name: str, folder: Folder, images: Sequence[Folder]) -> SceneError:

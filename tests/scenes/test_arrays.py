@@ -1,0 +1,72 @@
+"""Scenes that are xarray arrays."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+
+from tests.conftest import WriteScene
+from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
+from torchgeo_ctm.errors import CTMError, ResumeWarning
+from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.scaling import SENTINEL2_BANDS
+
+
+def opened(scene: Path) -> Any:
+    return rioxarray.open_rasterio(scene)
+
+
+def named(scene: Path) -> Any:
+    """Names in the coordinate, bands last, another order."""
+    array = opened(scene).assign_coords(band=list(SENTINEL2_BANDS))
+    return array.transpose('y', 'x', 'band').isel(band=slice(None, None, -1))
+
+
+def dataset(scene: Path) -> Any:
+    """A variable for each band and one date, as odc-stac gives it."""
+    array = opened(scene).assign_coords(band=list(SENTINEL2_BANDS))
+    return array.to_dataset('band').expand_dims('time')
+
+
+@pytest.mark.parametrize('make', [opened, named, dataset])
+def test_the_map_is_that_of_the_file(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path, make: Any
+) -> None:
+    scene, out = write_scene(), tmp_path / 'out'
+    out.mkdir()
+    expected = predict_scene(scene, checkpoint, tmp_path / 'file.tif', **QUIET)
+    found = predict_scene(make(scene), checkpoint, out / 'mask.tif', **QUIET)
+    assert np.array_equal(read(found.products['mask']), read(expected.products['mask']))
+    with found.open() as one, expected.open() as two:
+        assert (one.crs, one.transform) == (two.crs, two.transform)
+    assert not list(out.glob('.*'))
+
+
+def test_a_stopped_run_resumes(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    array = opened(write_scene())
+    with stopped_at_batch(2), pytest.raises(KeyboardInterrupt):
+        predict_scene(array, checkpoint, tmp_path / 'mask.tif', **SMALL)
+    with pytest.warns(ResumeWarning, match='resuming'):
+        predict_scene(array, checkpoint, tmp_path / 'mask.tif', **SMALL)
+
+
+def test_what_cannot_be_mapped_is_one_line(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    array = opened(write_scene())
+    for scene, words in (
+        (array.expand_dims(time=2), r'dimensions time, band, y, x, expected.*isel'),
+        (array.to_numpy(), 'type ndarray, expected a path or'),
+    ):
+        with pytest.raises(CTMError, match=words):
+            predict_scene(scene, checkpoint, tmp_path / 'mask.tif', **QUIET)
+    with pytest.raises(CTMError, match='no'):
+        predict_scene(array, checkpoint, tmp_path / 'no' / 'mask.tif', **QUIET)
+    assert not list(tmp_path.glob('*mask*')) and not (tmp_path / 'no').exists()
+    with rasterio.open(tmp_path / 'scene.tif') as raster:
+        assert raster.count == 13

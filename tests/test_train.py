@@ -1,0 +1,210 @@
+"""``torchgeo-ctm train``: from drawn polygons to a checkpoint, without a configuration."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from tests.commands import Run, TorchGeoMain, refused
+from tests.fakes.land_cover import (
+    BANDS,
+    CLASSES,
+    LandCover,
+    write_land_cover,
+    write_points,
+    write_raster,
+    write_squares,
+)
+from torchgeo_ctm.errors import LabelWarning
+from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.scenes.sources import band_names
+from torchgeo_ctm.train import plan
+
+pytestmark = pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.LabelWarning')
+
+
+@pytest.fixture(scope='session')
+def ground(tmp_path_factory: pytest.TempPathFactory) -> LandCover:
+    """A scene of 256 px."""
+    return write_land_cover(tmp_path_factory.mktemp('ground'), 'scene', 32, 0, 256)
+
+
+def drawn(ground: LandCover, each: int = 3, shrink: float = 0.9) -> gpd.GeoDataFrame:
+    """Polygons inside the largest patches of each class, in degrees."""
+    rows = []
+    for number, name in enumerate(CLASSES):
+        room = np.pad(ground.classes == number, 1)
+        for _ in range(each):
+            depth: NDArray[Any] = distance_transform_edt(room)
+            row, col = np.unravel_index(int(depth.argmax()), room.shape)
+            radius = float(depth.max())
+            down, across = np.ogrid[: len(room), : len(room)]
+            room &= (down - row) ** 2 + (across - col) ** 2 > (2 * radius) ** 2
+            x, y = ground.transform @ (col - 0.5, row - 0.5)
+            rows.append((name, shapely.Point(x, y).buffer(10 * radius * shrink, 3)))
+    names, shapes = zip(*rows, strict=True)
+    return gpd.GeoDataFrame({'class': names}, geometry=[*shapes], crs=ground.crs)
+
+
+def save(frame: gpd.GeoDataFrame, path: Path) -> Path:
+    frame.to_crs('EPSG:4326').to_file(path)
+    return path
+
+
+@pytest.fixture
+def labels(ground: LandCover, tmp_path: Path) -> Path:
+    """Twelve drawn polygons."""
+    return save(drawn(ground), tmp_path / 'polygons.gpkg')
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(path, map_location='cpu', weights_only=False)
+    found: dict[str, torch.Tensor] = content['state_dict']
+    return found
+
+
+def test_twelve_polygons_make_a_map(
+    run: Run, ground: LandCover, labels: Path, tmp_path: Path
+) -> None:
+    model, mask = tmp_path / 'model.ckpt', tmp_path / 'mask.tif'
+    arguments = ['--labels', labels, '--output', model, '--accelerator', 'cpu']
+    status, out, _ = run('train', ground.scene, *arguments, '--steps', 40)
+    assert status == 0
+    assert '12 polygons (Croplands 3, Forest 3, Urban/Built-up 3, Water 3)' in out
+    assert 'held out: nothing' in out
+    predict_scene(ground.scene, model, mask, accelerator='cpu', progress=False)
+    with rasterio.open(mask) as raster:
+        found = raster.read(1)
+    order = np.argsort(np.argsort(CLASSES))
+    assert (found == order[ground.classes]).mean() > 0.8
+
+
+def test_torchgeo_repeats_the_training(
+    run: Run,
+    torchgeo_main: TorchGeoMain,
+    ground: LandCover,
+    labels: Path,
+    tmp_path: Path,
+) -> None:
+    arguments = ['--labels', labels, '--output', tmp_path / 'model.ckpt', '--seed', 3]
+    arguments += ['--accelerator', 'cpu', '--config_out', tmp_path / 'model.yaml']
+    assert run('train', ground.scene, *arguments, '--steps', 3)[0] == 0
+    torchgeo_main('fit', '--config', tmp_path / 'model.yaml')
+    [again] = (tmp_path / 'output').rglob('*.ckpt')
+    ours, theirs = weights(tmp_path / 'model.ckpt'), weights(again)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_small_polygons_get_small_windows(ground: LandCover, tmp_path: Path) -> None:
+    path = save(drawn(ground, 2, 0.6), tmp_path / 'polygons.gpkg')
+    content, reasons = plan([str(ground.scene)], str(path))
+    assert content['model']['init_args']['img_size'] in (8, 16)
+    assert content['data']['init_args']['shares'] == [1.0, 0.0, 0.0]
+    assert len(reasons) == 5
+
+
+def test_tagged_squares_get_windows_of_their_size(
+    ground: LandCover, tmp_path: Path
+) -> None:
+    path = write_squares(tmp_path / 'squares.gpkg', [ground], 32, 8)
+    data = plan([str(ground.scene)], str(path), 'tags').content
+    assert data['data']['init_args']['labels']['init_args']['whole'] is True
+    assert data['model']['init_args']['img_size'] == 32
+
+
+def test_many_labels_are_held_out(tmp_path: Path) -> None:
+    ground = write_land_cover(tmp_path, 'large', 32, 0, 512, 60)
+    path = write_squares(tmp_path / 'squares.gpkg', [ground], 16, 0, share=0.3)
+    found = plan([str(ground.scene)], str(path), 'tags', window=16)
+    assert found.content['data']['init_args']['shares'] == [0.8, 0.2, 0.0]
+    [kept] = found.content['trainer']['callbacks']
+    assert kept['init_args']['monitor'] == 'val_balanced_bce'
+    assert 'a fifth' in found.reasons[2]
+
+
+def test_points_and_tables_are_labels_too(ground: LandCover, tmp_path: Path) -> None:
+    points = write_points(tmp_path / 'points.csv', [ground], 40, 0)
+    content = plan([str(ground.scene)], str(points), 'land cover').content
+    section = content['data']['init_args']['labels']
+    assert section['class_path'].endswith('PointLabels')
+    table = tmp_path / 'table.csv'
+    other = write_land_cover(tmp_path, 'other', 32, 1, 64)
+    table.write_text('tile,class\nscene,Forest;Water\nother,Water\n')
+    content = plan([str(ground.scene), str(other.scene)], str(table)).content
+    section = content['data']['init_args']['labels']
+    assert section['class_path'].endswith('TableLabels')
+    assert section['init_args']['id_field'] == 'tile'
+    assert content['model']['init_args']['img_size'] == 64
+
+
+def test_edits_of_an_open_geopackage_count(ground: LandCover, labels: Path) -> None:
+    # QGIS keeps a file open in this mode, and what was saved last is in a second file
+    opened = sqlite3.connect(labels)
+    opened.execute('PRAGMA journal_mode = WAL')
+    for name in ('IsEmpty', 'MinX', 'MaxX', 'MinY', 'MaxY'):
+        opened.create_function(f'ST_{name}', 1, lambda shape: 0)
+    opened.execute("UPDATE polygons SET class = 'Marsh' WHERE class = 'Water'")
+    opened.commit()
+    assert labels.with_name('polygons.gpkg-wal').exists()
+    names = plan([str(ground.scene)], str(labels)).content['model']['init_args']
+    opened.close()
+    assert 'Marsh' in names['class_names']
+
+
+def test_one_polygon_of_a_class_is_warned_about(
+    ground: LandCover, tmp_path: Path
+) -> None:
+    frame = drawn(ground)
+    path = save(frame.drop(index=[0, 1]), tmp_path / 'few.gpkg')
+    with pytest.warns(LabelWarning, match='one polygon of Forest'):
+        plan([str(ground.scene)], str(path))
+
+
+def test_bad_input_is_one_line(
+    run: Run, ground: LandCover, labels: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / 'model.ckpt'
+
+    def train(path: Path, *more: object, scene: object = ground.scene) -> Any:
+        return run('train', scene, '--labels', path, '--output', output, *more)
+
+    frame = drawn(ground)
+    far = frame.set_geometry(frame.translate(1e5, 0))
+    empty = frame.assign(**{'class': None})
+    small = frame.set_geometry(frame.centroid.buffer(20))
+    name = tmp_path / 'bad.gpkg'
+    refused(train(labels, '--field', 'clas'), "no column 'clas'", "'class'?")
+    refused(train(tmp_path / 'polygon.gpkg'), 'does not exist', 'polygons.gpkg')
+    refused(train(save(far, name)), 'touch none of the 1 scenes')
+    refused(train(save(frame[:3], name)), 'one class only')
+    refused(train(save(empty, name)), 'no row names a class')
+    refused(train(save(small, name)), 'No window of 8 px shows Croplands')
+    refused(train(labels, '--window', 20), 'Did you mean 16?')
+    refused(train(labels, '--steps', 0), 'steps=0')
+    refused(train(labels, scene=tmp_path / 'no.tif'), 'no.tif does not exist')
+    with rasterio.open(ground.scene) as raster:
+        pixels = raster.read()
+    other = write_raster(
+        tmp_path / 'other.tif',
+        pixels[:2],
+        ground.crs,
+        ground.transform,
+        descriptions=BANDS[:2],
+    )
+    result = run('train', ground.scene, other, '--labels', labels, '--output', output)
+    refused(result, 'missing: B08, B11')
+    assert band_names(other) == [*BANDS[:2]]
+    assert not output.exists()
+    output.write_text('kept')
+    refused(train(labels), 'already exists')
+    assert output.read_text() == 'kept'
+    assert not [*tmp_path.glob('.*')]

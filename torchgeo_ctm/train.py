@@ -1,0 +1,313 @@
+"""Train on scenes and labels without a configuration: choose one from the data.
+
+What is chosen is a configuration of ``torchgeo``. Training runs what it names.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from numpy.typing import NDArray
+
+from .configuration import build_task, read_data, write_content
+from .errors import LabelError, LabelWarning, OutputError, SceneError, SettingError
+from .labels import PolygonLabels, TableLabels, check_overlap
+from .labels.detect import COVERAGE, AnyLabels, read_labels
+from .prediction import build_trainer, check_choices, running
+from .reports.statistics import BandStatistics, measured_scaling
+from .samplers.labeled_scene import LabeledScene
+from .samplers.splits import SceneSplits
+from .scaling import SENTINEL2_BANDS, band_key
+from .scenes.adaptation import sample_pixels
+from .scenes.scene import SceneWindows
+from .scenes.sources import band_names, tile_of
+
+#: Sides of windows to choose from, in pixels.
+WINDOWS: Final = (64, 48, 32, 24, 16)
+#: Windows for labels that no class has enough of, and for polygons smaller than those.
+SMALL: Final = (16, 8)
+#: Labeled windows of each class, side by side, that training or validation should have.
+ENOUGH: Final = 5
+#: Shares of training, validation and test, and epochs, if there are that many.
+HELD_OUT: Final = (0.8, 0.2, 0.0)
+EPOCHS: Final = 10
+STEPS: Final = 400
+#: Pixels in the windows of a step, about; and their smallest and largest number.
+STEP_PIXELS, SMALLEST, LARGEST = 16 * 64**2, 8, 32
+#: The network and the learning rate of ``configs/scene_training.yaml``.
+NETWORK: Final = {
+    'model': 'ctm_vit_tiny_patch8_224',
+    'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
+    'lr': 2e-3,
+}
+
+
+class Plan(NamedTuple):
+    """What to train, and why.
+
+    Attributes:
+        content: The configuration, as ``torchgeo fit --config`` reads it.
+        reasons: One line for each choice.
+    """
+
+    content: dict[str, Any]
+    reasons: list[str]
+
+
+def plan(
+    scenes: Sequence[str],
+    labels: str,
+    field: str = 'class',
+    *,
+    layer: str | None = None,
+    crs: str | None = None,
+    window: int | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+    accelerator: str = 'auto',
+) -> Plan:
+    """Choose a configuration for scenes and their labels.
+
+    Args:
+        scenes: Scenes with the same bands.
+        labels: Polygons or points, or a table of scenes.
+        field: Attribute or column with the classes.
+        layer: Layer of the labels, if their file has several.
+        crs: CRS of the labels, if their file has none.
+        window: Side of a window in pixels; None: the largest of :data:`WINDOWS` that
+            the labels allow.
+        steps: Training steps.
+        seed: Seed of training, and of what is held out.
+        accelerator: Device, as Lightning names it.
+
+    Raises:
+        CTMError: If scenes and labels cannot be used, or not together.
+    """
+    check_choices(accelerator)
+    for name, value, least in (('steps', steps, 1), ('seed', seed, 0)):
+        if value < least:
+            raise SettingError(f'{name}={value}, expected at least {least}.')
+    if window is not None and (window < 8 or window % 8):
+        raise SettingError(
+            f'window={window} px, expected a multiple of 8. Did you mean '
+            f'{max(1, round(window / 8)) * 8}?'
+        )
+    source, options = read_labels(labels, field, layer, crs)
+    ground = _Ground(scenes, band_names(scenes[0]), source, seed)
+    window, reason = _choose_window(ground, window)
+    held_out = ground.holds_out(window)
+    epochs = min(EPOCHS, steps) if held_out else 1
+    per_epoch = -(-steps // epochs)
+    batch_size = min(LARGEST, max(SMALLEST, STEP_PIXELS // window**2))
+    known = {band_key(name) for name in SENTINEL2_BANDS}
+    optical = all(band_key(name) in known for name in ground.bands)
+    task = NETWORK | {
+        'in_channels': len(ground.bands),
+        'bands': ground.bands,
+        'num_classes': len(source.classes),
+        'class_names': [*source.classes],
+        'img_size': window,
+        'scaling': ({} if optical else {'clip': None}) | ground.scaling(),
+    }
+    data = {
+        'scene': [*scenes],
+        'labels': _section(f'torchgeo_ctm.labels.{type(source).__name__}', options),
+        'batch_size': batch_size,
+        'length': batch_size * per_epoch,
+        # windows of a step from all over the scenes
+        'windows_per_read': 1,
+        'shares': [*HELD_OUT] if held_out else [1.0, 0.0, 0.0],
+        'seed': seed,
+    }
+    content = {
+        'seed_everything': seed,
+        'trainer': _trainer(epochs, held_out, accelerator, Path(labels).stem),
+        'model': _section('torchgeo_ctm.trainers.ClassTokenMaskingTask', task),
+        'data': _section('torchgeo_ctm.datamodules.SceneDataModule', data),
+    }
+    return Plan(
+        content,
+        [
+            f'labels: {_amounts(source)}',
+            f'window: {window} px, {reason}',
+            'held out: a fifth of the ground. The weights with the best masks there '
+            '(val_balanced_bce) are kept'
+            if held_out
+            else f'held out: nothing, because that takes {ENOUGH} windows of each '
+            'class. The last weights are kept',
+            f'scaling: mean and deviation of {len(ground.bands)} bands in the scenes',
+            f'steps: {epochs * per_epoch} of {batch_size} windows',
+        ],
+    )
+
+
+class _Ground:
+    """Scenes and their labels, in windows of any size."""
+
+    def __init__(
+        self, scenes: Sequence[str], bands: Sequence[str], labels: AnyLabels, seed: int
+    ) -> None:
+        self.scenes, self.bands, self.labels = scenes, [*bands], labels
+        self.seed = seed
+        grids = [scene.grid for scene in self._opened(WINDOWS[0])]
+        check_overlap(labels, grids, [tile_of(scene) for scene in scenes])
+        #: Shorter side of the smallest scene, in pixels.
+        self.side = min(min(grid.height, grid.width) for grid in grids)
+
+    def _opened(self, window: int) -> list[SceneWindows]:
+        return [SceneWindows(s, self.bands, window, window) for s in self.scenes]
+
+    def counts(
+        self, window: int, shares: Sequence[float] = (1, 0, 0), split: Any = 'train'
+    ) -> NDArray[np.int64]:
+        """Return how many windows side by side show each class, and have no unknown."""
+        none = np.zeros(len(self.labels.classes), np.int64)
+        scenes = [LabeledScene(scene, self.labels) for scene in self._opened(window)]
+        with warnings.catch_warnings():
+            # of windows that may not be chosen
+            warnings.simplefilter('ignore', LabelWarning)
+            try:
+                splits = SceneSplits(scenes, None, shares, self.seed)
+            except (LabelError, SettingError):
+                return none
+        labels = [label for *_, label in splits.windows(split).windows]
+        present = [label.present for label in labels if label.known.all()]
+        return none + np.sum(present, axis=0, dtype=np.int64)
+
+    def holds_out(self, window: int) -> bool:
+        """Return whether a held-out part has enough windows of each class."""
+        return bool((self.counts(window, HELD_OUT, 'val') >= ENOUGH).all())
+
+    def scaling(self) -> dict[str, Any]:
+        """Return mean, deviation and percentiles of the bands in all scenes."""
+        statistics = BandStatistics(len(self.bands))
+        for scene in self._opened(WINDOWS[0]):
+            statistics.update(sample_pixels(scene))
+        if not statistics.count.all():
+            raise SceneError(f'{self.scenes[0]} has no valid pixel to measure.')
+        return measured_scaling(statistics)
+
+
+def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
+    """Return the side of a window in pixels, and why.
+
+    Raises:
+        LabelError: If no window shows one of the classes.
+    """
+    labels = ground.labels
+    reason = f'the largest in which {ENOUGH} side by side show each class'
+    sizes, small = ([*WINDOWS], [*SMALL]) if window is None else ([], [window])
+    needed = np.full(len(labels.classes), ENOUGH)
+    lacking = f'expected labels that cover {COVERAGE:.0%} of one. Label larger areas.'
+    if isinstance(labels, TableLabels):
+        reason = 'as large as the scenes, whose labels describe all of them'
+        lacking = 'which the table names for other scenes only.'
+        sizes, small = [], [window or max(8, min(ground.side, 256) // 8 * 8)]
+    if isinstance(labels, PolygonLabels) and labels.whole:
+        reason = 'the largest that half of the polygons of each class cover'
+        needed = np.ceil(labels.members.sum(axis=0) / 2)
+    for size in sizes:
+        if (ground.counts(size) >= needed).all():
+            return size, reason
+    if len(small) > 1:
+        reason = 'small, because some classes have little ground'
+    for size in small:
+        counts = ground.counts(size)
+        if counts.all():
+            return size, reason if window is None else 'as given'
+    missing = [n for n, c in zip(labels.classes, counts, strict=True) if not c]
+    raise LabelError(f'No window of {size} px shows {", ".join(missing)}, {lacking}')
+
+
+def _amounts(labels: AnyLabels) -> str:
+    """Return how many labels each class has, and warn about classes with one."""
+    if isinstance(labels, TableLabels):
+        return f'{len(labels)} scenes, {", ".join(labels.classes)}'
+    counts = labels.members.sum(axis=0).tolist()
+    kind = 'polygon' if isinstance(labels, PolygonLabels) else 'point'
+    few = [n for n, c in zip(labels.classes, counts, strict=True) if c < 2]
+    if few:
+        warnings.warn(
+            f'{labels.path} has one {kind} of {", ".join(few)}, which cannot show how '
+            'the class varies. Draw another elsewhere.',
+            LabelWarning,
+            stacklevel=3,
+        )
+    named = zip(labels.classes, counts, strict=True)
+    listed = ', '.join(f'{name} {count}' for name, count in named)
+    return f'{len(labels)} {kind}s ({listed})'
+
+
+def _section(class_path: str, init_args: dict[str, Any]) -> dict[str, Any]:
+    """Return a section of a configuration."""
+    return {'class_path': class_path, 'init_args': init_args}
+
+
+def _trainer(
+    epochs: int, held_out: bool, accelerator: str, name: str
+) -> dict[str, Any]:
+    """Return the trainer's section of a configuration."""
+    best = {'monitor': 'val_balanced_bce', 'mode': 'min'} if held_out else {}
+    return {
+        'max_epochs': epochs,
+        'limit_val_batches': 1.0 if held_out else 0,
+        'accelerator': accelerator,
+        'devices': 1,
+        'logger': _section(
+            'lightning.pytorch.loggers.TensorBoardLogger',
+            {'save_dir': 'output', 'name': name},
+        ),
+        'callbacks': [_section('lightning.pytorch.callbacks.ModelCheckpoint', best)],
+    }
+
+
+def train(
+    content: dict[str, Any], output: Path, *, progress: bool = True
+) -> dict[str, float]:
+    """Train what a configuration of :func:`plan` names, and write a checkpoint.
+
+    Args:
+        content: The configuration.
+        output: Checkpoint to write (.ckpt).
+        progress: Show a progress bar.
+
+    Returns:
+        What was logged last.
+
+    Raises:
+        CTMError: If training is impossible. No file is written then.
+    """
+    options = content['trainer']
+    callbacks = [TQDMProgressBar(refresh_rate=10)] if progress else []
+    try:
+        folder = tempfile.TemporaryDirectory(prefix='.train', dir=output.parent)
+    except OSError as error:
+        raise OutputError(f'Cannot write {output}: {error}') from error
+    with folder as name:
+        config = Path(name, 'model.yaml')
+        write_content(content, config)
+        pl.seed_everything(content['seed_everything'], workers=True, verbose=False)
+        task, data = build_task(config), read_data(config)
+        kept = ModelCheckpoint(
+            name, save_weights_only=True, **options['callbacks'][0]['init_args']
+        )
+        trainer = build_trainer(
+            options['accelerator'],
+            max_epochs=options['max_epochs'],
+            limit_val_batches=options['limit_val_batches'],
+            callbacks=[kept, *callbacks],
+            enable_progress_bar=progress,
+            enable_checkpointing=True,
+        )
+        with running(trainer), warnings.catch_warnings():
+            # what the plan has said in fewer words
+            for said in (r'\d+ of \d+ windows', 'Fewer than', 'Labels of .* typical'):
+                warnings.filterwarnings('ignore', said, LabelWarning)
+            trainer.fit(task, datamodule=data)
+        Path(kept.best_model_path).replace(output)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
