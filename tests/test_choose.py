@@ -164,7 +164,7 @@ def test_the_criterion_is_the_one_that_training_logs(make_config: MakeConfig) ->
         ('{a: {pathces: {share: 0.5}}, b: {}}', ("Setting 'a'", "'patches'?")),
         (
             '{a: {patches: {share: many}}, b: {}}',
-            ("Setting 'a'", 'patches.share', 'float'),
+            ("Setting 'a'", 'patches.share', 'number'),
         ),
         ('{a: {}}', ('2 settings or more', 'got 1')),
         ('{a: 0.5, b: {}}', ("Setting 'a'", '0.5', 'expected arguments of the task')),

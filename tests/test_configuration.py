@@ -216,3 +216,12 @@ def test_arguments_override_a_configuration(tmp_path: Path) -> None:
     wrong = Overridden(str(config), ['--data.init_args.batch_sizes=3'])
     with pytest.raises(DataError, match=r'the data section of .*batch_sizes'):
         read_data(wrong)
+
+
+@pytest.mark.filterwarnings('error::DeprecationWarning')
+def test_no_function_is_used_that_jsonargparse_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('JSONARGPARSE_DEPRECATION_WARNINGS', 'all')
+    data = {'class_path': 'torchgeo_ctm.datamodules.SyntheticDataModule'}
+    read_data(write(tmp_path / 'c.yaml', data=data))

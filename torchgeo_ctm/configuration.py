@@ -70,7 +70,7 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
         parsed['model.init_args.weights'] = None
         scaling = parsed['model.init_args.scaling']
         parsed['model.init_args.scaling'] = None
-        task: ClassTokenMaskingTask = parser.instantiate_classes(parsed).model
+        task: ClassTokenMaskingTask = parser.build(parsed).model
         task.save_hyperparameters({'scaling': scaling})
         count = len(task.bands)
         numbers = {'mean': [0.0] * count, 'std': [1.0] * count}
@@ -103,7 +103,7 @@ def build_task(
     section = section | {'init_args': with_setting(given, setting or {})}
     with _section(config, 'model', ClassTokenMaskingTask, section) as parts:
         parser, parsed = parts
-        task: ClassTokenMaskingTask = parser.instantiate_classes(parsed).model
+        task: ClassTokenMaskingTask = parser.build(parsed).model
     return task
 
 
@@ -204,7 +204,7 @@ def read_data(config: str | Path, seed: int = 0) -> LightningDataModule:
     with _section(config, 'data', LightningDataModule) as (parser, parsed):
         if seed and 'seed' in parsed.data.init_args:
             parsed.data.init_args.seed += seed
-        datamodule: LightningDataModule = parser.instantiate_classes(parsed).data
+        datamodule: LightningDataModule = parser.build(parsed).data
     return datamodule
 
 
@@ -267,11 +267,32 @@ def read_yaml(path: str | Path, expected: str) -> Any:
         raise DataError(f'Cannot read {path} as YAML: {reason}') from error
 
 
+class _Parser(ArgumentParser):
+    """A parser that keeps our own errors, which jsonargparse would wrap."""
+
+    def __init__(self, **options: Any) -> None:
+        """Create the parser; *options* are those of ``ArgumentParser``."""
+        super().__init__(**options)
+        self.errors: list[CTMError] = []
+
+    def build(self, parsed: Namespace) -> Any:
+        """Return the sections with the objects that they describe."""
+        return self.instantiate(parsed, instantiators=[(self._create, object, True)])
+
+    def _create(self, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return an object of a class."""
+        try:
+            return kind(*args, **kwargs)
+        except CTMError as error:
+            self.errors.append(error)
+            raise
+
+
 @contextmanager
 def _section(
     config: str | Path, name: str, base: type, content: dict[str, Any] | None = None
-) -> Iterator[tuple[ArgumentParser, Namespace]]:
-    """Yield the parser of a section and the parsed section, to instantiate it.
+) -> Iterator[tuple['_Parser', Namespace]]:
+    """Yield the parser of a section and the parsed section, to build it.
 
     Args:
         config: The configuration.
@@ -283,9 +304,8 @@ def _section(
         DataError: If anything in the block fails, in one line.
     """
     section = read_section(config, name) if content is None else content
-    parser = ArgumentParser(exit_on_error=False)
+    parser = _Parser(exit_on_error=False)
     parser.add_subclass_arguments(base, name, required=True)
-    ours = _remember_errors(parser)
     own = _overrides(config, name) if content is None else []
     try:
         if own:
@@ -294,8 +314,9 @@ def _section(
             parsed = parser.parse_object({name: section})
         yield parser, parsed
     except (ArgumentError, CTMError, TypeError, ValueError) as error:
-        if ours or isinstance(error, CTMError):
-            reason = ' '.join(str(ours[0] if ours else error).split())
+        if parser.errors or isinstance(error, CTMError):
+            first = parser.errors[0] if parser.errors else error
+            reason = ' '.join(str(first).split())
             raise DataError(f'{config}: {reason}') from error
         raise DataError(
             f'Cannot use the {name} section of {config}: {in_words(first_cause(str(error)))}'
@@ -306,21 +327,6 @@ def _overrides(config: str | Path, name: str) -> list[str]:
     """Return the arguments that override a section."""
     overrides = getattr(config, 'overrides', ())
     return [argument for argument in overrides if argument.startswith(f'--{name}')]
-
-
-def _remember_errors(parser: ArgumentParser) -> list[CTMError]:
-    """Return a list that fills with our own errors, which jsonargparse would wrap."""
-    errors: list[CTMError] = []
-
-    def instantiate(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return kind(*args, **kwargs)
-        except CTMError as error:
-            errors.append(error)
-            raise
-
-    parser.add_instantiator(instantiate, object, subclasses=True, prepend=True)
-    return errors
 
 
 def first_cause(message: str) -> str:

@@ -128,4 +128,4 @@ def _parsed(base: type, section: dict[str, Any]) -> Any:
     else:
         parser.add_lightning_class_args(base, 'section', subclass_mode=True)
     config = parser.parse_object({'section': section})
-    return parser.instantiate_classes(config)['section']
+    return parser.instantiate(config)['section']

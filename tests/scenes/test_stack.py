@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
 from rasterio.windows import Window
 
+from tests.fakes.bad_inputs import write_raster
 from tests.fakes.sentinel2 import (
     CORNER,
     TAKEN,
@@ -33,6 +37,34 @@ def test_nothing_lies_where_all_bands_are_0(tmp_path: Path) -> None:
     assert not valid[:20].any()
     assert valid[20:, :-2].all()
     assert valid[-1, -1]
+
+
+def test_control_points_and_rpcs_are_kept(tmp_path: Path) -> None:
+    """Where bands have no transform but these, a scene says how it is placed."""
+    points = [
+        GroundControlPoint(row, col, 5e5 + col, 4e6 - row, 7)
+        for row, col in ((0, 0), (0, 5), (5, 0))
+    ]
+    zeros = [0.0] * 20
+    rpcs = RPC(0, 500, 38, 0.01, zeros, zeros, 2, 2, -3, 0.01, zeros, zeros, 2, 2)
+    for name in ('B02', 'B03'):
+        path = write_raster(
+            tmp_path / f'{name}.tif',
+            np.ones((1, 5, 5), np.uint16),
+            crs=None,
+            transform=Affine.identity(),
+        )
+        with rasterio.open(path, 'r+') as raster:
+            raster.gcps = points, CRS.from_epsg(32630)
+            raster.rpcs = rpcs
+    with rasterio.open(find_source(tmp_path).dataset) as raster:
+        found, crs = raster.gcps
+        assert [(p.row, p.col, p.x, p.y) for p in found] == [
+            (p.row, p.col, p.x, p.y) for p in points
+        ]
+        assert crs == CRS.from_epsg(32630)
+        assert raster.rpcs.line_off == 2
+        assert raster.rpcs.long_scale == 0.01
 
 
 def test_types_are_brought_together(tmp_path: Path) -> None:

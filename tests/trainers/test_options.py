@@ -60,7 +60,7 @@ def parsed(init_args: dict[str, Any]) -> Any:
     path = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
     section = {'class_path': path, 'init_args': init_args}
     config = parser.parse_object({'model': section})
-    return parser.instantiate_classes(config)['model']
+    return parser.instantiate(config)['model']
 
 
 def test_every_former_option_has_a_place_of_its_own() -> None:

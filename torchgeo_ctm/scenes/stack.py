@@ -1,7 +1,7 @@
 """Stack bands in separate files by a VRT, on the grid of the finest."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -47,6 +47,10 @@ class Layer(NamedTuple):
     #: GDAL's scale and offset of its values.
     scale: float = 1.0
     offset: float = 0.0
+    #: Ground control points and their CRS.
+    gcps: tuple[list[Any], Any] = ([], None)
+    #: Tags of its RPCs.
+    rpcs: Mapping[str, str] = {}
 
 
 def open_dataset(name: str, dataset: str) -> DatasetReader:
@@ -101,6 +105,8 @@ def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Lay
             facts=facts,
             scale=raster.scales[0],
             offset=raster.offsets[0],
+            gcps=raster.gcps,
+            rpcs=raster.tags(ns='RPC'),
         )
 
 
@@ -292,6 +298,17 @@ def _canvas(finest: Layer) -> ElementTree.Element:
     if not finest.transform.is_identity:
         numbers = ', '.join(map(repr, map(float, finest.transform.to_gdal())))
         ElementTree.SubElement(root, 'GeoTransform').text = numbers
+    points, crs = finest.gcps
+    if points:
+        wkt = '' if crs is None else crs.to_wkt()
+        parent = ElementTree.SubElement(root, 'GCPList', Projection=wkt)
+        for point in points:
+            place = {'Pixel': point.col, 'Line': point.row, 'X': point.x, 'Y': point.y}
+            ElementTree.SubElement(parent, 'GCP', {k: str(v) for k, v in place.items()})
+    if finest.rpcs:
+        parent = ElementTree.SubElement(root, 'Metadata', domain='RPC')
+        for key, value in finest.rpcs.items():
+            ElementTree.SubElement(parent, 'MDI', key=key).text = value
     return root
 
 
