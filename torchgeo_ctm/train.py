@@ -208,7 +208,7 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
         reason = 'as large as the scenes, whose labels describe all of them'
         lacking = 'which the table names for other scenes only.'
         sizes, small = [], [window or max(8, min(ground.side, 256) // 8 * 8)]
-    if getattr(labels, 'whole', False):
+    if isinstance(labels, PolygonLabels) and labels.whole:
         reason = 'the largest that half of the polygons of each class cover'
         needed = np.ceil(labels.members.sum(axis=0) / 2)
     for size in sizes:

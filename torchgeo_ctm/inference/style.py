@@ -79,15 +79,9 @@ def _raster_pipe(names: Sequence[str], colors: Sequence[str]) -> ET.Element:
 
 def _renderer(pipe: ET.Element, kind: str, more: dict[str, str]) -> ET.Element:
     """Add a renderer of band 1 to the style of a raster."""
+    options = {'type': kind, 'band': '1', 'opacity': '1', 'alphaBand': '-1'}
     renderer = ET.SubElement(
-        pipe,
-        'rasterrenderer',
-        type=kind,
-        band='1',
-        opacity='1',
-        alphaBand='-1',
-        nodataColor='',
-        **more,
+        pipe, 'rasterrenderer', options | {'nodataColor': ''} | more
     )
     ET.SubElement(renderer, 'rasterTransparency')
     return renderer
