@@ -20,6 +20,7 @@ from tests.commands import Run, refused
 from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
 from tests.fakes.networks import reference_state
 from torchgeo_ctm.commands import COMMANDS
+from torchgeo_ctm.dates import predict_dates
 from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.main import command_parser
 from torchgeo_ctm.prediction import predict_scene, pseudo_masks
@@ -175,6 +176,9 @@ def test_an_option_is_written_once() -> None:
         wanted = parameters.keys() - own - {'products'}
         if 'products' in parameters:
             wanted |= products
+        if name == 'predict':
+            # of several dates
+            wanted |= inspect.signature(predict_dates).parameters.keys() & {'combine'}
         found = {action.dest for action in command_parser(name)._actions} - {'help'}
         assert found == wanted
 

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,3 +52,27 @@ def test_sigterm_raises_and_is_put_off() -> None:
             steps.append('published')
         steps.append('never')
     assert steps == ['published']
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_python_ends_changes_nothing(number: int) -> None:
+    """What the command was asked for is done then, so it says so."""
+    code = (
+        'import atexit, os, sys\n'
+        'from torchgeo_ctm.main import main\n'
+        f'atexit.register(os.kill, os.getpid(), {int(number)})\n'
+        'sys.argv = ["torchgeo-ctm", "--version"]\n'
+        'main()'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0
+    assert done.stderr == ''
+
+
+def test_handlers_are_those_of_the_caller_after_a_block() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with terminable():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -143,30 +143,53 @@ def train(
     _print(output)
 
 
-def predict(scene: str, /, *, checkpoint: str, output: str, **options: Any) -> None:
-    """Write the georeferenced pseudo-mask of a scene.
+def predict(
+    scene: list[str],
+    /,
+    *,
+    checkpoint: str,
+    output: str,
+    combine: Literal['mean', 'clearest'] | None = None,
+    **options: Any,
+) -> None:
+    """Write the georeferenced pseudo-mask of a scene, or one of several dates.
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
+            Several scenes are dates of one place, on one grid.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Class raster to write, MASK.tif; the other products are written beside it.
+        combine: How several dates make one map: mean takes the class with the highest
+            mean score of the dates without a cloud, clearest that of the date with the
+            fewest clouds that sees the pixel.
         **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
-    _check_inputs(scene=scene, checkpoint=checkpoint)
+    if len(scene) > 1 and combine is None:
+        raise SettingError(
+            f'Got {len(scene)} scenes. Pass --combine mean or --combine clearest for one '
+            'map of several dates. Quote names with spaces.'
+        )
+    for each in scene:
+        _check_inputs(scene=each, checkpoint=checkpoint)
+        check_not_input(output, each)
     from .inference.geotiff import check_output
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
-    check_not_input(output, scene)
     check_output(output, overwrite)
     _loading()
     # imports PyTorch
     from .inference.memory import block_cache
 
     # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
-    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene)))
-    mask = predict_scene(scene, checkpoint, output, progress=True, **options)
+    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene[0])))
+    if combine is not None and len(scene) > 1:
+        from .dates import predict_dates
+
+        mask = predict_dates(scene, checkpoint, output, combine=combine, **options)
+    else:
+        mask = predict_scene(scene[0], checkpoint, output, progress=True, **options)
     for path in mask.paths:
         _print(str(path))
 
@@ -436,6 +459,53 @@ def areas(
     ).splitlines():
         _print(line)
     if path is not None:
+        _print(str(path))
+
+
+def change(
+    before: str,
+    after: str,
+    /,
+    *,
+    output: str,
+    min_confidence: int = 0,
+    polygons: bool = True,
+    min_area: float = 0.0,
+    csv: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Compare two maps of one place: hectares from each class to each, and where.
+
+    Args:
+        before: Class raster of the first date.
+        after: That of the second date, on the same grid. Classes are compared by name.
+        output: Class raster of change to write, CHANGE.tif, with its style for QGIS.
+        min_confidence: Percent; leave out pixels that MASK_confidence.tif of either map
+            knows less well.
+        polygons: Write CHANGE.gpkg, a polygon for each region that changed.
+        min_area: Leave out polygons of fewer hectares.
+        csv: Table of hectares to write (.csv), from rows to columns.
+        overwrite: Replace existing files.
+    """
+    from .assessment import change as changes
+
+    if csv is not None:
+        _check_file(Path(csv), overwrite, '.csv')
+    found = changes.change(
+        before,
+        after,
+        output,
+        min_confidence=min_confidence,
+        polygons=polygons,
+        min_area=min_area,
+        overwrite=overwrite,
+    )
+    for line in changes.lines(found):
+        _print(line)
+    if csv is not None:
+        write_text(csv, found.hectares.to_csv(index_label='from', lineterminator='\n'))
+        _print(csv)
+    for path in found.paths:
         _print(str(path))
 
 
@@ -845,6 +915,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'sample': sample,
     'assess': assess,
     'areas': areas,
+    'change': change,
     'relabel': relabel,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,

@@ -63,6 +63,10 @@ class NodataWarning(CTMWarning):
     """A scene without a single valid pixel, or pixels that had to be filled."""
 
 
+class CloudWarning(CTMWarning):
+    """Pixels that were taken as cloud, and how many."""
+
+
 class ReflectanceWarning(CTMWarning):
     """A scene whose numbers lie far outside those the model was trained on."""
 

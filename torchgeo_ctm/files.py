@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,8 +36,14 @@ def check_file(path: Path, overwrite: bool) -> Path:
         raise OutputError(f'{path.parent} is a file, expected a folder.')
     if not path.parent.is_dir():
         raise OutputError(f'Folder {path.parent} does not exist. Create it first.')
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f'Folder {path.parent} is not writable.')
+    try:
+        # permissions do not tell: root may write anywhere, shared disks differ
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f'Folder {path.parent} is not writable: {error.strerror}.'
+        ) from error
     if path.is_dir():
         raise OutputError(f'{path} is a folder, expected the name of a file.')
     if path.exists() and not overwrite:

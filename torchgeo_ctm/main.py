@@ -19,6 +19,8 @@ from .version import __version__
 PROGRAM = 'torchgeo-ctm'
 #: Keys of a configuration that a command may override, as ``torchgeo`` does.
 OVERRIDE = re.compile(r'--(data|model)[.=]')
+#: Numbers, or several with commas.
+NUMBERS = re.compile(r'[-+.,\de]+')
 
 
 class PlainHelp(DefaultHelpFormatter):
@@ -60,9 +62,6 @@ class CommandParser(ArgumentParser):
             options = options | {'type': comma_separated}
             names = names[:-1]
             del options['action']
-        elif getattr(options.get('action'), '_typehint', None) == list[str]:
-            # a positional list takes all words that are no options
-            options = {'type': str, 'nargs': '+', 'help': options.get('help')}
         action: Action = super().add_argument(*names, **options)
         return action
 
@@ -127,21 +126,25 @@ def command_parser(name: str) -> CommandParser:
         description=f'{doc.short_description}\n\n{doc.long_description or ""}'.strip(),
     )
     parameters = inspect.signature(function).parameters
-    # jsonargparse requires every positional
-    optional = {
-        key: parameter.default
+    # jsonargparse requires every positional, and one word for a list
+    special = {
+        key: parameter
         for key, parameter in parameters.items()
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-        and parameter.default is not inspect.Parameter.empty
+        and (
+            parameter.default is not inspect.Parameter.empty
+            or parameter.annotation == list[str]
+        )
     }
     # python -OO leaves no docstrings, hence no help
     texts = {each.arg_name: each.description for each in doc.params}
-    for argument, default in optional.items():
-        parser.add_argument(
-            argument, nargs='?', default=default, help=texts.get(argument, '')
-        )
+    for argument, parameter in special.items():
+        words = {'nargs': '?', 'default': parameter.default}
+        if parameter.annotation == list[str]:
+            words = {'nargs': '+'}
+        parser.add_argument(argument, help=texts.get(argument, ''), **words)
     parser.add_function_arguments(
-        function, as_group=False, as_positional=True, skip={'overrides', *optional}
+        function, as_group=False, as_positional=True, skip={'overrides', *special}
     )
     parser.usage = ' '.join([parser.prog, *_required(parser), '[options]'])
     return parser
@@ -189,6 +192,18 @@ def _with_underscores(argument: str) -> str:
     return f'--{name.replace("-", "_")}{equals}{value}'
 
 
+def _with_box(argv: Sequence[str]) -> list[str]:
+    """Return ``--bbox=W,S,E,N`` for ``--bbox W S E N``, whose numbers may be negative."""
+    words = list(argv)
+    if '--bbox' in words:
+        first = words.index('--bbox') + 1
+        end = first + 1
+        while end < min(first + 4, len(words)) and NUMBERS.fullmatch(words[end]):
+            end += 1
+        words[first - 1 : end] = [f'--bbox={",".join(words[first:end])}']
+    return words
+
+
 def _without_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the command's own arguments, and those that override a configuration."""
     own: list[str] = []
@@ -218,7 +233,7 @@ def _run(argv: Sequence[str]) -> None:
         raise SystemExit(2)
     function = COMMANDS[name]
     parameters = inspect.signature(function).parameters
-    own, overrides = _without_overrides(argv[1:])
+    own, overrides = _without_overrides(_with_box(argv[1:]))
     if 'overrides' not in parameters:
         own += overrides  # an error, with its nearest option
     values = command_parser(name).parse_args(own).as_dict()
@@ -264,11 +279,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
-    with lenient_streams(), terminable(), warnings.catch_warnings():
-        warnings.simplefilter('default', CTMWarning)
-        warnings.showwarning = OncePrinted()
+    with lenient_streams():
         try:
-            _run(sys.argv[1:] if argv is None else argv)
+            with terminable(last=argv is None), warnings.catch_warnings():
+                warnings.simplefilter('default', CTMWarning)
+                warnings.showwarning = OncePrinted()
+                _run(sys.argv[1:] if argv is None else argv)
         except CTMError as error:
             # arguments of Python are options here
             line = re.sub(r'Pass (\w+)=True', r'Pass --\1', one_line(error))

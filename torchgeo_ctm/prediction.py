@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from .inference.chip_writer import ChipMaskWriter
     from .inference.scene_mask import SceneMask
+    from .scenes.area import Area
+    from .scenes.scene import SceneWindows
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
@@ -52,6 +54,11 @@ def predict_scene(
     ensemble: Literal['dihedral'] | None = None,
     shifted_grids: bool = False,
     adapt: Literal['dark', 'none'] | None = None,
+    clouds: Literal['scl', 'none'] | None = None,
+    cloud_mask: str | None = None,
+    cloud_dilation: int = 6,
+    bbox: Sequence[float] | None = None,
+    area: str | Path | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
     overwrite: bool = False,
@@ -88,6 +95,17 @@ def predict_scene(
         adapt: Use dark to subtract the scene's haze and to move its brightness a
             quarter of the way to the training data, none to map it as it is. By
             default as in training.
+        clouds: Use scl to make clouds, their shadows and cirrus of the scene
+            classification nodata, none to map them. By default scl where the scene has
+            one, as Sentinel-2 Level-2A.
+        cloud_mask: Raster of clouds instead, on any grid: RASTER, where all but 0 is
+            cloud, or RASTER:VALUES, as mask.tif:2,4. {scene} in it stands for the
+            name of the scene without suffix.
+        cloud_dilation: Pixels around clouds that are nodata too.
+        bbox: Map the part of the scene in a box alone: west, south, east, north in
+            degrees of longitude and latitude.
+        area: Map the part of the scene in polygons alone, a vector file in any CRS. What
+            is outside of them is nodata.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps. For others use
             ``torchgeo predict``.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
@@ -115,6 +133,8 @@ def predict_scene(
 
     loop = SceneLoop(output, overwrite, options, progress)
     [path] = loop.outputs([str(scene)])
+    for product in product_paths(path, options).values():
+        check_not_input(product, area or scene)
     predictor = load_scene_predictor(checkpoint).with_options(ensemble=ensemble)
     device = _device(accelerator)
     if precision == '16-mixed' and device.type == 'cpu':
@@ -130,8 +150,12 @@ def predict_scene(
         offset,
         shifted_grids,
         adapt,
+        clouds,
+        cloud_mask,
+        cloud_dilation,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
+    batches[0].scene.area = chosen_area(batches[0].scene, bbox, area)
     loop.check(predictor, batches)
     coverage.adapt_scenes(batches, predictor)
     try:
@@ -145,6 +169,33 @@ def predict_scene(
     from .inference.scene_mask import SceneMask
 
     return SceneMask(product_paths(path, options))
+
+
+def chosen_area(
+    scene: 'SceneWindows', bbox: Sequence[float] | None, area: str | Path | None
+) -> 'Area | None':
+    """Return the part of a scene that is mapped, None for all of it.
+
+    Raises:
+        SettingError: If both are given, or the box is not one.
+        LabelError: If the polygons cannot be read.
+        GridError: If the scene has no CRS, or lies elsewhere.
+    """
+    from .assessment.zones import read_zones
+    from .scenes.area import box_area, check_place, polygon_area
+
+    if bbox is not None and area is not None:
+        raise SettingError(
+            f'Got bbox={bbox} and area={str(area)!r}, expected one of both.'
+        )
+    name, grid = scene.scene, scene.grid
+    if bbox is not None:
+        return box_area(name, grid, bbox)
+    if area is None:
+        return None
+    check_place(name, grid, 'area')
+    _, polygons = read_zones(Path(area), None, grid.crs)
+    return polygon_area(name, grid, Path(area).name, polygons)
 
 
 def _device(accelerator: str) -> 'torch.device':

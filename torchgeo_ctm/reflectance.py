@@ -16,7 +16,10 @@ _INFRARED = ('b5', 'b6', 'b7', 'b8', 'b8a', 'b11', 'b12')
 
 
 def scaling_complaint(
-    pixels: NDArray[Any] | Tensor, bands: Sequence[str], scaling: object
+    pixels: NDArray[Any] | Tensor,
+    bands: Sequence[str],
+    scaling: object,
+    eight_bits: bool = False,
 ) -> str | None:
     """Return in one line why values are not what a scaling expects, or None.
 
@@ -24,6 +27,7 @@ def scaling_complaint(
         pixels: Valid pixels (bands, n).
         bands: Names of the bands, in that order.
         scaling: The scaling of the network.
+        eight_bits: They are stored in 8 bits, without a scale.
     """
     optical = [i for i, band in enumerate(bands) if is_reflectance(band)]
     if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
@@ -35,6 +39,7 @@ def scaling_complaint(
         scaling.mean.flatten()[optical].cpu(),
         scaling.std.flatten()[optical].cpu(),
         [bands[index] for index in optical],
+        eight_bits,
     )
 
 
@@ -43,6 +48,7 @@ def reflectance_complaint(
     mean: ArrayLike | Tensor,
     std: ArrayLike | Tensor,
     bands: Sequence[str],
+    eight_bits: bool = False,
 ) -> str | None:
     """Return in one line why values are not in the units of the training data.
 
@@ -54,6 +60,7 @@ def reflectance_complaint(
         mean: Mean (bands,) of the training data.
         std: Standard deviation (bands,) of the training data.
         bands: Names of the bands, in that order.
+        eight_bits: They are stored in 8 bits, which cannot hold reflectances x 10,000.
 
     Returns:
         What was found and what to change, or None without a fault, or with less than 64
@@ -70,6 +77,11 @@ def reflectance_complaint(
     middle = np.median(values, axis=1)
     low, high = _REFLECTANCES
     if low <= np.median(means) <= high:
+        if eight_bits:
+            return (
+                f'{_span(values)}, stored in 8 bits: give reflectances × 10,000, or a '
+                'scale that makes them reflectances'
+            )
         return _reflectance_fault(values, middle, means, stds, bands)
     ratio = float(np.median(np.abs(middle) / (np.abs(means) + 3 * stds)))
     if ratio <= 30:
@@ -92,6 +104,12 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if abs(value) >= 10 else f'{value:.3g}'
 
 
+def _span(values: NDArray[np.float64]) -> str:
+    """Return the range of values in words."""
+    smallest, largest = (_number(float(f(values))) for f in (np.min, np.max))
+    return f'values lie between {smallest} and {largest}'
+
+
 def _typical(middle: NDArray[np.float64], means: NDArray[np.float64]) -> str:
     """Return found and expected values in words."""
     return (
@@ -108,8 +126,7 @@ def _reflectance_fault(
     bands: Sequence[str],
 ) -> str | None:
     """Return what is wrong with numbers that should be reflectances x 10,000."""
-    smallest, largest = float(values.min()), float(values.max())
-    span = f'values lie between {_number(smallest)} and {_number(largest)}'
+    smallest, span = float(values.min()), _span(values)
     keys = [band_key(band) for band in bands]
     if smallest >= -1 and np.quantile(values, 0.999) <= 2:
         return f'{span}, as reflectances of 0…1 do: multiply the scene by 10,000'

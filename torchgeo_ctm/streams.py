@@ -83,20 +83,33 @@ def _redirect(stream: LenientStream) -> None:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Raise :class:`Terminated` when SIGTERM is received."""
+def terminable(last: bool = False) -> Iterator[None]:
+    """Raise :class:`Terminated` when SIGTERM is received in the block.
+
+    Args:
+        last: The process ends after the block. What it was asked for is done then: a
+            signal that comes while Python ends changes nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    working = True
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        if working:
+            raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in stops}
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        working = False
+        for number, handler in before.items():
+            # None: a handler that was not set from Python
+            usual = signal.SIG_DFL if handler is None else handler
+            signal.signal(number, signal.SIG_IGN if last else usual)
 
 
 def leave(status: int) -> NoReturn:

@@ -331,6 +331,43 @@ def chips_in_two_splits(rng: Random, folder: Path) -> None:
         assert images.names == [unicodedata.normalize('NFC', name) for name in part]
 
 
+def files_in_two_splits(rng: Random, folder: Path) -> None:
+    """A file that is linked into the folders or lists of two splits is refused."""
+    listed = rng.random() < 0.5
+    lists: dict[str, list[str]] = {}
+    for split in ('train', 'val', 'test'):
+        lists[split] = [f'{split}/a_{split}', f'{split}/b_{split}']
+        write_images(folder, lists[split])
+    other = str(rng.choice(['val', 'test']))
+    both = rng.random() < 0.6
+    if both:
+        pair = [str(split) for split in rng.permutation(['train', other])]
+        there, link = (
+            lists[pair[0]][0],
+            f'{pair[1]}/{rng.choice(["a_" + pair[0], "z"])}',
+        )
+        path, target = (folder / 'images' / f'{n}.png' for n in (link, there))
+        kind = rng.integers(3)
+        if kind == 0:
+            path.symlink_to(target)
+        elif kind == 1:
+            path.hardlink_to(target)
+        else:
+            path.with_suffix('').symlink_to(target.parent)
+            link = f'{link}/{target.stem}'
+        lists[pair[1]].append(link)
+    options: dict[str, Any] = {'images': 'images/{split}/{name}.*', 'list_file': None}
+    if listed:
+        options = {'list_file': '{split}.txt'}
+        for split, names in lists.items():
+            (folder / f'{split}.txt').write_text('\n'.join(names))
+    if both:
+        with pytest.raises(DataError, match='one file in two splits'):
+            open_images(folder, split=other, **options)
+        return
+    assert len(open_images(folder, split=other, **options)) == 2
+
+
 def odd_file_names(rng: Random, folder: Path) -> None:
     """Files of any name and suffix are found, each with its own pixels; no others."""
     names = [f'{WORDS[i]}_{i}' for i in rng.permutation(len(WORDS))[:5]]
@@ -373,6 +410,7 @@ KINDS = {
         contradictory_rows,
         classes_named_twice,
         chips_in_two_splits,
+        files_in_two_splits,
         odd_file_names,
     )
 }

@@ -38,9 +38,16 @@ def trainer(folder: Path, **kwargs: Any) -> pl.Trainer:
     return pl.Trainer(
         default_root_dir=folder,
         accelerator='cpu',
-        enable_progress_bar=False,
         enable_model_summary=False,
-        **({'max_epochs': 1, 'logger': False, 'enable_checkpointing': False} | kwargs),
+        **(
+            {
+                'max_epochs': 1,
+                'logger': False,
+                'enable_checkpointing': False,
+                'enable_progress_bar': False,
+            }
+            | kwargs
+        ),
     )
 
 

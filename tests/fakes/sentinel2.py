@@ -109,8 +109,17 @@ def write_shifted_bands(folder: Path, suffix: str = '.tif') -> dict[str, Pixels]
     return expected
 
 
-def write_product(parent: Path, level: str, baseline: str, offset: int | None) -> Path:
-    """Write a Sentinel-2 product in its own layout, with all that lies beside."""
+def write_product(
+    parent: Path,
+    level: str,
+    baseline: str,
+    offset: int | None,
+    classification: NDArray[np.uint8] | None = None,
+) -> Path:
+    """Write a Sentinel-2 product in its own layout, with all that lies beside.
+
+    Its scene classification of 20 m, if given, comes in 60 m too.
+    """
     name = (
         f'S2A_MSI{level}_{TAKEN}_N{baseline.replace(".", "")}_R022_T32TMT_'
         '20220301T121345.SAFE'
@@ -122,6 +131,11 @@ def write_product(parent: Path, level: str, baseline: str, offset: int | None) -
         for resolution in resolutions(level, band):
             path = images / image_name(level, band, resolution)
             write_band(path, pixels_of(band, resolution), resolution)
+    if classification is not None:
+        for resolution in (20, 60):
+            path = images / image_name(level, 'SCL', resolution)
+            step = resolution // 20
+            write_band(path, classification[::step, ::step], resolution)
     color = np.ones((3, 60, 60), np.uint8)
     write_band(images / image_name(level, 'TCI', 10), color)
     write_band(tile / 'QI_DATA' / 'MSK_DETFOO_B02.jp2', color[0])

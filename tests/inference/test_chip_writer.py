@@ -45,3 +45,14 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match='Cannot write'):
         ArrayRows(tmp_path / 'none' / 'a.npy')
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no full disk here')
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    rows = ArrayRows(tmp_path / 'a.npy')
+    rows._file.close()
+    with Path('/dev/full').open('wb') as rows._file:
+        with pytest.raises(OutputError, match='No space left'):
+            rows.append(np.zeros((1, 100_000)))
+        rows.abandon()
+    assert not list(tmp_path.iterdir())

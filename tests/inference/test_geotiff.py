@@ -1,4 +1,5 @@
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -124,10 +125,52 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     assert check_output(tmp_path / 'there.tif', overwrite=True).name == 'there.tif'
 
 
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='no such folder here')
+def test_a_folder_that_only_seems_writable_is_refused(tmp_path: Path) -> None:
+    """Root may write anywhere, says the system, also where no file can be."""
+    with pytest.raises(OutputError, match='/proc is not writable: No such file'):
+        check_output('/proc/mask.tif')
+    check_output(tmp_path / 'mask.tif')
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match='Cannot write'):
         RasterRows(tmp_path / 'gone' / 'mask.tif', GRID, ['x'], {}, CLASSES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_full_disk_lost_is_noticed(tmp_path: Path) -> None:
+    """GDAL reports no error when it writes its last blocks."""
+    product = RasterRows(tmp_path / 'mask.tif', GRID, ['x'], {}, CLASSES)
+    product.write(0, np.ones((700, 600), np.uint8))
+    close = product._raster.close
+
+    def lossy() -> None:
+        close()
+        size = product.rows.stat().st_size
+        with product.rows.open('r+b') as file:
+            # one strip of zeros, as in a file with a hole
+            file.seek(size // 2)
+            file.write(bytes(600))
+
+    fails = pytest.raises(OutputError, match='disk did not keep all of it')
+    with patch.object(type(product._raster), 'close', lambda _: lossy()), fails:
+        product.close()
+    product.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('ending', ['.rows', ''])
+def test_what_a_crash_left_is_replaced(tmp_path: Path, ending: str) -> None:
+    left = tmp_path / 'run' / f'mask.tif{ending}'
+    left.parent.mkdir()
+    for content in (b'', b'II*\0' + bytes(4), b'II*\0\xff\xff\xff\0' + bytes(50)):
+        left.write_bytes(content)
+        product = RasterRows(tmp_path / 'mask.tif', GRID, ['x'], {}, folder=left.parent)
+        product.write(0, np.ones((700, 600), np.uint8))
+        product.finish('mode')
+        product.abandon()
 
 
 def test_product_names(tmp_path: Path) -> None:

@@ -4,9 +4,6 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,9 +17,11 @@ from affine import Affine
 from torchgeo.datasets import RasterDataset
 
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.inference.scene_loop import SceneLoop
 from torchgeo_ctm.inference.writer import PseudoMaskWriter
 from torchgeo_ctm.prediction import predict_scene
@@ -30,9 +29,6 @@ from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.predictor import ClassTokenPrediction
 
-QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
-#: Options of a run of several batches.
-SMALL = QUIET | {'window': 32, 'stride': 16}
 #: Maps from patch tokens, so that windows are as large as chips.
 TOKENS: dict[str, Any] = {'patches': {'head': 'tokens'}}
 
@@ -44,12 +40,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_task(tiny_task(**TOKENS), folder / 'tiny.ckpt')
 
 
-def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    with rasterio.open(path) as raster:
-        values: np.ndarray[Any, np.dtype[np.uint8]] = raster.read(1)
-        return values
-
-
 def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Trainer:
     return pl.Trainer(
         precision=precision,
@@ -59,20 +49,6 @@ def quiet_trainer(writer: PseudoMaskWriter, precision: Any = '32-true') -> pl.Tr
         enable_checkpointing=False,
         accelerator='cpu',
     )
-
-
-@contextmanager
-def stopped_at_batch(number: int) -> Iterator[None]:
-    """Interrupt when a batch begins: the one before it is not recorded yet."""
-    begin, calls = SceneLoop._begin_batch, count()
-
-    def stops(loop: Any, *arguments: Any, **options: Any) -> None:
-        if next(calls) == number:
-            raise KeyboardInterrupt
-        begin(loop, *arguments, **options)
-
-    with patch.object(SceneLoop, '_begin_batch', stops):
-        yield
 
 
 @pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
@@ -494,6 +470,23 @@ def test_a_failure_leaves_nothing(
     with pytest.raises(CTMError, match=r'short\.tif'):
         predict_scene(scene, checkpoint, out / 'm.tif', **QUIET)
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
+def test_a_run_that_failed_to_finish_is_resumed_by_the_same_process(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene, out = write_scene(), tmp_path / 'out' / 'm.tif'
+    out.parent.mkdir()
+    full = patch.object(Products, '_draw', side_effect=OutputError('the disk is full'))
+    # as a notebook, keep the error
+    with full, pytest.raises(OutputError) as kept:
+        predict_scene(scene, checkpoint, out, **SMALL)
+    assert [p.name for p in out.parent.iterdir()] == ['.m.tif.part']
+    with pytest.warns(ResumeWarning, match='resuming'):
+        predict_scene(scene, checkpoint, out, **SMALL)
+    assert kept.value is not None
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,14 @@ RUNS: dict[str, str] = {
         scene.tif --checkpoint tiny.ckpt --output new.tif --stride 300
         scene.tif --checkpoint tiny.ckpt --output new.tif --merge Forest+Lake=Green
         scene.tif --checkpoint tiny.ckpt --output new.tif --accelerator tpu
+        scene.tif --checkpoint tiny.ckpt --output new.tif --clouds scl
+        scene.tif --checkpoint tiny.ckpt --output new.tif --cloud_mask reference.tif:Water
+        scene.tif --checkpoint tiny.ckpt --output cut.tif --accelerator cpu --cloud_mask reference.tif:1 --no_polygons
+        scene.tif --checkpoint tiny.ckpt --output new.tif --bbox 7 50 8 51
+        scene.tif --checkpoint tiny.ckpt --output new.tif --bbox 700000 5000000 710000 5010000
+        scene.tif --checkpoint tiny.ckpt --output new.tif --area train.yaml
+        scene.tif scene.tif --checkpoint tiny.ckpt --output new.tif
+        scene.tif map.tif --checkpoint tiny.ckpt --output new.tif --combine mean
     """,
     'evaluate': """
         map.tif reference.tif --classes Forest,Water,Croplands,Urban/Built-up --json scores.json
@@ -96,6 +104,11 @@ RUNS: dict[str, str] = {
         map.tif
         map.tif --output areas.txt
         map.tif --zones squares.gpkg --field name
+    """,
+    'change': """
+        map.tif map.tif --output change.tif
+        map.tif exchanged.tif --output change.tif
+        map.tif map.tif --output other.tif --min_confidence 101
     """,
     'relabel': """
         map.tif --output merged.tif --merge 'Forest+Croplands=Green'

@@ -119,6 +119,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     'prediction': EVERYTHING,
+    'dates': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'train': {
         'configuration',
@@ -148,6 +149,7 @@ DOORS: dict[str, set[str]] = {
         'inference',
         'scoring',
         'labels',
+        'dates',
     },
     'lightning': {
         'datamodules',
@@ -165,6 +167,8 @@ DOORS: dict[str, set[str]] = {
         'labels.features',
         'labels.vector_files',
         'inference.vector',
+        # a return type
+        'inference.scene_mask',
         'assessment',
     },
     'pyogrio': {'inference.vector', 'assessment'},

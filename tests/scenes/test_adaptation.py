@@ -183,6 +183,15 @@ class TestPrediction:
         with pytest.warns(ReflectanceWarning, match='multiply the scene by 10,000'):
             predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
 
+    @pytest.mark.parametrize('dtype', ['int8', 'uint8'])
+    def test_eight_bits_hold_no_reflectances(
+        self, write_scene: WriteScene, tmp_path: Path, dtype: str
+    ) -> None:
+        scene = write_scene(pixels=(scene_pixels(70, 90) // 100).astype(dtype))
+        checkpoint = save_task(tiny_task(), tmp_path / 'tiny.ckpt')
+        with pytest.warns(ReflectanceWarning, match='stored in 8 bits'):
+            predict_scene(scene, checkpoint, tmp_path / 'out.tif', **QUIET)
+
     def test_a_scene_without_valid_pixels(
         self, write_scene: WriteScene, tmp_path: Path
     ) -> None:

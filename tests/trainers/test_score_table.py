@@ -9,12 +9,14 @@ from tests.conftest import tiny_task
 from tests.fakes.chips import loader, trainer
 
 
+@pytest.mark.parametrize('bar', [False, True])
 @pytest.mark.parametrize('split', ['test', 'validate'])
 def test_scores_are_in_order_with_three_digits(
-    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    split: str, bar: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = tiny_task(class_names=['Water', 'Forest', 'Croplands'])
-    run, prefix = trainer(tmp_path), 'val' if split == 'validate' else 'test'
+    run = trainer(tmp_path, enable_progress_bar=bar)
+    prefix = 'val' if split == 'validate' else 'test'
     returned = getattr(run, split)(task, loader('image', 'mask', 'label'))
     lines = capsys.readouterr().out.splitlines()
     scores = [line.split() for line in lines if line.startswith(f'{prefix}_')]

@@ -1,4 +1,5 @@
 import threading
+import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +12,7 @@ from torchgeo.models import ViTSmall16_Weights
 
 from tests.conftest import save_task, tiny_task
 from tests.fakes.vits import dofa, plain, published
-from torchgeo_ctm.errors import CheckpointError, SettingError
+from torchgeo_ctm.errors import BandWarning, CheckpointError, SettingError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task
 
@@ -49,6 +50,39 @@ def test_torchgeo_weights(
     name = 'patch_embed.proj.weight'
     assert torch.equal(ours[name], theirs[name])
     assert 'weights' not in task.hparams
+
+
+OLI = [f'B{number}' for number in range(1, 12)]
+
+
+@pytest.mark.parametrize('prefix', ['', 'L8_', 'SR_'])
+def test_bands_of_landsat_by_any_of_their_names(tmp_path: Path, prefix: str) -> None:
+    weight = ViTSmall16_Weights.LANDSAT_OLI_TIRS_TOA_MOCO
+    path = tmp_path / weight.url.rpartition('/')[2]
+    source = timm.create_model('vit_small_patch16_224', in_chans=11, num_classes=0)
+    torch.save(source.state_dict(), path)
+    bands = [f'{prefix}B{number}' for number in (5, 4, 3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        task = small_task(weights=str(path), bands=bands, in_channels=3, scaling=None)
+    kernels = source.state_dict()['patch_embed.proj.weight']
+    ours = task.model.state_dict()['patch_embed.proj.weight']
+    assert torch.equal(ours, kernels[:, [4, 3, 2]])
+
+
+@pytest.mark.parametrize('bands', [OLI, OLI[1:7]])
+def test_names_that_are_rather_landsats(tmp_path: Path, bands: list[str]) -> None:
+    path = tmp_path / 'dofa.pth'
+    torch.save(published(dofa()), path)
+    with pytest.warns(BandWarning, match='taken for the bands of Sentinel-2. If'):
+        ClassTokenMaskingTask(
+            weights=str(path),
+            num_classes=2,
+            img_size=64,
+            in_channels=len(bands),
+            bands=bands,
+            scaling=None,
+        )
 
 
 def test_a_file_with_a_timm_state_dict(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def read_zones(
         reason = str(error).splitlines()[0]
         raise LabelError(f'Cannot read {path}: {reason}') from error
     if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
-        raise LabelError(f'{path} has no polygon, expected at least one zone.')
+        raise LabelError(f'{path} has no polygon, expected at least one.')
     kinds = set(frame.geom_type.dropna()) - {'Polygon', 'MultiPolygon'}
     if kinds:
         raise LabelError(f'{path} has {", ".join(kinds)}, expected polygons.')

@@ -26,6 +26,7 @@ from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
+from ..scenes.clouds import DILATION
 from ..scenes.coverage import Coverage, check_least, check_window
 from ..scenes.sources import tile_of
 from ..split import Split
@@ -83,6 +84,9 @@ class SceneDataModule(NonGeoDataModule):
         seed: int = 0,
         unlabeled_window: int | None = None,
         adapt: Literal['dark', 'none'] | None = None,
+        clouds: Literal['scl', 'none'] | None = None,
+        cloud_mask: str | list[str] | None = None,
+        cloud_dilation: int = DILATION,
     ) -> None:
         """Initialize the data module.
 
@@ -131,6 +135,14 @@ class SceneDataModule(NonGeoDataModule):
                 subtracts its haze, see
                 :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; 'none' leaves it as
                 it is; None: as the model's ``scaling.adapt`` says.
+            clouds: 'scl' makes clouds, their shadows and cirrus of the scene
+                classification invalid, 'none' keeps them; None: 'scl' where the scene
+                has one, as Sentinel-2 Level-2A. Labels then describe clear ground.
+            cloud_mask: Raster of clouds on any grid, ``RASTER`` (all but 0 is cloud) or
+                ``RASTER:VALUES`` as ``mask.tif:2,4``. ``{scene}`` stands for the name of
+                the scene without suffix; a list has one for each, in the order of
+                *scene*, *val_scene*, *test_scene*.
+            cloud_dilation: Pixels around clouds that are cloud too.
         """
         # a NonGeoDataset by registration, see datasets/__init__.py
         super().__init__(SceneWindows, batch_size)  # type: ignore[arg-type]
@@ -153,6 +165,9 @@ class SceneDataModule(NonGeoDataModule):
         self.seed = seed
         self.unlabeled_window = unlabeled_window
         self.adapt = adapt
+        self.clouds = clouds
+        self.cloud_mask = cloud_mask
+        self.cloud_dilation = cloud_dilation
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -224,6 +239,9 @@ class SceneDataModule(NonGeoDataModule):
             self.offset,
             self.shifted_grids,
             self.adapt,
+            self.clouds,
+            self.cloud_mask,
+            self.cloud_dilation,
         )
 
     def _references(self, count: int) -> list[str | None]:

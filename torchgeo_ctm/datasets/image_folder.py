@@ -1,5 +1,6 @@
 """Images with masks or image-level labels, in folders of any layout."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -139,7 +140,7 @@ class ImageFolder(NonGeoDataset):
         found = find_images(self.root, self._resolved(pattern))
         listed = self._listed(list_file)
         if listed is not None:
-            self._check_lists(list_file, listed[1])
+            self._check_lists(list_file, listed[1], found)
             return _distinct(_select(found, *listed), self.root)
         found = _distinct(found, self.root)
         if shares is not None:
@@ -150,27 +151,56 @@ class ImageFolder(NonGeoDataset):
                 f'images={pattern!r} is the same for every split. Put {{split}} in it, '
                 'or set list_file, or shares such as [0.8, 0.1, 0.1].'
             )
+        if (other := self._other()) is not None:
+            theirs: dict[str, Path] = {}
+            with contextlib.suppress(DataError):  # there is no other split
+                theirs = find_images(self.root, pattern.replace('{split}', other))
+            self._check_links(found, theirs)
         return found
 
-    def _check_lists(self, list_file: str | None, names: Sequence[str]) -> None:
-        """Check that no image of this split is listed for training as well.
+    def _other(self) -> str | None:
+        """Return the split that must not share images with this one, None without.
 
         Validation and test may share images, as some data sets do.
         """
         pair = {'train': 'val', 'val': 'train', 'test': 'train'}
         other = self._folders.get(pair[self.split], pair[self.split])
-        if list_file is None or '{split}' not in list_file or other == self._folder:
+        return None if other == self._folder else other
+
+    def _check_links(
+        self, ours: Mapping[str, Path], theirs: Mapping[str, Path]
+    ) -> None:
+        """Check that no file is linked into the other split as well."""
+        known = {_identity(path): path for path in ours.values()}
+        for path in theirs.values():
+            one = known.get(_identity(path))
+            if one is not None:
+                raise DataError(
+                    f'{one} and {path} are one file in two splits, expected each image '
+                    'in one of them. Remove the link.'
+                )
+
+    def _check_lists(
+        self, list_file: str | None, names: Sequence[str], found: Mapping[str, Path]
+    ) -> None:
+        """Check that no image of this split is listed for the other one as well."""
+        other = self._other()
+        if list_file is None or '{split}' not in list_file or other is None:
             return
         path = self.root / list_file.replace('{split}', other)
         if not path.is_file():
             return
-        both = sorted(set(names) & set(_lines(path)))
+        theirs = _lines(path)
+        both = sorted(set(names) & set(theirs))
         if both:
             raise DataError(
                 f'{path} and the list of split {self.split!r} both name '
                 f'{", ".join(both[:3])} ({len(both)} images), expected each image in one '
                 'of them.'
             )
+        self._check_links(
+            *({n: found[n] for n in each if n in found} for each in (names, theirs))
+        )
 
     def _listed(self, list_file: str | None) -> tuple[Path, list[str]] | None:
         """Return the list of the split and the names in it, None without a list."""
@@ -457,15 +487,7 @@ def _distinct(images: Mapping[str, Path], root: Path) -> dict[str, Path]:
     repeated: set[str] = set()
     # a file itself comes before links to it
     for name in sorted(images, key=lambda name: (_is_linked(images[name], root), name)):
-        try:
-            state = images[name].stat()
-        except OSError as error:
-            raise DataError(
-                f'{images[name]} is a link to a file that cannot be read: '
-                f'{error.strerror}. Remove the link, or restore the file.'
-            ) from error
-        key = (state.st_dev, state.st_ino) if state.st_ino else str(images[name])
-        if real.setdefault(key, name) != name:
+        if real.setdefault(_identity(images[name]), name) != name:
             repeated.add(name)
     if repeated:
         first = min(repeated)
@@ -476,6 +498,22 @@ def _distinct(images: Mapping[str, Path], root: Path) -> dict[str, Path]:
             stacklevel=5,
         )
     return {name: path for name, path in images.items() if name not in repeated}
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Return what all links to a file have in common.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DataError(
+            f'{path} is a link to a file that cannot be read: {error.strerror}. Remove '
+            'the link, or restore the file.'
+        ) from error
+    return (state.st_dev, state.st_ino) if state.st_ino else str(path)
 
 
 def _is_linked(path: Path, root: Path) -> bool:

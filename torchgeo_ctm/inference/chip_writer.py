@@ -1,5 +1,6 @@
 """Lightning callback that writes pseudo-masks of chips, as arrays and GeoTIFFs."""
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,9 +55,9 @@ class ArrayRows:
             DataError: If their shape differs from that of the rows before.
             OutputError: If the disk refuses them.
         """
+        first = self._like is None
         if self._like is None:
             self._like = rows[:0]
-            self._write_header(self._like)
         shape = self._like.shape[1:]
         if rows.shape[1:] != shape:
             raise DataError(
@@ -64,6 +65,8 @@ class ArrayRows:
                 f'{shape} chips. All chips must have the same size.'
             )
         try:
+            if first:
+                self._write_header(self._like)
             self._file.write(rows.astype(self._like.dtype, copy=False).tobytes())
         except OSError as error:
             raise OutputError(f'Cannot write {self.path}: {error}') from error
@@ -94,7 +97,9 @@ class ArrayRows:
 
     def abandon(self) -> None:
         """Remove the temporary file."""
-        self._file.close()
+        # a full disk refuses what is buffered again
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
 

@@ -19,6 +19,7 @@ from ..errors import OutputError
 from ..files import check_file, temporary_path, write_text
 from ..grids import IGNORED, Grid
 from ..rasters import quiet
+from .checksums import Checksums
 
 SUFFIXES = ('.tif', '.tiff')
 #: Name, type and usage of the columns of GDAL's attribute table (0: integer, 2: text).
@@ -97,6 +98,9 @@ class RasterRows:
             self.rows, self.cog = folder / f'{path.name}.rows', folder / path.name
         self._names = list(classes[0]) if classes else None
         self._colors = list(classes[1]) if classes else []
+        self._checksums = Checksums(len(descriptions))
+        # what a crash left may be damaged, and GDAL reads a file before it replaces it
+        self.abandon()
         profile = {
             'driver': 'GTiff',
             'dtype': 'uint8',
@@ -121,20 +125,21 @@ class RasterRows:
                 self._raster.write_colormap(1, _palette(classes[1]))
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'Cannot write {path}: {error}') from error
+            raise _refused(path, error) from error
 
     def write(self, row: int, values: NDArray[np.uint8]) -> None:
-        """Write rows (rows, width), or (bands, rows, width), from *row* downwards.
+        """Write the next rows (rows, width), or (bands, rows, width), at *row*.
 
         Raises:
             OutputError: If the disk refuses them.
         """
         values = values[None] if values.ndim == 2 else values
+        self._checksums.add(values)
         window = RasterWindow(0, row, values.shape[2], values.shape[1])
         try:
             self._raster.write(values, window=window)
         except (RasterioError, OSError) as error:
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
 
     def close(self, scale: float | None = None) -> None:
         """Close the plain raster, which can be read from then on.
@@ -145,13 +150,16 @@ class RasterRows:
         Raises:
             OutputError: If the disk refuses them.
         """
+        if self._raster.closed:
+            return
         try:
             if scale is not None:
                 self._raster.scales = (scale,) * self._raster.count
             self._raster.close()
+            self._checksums.check(self.rows, self.path)
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
 
     def finish(self, resampling: str) -> None:
         """Convert the rows to a COG, still under a temporary name.
@@ -175,9 +183,10 @@ class RasterRows:
                     overview_resampling=resampling,
                     num_threads=max(1, (os.cpu_count() or 1) - 1),
                 )
+            self._checksums.check(self.cog, self.path)
         except (RasterioError, OSError) as error:
             self.abandon()
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
 
     def publish(self) -> None:
         """Give the COG its final name.
@@ -193,7 +202,7 @@ class RasterRows:
                 sidecar.unlink(missing_ok=True)
             self.cog.replace(self.path)
         except OSError as error:
-            raise OutputError(f'Cannot write {self.path}: {error}') from error
+            raise _refused(self.path, error) from error
         finally:
             self.abandon()
 
@@ -207,6 +216,13 @@ class RasterRows:
         for path in (self.rows, self.cog):
             path.unlink(missing_ok=True)
             path.with_name(f'{path.name}.aux.xml').unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: BaseException) -> OutputError:
+    """Return the error for a file that the disk refused."""
+    # rasterio's own says no more than to look at its cause
+    reason = ' '.join(str(error.__cause__ or error).split())
+    return OutputError(f'Cannot write {path}: {reason}')
 
 
 def _palette(colors: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:

@@ -94,8 +94,8 @@ def required_disk(scene: SceneWindows, task: ScenePredictor) -> float:
     # bytes of a cell in the journal: a class, a byte per class, or a float per class
     size = 1 if painted else classes if task.refines else 4 * classes
     cells = plan.window // task.map_stride
-    return len(plan) * (size * cells**2 + plan.window**2 / 8) + (
-        2 * plan.height * plan.width
+    return int(scene.wanted.sum()) * (size * cells**2 + plan.window**2 / 8) + (
+        2 * scene.extent.height * scene.extent.width
     )
 
 
@@ -127,10 +127,10 @@ def estimate(scene: SceneWindows, task: ScenePredictor, batch_size: int) -> str:
         task: The task that predicts.
         batch_size: Windows per batch.
     """
-    plan = scene.plan
+    plan, count = scene.plan, int(scene.wanted.sum())
     memory = required_memory(scene, task, batch_size)
     return (
-        f'{len(plan):,} window{"s" * (len(plan) != 1)} of {plan.window} px, stride '
+        f'{count:,} window{"s" * (count != 1)} of {plan.window} px, stride '
         f'{plan.stride} px; about {memory / GIGABYTE:.1f} GB of memory, '
         f'{required_disk(scene, task) / GIGABYTE:.1f} GB of temporary files'
     )

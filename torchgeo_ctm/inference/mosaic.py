@@ -58,13 +58,17 @@ class RowMosaic:
     alone. Tensors stay on the device of the scores.
     """
 
-    def __init__(self, plan: WindowPlan, channels: int) -> None:
+    def __init__(
+        self, plan: WindowPlan, channels: int, shown: range | None = None
+    ) -> None:
         """Start above the first row of a scene.
 
         Args:
             plan: The windows of the scene.
             channels: Values per pixel, C.
+            shown: Rows that are blended, and others in one call with them; None: all.
         """
+        self._shown = range(plan.height) if shown is None else shown
         self._plan = plan
         self._channels = channels
         self._bands: list[_Band] = []
@@ -131,7 +135,8 @@ class RowMosaic:
         chunk = max(1, CHUNK // self._plan.width)
         while self._row < end:
             rows = min(chunk, end - self._row)
-            yield self._blend(self._row, rows)
+            if self._row < self._shown.stop and self._row + rows > self._shown.start:
+                yield self._blend(self._row, rows)
             self._row += rows
         # one by one, so that memory never holds all of them twice
         for _ in range(len(self._bands)):

@@ -99,6 +99,7 @@ class Products:
         # libraries change warning filters in threads: restore them after all ended
         pool = ThreadPoolExecutor(2)
         with (
+            self._named(),
             warnings.catch_warnings(),
             rasterio.Env(GDAL_CACHEMAX=FINISHING_CACHE * 2**20),
             _stopped(pool),
@@ -113,6 +114,11 @@ class Products:
                 self._draw(picture)
             for task in tasks:
                 task.result()
+        with self._named():
+            self._finish_texts(acquired)
+
+    def _finish_texts(self, acquired: str | None) -> None:
+        """Write style and STAC item."""
         staged = self._staged
         if self.options.style:
             from .style import ramp_style, style_of
@@ -139,6 +145,15 @@ class Products:
                 self.class_colors,
                 properties,
             )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name files in errors as they will be called."""
+        try:
+            yield
+        except OutputError as error:
+            hidden, folder = str(self.folder), str(self.output.parent)
+            raise OutputError(str(error).replace(hidden, folder)) from error
 
     @property
     def _staged(self) -> dict[str, Path]:

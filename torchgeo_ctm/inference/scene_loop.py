@@ -228,6 +228,8 @@ class SceneLoop:
         if self.options.merge:
             tags['MERGE'] = ','.join(self.options.merge)
         settings = tags | scene.fingerprint() | self._settings
+        if scene.area is not None:
+            settings['area'] = scene.area.identity
         settings['batch_size'] = batches.batch_size
         journal = ScoreJournal(_journal_folder(path), settings, len(scene))
         reason = None
@@ -242,17 +244,19 @@ class SceneLoop:
             self.options,
             classes.names,
             classes.colors,
-            scene.grid,
+            scene.extent,
             journal.folder,
             tags,
         )
         alone = self.processes.count == 1
         # before anything is written, so that abandon() removes it
-        run = SceneRun(scene.plan, journal, products, classes, task.device, alone)
+        run = SceneRun(
+            scene.plan, journal, products, classes, task.device, alone, scene.area
+        )
         self._runs[number] = run
         if first:
             warn_about_resume(journal, reason)
-            left = float((journal.finished == 0).mean())
+            left = float((journal.finished == 0)[scene.wanted].mean())
             check_space(path.parent, left * required_disk(scene, task))
             products.open()
             if self.progress:
@@ -368,14 +372,15 @@ class SceneLoop:
             missing = missed
             if missing is None:
                 missing = batches.missing(run.journal.finished)
-            del self._runs[self._finished]
-            self._finished += 1
             if missing:
                 run.stop_incomplete(missing)
             else:
                 run.finish(batches.scene, batches.thumbnail, self.overwrite)
                 output = run.products.output
                 self.written += product_paths(output, self.options).values()
+            # not before, so that abandon() finds a run that failed to finish
+            del self._runs[self._finished]
+            self._finished += 1
             batches.thumbnail = None
 
     def abandon(self, error: BaseException) -> None:
@@ -402,7 +407,8 @@ def _complaint(
     pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
     if scene.adaptation is not None:
         pixels = scene.adaptation.undone(pixels)
-    return scaling_complaint(pixels, task.bands, task.scaling)
+    eight_bits = scene.dtype.itemsize == 1 and bool((scene.factors == 1).all())
+    return scaling_complaint(pixels, task.bands, task.scaling, eight_bits)
 
 
 def _journal_folder(output: Path) -> Path:
@@ -422,6 +428,8 @@ def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, 
         'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
         'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
         **({} if adapted is None else {'ADAPT': adapted.name}),
+        **({} if scene.clouds is None else {'CLOUDS': scene.clouds.tag}),
+        **({} if scene.area is None else {'AREA': scene.area.name}),
         **facts,
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),

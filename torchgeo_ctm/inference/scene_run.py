@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from ..errors import NodataWarning, PresenceWarning, ResumeWarning
 from ..files import uninterrupted
-from ..grids import IGNORED
+from ..grids import IGNORED, Window
+from ..scenes.area import Area
 from ..scenes.batches import Thumbnail
 from ..scenes.scene import SceneWindows
 from ..windows import WindowPlan
@@ -44,6 +45,7 @@ class SceneRun:
         merging: Merging,
         device: torch.device,
         alone: bool,
+        area: Area | None = None,
     ) -> None:
         """Create the run.
 
@@ -54,6 +56,7 @@ class SceneRun:
             merging: Classes of the map, made from those of the scores.
             device: Device that blends scores.
             alone: Blend while windows arrive; otherwise in :meth:`finish`.
+            area: The part of the scene that is mapped; None: all of it.
         """
         self.plan = plan
         self.journal = journal
@@ -61,7 +64,11 @@ class SceneRun:
         self.merging = merging
         self.alone = alone
         self._device = device
-        self._mosaic = RowMosaic(plan, merging.count)
+        whole = Window(0, 0, plan.height, plan.width)
+        self._area = Area('scene', whole) if area is None else area
+        self._wanted = self._area.touches(plan)
+        top, height = self._area.window.row, self._area.window.height
+        self._mosaic = RowMosaic(plan, merging.count, range(top, top + height))
         self._next = 0
         self._pixels = 0
         self._progress: tqdm[None] | None = None
@@ -70,8 +77,8 @@ class SceneRun:
         """Show a progress bar with pixels per second, unless there is one already."""
         if self._progress is not None:
             return
-        total = self.plan.height * self.plan.width
-        done = int((self.journal.finished > 0).sum()) / len(self.plan)
+        total = self._area.window.height * self._area.window.width
+        done = float((self.journal.finished > 0)[self._wanted].mean())
         self._progress = tqdm(
             total=total,
             # a resumed run starts where it stopped, and its speed is its own
@@ -86,7 +93,7 @@ class SceneRun:
     def _advance(self, windows: int) -> None:
         """Advance the progress bar by some windows."""
         if self._progress is not None and self._progress.total is not None:
-            step = self._progress.total * windows / len(self.plan)
+            step = self._progress.total * windows / self._wanted.sum()
             self._progress.update(min(step, self._progress.total - self._progress.n))
 
     def take(
@@ -138,7 +145,7 @@ class SceneRun:
 
     def _write(self, finished: Iterator[Rows]) -> None:
         """Decide the class of every pixel in finished rows, once, and write them."""
-        for rows in finished:
+        for rows in map(self._inside, finished):
             scores = self.merging.scores(rows.scores)
             highest, classes = scores.max(dim=0)
             values = {'mask': classes.to(torch.uint8)}
@@ -152,6 +159,16 @@ class SceneRun:
             }
             self._pixels += int(rows.valid.sum())
             self.products.write(rows.row, written)
+
+    def _inside(self, rows: Rows) -> Rows:
+        """Return the part of finished rows that is mapped, counted from its corner."""
+        row, col, height, width = self._area.window
+        first = max(rows.row, row)
+        last = min(rows.row + rows.valid.shape[0], row + height)
+        place = np.s_[..., first - rows.row : last - rows.row, col : col + width]
+        inside = torch.from_numpy(self._area.inside(first - row, last - first))
+        valid = rows.valid[place] & inside.to(rows.valid.device)
+        return Rows(first - row, rows.scores[place], valid)
 
     def finish(
         self, scene: SceneWindows, thumbnail: Thumbnail | None, overwrite: bool

@@ -11,6 +11,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from ..rasters import quiet
+from .checksums import Checksums
 from .masks import open_mask, row_bands
 from .regions import components, parts_of
 
@@ -58,12 +59,15 @@ def sieved(mask: DatasetReader, size: int, folder: Path) -> DatasetReader:
         'dtype': mask.dtypes[0],
         'nodata': mask.nodata,
     }
-    with quiet(), rasterio.open(folder / 'sieved', 'w', **profile) as made:
+    path, checksums = folder / 'sieved', Checksums(1)
+    with quiet(), rasterio.open(path, 'w', **profile) as made:
         for band in _bands(mask):
             window = RasterWindow(0, band.row, mask.width, len(band.values))
             values = np.where(band.values < 0, nodata, classes[band.ids])
+            checksums.add(values.astype(mask.dtypes[0])[None])
             made.write(values.astype(mask.dtypes[0]), 1, window=window)
-    return open_mask(folder / 'sieved')
+    checksums.check(path, path)
+    return open_mask(path)
 
 
 def _bands(mask: DatasetReader) -> Iterator[_Band]:

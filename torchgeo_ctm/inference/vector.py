@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +91,7 @@ def vectorize(
     simplify: float = 0.0,
     fill_holes: float = 0.0,
     smooth: bool = False,
+    leave_out: Sequence[int] = (),
     style: bool = True,
     hectares: bool = False,
     overwrite: bool = False,
@@ -116,6 +117,7 @@ def vectorize(
         fill_holes: Hectares; fill smaller holes of a polygon, with the polygons in
             them. The mean confidence stays that of its own pixels.
         smooth: Cut corners of borders. Neighbors keep one border.
+        leave_out: Classes without polygons.
         style: Put the colors and names for QGIS into a GeoPackage, which has them
             wherever it goes.
         hectares: Put the hectares of each class into the names of that style.
@@ -170,7 +172,8 @@ def vectorize(
             whole = _generalized(chunks, source, regions, simplify, fill_holes, smooth)
             regions, chunks = whole.regions, iter([whole.chunk])
         with _output_errors(output):
-            _write(_frames(chunks, raster, regions, min_area), folder / output.name)
+            frames = _frames(chunks, raster, regions, min_area, leave_out)
+            _write(frames, folder / output.name)
             if style and output.suffix.lower() == '.gpkg':
                 made = polygons_style(*legend(mask, hectares))
                 _embed(made, folder / output.name)
@@ -199,7 +202,7 @@ def _output_errors(output: Path) -> Iterator[None]:
     """Re-raise errors of the disk and the driver as OutputError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, sqlite3.Error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OutputError(f'Cannot write {output}: {reason}') from error
 
@@ -267,14 +270,20 @@ def _generalized(
 
 
 def _frames(
-    chunks: Iterator[Chunk], mask: DatasetReader, regions: Regions, min_area: float
+    chunks: Iterator[Chunk],
+    mask: DatasetReader,
+    regions: Regions,
+    min_area: float,
+    leave_out: Sequence[int],
 ) -> Iterator[gpd.GeoDataFrame]:
     """Yield the polygons with their attributes."""
     names, crs = class_names(mask), None
     if mask.crs is not None:
         crs = pyproj.CRS.from_user_input(mask.crs)
     for shapes, index in chunks:
-        keep = slice(None) if not min_area else regions.hectares[index] >= min_area
+        keep = ~np.isin(regions.classes[index], leave_out)
+        if min_area:
+            keep &= regions.hectares[index] >= min_area
         kept = index[keep]
         classes = regions.classes[kept]
         columns = {
@@ -343,6 +352,13 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
                 append=number > 0,
                 **options,
             )
+
+
+def read_polygons(path: str | Path) -> gpd.GeoDataFrame:
+    """Return the polygons of a file that :func:`vectorize` wrote."""
+    if Path(path).suffix.lower() == '.parquet':
+        return gpd.read_parquet(path)
+    return gpd.read_file(path)
 
 
 def layer_name(path: Path) -> str:

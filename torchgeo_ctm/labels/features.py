@@ -82,7 +82,12 @@ class FeatureLabels:
         """Drop what each process computes for itself."""
         return self.__dict__ | {'_views': []}
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return the label of a window (LabelSource.label)."""
         raise NotImplementedError
 

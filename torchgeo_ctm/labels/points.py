@@ -84,25 +84,47 @@ class PointLabels(FeatureLabels):
         super().__init__(_points(features), field, classes, ignore)
         self.min_points, self.complete = min_points, complete
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return the label of a window, or None if nothing is known about it.
+
+        Args:
+            grid: The window.
+            tile: Unused.
+            clear: Pixels (H, W) of the window that are no cloud; the others do not
+                count. None: all.
 
         Raises:
             LabelError: If the window has no CRS.
         """
-        counts, points = self.counts(grid)
+        counts, points = self.counts(grid, clear)
         present = counts >= self.min_points
         absent = (counts == 0) & (self.complete and points >= self.min_points)
         known = present | absent
         return ImageLabel(present.astype(np.float32), known) if known.any() else None
 
-    def counts(self, grid: Grid) -> tuple[NDArray[np.int64], int]:
-        """Return the number of points of each class in a window (C,), and of all."""
+    def counts(
+        self, grid: Grid, clear: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], int]:
+        """Return the number of points of each class in a window (C,), and of all.
+
+        Args:
+            grid: The window.
+            clear: Pixels (H, W) whose points count; None: all.
+        """
         view, grid = self.view(grid.crs), usual_longitudes(grid)
         found = view.tree.query(outline(grid))
         xy = shapely.get_coordinates(view.parts[found])
         pixels = to_pixels(xy, grid.transform)
-        inside = ((pixels >= 0) & (pixels < (grid.width, grid.height))).all(axis=1)
+        within = (pixels >= 0) & (pixels < (grid.width, grid.height))
+        inside = np.asarray(within.all(axis=1))
+        if clear is not None:
+            columns, rows = pixels[inside].astype(np.int64).T
+            inside[inside] = clear[rows, columns]
         return view.members[found[inside]].sum(axis=0), int(inside.sum())
 
     def _prepared(self, geometry: Geometries) -> View:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from rasterio.features import geometry_mask
 
 from ..errors import LabelWarning
 from ..grids import Grid, to_pixels, usual_longitudes
@@ -83,46 +84,67 @@ class PolygonLabels(FeatureLabels):
         self.min_share, self.min_coverage = min_share, min_coverage
         self.complete, self.whole = complete, whole
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return the label of a window, or None if nothing is known about it.
+
+        Args:
+            grid: The window.
+            tile: Unused.
+            clear: Pixels (H, W) of the window that are no cloud; the others do not
+                count. None: all.
 
         Raises:
             LabelError: If the window has no CRS.
         """
         if self.whole:
-            return self._tag(grid)
-        shares, coverage = self.shares(grid)
+            return self._tag(grid, clear)
+        shares, coverage = self.shares(grid, clear)
         needed = self.min_coverage if self.complete else np.inf
         label = label_from_shares(shares, coverage, self.min_share, needed)
         return label if label.known.any() else None
 
-    def _tag(self, grid: Grid) -> ImageLabel | None:
+    def _tag(
+        self, grid: Grid, clear: NDArray[np.bool_] | None = None
+    ) -> ImageLabel | None:
         """Return the classes of the polygon that covers a window, if one does."""
-        view = self.view(grid.crs)
-        grid = usual_longitudes(grid)
-        found = np.sort(view.tree.query(outline(grid)))
-        area = clipped_areas(view.parts[found], grid)
-        if area.max(initial=0) < self.min_coverage * grid.height * grid.width:
+        area, pixels, members = self._areas(grid, clear)
+        if area.max(initial=0) < self.min_coverage * pixels:
             return None
-        present = view.members[found[area.argmax()]]
+        present = members[area.argmax()]
         return ImageLabel(present.astype(np.float32), present | self.complete)
 
-    def shares(self, grid: Grid) -> tuple[NDArray[np.float64], float]:
+    def shares(
+        self, grid: Grid, clear: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float64], float]:
         """Return the area shares of a window that polygons cover.
 
         Args:
             grid: The window.
+            clear: Pixels (H, W) that count; None: all.
 
         Returns:
             Share of the window that each class covers (C,), and that any polygon
             covers, 0…1. Overlapping polygons count once.
         """
+        area, pixels, members = self._areas(grid, clear)
+        return area @ members / pixels, float(area.sum()) / pixels
+
+    def _areas(
+        self, grid: Grid, clear: NDArray[np.bool_] | None
+    ) -> tuple[Floats, int, NDArray[np.bool_]]:
+        """Return area and classes of the polygons in a window, and its own area."""
         view = self.view(grid.crs)
         grid = usual_longitudes(grid)
         found = np.sort(view.tree.query(outline(grid)))
-        area = clipped_areas(view.parts[found], grid)
-        pixels = grid.height * grid.width
-        return area @ view.members[found] / pixels, float(area.sum()) / pixels
+        parts, members = view.parts[found], view.members[found]
+        if clear is None:
+            return clipped_areas(parts, grid), grid.height * grid.width, members
+        return clear_pixels(parts, grid, clear), int(clear.sum()), members
 
     def _prepared(self, geometry: Geometries) -> View:
         """Return polygons with few vertices and no overlaps, so that areas add up.
@@ -191,6 +213,24 @@ def clipped_areas(polygons: Geometries, grid: Grid) -> Floats:
     pixels[cut] = clipped
     area: Floats = shapely.area(pixels)
     return area
+
+
+def clear_pixels(polygons: Geometries, grid: Grid, clear: NDArray[np.bool_]) -> Floats:
+    """Return the number of clear pixels of a window in each polygon.
+
+    Args:
+        polygons: Polygons (n,), in their CRS.
+        grid: The window, in the polygons' CRS.
+        clear: Pixels (H, W) that count.
+
+    Returns:
+        Pixels (n,) whose center is inside.
+    """
+    counts = np.zeros(len(polygons))
+    for number, polygon in enumerate(polygons):
+        inside = geometry_mask([polygon], clear.shape, grid.transform, invert=True)
+        counts[number] = (inside & clear).sum()
+    return counts
 
 
 def disjoint(

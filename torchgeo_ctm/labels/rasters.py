@@ -129,24 +129,38 @@ class RasterLabels:
         """Return the number of rasters."""
         return len(self.files)
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return the label of a window, or None if too little of it is known.
+
+        Args:
+            grid: The window.
+            tile: Unused.
+            clear: Pixels (H, W) of the window that are no cloud; the others do not
+                count. None: all.
 
         Raises:
             LabelError: If the window has no CRS, or a raster is damaged.
         """
-        shares, coverage = self.shares(grid)
+        shares, coverage = self.shares(grid, clear)
         if coverage <= 0 or coverage < self.min_coverage - ROUNDING:
             return None
         label = label_from_shares(shares, coverage, self.min_share, self.min_coverage)
         known = label.known & self._mapped
         return label._replace(known=known) if known.any() else None
 
-    def shares(self, grid: Grid) -> tuple[Floats, float]:
+    def shares(
+        self, grid: Grid, clear: NDArray[np.bool_] | None = None
+    ) -> tuple[Floats, float]:
         """Return the area shares of the classes in a window.
 
         Args:
             grid: The window.
+            clear: Pixels (H, W) that count; None: all.
 
         Returns:
             Share of the window that each class covers (C,), and that is known, 0…1.
@@ -161,6 +175,9 @@ class RasterLabels:
             if len(blank):
                 values = self._reader.warped(file, points).ravel()
                 found[blank] = self._classified(values[blank])
+        if clear is not None:
+            times = points.height // grid.height
+            found = found[clear.repeat(times, 0).repeat(times, 1).ravel()]
         shares = np.bincount(found, minlength=unknown + 1) / found.size
         return shares[:-2], float(shares[:-1].sum())
 

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -38,7 +38,11 @@ class FixedKernel:
     padding = 0
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, bands: Sequence[str] | None
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        bands: Sequence[str] | None,
+        key: Callable[[str], str] = band_key,
     ) -> None:
         """Name the bands of a kernel.
 
@@ -46,6 +50,7 @@ class FixedKernel:
             weight: Weight (D, bands, patch, patch).
             bias: Bias (D,).
             bands: Names of its bands; None: unknown.
+            key: Gives one key for all spellings of a band.
 
         Raises:
             CheckpointError: If there is not one name for each.
@@ -54,7 +59,7 @@ class FixedKernel:
             raise CheckpointError(
                 f'{len(bands)} band names for weights of {weight.shape[1]} bands'
             )
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias, self.key = weight, bias, key
         self.patch_size = int(weight.shape[-1])
         self.bands = None if bands is None else list(bands)
 
@@ -73,16 +78,16 @@ class FixedKernel:
                     f'{len(bands)}, and the names of the former are unknown'
                 )
             return self.weight, self.bias
-        own = [band_key(band) for band in self.bands]
-        missing = [band for band in bands if band_key(band) not in own]
+        own = [self.key(band) for band in self.bands]
+        missing = [band for band in bands if self.key(band) not in own]
         if len(missing) == len(bands):
             raise CheckpointError(
                 f'the weights have the bands {", ".join(self.bands)}, the network '
                 f'{", ".join(bands)}: they share none'
             )
         if missing:
-            asked = {band_key(band) for band in bands}
-            dropped = [band for band in self.bands if band_key(band) not in asked]
+            asked = {self.key(band) for band in bands}
+            dropped = [band for band in self.bands if self.key(band) not in asked]
             warnings.warn(
                 f'The weights do not have {", ".join(missing)}: the mean of their bands '
                 f'takes its place. Not used: {", ".join(dropped) or "none"}.',
@@ -91,7 +96,7 @@ class FixedKernel:
             )
         mean = self.weight.mean(dim=1)
         columns = [
-            self.weight[:, own.index(band_key(b))] if band_key(b) in own else mean
+            self.weight[:, own.index(self.key(b))] if self.key(b) in own else mean
             for b in bands
         ]
         return torch.stack(columns, dim=1), self.bias
@@ -110,11 +115,11 @@ class FixedKernel:
                 f'cannot be joined with width {len(other.bias)} and '
                 f'{other.patch_size} px'
             )
-        own = {band_key(band) for band in self.bands}
-        new = [i for i, band in enumerate(other.bands) if band_key(band) not in own]
+        own = {self.key(band) for band in self.bands}
+        new = [i for i, band in enumerate(other.bands) if self.key(band) not in own]
         weight = torch.cat([self.weight, other.weight[:, new]], dim=1)
         names = self.bands + [other.bands[index] for index in new]
-        return FixedKernel(weight, self.bias, names)
+        return FixedKernel(weight, self.bias, names, self.key)
 
 
 class GeneratedKernel:

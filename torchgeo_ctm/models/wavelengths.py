@@ -69,6 +69,23 @@ NAMED = {
 LANDSAT_NAME = re.compile(r'(?:l[89]|lc0?[89]|oli|tirs|sr|st|toa)[ _-]?b0*(\d+)$')
 
 
+def landsat_key(name: str) -> str:
+    """Return one key for all names of a band of Landsat 8 and 9: ``b5`` for ``SR_B5``."""
+    found = LANDSAT_NAME.match(band_key(name))
+    return f'b{found[1]}' if found else band_key(name)
+
+
+def like_landsat(bands: Sequence[str]) -> bool:
+    """Return whether bare names, as ``B5``, are rather Landsat's than Sentinel-2's.
+
+    That is where they hold near and shortwave infrared of Landsat, or its two thermal
+    bands, and no band 8A or 12, which Sentinel-2 alone has.
+    """
+    keys = {name.strip().lower() for name in bands}
+    infrared = {'b5', 'b6', 'b7'} <= keys and 'b8' not in keys
+    return (infrared or {'b10', 'b11'} <= keys) and not {'b8a', 'b12'} & keys
+
+
 def band_spectra(
     bands: Sequence[str], given: Mapping[str, float] | None = None
 ) -> list[Spectrum]:

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 
 from ..grids import Window
 from ..windows import split_evenly
-from .scene import SceneWindows
+from .scene import SceneWindows, shrunk
 
 Batch = dict[str, Tensor]
 
@@ -30,8 +30,9 @@ class SceneBatches(IterableDataset[Batch]):
     A batch holds what :class:`SceneWindows` puts into a sample, stacked, and ``index``
     int64 (B,), the numbers of the windows. Windows without a valid pixel are left out.
     A batch never spans two rows of windows, and depends on the scene and on
-    *batch_size* alone, so that results do not depend on threads, processes or
-    interruptions.
+    *batch_size* alone, so that results do not depend on threads, processes,
+    interruptions or the part of the scene that is mapped. Of such a part, batches
+    without a window that touches it are left out.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class SceneBatches(IterableDataset[Batch]):
             bands: Positions among the model's bands.
             longest: Longest side in pixels.
         """
-        self.thumbnail = Thumbnail(self.scene, bands, longest)
+        area = self.scene.area
+        shown = Window(0, 0, *self.scene.grid[:2]) if area is None else area.window
+        self.thumbnail = Thumbnail(self.scene, bands, longest, shown)
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches in order."""
@@ -97,7 +100,9 @@ class SceneBatches(IterableDataset[Batch]):
             [np.arange(strip * columns, (strip + 1) * columns) for strip in self.strips]
             or [np.zeros(0, np.int64)]
         )
-        return int(((finished[own] == 0) & ~self.empty[own]).sum())
+        left = (finished[own] == 0) & ~self.empty[own]
+        left &= self.scene.wanted[own]
+        return int(left.sum())
 
     def _begin(self) -> Iterator[Batch]:
         """Open the scene again: two readers must never share an open file."""
@@ -108,10 +113,10 @@ class SceneBatches(IterableDataset[Batch]):
     def _batches(self, scene: SceneWindows) -> Iterator[Batch]:
         """Read row after row of windows, keeping the pixels that the next one shares."""
         rows = _Rows(scene)
-        columns = len(self.scene.plan.cols)
+        columns, wanted = len(self.scene.plan.cols), self.scene.wanted
         for strip in self.strips:
             numbers = np.arange(strip * columns, (strip + 1) * columns)
-            if self.finished[numbers].all():
+            if (self.finished[numbers] > 0)[wanted[numbers]].all():
                 continue
             top, tall = self.scene.plan[int(numbers[0])][::2]
             pixels, valid = rows.read(top, tall)
@@ -125,7 +130,8 @@ class SceneBatches(IterableDataset[Batch]):
             self.empty[numbers] = True
             self.empty[occupied] = False
             for chosen in split_evenly(occupied, self.batch_size):
-                if not self.finished[list(chosen)].all():
+                here = list(chosen)
+                if wanted[here].any() and not self.finished[here].all():
                     yield self._stack(chosen, pixels, valid)
             # so that two rows of windows are never in memory
             del pixels, valid
@@ -158,23 +164,25 @@ class Thumbnail:
     Reading the scene a second time would decode every block again.
     """
 
-    def __init__(self, scene: SceneWindows, bands: Sequence[int], longest: int) -> None:
+    def __init__(
+        self, scene: SceneWindows, bands: Sequence[int], longest: int, shown: Window
+    ) -> None:
         """Create an empty thumbnail.
 
         Args:
             scene: The scene.
             bands: Positions among the model's bands.
             longest: Longest side in pixels.
+            shown: The window of the scene that it shows.
         """
         self._scene = scene
         self._bands = list(bands)
         self._longest = longest
-        height, width = scene.grid.height, scene.grid.width
-        shrink = max(1.0, max(height, width) / longest)
-        size = [max(1, round(side / shrink)) for side in (height, width)]
+        self._shown = shown
+        size = shrunk(shown[2:], longest)
         self._rows, self._cols = (
-            ((np.arange(small) + 0.5) * side / small).astype(np.int64)
-            for small, side in zip(size, (height, width), strict=True)
+            start + ((np.arange(small) + 0.5) * side / small).astype(np.int64)
+            for start, small, side in zip(shown[:2], size, shown[2:], strict=True)
         )
         self._size = (len(bands), *size)
         # of many scenes, only one is read at a time
@@ -201,7 +209,7 @@ class Thumbnail:
         """
         if self._picture is not None and self._taken.all():
             return self._picture
-        return self._scene.overview(self._bands, self._longest)
+        return self._scene.overview(self._bands, self._longest, self._shown)
 
 
 def _columns(window: Window) -> slice:

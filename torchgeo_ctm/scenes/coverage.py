@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import AtmosphereWarning, SettingError, did_you_mean
 from ..scaling import ADAPTATIONS, check_adaptation
@@ -16,6 +16,7 @@ from .adaptation import (
     sample_pixels,
 )
 from .batches import SceneBatches
+from .clouds import DILATION, CloudOptions
 from .scene import SceneWindows
 
 
@@ -38,6 +39,10 @@ class Coverage:
         adapt: 'dark' or 'none', see
             :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`; None: as the
             model's ``scaling.adapt`` says.
+        clouds: 'scl' or 'none', see :class:`~torchgeo_ctm.scenes.clouds.CloudOptions`.
+        cloud_mask: Raster of clouds; '{scene}' in it stands for the name of the scene,
+            and a list has one for each.
+        cloud_dilation: Pixels around clouds that are cloud too.
     """
 
     batch_size: int = 10
@@ -49,6 +54,9 @@ class Coverage:
     offset: float | None = None
     shifted_grids: bool = False
     adapt: str | None = None
+    clouds: Literal['scl', 'none'] | None = None
+    cloud_mask: str | Sequence[str] | None = None
+    cloud_dilation: int = DILATION
 
     def open(
         self,
@@ -81,9 +89,29 @@ class Coverage:
                 self.offset,
                 getattr(task.scaling, 'offset', 0.0),
                 threads,
+                CloudOptions(self.clouds, mask, self.cloud_dilation),
             )
-            for scene, reference in zip(scenes, references, strict=True)
+            for scene, reference, mask in zip(
+                scenes, references, self._cloud_masks(scenes), strict=True
+            )
         ]
+
+    def _cloud_masks(self, scenes: Sequence[str]) -> Sequence[str | None]:
+        """Return the raster of clouds of each scene.
+
+        Raises:
+            SettingError: If there are several, but not one for each scene.
+        """
+        given, count = self.cloud_mask, len(scenes)
+        if given is None:
+            return [None] * count
+        if isinstance(given, str):
+            return [given.replace('{scene}', Path(scene).stem) for scene in scenes]
+        if len(given) < count:
+            raise SettingError(
+                f'Got {len(given)} cloud masks for {count} scenes, expected one for each.'
+            )
+        return given[:count]
 
     def batches(
         self,

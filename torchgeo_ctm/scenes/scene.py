@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,23 +17,31 @@ from torch.utils.data import Dataset
 
 from ..errors import (
     BandWarning,
+    CloudWarning,
     GeoreferenceWarning,
     NodataWarning,
     ReflectanceWarning,
     SceneError,
 )
-from ..grids import IGNORED, Window, check_same_grid
+from ..grids import IGNORED, Grid, Window, check_same_grid
 from ..rasters import grid_of, open_raster
-from ..scaling import match_bands
+from ..scaling import band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
+from .area import Area
 from .band_scales import BandScales
+from .clouds import CloudOptions
 from .inputs import fingerprint, input_files, pixel_checksum
+from .sentinel2 import CLASSIFICATION
 from .sources import find_source
 from .validity import Validity, check_number, warn_of_nodata
 
 #: Number of columns that are read at once, about.
 COLUMNS = 2048
+#: No pixel is taken as cloud.
+NO_CLOUDS = CloudOptions('none')
+#: Longest side of the thumbnail that the share of clouds is measured in.
+OVERVIEW = 1024
 
 
 def open_scene(
@@ -90,6 +99,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         offset: float | None = None,
         model_offset: float = 0.0,
         threads: int = 1,
+        clouds: CloudOptions = NO_CLOUDS,
     ) -> None:
         """Open a scene.
 
@@ -111,6 +121,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 else that of the training data.
             model_offset: Offset that the model adds itself (``scaling.offset``).
             threads: Threads that decode blocks.
+            clouds: Where its clouds are known from. Pixels that are cloud are invalid.
 
         Raises:
             SceneError: If the scene cannot be opened.
@@ -130,6 +141,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         self.offset = found
         #: Moves the values towards the training data, after the offset.
         self.adaptation: Adaptation | None = None
+        #: The part of the scene that is mapped; None: all of it.
+        self.area: Area | None = None
         self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         self._fills: list[float] = []
@@ -142,12 +155,17 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             self._validity = Validity(raster, self.indexes, nodata)
             self._scale(raster, bands, model_offset)
             self._warn_of_georeference(raster)
+            #: Pixels that are cloud, None if no pixel is.
+            self.clouds = clouds.find(
+                self.scene, self.grid, self._classification(raster, scene_bands)
+            )
             self.dtype = np.result_type(*(raster.dtypes[i - 1] for i in self.indexes))
             #: Height and width of a block of the file.
             self.block: tuple[int, int] = raster.block_shapes[self.indexes[0] - 1]
         if isinstance(self.reference, str):
             self._check_reference(self.reference)
         self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
+        self._warn_of_clouds(asked=clouds != CloudOptions(None, None, clouds.dilation))
 
     @property
     def window(self) -> int:
@@ -156,8 +174,19 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
 
     @property
     def always_valid(self) -> bool:
-        """Whether the file marks no pixel as missing."""
-        return self._validity.always
+        """Whether no pixel is marked as missing or as cloud."""
+        return self._validity.always and self.clouds is None
+
+    @property
+    def extent(self) -> Grid:
+        """Grid of the part of the scene that is mapped."""
+        return self.grid if self.area is None else self.area.grid(self.grid)
+
+    @property
+    def wanted(self) -> NDArray[np.bool_]:
+        """Which windows (n,) share ground with the part of the scene that is mapped."""
+        whole = np.ones(len(self), bool)
+        return whole if self.area is None else self.area.touches(self.plan)
 
     @property
     def stride(self) -> int:
@@ -171,6 +200,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         if isinstance(self.reference, str):
             with open_scene(self.reference) as raster:
                 found += input_files(raster, self.reference)
+        if self.clouds is not None:
+            found += self.clouds.input_files()
         return found
 
     def fingerprint(self) -> dict[str, Any]:
@@ -180,6 +211,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         the files tell.
         """
         files = self.input_files()
+        clouds = {} if self.clouds is None else {'clouds': self.clouds.facts()}
         found: dict[str, Any] = {
             'size': [self.grid.height, self.grid.width],
             'georeference': [str(self.grid.crs), list(self.grid.transform)[:6]],
@@ -192,11 +224,36 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 [self._validity.masked, self._validity.alpha, *self._validity.nodata]
             ),
             'files': fingerprint(files),
+            **clouds,
         }
         if not files:
             with open_scene(self.source.dataset, name=self.scene) as raster:
                 found['pixels'] = pixel_checksum(raster, self.indexes[0])
         return found
+
+    def _classification(
+        self, raster: DatasetReader, scene_bands: Sequence[str] | None
+    ) -> tuple[str, int] | None:
+        """Return dataset and band of the scene classification, None without one."""
+        if self.source.classification is not None:
+            return self.source.classification, 1
+        keys = [band_key(name or '') for name in scene_bands or raster.descriptions]
+        key = band_key(CLASSIFICATION)
+        return (self.source.dataset, keys.index(key) + 1) if key in keys else None
+
+    def _warn_of_clouds(self, asked: bool) -> None:
+        """Tell how much of the scene is taken as cloud, and how to change that."""
+        if self.clouds is None:
+            return
+        size = shrunk(self.grid[:2], OVERVIEW)
+        share = self.clouds.thumbnail(size, Window(0, 0, *self.grid[:2])).mean()
+        hint = '' if asked else ' Set clouds to none to keep these pixels.'
+        warnings.warn(
+            f'{self.scene}: about {100 * share:.0f} % is cloud or shadow and '
+            f'becomes nodata ({self.clouds.tag}).{hint}',
+            CloudWarning,
+            stacklevel=3,
+        )
 
     def _check_reference(self, reference: str) -> None:
         """Check that a reference is on the grid of the scene."""
@@ -363,7 +420,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             'window': torch.tensor(window),
         }
         if self.reference is not None:
-            sample['mask'] = self._read_reference(self.reference, window)
+            mask = self._read_reference(self.reference, window)
+            sample['mask'] = mask.masked_fill(~sample['valid'], IGNORED)
         return sample
 
     def _read_reference(self, reference: str | Reference, window: Window) -> Tensor:
@@ -397,6 +455,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             raster = self.open()
             pixels = self._pixels(raster, window, out)
             valid = self._validity.valid(raster, pixels, place)
+            if self.clouds is not None:
+                valid &= ~self.clouds.read(window)
         except RasterioIOError as error:
             reason = ' '.join(str(error.__cause__ or error).split())
             raise SceneError(
@@ -451,35 +511,47 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         return self._raster
 
     def overview(
-        self, indexes: Sequence[int], longest: int = 1024
+        self, indexes: Sequence[int], longest: int = 1024, area: Window | None = None
     ) -> NDArray[np.float32]:
         """Return a thumbnail (bands, h, w) of some bands, NaN where invalid.
 
         Args:
             indexes: Positions among the model's bands.
             longest: Longest side in pixels.
+            area: The window to show; None: the whole scene.
         """
+        shown = area or Window(0, 0, *self.grid[:2])
+        place = RasterWindow(shown.col, shown.row, shown.width, shown.height)
         with open_scene(self.source.dataset, self.threads, self.scene) as raster:
-            shrink = max(1.0, max(raster.height, raster.width) / longest)
-            height = max(1, round(raster.height / shrink))
-            width = max(1, round(raster.width / shrink))
+            height, width = shrunk(shown[2:], longest)
             # whether a pixel is valid depends on every band
-            chosen = indexes if self.always_valid else range(len(self.indexes))
+            every = not self._validity.always
+            chosen = range(len(self.indexes)) if every else indexes
             pixels = raster.read(
                 [self.indexes[i] for i in chosen],
+                window=place,
                 out_shape=(len(chosen), height, width),
             )
             valid: NDArray[np.bool_] = np.isfinite(pixels).all(axis=0)
-            if not self.always_valid:
-                valid = self._validity.valid(raster, pixels)
+            if every:
+                valid = self._validity.valid(raster, pixels, place)
                 pixels = pixels[list(indexes)]
+            if self.clouds is not None:
+                valid &= ~self.clouds.thumbnail((height, width), shown)
         picture: NDArray[np.float32] = pixels.astype(np.float32)
         picture[:, ~valid] = np.nan
         return picture
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drop the open file before pickling: each worker opens its own."""
-        return self.__dict__ | {'_raster': None}
+        """Drop the open files before pickling: each worker opens its own."""
+        return self.__dict__ | {'_raster': None, 'clouds': copy(self.clouds)}
+
+
+def shrunk(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """Return height and width of a thumbnail of a scene of some size."""
+    shrink = max(1.0, max(size) / longest)
+    height, width = (max(1, round(side / shrink)) for side in size)
+    return height, width
 
 
 def _fill_values(

@@ -17,6 +17,9 @@ from ..errors import SceneError
 #: A folder, also inside an archive.
 Folder = Path | zipfile.Path
 
+#: Name of the band with the scene classification of Level-2A.
+CLASSIFICATION = 'SCL'
+
 #: Radiometric offset of Sentinel-2 products from this processing baseline on.
 OFFSET, OFFSET_BASELINE = -1000.0, 4.0
 

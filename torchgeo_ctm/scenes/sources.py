@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 from ..errors import SceneError, closest, did_you_mean
 from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
 from .sentinel2 import (
+    CLASSIFICATION,
     Folder,
     is_product_metadata,
     listing,
@@ -43,6 +44,8 @@ class SceneSource(NamedTuple):
     offset: float | None
     #: Time of acquisition, ISO 8601; None: unknown.
     acquired: str | None
+    #: Argument for rasterio of the scene classification; None without one.
+    classification: str | None = None
 
 
 def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneSource:
@@ -210,7 +213,17 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
     facts = merge_facts(name, product, [layer.facts for layer in layers])
     names = tuple(layer.band for layer in layers)
     stack = stack_layers(name, layers)
-    return SceneSource(name, stack, names, facts.offset, facts.acquired)
+    named = [(_BAND_IMAGE.fullmatch(item.name), item) for item in images]
+    scl = [item for match, item in named if match and match[1] == CLASSIFICATION]
+    classes = _choose(name, scl, [CLASSIFICATION])
+    return SceneSource(
+        name,
+        stack,
+        names,
+        facts.offset,
+        facts.acquired,
+        _dataset(classes[0][1]) if classes else None,
+    )
 
 
 def _no_bands(name: str, folder: Folder, images: Sequence[Folder]) -> SceneError:

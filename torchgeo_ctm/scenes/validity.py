@@ -58,29 +58,24 @@ class Validity:
         return not marked and all(value is None for value in self.nodata)
 
     def valid(
-        self,
-        raster: DatasetReader,
-        pixels: NDArray[Any],
-        place: RasterWindow | None = None,
+        self, raster: DatasetReader, pixels: NDArray[Any], place: RasterWindow
     ) -> NDArray[np.bool_]:
         """Return which pixels are data.
 
         Args:
             raster: The raster.
             pixels: Values of the bands (bands, height, width), as stored.
-            place: The window of the raster that they show; None: the whole raster,
-                at another resolution.
+            place: The window of the raster that they show, at any resolution.
 
         Returns:
             Validity (height, width).
         """
         shape = pixels.shape[1:]
         valid = np.ones(shape, bool)
-        size = {} if place is not None else {'out_shape': shape}
         if self.masked:
-            valid &= raster.dataset_mask(window=place, **size) > 0
+            valid &= raster.dataset_mask(window=place, out_shape=shape) > 0
         if self.alpha is not None:
-            valid &= raster.read(self.alpha, window=place, **size) > 0
+            valid &= raster.read(self.alpha, window=place, out_shape=shape) > 0
         zeros: NDArray[np.bool_] | None = None
         for band, nodata in zip(pixels, self.nodata, strict=True):
             if nodata is None:

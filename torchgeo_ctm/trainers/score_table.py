@@ -1,5 +1,6 @@
 """The table of scores at the end of a test."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ class ScoreTable(Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the table."""
         if self._wanted:
-            pl_module.print(score_table(trainer.callback_metrics, 'test'))
+            _show(trainer, 'test')
 
     def on_validation_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -49,4 +50,15 @@ class ScoreTable(Callback):
     ) -> None:
         """Print the table."""
         if self._wanted:
-            pl_module.print(score_table(trainer.callback_metrics, 'val'))
+            _show(trainer, 'val')
+
+
+def _show(trainer: pl.Trainer, split: str) -> None:
+    """Write the table to stdout, once for all processes.
+
+    Not by ``pl_module.print``: a progress bar, which has ended by now, swallows it.
+    """
+    if trainer.is_global_zero:
+        encoding = sys.stdout.encoding or 'utf-8'
+        table = score_table(trainer.callback_metrics, split).encode(encoding, 'replace')
+        sys.stdout.write(f'{table.decode(encoding)}\n')

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models._api import WeightsEnum
 
-from ..errors import CheckpointError, SettingError, did_you_mean
+from ..errors import BandWarning, CheckpointError, SettingError, did_you_mean
 from ..files import expanded
 from ..models import ClassTokenViT
 from ..models.patch_kernels import FixedKernel, PatchKernel
 from ..models.pretrained import PlainViT, plain_vit, start_from
+from ..models.wavelengths import landsat_key, like_landsat
 from ..network.variants import VARIANTS
 from .loading import CHECKPOINT_KEY, check_finite, load_file
 
@@ -87,15 +89,24 @@ class Start:
             raise CheckpointError(f'{self.source}: {error}') from error
 
     def _check_sensor(self, bands: Sequence[str]) -> None:
-        """Check that bands of Landsat weights are not matched to those of Sentinel-2.
+        """Check that bands of Landsat are not matched to those of Sentinel-2.
 
-        Both number their bands, and B5 is another wavelength than B05.
+        Both number their bands, and B5 is another wavelength than B05. Names that are
+        rather Landsat's cause a warning where they are taken for Sentinel-2's.
 
         Raises:
             CheckpointError: If the names of the network's bands are Sentinel-2's.
         """
         found = [band for band in bands if SENTINEL2_ALONE.fullmatch(band)]
-        if 'landsat' in Path(self.source).name.lower() and found:
+        if 'landsat' not in _title(self.source):
+            if like_landsat(bands):
+                warnings.warn(
+                    f'{", ".join(bands)} are taken for the bands of Sentinel-2. If they '
+                    "are Landsat's, name them SR_B5 or L8_B5.",
+                    BandWarning,
+                    stacklevel=2,
+                )
+        elif found:
             raise CheckpointError(
                 f'{self.source} has bands of Landsat, but {", ".join(found)} are those '
                 'of Sentinel-2, whose numbers mean other wavelengths. See '
@@ -180,9 +191,18 @@ def _plain(
 ) -> Start:
     """Return a start from a state dict."""
     try:
-        return Start(source, plain_vit(state, bands, wavelengths))
+        vit = plain_vit(state, bands, wavelengths)
     except CheckpointError as error:
         raise CheckpointError(f'{source}: {error}') from error
+    # TM and ETM number other wavelengths
+    if isinstance(vit.kernel, FixedKernel) and 'landsat_oli' in _title(source):
+        vit.kernel.key = landsat_key
+    return Start(source, vit)
+
+
+def _title(source: str) -> str:
+    """Return the name of a weight or of a file in lower case."""
+    return Path(source).name.lower()
 
 
 def _named(name: str) -> WeightsEnum:

@@ -1,0 +1,325 @@
+"""Several dates of one place in, one map out: where one date has a cloud, others see.
+
+Each date is mapped by :func:`~torchgeo_ctm.prediction.predict_scene` into a hidden folder
+beside the output, and stays there until the map is complete, so that a run resumes. Only
+integers are added up, so that the order of the dates does not change a byte.
+"""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterWindow
+
+from .errors import NodataWarning, SettingError, did_you_mean
+from .files import check_file, check_not_read, make_folder, uninterrupted
+from .grids import IGNORED, check_same_grid
+from .inference.geotiff import RasterRows, product_path
+from .inference.masks import class_colors, class_names, open_mask
+from .inference.options import ProductOptions
+from .inference.products import (
+    Products,
+    check_georeference,
+    check_products,
+    product_paths,
+)
+from .inference.scene_loop import PICTURE
+from .inference.scene_mask import SceneMask
+from .prediction import chosen_area, predict_scene
+from .rasters import open_raster
+from .scaling import rgb_indices
+from .scenes.coverage import Coverage
+from .scenes.inputs import fingerprint
+from .scenes.scene import SceneWindows
+from .trainers.loading import load_scene_predictor
+from .version import __version__
+
+COMBINATIONS = ('mean', 'clearest')
+#: Products of the map of a date.
+OF_A_DATE = {
+    'confidence': False,
+    'probabilities': True,
+    'polygons': False,
+    'style': False,
+    'picture': False,
+    'stac': False,
+}
+#: Rows that are combined at once.
+ROWS = 128
+#: Largest number of dates that the raster of clear looks holds; 255 is nodata.
+MOST = 254
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class DateMap:
+    """The map of one date.
+
+    Attributes:
+        scene: The scene.
+        path: Its class raster; that of probabilities lies beside it.
+        clear: Number of pixels with a class.
+    """
+
+    scene: SceneWindows
+    path: Path
+    clear: int
+
+    def rows(self, row: int) -> tuple[Bytes, Bytes]:
+        """Return classes (rows, W) and percents (C, rows, W) of some rows."""
+        # opened for each call: of many dates, few files are open
+        with (
+            open_raster(self.path) as mask,
+            open_raster(product_path(self.path, 'probabilities')) as percents,
+        ):
+            return _rows(mask, row)[0], _rows(percents, row)
+
+
+def predict_dates(
+    scenes: Sequence[str | Path],
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    combine: Literal['mean', 'clearest'] = 'mean',
+    overwrite: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> SceneMask:
+    """Write one map of several dates on one grid.
+
+    Call it again with the same arguments to resume an interrupted run.
+
+    Args:
+        scenes: The dates, in any order.
+        checkpoint: As for :func:`~torchgeo_ctm.prediction.predict_scene`.
+        output: Class raster to write (.tif). ``OUTPUT_looks.tif`` beside it holds the
+            number of dates that see each pixel.
+        combine: 'mean': the class with the highest mean score of the dates that see a
+            pixel; 'clearest': the class of the date that sees most of the scene, among
+            those that see the pixel.
+        overwrite: Replace existing products.
+        progress: Show progress bars.
+        **options: As for :func:`~torchgeo_ctm.prediction.predict_scene`.
+
+    Returns:
+        The products.
+
+    Raises:
+        CTMError: If any input cannot be used. Nothing is written then.
+    """
+    if combine not in COMBINATIONS:
+        raise SettingError(
+            f'Unknown combine {combine!r}, expected one of: {", ".join(COMBINATIONS)}.'
+            + did_you_mean(str(combine), COMBINATIONS)
+        )
+    output = Path(output)
+    folder = output.with_name(f'.{output.name}.dates')
+    wanted = ProductOptions(**_chosen(ProductOptions, options))
+    check_products(output, wanted, overwrite, folder)
+    looks = check_file(product_path(output, 'looks'), overwrite)
+    predictor = load_scene_predictor(checkpoint)
+    opened = _opened([str(scene) for scene in scenes], predictor, options)
+    made = [*product_paths(output, wanted).values(), looks]
+    area = [Path(options['area'])] if options.get('area') else []
+    for scene in opened:
+        check_not_read(made, [*scene.input_files(), *area])
+        check_georeference(scene.scene, scene.grid, wanted)
+    make_folder(folder)
+    try:
+        dates = [
+            _mapped(scene, folder, checkpoint, progress, options) for scene in opened
+        ]
+    finally:
+        # without a map there is nothing to resume
+        with suppress(OSError):
+            folder.rmdir()
+    # of equal dates, which comes first makes no difference
+    dates.sort(key=lambda date: (-date.clear, date.scene.scene))
+    products = _combine(
+        dates, output, wanted, combine, folder, rgb_indices(predictor.bands)
+    )
+    with uninterrupted():
+        products.rasters['looks'].publish()
+        del products.rasters['looks']
+        products.publish(overwrite)
+        shutil.rmtree(folder, ignore_errors=True)
+    return SceneMask(product_paths(output, wanted) | {'looks': looks})
+
+
+def _chosen(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a dataclass has."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in options.items() if name in names}
+
+
+def _opened(
+    scenes: Sequence[str], predictor: Any, options: dict[str, Any]
+) -> list[SceneWindows]:
+    """Open all dates, and check that they can be mapped on one grid.
+
+    Raises:
+        SettingError: If there is no date.
+        CTMError: If one cannot be mapped, or its grid differs.
+    """
+    if not scenes:
+        raise SettingError('Got no scene, expected one for each date.')
+    coverage = Coverage(**_chosen(Coverage, options))
+    opened = [each.scene for each in coverage.batches(scenes, predictor, 'cpu')]
+    first = opened[0]
+    for scene in opened:
+        check_same_grid(first.scene, first.grid, scene.scene, scene.grid)
+        scene.area = chosen_area(scene, options.get('bbox'), options.get('area'))
+    return opened
+
+
+def _mapped(
+    scene: SceneWindows,
+    folder: Path,
+    checkpoint: str | Path,
+    progress: bool,
+    options: dict[str, Any],
+) -> DateMap:
+    """Map a date, unless the folder holds its map already.
+
+    The name of a map is a hash of everything that it depends on.
+    """
+    read = options | OF_A_DATE
+    facts = {
+        'version': __version__,
+        'checkpoint': fingerprint([Path(checkpoint)]),
+        'scene': scene.fingerprint(),
+        'area': None if scene.area is None else scene.area.identity,
+        'options': sorted((name, str(value)) for name, value in read.items()),
+    }
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    path = folder / f'{name}.tif'
+    if not path.exists():
+        predict_scene(
+            scene.scene, checkpoint, path, overwrite=True, progress=progress, **read
+        )
+    with open_mask(path) as raster:
+        clear = sum(
+            int((_rows(raster, row) != IGNORED).sum())
+            for row in range(0, raster.height, ROWS)
+        )
+    return DateMap(scene, path, clear)
+
+
+def _combine(
+    dates: Sequence[DateMap],
+    output: Path,
+    wanted: ProductOptions,
+    combine: str,
+    folder: Path,
+    visible: Sequence[int],
+) -> Products:
+    """Write the products of several dates, still in the hidden folder."""
+    with open_mask(dates[0].path) as raster:
+        names, colors = class_names(raster), class_colors(raster)
+    if names is None or colors is None:
+        raise SettingError(f'{dates[0].path} has no class names.')
+    grid = dates[0].scene.extent
+    tags = _tags(dates) | {'COMBINE': combine}
+    products = Products(output, wanted, names, colors, grid, folder, tags)
+    products.open()
+    products.rasters['looks'] = RasterRows(
+        product_path(output, 'looks'), grid, ['clear dates'], tags, None, folder
+    )
+    seen = False
+    for row in range(0, grid.height, ROWS):
+        values = decide((date.rows(row) for date in dates), len(dates), combine)
+        seen = seen or bool(values['looks'].any())
+        products.write(row, values)
+    if not seen:
+        warnings.warn(
+            'No date has a valid pixel: the mask is empty.', NodataWarning, stacklevel=3
+        )
+    acquired = {date.scene.source.acquired for date in dates}
+    products.finish(
+        (lambda: _picture(dates, visible)) if wanted.picture else None,
+        acquired.pop() if len(acquired) == 1 else None,
+    )
+    return products
+
+
+def decide(
+    dates: Iterable[tuple[Bytes, Bytes]], count: int, combine: str
+) -> dict[str, Bytes]:
+    """Decide the class of pixels from the maps of several dates.
+
+    Args:
+        dates: Classes (H, W), 255 where a date sees nothing, and percents (C, H, W) of
+            each date, the clearest first.
+        count: Number of the dates.
+        combine: 'mean' or 'clearest'.
+
+    Returns:
+        ``mask`` and ``confidence`` (H, W), ``probabilities`` (C, H, W), all 255 where no
+        date sees anything, and ``looks`` (H, W), the number of dates that do.
+    """
+    # of classes with equal percents, the one that more dates chose is the largest
+    weight = count + 1
+    total, looks = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for classes, percents in dates:
+        clear = classes != IGNORED
+        used = clear if combine == 'mean' else clear & (looks == 0)
+        own = np.arange(len(percents))[:, None, None] == classes
+        total = total + np.where(used, weight * percents.astype(np.int64) + own, 0)
+        looks = looks + clear
+    divisor = np.maximum(looks, 1) if combine == 'mean' else 1
+    percent = np.rint(total // weight / divisor).astype(np.uint8)
+    chosen = total.argmax(axis=0)
+    values = {
+        'mask': chosen.astype(np.uint8),
+        'confidence': np.take_along_axis(percent, chosen[None], axis=0)[0],
+        'probabilities': percent,
+    }
+    hidden = {
+        name: np.where(looks > 0, value, IGNORED).astype(np.uint8)
+        for name, value in values.items()
+    }
+    return hidden | {'looks': np.minimum(looks, MOST).astype(np.uint8)}
+
+
+def _tags(dates: Sequence[DateMap]) -> dict[str, str]:
+    """Return the tags that all dates share, and the names of the scenes."""
+    shared: set[tuple[str, str]] | None = None
+    for date in dates:
+        with open_mask(date.path) as raster:
+            own = {*raster.tags().items()}
+        shared = own if shared is None else shared & own
+    tags = {
+        k: v
+        for k, v in sorted(shared or ())
+        if k not in ('AREA_OR_POINT', 'CLASS_NAMES')
+    }
+    names = sorted(Path(date.scene.scene).name for date in dates)
+    return tags | {'SCENE': ', '.join(names)}
+
+
+def _picture(dates: Sequence[DateMap], visible: Sequence[int]) -> NDArray[np.float32]:
+    """Return a thumbnail (3, h, w) of the clearest date that sees each pixel."""
+    picture: NDArray[np.float32] | None = None
+    for date in dates:
+        scene = date.scene
+        area = None if scene.area is None else scene.area.window
+        own = scene.overview(visible, PICTURE, area)
+        picture = own if picture is None else np.where(np.isnan(picture), own, picture)
+    return np.zeros((3, 1, 1), np.float32) if picture is None else picture
+
+
+def _rows(raster: DatasetReader, row: int) -> Bytes:
+    """Return some rows (bands, rows, W) of a raster."""
+    size = min(ROWS, raster.height - row)
+    values: Bytes = raster.read(window=RasterWindow(0, row, raster.width, size))
+    return values
