@@ -290,7 +290,7 @@ def _recorded(program: str, arguments: list[str], run: Any) -> str:
         complained = re.sub(r'\d+\.\d+ GB', '# GB', complained)
     lines = [f'$ {shlex.join([program, *arguments])}']
     for line in (printed + complained).splitlines():
-        if 'px/s]' not in line and 'it/s]' not in line and 'chip' + '/s]' not in line:
+        if 'px/s]' not in line and 'it/s' not in line and 'chip' + '/s]' not in line:
             lines.append(line.rstrip().replace(str(Path.cwd()), 'FOLDER'))
     if status:
         lines.append(f'(exit status {status})')

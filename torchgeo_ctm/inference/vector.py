@@ -202,7 +202,7 @@ def _output_errors(output: Path) -> Iterator[None]:
     """Re-raise errors of the disk and the driver as OutputError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, sqlite3.Error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OutputError(f'Cannot write {output}: {reason}') from error
 

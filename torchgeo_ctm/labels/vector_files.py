@@ -53,8 +53,9 @@ def read_features(
         else:
             frame = gpd.read_file(path, layer=_layer(path, layer))
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise LabelError(f'{path} cannot be read as features: {reason}') from error
+        # without GDAL's advice for programmers
+        reason = str(error).splitlines()[0].split('; It might help')[0].rstrip('.')
+        raise LabelError(f'{path} cannot be read as features: {reason}.') from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LabelError(f'{path} has no geometries, expected points or polygons.')
     if not len(frame):
