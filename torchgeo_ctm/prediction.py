@@ -125,12 +125,13 @@ def predict_scene(
     """
     if not isinstance(scene, str | Path):
         given = {k: v for k, v in locals().items() if k not in ('scene', 'products')}
+        given.update(products)
         from .inference.geotiff import check_output
         from .scenes.arrays import array_raster
 
         check_output(output, overwrite)
         with array_raster(scene, output) as raster:
-            return predict_scene(raster, **given, **products)
+            return predict_scene(raster, **given)
     check_not_input(output, scene)
     check_not_input(output, checkpoint)
     options = ProductOptions(**products)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, SceneError, SettingError
-from ..files import make_folder
 
 #: Names of the dimension with the bands, and of rows and columns.
 BANDS = ('band', 'bands', 'variable')
@@ -47,9 +46,9 @@ def array_raster(scene: Any, output: str | Path) -> Iterator[Path]:
     output = Path(output)
     folder = output.with_name(f'.{output.name}.scene')
     path = folder / f'{array.name or "array"}.tif'
-    make_folder(folder)
     try:
         try:
+            folder.mkdir(exist_ok=True)
             array.rio.to_raster(path, driver='GTiff', tiled=True, BIGTIFF='IF_SAFER')
         except OSError as error:
             reason = str(error).splitlines()[0]
