@@ -83,7 +83,10 @@ def test_predict_and_evaluate(
         '--accelerator', 'cpu', '--batch-size', 4,
     )  # fmt: skip
     assert status == 0
-    names = ('mask.tif', 'mask_confidence.tif', 'mask.gpkg', 'mask.qml', 'mask.png')
+    names = (
+        *('mask.tif', 'mask_confidence.tif', 'mask.gpkg', 'mask.qml'),
+        *('mask_confidence.qml', 'mask.png'),
+    )
     assert printed.splitlines() == [str(tmp_path / name) for name in names]
     scores = tmp_path / 'scores.json'
     status, printed, _ = run('evaluate', out, out, '--json', scores)
@@ -111,7 +114,13 @@ def test_extra_bands_are_named(
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), ['Missing command', 'demo, predict, evaluate, sample, assess, areas']),
+        (
+            (),
+            [
+                'Missing command',
+                'demo, train, predict, evaluate, sample, assess, areas',
+            ],
+        ),
         (('predikt',), ["Unknown command 'predikt'", "Did you mean 'predict'?"]),
         (('predict', 'x', '--stirde', '3'), ['--stirde', "Did you mean '--stride'?"]),
         # no abbreviations: a half-typed option is not another one

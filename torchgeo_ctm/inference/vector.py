@@ -358,7 +358,8 @@ def read_polygons(path: str | Path) -> gpd.GeoDataFrame:
     """Return the polygons of a file that :func:`vectorize` wrote."""
     if Path(path).suffix.lower() == '.parquet':
         return gpd.read_parquet(path)
-    return gpd.read_file(path)
+    # named, because the style inside is a layer too
+    return gpd.read_file(path, layer=pyogrio.list_layers(path)[0, 0])
 
 
 def layer_name(path: Path) -> str:
