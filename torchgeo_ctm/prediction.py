@@ -19,7 +19,6 @@ from .split import Split
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    import xarray
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
@@ -41,7 +40,8 @@ def quiet_lightning() -> None:
 
 
 def predict_scene(
-    scene: 'str | Path | xarray.DataArray | xarray.Dataset',
+    # a path or an array of xarray, whose type jsonargparse would import
+    scene: Any,
     checkpoint: str | Path,
     output: str | Path,
     *,
