@@ -95,7 +95,7 @@ def train(
 
     Args:
         scenes: Scenes with the same bands, as for predict.
-        labels: Polygons or points with one class or several, separated by ; or |: a
+        labels: Polygons or points with one class or several, separated by semicolons: a
             GeoPackage or another vector file, or a table with lon and lat. Or a table
             of scenes.
         output: Checkpoint to write (.ckpt).

@@ -193,7 +193,6 @@ def chosen_area(
         LabelError: If the polygons cannot be read.
         GridError: If the scene has no CRS, or lies elsewhere.
     """
-    from .assessment.zones import read_zones
     from .scenes.area import box_area, check_place, polygon_area
 
     if bbox is not None and area is not None:
@@ -206,6 +205,9 @@ def chosen_area(
     if area is None:
         return None
     check_place(name, grid, 'area')
+    # imports geopandas
+    from .assessment.zones import read_zones
+
     _, polygons = read_zones(Path(area), None, grid.crs)
     return polygon_area(name, grid, Path(area).name, polygons)
 

@@ -102,14 +102,25 @@ def change(
 
 def lines(found: Change) -> list[str]:
     """Return the hectares as lines of text."""
-    table = found.hectares
-    total, same = float(table.to_numpy().sum()), float(np.trace(table.to_numpy()))
-    shown = table.rename_axis(index='hectares from', columns='to')
-    text = shown.to_string(float_format=lambda value: f'{value:,.1f}')
-    share = (total - same) / total if total else 0.0
+    table, values = found.hectares, found.hectares.to_numpy()
+    total = float(values.sum())
+    changed = float(values[~np.eye(len(values), dtype=bool)].sum())
+    cells = [[f'{value:,.1f}' for value in row] for row in values]
+    width = max(map(len, [*table.index, 'ha from']))
+    widths = [
+        max(map(len, [name, *column]))
+        for name, column in zip(table.columns, zip(*cells, strict=True), strict=True)
+    ]
+    text = [
+        '  '.join([f'{name:<{width}}', *map(str.rjust, row, widths)])
+        for name, row in zip(
+            ['ha from', *table.index], [[*table.columns], *cells], strict=True
+        )
+    ]
+    share = changed / total if total else 0.0
     return [
-        *text.splitlines(),
-        f'changed    {total - same:,.1f} ha, {share:.1%} of {total:,.1f} ha',
+        *text,
+        f'changed    {changed:,.1f} ha, {share:.1%} of {total:,.1f} ha',
         f'unknown    {found.unknown:,.1f} ha',
     ]
 

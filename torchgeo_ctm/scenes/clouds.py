@@ -14,7 +14,6 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
-from scipy.ndimage import distance_transform_edt
 
 from ..errors import GridError, SceneError, SettingError
 from ..grids import Grid, Window, check_same_grid, corners, same_crs
@@ -337,4 +336,7 @@ def _dilated(
     """
     if not distance or not cloudy.any():
         return cloudy
+    # takes a while to import
+    from scipy.ndimage import distance_transform_edt
+
     return np.asarray(distance_transform_edt(~cloudy, pixel) <= distance, bool)
