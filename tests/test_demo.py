@@ -29,7 +29,7 @@ def test_constant_guess() -> None:
 def test_an_output_that_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / 'file'
     path.touch()
-    with pytest.raises(OutputError, match='Cannot create folder'):
+    with pytest.raises(OutputError, match='is a file, expected a folder'):
         run_synthetic_demo(path)
 
 
