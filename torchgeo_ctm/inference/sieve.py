@@ -76,7 +76,8 @@ def _bands(mask: DatasetReader) -> Iterator[_Band]:
     for row, values in row_bands(mask):
         ids, parts = parts_of(row, values, [])
         pixels = parts.sums[0].astype(np.int64)
-        yield _Band(row, values, ids + np.int64(count), parts.classes, pixels)
+        # NumPy 1 keeps 32 bits in a sum with a scalar
+        yield _Band(row, values, ids.astype(np.int64) + count, parts.classes, pixels)
         count += len(parts.first)
 
 
