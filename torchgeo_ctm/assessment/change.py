@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
-from rasterio.io import DatasetReader
 
 from ..errors import SceneError, SettingError, name_key
 from ..files import check_file, check_not_input
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
-from ..inference.geotiff import RasterRows, check_output
+from ..inference.geotiff import RasterRows, check_output, product_path
 from ..inference.masks import class_colors, open_confidence, open_mask, read_rows
 from ..inference.style import write_style
 from ..inference.vector import check_vector_output, vectorize
@@ -80,6 +80,7 @@ def change(
     """
     output = check_output(output, overwrite)
     paths = [output, check_file(output.with_suffix('.qml'), overwrite)]
+    check_file(output.with_name(f'{output.name}.aux.xml'), overwrite)
     if polygons:
         paths.append(check_vector_output(output.with_suffix('.gpkg'), overwrite))
     for path in (before, after):
@@ -169,9 +170,17 @@ class _Pair:
             First row, classes before and after (rows, width), −1 where one is unknown,
             and hectares of the pixels.
         """
-        with open_mask(self.paths[0]) as one, open_mask(self.paths[1]) as two:
+        with ExitStack() as stack:
+            one, two = (stack.enter_context(open_mask(path)) for path in self.paths)
             check_same_grid(one.name, grid_of(one), two.name, grid_of(two))
             areas = PixelAreas(one)
+            percents = [
+                stack.enter_context(
+                    open_confidence(product_path(path, 'confidence'), mask)
+                )
+                for path, mask in zip(self.paths, (one, two), strict=True)
+                if self.least
+            ]
             for (row, first), (_, second) in zip(
                 class_bands(one), class_bands(two), strict=True
             ):
@@ -180,19 +189,11 @@ class _Pair:
                     for table, values in zip(self._tables, (first, second), strict=True)
                 ]
                 unknown = (found[0] < 0) | (found[1] < 0)
-                for raster in (one, two) if self.least else ():
-                    unknown |= self._unsure(raster, row, len(first))
+                for percent in percents:
+                    values = read_rows(percent, row, len(first)).astype(np.int64)
+                    unknown |= (values < self.least) | (values == percent.nodata)
                 found = [np.where(unknown, -1, values) for values in found]
                 yield row, found[0], found[1], areas.rows(row, row + len(first))
-
-    def _unsure(self, mask: DatasetReader, row: int, rows: int) -> NDArray[np.bool_]:
-        """Return where a map is not as confident as asked."""
-        path = Path(mask.name)
-        beside = path.with_name(f'{path.stem}_confidence{path.suffix}')
-        with open_confidence(beside, mask) as percent:
-            values = read_rows(percent, row, rows).astype(np.int64)
-            unsure = (values < self.least) | (values == percent.nodata)
-            return np.asarray(unsure, np.bool_)
 
     def hectares(self) -> tuple[Floats, float]:
         """Return hectares from each class to each (C, C), and those that are unknown."""
