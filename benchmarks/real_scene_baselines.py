@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from benchmarks.real_scene_data import CLASSES, SIDE, Ground, Windows
+from benchmarks.real_scene_data import SIDE, Ground, Windows
 from torchgeo_ctm.grids import IGNORED
 
 TREES: Final = 60
@@ -43,7 +43,7 @@ def tag_forest_map(
     def decide(values: NDArray[Any]) -> NDArray[Any]:
         found = forest.predict_proba(values)
         by_class = found if len(varies) > 1 else [found]
-        chance = np.full((len(values), len(CLASSES)), 0.01)
+        chance = np.full((len(values), tags.shape[1]), 0.01)
         chance[:, varies] = np.stack([each[:, 1] for each in by_class], axis=1)
         chance = chance.clip(1e-3, 1 - 1e-3)
         gain = np.log(chance / (1 - chance)) - np.log(base / (1 - base))

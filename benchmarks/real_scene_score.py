@@ -101,19 +101,22 @@ def interval(blocks: NDArray[np.int64]) -> list[float]:
     return [round(float(value), 4) for value in np.percentile(means, [2.5, 97.5])]
 
 
-def points_by_eye(drawn: NDArray[np.int64], row: int) -> tuple[int, int]:
+def points_by_eye(
+    drawn: NDArray[np.int64], row: int, names: tuple[str, ...] = FOUR
+) -> tuple[int, int]:
     """Count the points labeled by eye that a map has right, and all of them.
 
     Args:
-        drawn: Map (H, W), indexes of FOUR.
+        drawn: Map (H, W), indexes of *names*.
         row: Its first row in the scene.
+        names: Names of its classes; points of others do not count.
     """
     right = points = 0
     with POINTS.open(newline='', encoding='utf-8') as table:
         for point in csv.DictReader(table):
             y, x = int(point['row']) - row, int(point['col'])
             inside = 0 <= y < drawn.shape[0] and x < drawn.shape[1]
-            if inside and point['label'] in FOUR:
+            if inside and point['label'] in names:
                 points += 1
-                right += int(drawn[y, x] == FOUR.index(point['label']))
+                right += int(drawn[y, x] == names.index(point['label']))
     return right, points

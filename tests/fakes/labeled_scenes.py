@@ -62,7 +62,12 @@ class RuleLabels:
         self.boxes = boxes
         self.asked: list[tuple[Grid, str | None]] = []
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         self.asked.append((grid, tile))
         present = self.rule(grid)
         if present is None:

@@ -34,7 +34,12 @@ class HalfLabels:
 
     classes = ('Forest', 'Water', 'Urban')
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         east = grid.transform.c >= 500_000 + 640
         present = np.array([not east, east, 0], np.float32)
         return ImageLabel(present, np.array([True, True, False]))
@@ -46,10 +51,15 @@ class HalfLabels:
 class PartLabels(HalfLabels):
     """Nothing is known of the south-eastern corner."""
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         transform = grid.transform
         corner = transform.c >= 500_000 + 960 and transform.f <= 4_200_000 - 960
-        return None if corner else super().label(grid, tile)
+        return None if corner else super().label(grid, tile, clear)
 
 
 class Empty(Holes):

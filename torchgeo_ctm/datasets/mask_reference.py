@@ -95,7 +95,12 @@ class MaskReference:
             np.float64,
         ).reshape(-1, 4)
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return a label without known classes, None where too few pixels have one."""
         if self._labeled is None:
             self._labeled = self._find_labeled()

@@ -28,13 +28,20 @@ class LabelSource(Protocol):
     #: Names of the C classes, in the order of the label's entries.
     classes: tuple[str, ...]
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return the label of a window, or None if nothing is known about it.
 
         Args:
             grid: The window's own pixel grid: size in pixels, CRS and transform.
             tile: Name of the tile or scene that the window belongs to, for sources
                 that look labels up by name.
+            clear: Pixels (H, W) of the window that are no cloud, for sources that know
+                where in a window a class is. None: all.
         """
 
     def extents(self, grid: Grid) -> NDArray[np.float64] | None:
@@ -60,7 +67,12 @@ class Unlabeled:
         """
         self.classes = tuple(classes)
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel:
         """Return a label in which every class is unknown."""
         count = len(self.classes)
         return ImageLabel(np.zeros(count, np.float32), np.zeros(count, bool))

@@ -95,8 +95,18 @@ class TableLabels:
         """Return the number of labeled tiles."""
         return len(self._row)
 
-    def label(self, grid: Grid, tile: str | None = None) -> ImageLabel | None:
+    def label(
+        self,
+        grid: Grid,
+        tile: str | None = None,
+        clear: NDArray[np.bool_] | None = None,
+    ) -> ImageLabel | None:
         """Return the label of a tile, or None if nothing is known about it.
+
+        Args:
+            grid: Unused.
+            tile: Name of the tile.
+            clear: Unused: a tag says nothing of where in a tile its classes are.
 
         Raises:
             LabelError: If *tile* is None.

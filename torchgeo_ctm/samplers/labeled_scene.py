@@ -13,15 +13,12 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from ..grids import Grid, Window
-from ..labels import ImageLabel, LabelSource, PointLabels, PolygonLabels, RasterLabels
+from ..labels import ImageLabel, LabelSource
 from ..scenes.scene import SceneWindows
 from ..scenes.sources import tile_of
 
 #: Smallest valid share of a window, 0…1: a label describes all of it.
 MIN_VALID = 0.5
-
-#: Sources that know where in a window a class is.
-CLEAR = (PolygonLabels, PointLabels, RasterLabels)
 
 #: Longest side in pixels of the thumbnail that shows where a scene is valid.
 OVERVIEW = 1024
@@ -71,12 +68,12 @@ class LabeledScene:
     def label(self, window: Window) -> ImageLabel | None:
         """Return the label of a window, of clear ground alone; None if there is none."""
         grid, clouds = self.window_grid(window), self.scene.clouds
-        if clouds is not None and isinstance(self.labels, CLEAR):
-            clear = ~clouds.read(window)
-            if not clear.all():
-                known = clear.any()
-                return self.labels.label(grid, self.tile, clear) if known else None
-        return self.labels.label(grid, self.tile)
+        if clouds is None:
+            return self.labels.label(grid, self.tile)
+        clear = ~clouds.read(window)
+        if not clear.any():
+            return None
+        return self.labels.label(grid, self.tile, None if clear.all() else clear)
 
     def holds_data(self, window: Window) -> bool:
         """Return whether at least :data:`MIN_VALID` of a window is valid."""
