@@ -75,7 +75,9 @@ def test_its_version_is_that_of_the_package() -> None:
 
 
 def test_a_command_that_is_missing_is_named_with_the_remedy() -> None:
-    with pytest.raises(CommandError, match=r'nowhere/ctm was not found. Install torchgeo-ctm'):
+    with pytest.raises(
+        CommandError, match=r'nowhere/ctm was not found. Install torchgeo-ctm'
+    ):
         find_command(' nowhere/ctm ')
     assert find_command(sys.executable) == sys.executable
 
