@@ -121,6 +121,8 @@ def plan(
         'length': batch_size * per_epoch,
         # windows of a step from all over the scenes
         'windows_per_read': 1,
+        # ten polygons by hand: one large one must not be most of what is seen
+        'draw': 'areas',
         'shares': [*HELD_OUT] if held_out else [1.0, 0.0, 0.0],
         'seed': seed,
     }
