@@ -87,6 +87,25 @@ def test_unsure_pixels_are_unknown(tmp_path: Path) -> None:
     assert found.unknown == pytest.approx(unknown.sum() / 100, rel=2e-3)
 
 
+def test_confidence_is_checked_and_never_replaced(tmp_path: Path, run: Run) -> None:
+    for name in ('one', 'two'):
+        write_classes(tmp_path / f'{name}.tif', random_classes(20, 30))
+    maps = tmp_path / 'one.tif', tmp_path / 'two.tif'
+    share = np.full((20, 30), 0.9, np.float32)
+    option = ('--min_confidence', 50, '--overwrite')
+    for values, words in (
+        (share, 'holds float32, expected confidence in percent'),
+        ((200 * share).astype(np.uint8), 'holds 180, expected confidence of 0 to 100'),
+    ):
+        for path in maps:
+            beside = path.with_name(f'{path.stem}_confidence.tif')
+            write_classes(beside, values, names=None)
+        refused(run('change', *maps, '--output', tmp_path / 'o.tif', *option), words)
+    before = beside.read_bytes()
+    refused(run('change', *maps, '--output', beside, *option), 'is the input itself')
+    assert beside.read_bytes() == before
+
+
 def test_bad_input_is_one_line(tmp_path: Path, run: Run) -> None:
     values = random_classes(30, 40)
     mask = write_classes(tmp_path / 'mask.tif', values)

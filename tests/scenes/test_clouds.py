@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.warp import reproject
 
 from tests.conftest import WriteScene, scene_pixels
+from tests.fakes.bad_inputs import write_raster
 from tests.fakes.sentinel2 import L2A_BANDS, write_band, write_product, zipped
 from torchgeo_ctm.datasets import SceneBatches, SceneWindows
 from torchgeo_ctm.errors import CloudWarning, CTMError
@@ -185,6 +186,7 @@ def test_windows_of_cloud_alone_are_skipped_and_masks_are_255(
         ({'mask': 'no.tif'}, 'Cannot open no.tif as a raster: .*No such file'),
         ({'mask': 'far.tif'}, 'The cloud mask far.tif does not overlap'),
         ({'mask': 'bare.tif'}, 'bare.tif has no CRS, but .*scene.tif has one'),
+        ({'mask': 'three.tif'}, 'The cloud mask three.tif has 3 bands, expected one'),
         ({'mask': 'nodata.tif:0,1'}, '0 is nodata of nodata.tif, which is never cloud'),
     ],
 )
@@ -203,6 +205,7 @@ def test_what_cannot_be_read_is_one_line(
     write_band(Path('far.tif'), values, crs='EPSG:32630')
     write_band(Path('bare.tif'), values, crs=None)
     write_band(Path('nodata.tif'), values, nodata=0, **place)
+    write_raster(Path('three.tif'), np.stack([values] * 3), **place)
     with pytest.raises(CTMError, match=message) as caught:
         SceneWindows(scene, SENTINEL2_BANDS, 32, 32, clouds=CloudOptions(**options))
     assert '\n' not in str(caught.value)

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
+from rasterio.io import DatasetReader
 
 from ..errors import SceneError, SettingError, name_key
-from ..files import check_file, check_not_input
+from ..files import atomic_path, check_file, check_not_input
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
 from ..inference.geotiff import RasterRows, check_output, product_path
@@ -85,6 +86,8 @@ def change(
         paths.append(check_vector_output(output.with_suffix('.gpkg'), overwrite))
     for path in (before, after):
         check_not_input(output, path)
+        if min_confidence:
+            check_not_input(output, product_path(Path(path), 'confidence'))
     if not 0 <= min_confidence <= 100:
         raise SettingError(f'min_confidence={min_confidence}, expected 0 to 100.')
     if not 0 <= min_area < np.inf:
@@ -190,8 +193,7 @@ class _Pair:
                 ]
                 unknown = (found[0] < 0) | (found[1] < 0)
                 for percent in percents:
-                    values = read_rows(percent, row, len(first)).astype(np.int64)
-                    unknown |= (values < self.least) | (values == percent.nodata)
+                    unknown |= _uncertain(percent, row, len(first), self.least)
                 found = [np.where(unknown, -1, values) for values in found]
                 yield row, found[0], found[1], areas.rows(row, row + len(first))
 
@@ -202,6 +204,24 @@ class _Pair:
             index = np.where(one < 0, count**2, one * count + two)
             total += np.bincount(index.ravel(), hectares.ravel(), count**2 + 1)
         return total[:-1].reshape(count, count), float(total[-1])
+
+
+def _uncertain(
+    percent: DatasetReader, row: int, rows: int, least: int
+) -> NDArray[np.bool_]:
+    """Return where some rows of a confidence raster are below a percentage.
+
+    Raises:
+        SceneError: If they are no percentages.
+    """
+    values = read_rows(percent, row, rows).astype(np.int64)
+    none = values == (IGNORED if percent.nodata is None else percent.nodata)
+    most = int(values[~none].max(initial=0))
+    if most > 100:
+        raise SceneError(
+            f'{percent.name} holds {most}, expected confidence of 0 to 100 percent.'
+        )
+    return none | (values < least)
 
 
 def _table(strata: Strata, index: list[int]) -> NDArray[np.int64]:
@@ -241,7 +261,9 @@ def _write(pair: _Pair, hectares: Floats, output: Path) -> None:
         for row, first, second, _ in pair.bands():
             rows.write(row, table[np.where(first < 0, -1, first * count + second)])
         rows.finish('mode')
-        write_style(output.with_suffix('.qml'), names, colors)
-        rows.publish()
+        # one disk may have room for the style alone
+        with atomic_path(output.with_suffix('.qml')) as hidden:
+            write_style(hidden, names, colors)
+            rows.publish()
     finally:
         rows.abandon()

@@ -24,7 +24,7 @@ from ..errors import (
     SceneError,
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
-from ..rasters import grid_of, open_raster
+from ..rasters import grid_of, open_raster, warn_of_control_points
 from ..scaling import band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
@@ -285,17 +285,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
     def _warn_of_georeference(self, raster: DatasetReader) -> None:
         """Warn about a missing or unusual georeference; the grid is kept as it is."""
         transform = self.grid.transform
-        if raster.gcps[0] or raster.rpcs is not None:
-            by = 'ground control points (GCPs)' if raster.gcps[0] else 'RPCs'
-            if self.grid.crs is None or transform.is_identity:
-                warnings.warn(
-                    f'{self.scene} is georeferenced by {by}, which the mask does not '
-                    'keep: its pixels have no place on the ground. Warp the scene first '
-                    f'with gdalwarp{"" if raster.gcps[0] else " -rpc"}.',
-                    GeoreferenceWarning,
-                    stacklevel=3,
-                )
-                return
+        if warn_of_control_points(raster, self.scene):
+            return
         facts = {
             'has no CRS': self.grid.crs is None,
             'has no transform': transform.is_identity,
