@@ -1,5 +1,6 @@
 """Windows of a raster scene."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
 from ..rasters import grid_of, open_raster, warn_of_control_points
-from ..scaling import band_key, match_bands
+from ..scaling import SENTINEL2_BANDS, band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
 from .area import Area
@@ -322,6 +323,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 )
             found = scene_bands
         positions = match_bands(bands, found, self.scene)
+        self._warn_of_order(bands, found, positions)
         left_out = [
             found[i] or f'band {i + 1}'
             for i in range(raster.count)
@@ -335,6 +337,25 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 stacklevel=3,
             )
         return [position + 1 for position in positions]
+
+    def _warn_of_order(
+        self, bands: Sequence[str], found: Sequence[str | None], positions: list[int]
+    ) -> None:
+        """Tell which bands are taken as which, where the scene does not name them."""
+        usual = [*map(band_key, bands)] == [*map(band_key, SENTINEL2_BANDS)]
+        numbered = all(re.fullmatch(r'(band )?\d+', name) for name in bands)
+        if any(found) or numbered or (usual and len(found) == len(bands)):
+            return
+        taken = ', '.join(
+            f'{position + 1} as {name}'
+            for position, name in zip(positions, bands, strict=True)
+        )
+        warnings.warn(
+            f'{self.scene} has no band names, its bands are taken in order: {taken}. '
+            'Pass scene_bands if they are others.',
+            BandWarning,
+            stacklevel=4,
+        )
 
     def _check_transform(self) -> None:
         """Check that pixels have a size."""
