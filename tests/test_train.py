@@ -71,6 +71,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.filterwarnings('error:Checkpoint directory')
 def test_twelve_polygons_make_a_map(
     run: Run, ground: LandCover, labels: Path, tmp_path: Path
 ) -> None:
