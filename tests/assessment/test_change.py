@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import geopandas as gpd
 import numpy as np
@@ -10,6 +11,7 @@ import rasterio
 from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, random_classes, write_classes
 from torchgeo_ctm.assessment.change import change
+from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.inference import masks
 from torchgeo_ctm.inference.masks import class_colors, class_names
 
@@ -104,6 +106,17 @@ def test_confidence_is_checked_and_never_replaced(tmp_path: Path, run: Run) -> N
     before = beside.read_bytes()
     refused(run('change', *maps, '--output', beside, *option), 'is the input itself')
     assert beside.read_bytes() == before
+
+
+def test_polygons_that_fail_leave_nothing(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 30))
+    full = OutputError('full')
+    with (
+        patch('torchgeo_ctm.assessment.change.vectorize', side_effect=full),
+        pytest.raises(OutputError, match='full'),
+    ):
+        change(mask, mask, tmp_path / 'o.tif')
+    assert [path.name for path in tmp_path.iterdir()] == ['m.tif']
 
 
 def test_bad_input_is_one_line(tmp_path: Path, run: Run) -> None:

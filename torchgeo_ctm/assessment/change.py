@@ -1,6 +1,7 @@
 """What changed between two maps of one place: hectares from each class to each other."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,14 +13,14 @@ from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from ..errors import SceneError, SettingError, name_key
-from ..files import atomic_path, check_file, check_not_input
+from ..errors import OutputError, SceneError, SettingError, name_key
+from ..files import check_file, check_not_input, uninterrupted
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
 from ..inference.geotiff import RasterRows, check_output, product_path
 from ..inference.masks import class_colors, open_confidence, open_mask, read_rows
 from ..inference.style import write_style
-from ..inference.vector import check_vector_output, vectorize
+from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import grid_of
 from .strata import Strata, class_bands, strata_of
 
@@ -94,11 +95,16 @@ def change(
         raise SettingError(f'min_area={min_area} ha, expected 0 or more.')
     pair = _Pair(before, after, min_confidence)
     hectares, unknown = pair.hectares()
-    _write(pair, hectares, output)
-    if polygons:
-        vectorize(
-            output, paths[-1], min_area=min_area, leave_out=[0], overwrite=overwrite
-        )
+    try:
+        folder = tempfile.TemporaryDirectory(prefix='.change', dir=output.parent)
+    except OSError as error:
+        raise OutputError(f'Cannot write {output}: {error}') from error
+    with folder as name:
+        try:
+            _write(pair, hectares, paths, Path(name), min_area)
+        except OutputError as error:
+            # name files as they will be called
+            raise OutputError(str(error).replace(name, str(output.parent))) from error
     return Change(
         pd.DataFrame(hectares, index=pair.names, columns=pair.names), unknown, paths
     )
@@ -231,8 +237,19 @@ def _table(strata: Strata, index: list[int]) -> NDArray[np.int64]:
     return table
 
 
-def _write(pair: _Pair, hectares: Floats, output: Path) -> None:
-    """Write the raster of change and its style."""
+def _write(
+    pair: _Pair, hectares: Floats, paths: list[Path], folder: Path, min_area: float
+) -> None:
+    """Write the raster of change, its style and polygons: all of them, or none.
+
+    Args:
+        pair: The maps.
+        hectares: Hectares from class to class (C, C).
+        paths: Raster, style, and polygons if these are wanted.
+        folder: Folder for files that are not complete.
+        min_area: Leave out polygons of fewer hectares.
+    """
+    output = paths[0]
     count = len(pair.names)
     off = hectares * ~np.eye(count, dtype=bool)
     changes = [i for i in np.argsort(-off, axis=None, kind='stable') if off.flat[i] > 0]
@@ -256,14 +273,21 @@ def _write(pair: _Pair, hectares: Floats, output: Path) -> None:
         tags['MIN_CONFIDENCE'] = str(pair.least)
     with open_mask(pair.paths[0]) as raster:
         grid = grid_of(raster)
-    rows = RasterRows(output, grid, ['land cover class'], tags, (names, colors))
+    classes = (names, colors)
+    rows = RasterRows(output, grid, ['land cover class'], tags, classes, folder)
     try:
         for row, first, second, _ in pair.bands():
             rows.write(row, table[np.where(first < 0, -1, first * count + second)])
+        rows.close()
+        staged = [folder / path.name for path in paths]
+        write_style(staged[1], names, colors)
+        for path in staged[2:]:
+            vectorize(rows.rows, path, min_area=min_area, leave_out=[0])
         rows.finish('mode')
-        # one disk may have room for the style alone
-        with atomic_path(output.with_suffix('.qml')) as hidden:
-            write_style(hidden, names, colors)
+        with uninterrupted():
             rows.publish()
+            staged[1].replace(paths[1])
+            for path, final in zip(staged[2:], paths[2:], strict=True):
+                publish_vector(path, final)
     finally:
         rows.abandon()

@@ -13,7 +13,7 @@ from ..grids import IGNORED
 from ..inference.geotiff import RasterRows, check_output, rgb_of
 from ..inference.masks import class_colors, open_mask
 from ..inference.merging import merging
-from ..inference.style import write_style
+from ..inference.style import style_text
 from ..legends import renamed
 from ..rasters import grid_of, value_names
 from .strata import class_bands, strata_of
@@ -106,7 +106,8 @@ def relabel(
             if style:
                 # one disk may have room for the style alone
                 with atomic_path(qml) as hidden:
-                    write_style(hidden, new.names, new.colors)
+                    text = style_text(new.names, new.colors)
+                    hidden.write_text(text, encoding='utf-8')
                     rows.publish()
             else:
                 rows.publish()
