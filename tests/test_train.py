@@ -204,6 +204,20 @@ def test_bad_input_is_one_line(
     result = run('train', ground.scene, other, '--labels', labels, '--output', output)
     refused(result, 'missing: B08, B11')
     assert band_names(other) == [*BANDS[:2]]
+    renamed = labels.rename(tmp_path / 'labels.ckpt')
+    refused(
+        run(
+            'train',
+            ground.scene,
+            '--labels',
+            renamed,
+            '--output',
+            renamed,
+            '--overwrite',
+        ),
+        'is the input itself',
+    )
+    labels = renamed.rename(labels)
     assert not output.exists()
     output.write_text('kept')
     refused(train(labels), 'already exists')

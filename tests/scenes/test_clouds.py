@@ -20,6 +20,7 @@ from torchgeo_ctm.errors import CloudWarning, CTMError
 from torchgeo_ctm.grids import Grid, Window
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.scenes.clouds import CloudMask, CloudOptions, split_values
+from torchgeo_ctm.scenes.sources import band_names
 
 UTM = CRS.from_epsg(32632)
 GRID = Grid(120, 150, UTM, Affine(10, 0, 600_000, 0, -10, 5_000_040))
@@ -149,6 +150,8 @@ def test_a_stack_may_have_its_classification_as_a_band(write_scene: WriteScene) 
             path, SENTINEL2_BANDS, 40, 40, clouds=CloudOptions('scl', dilation=0)
         )
     np.testing.assert_array_equal(scene[0]['valid'].numpy(), pixels[13] == 4)
+    # a network is trained on the other bands
+    assert band_names(path) == [*SENTINEL2_BANDS]
 
 
 def test_windows_of_cloud_alone_are_skipped_and_masks_are_255(
