@@ -28,14 +28,7 @@ from .errors import (
     SettingError,
     did_you_mean,
 )
-from .files import (
-    check_file,
-    check_not_read,
-    file_checksum,
-    make_folder,
-    uninterrupted,
-    write_text,
-)
+from .files import check_file, check_not_read, make_folder, uninterrupted, write_text
 from .grids import IGNORED, check_same_grid
 from .inference.geotiff import RasterRows, product_path
 from .inference.masks import class_colors, class_names, open_mask
@@ -52,7 +45,7 @@ from .prediction import chosen_area, predict_scene
 from .rasters import open_raster
 from .scaling import rgb_indices
 from .scenes.coverage import Coverage
-from .scenes.inputs import fingerprint
+from .scenes.inputs import file_checksum, fingerprint
 from .scenes.scene import SceneWindows
 from .trainers.loading import load_scene_predictor
 from .version import __version__

@@ -6,7 +6,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,15 +158,6 @@ def check_space(folder: Path, required: float) -> None:
             f'The disk of {folder} has {free / 1e9:.1f} GB left, expected at least '
             f'{required / 1e9:.1f} GB. Delete files, or choose another folder.'
         )
-
-
-def file_checksum(path: Path) -> int:
-    """Return the CRC-32 of a file."""
-    checksum = 0
-    with path.open('rb') as file:
-        while block := file.read(1 << 24):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
 
 
 @contextmanager

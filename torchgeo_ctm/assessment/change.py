@@ -227,7 +227,7 @@ def _uncertain(
         raise SceneError(
             f'{percent.name} holds {most}, expected confidence of 0 to 100 percent.'
         )
-    return none | (values < least)
+    return np.asarray(none | (values < least), bool)
 
 
 def _table(strata: Strata, index: list[int]) -> NDArray[np.int64]:

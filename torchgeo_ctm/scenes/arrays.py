@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError, SceneError, SettingError
-from ..files import file_checksum
+from .inputs import file_checksum
 
 #: Names of the dimension with the bands, and other names of rows and columns.
 BANDS = ('band', 'bands', 'variable')

@@ -121,6 +121,15 @@ def check_unchanged(before: Mapping[str, list[int]], name: str) -> None:
         )
 
 
+def file_checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    checksum = 0
+    with path.open('rb') as file:
+        while block := file.read(1 << 24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def _checksum(path: Path, size: int) -> int:
     """Return the CRC-32 of a file; of samples if it is large."""
     checksum = 0
