@@ -114,6 +114,8 @@ def train(
     for path, suffix in ((output, '.ckpt'), (config_out, '.yaml')):
         if path is not None:
             _check_file(Path(path), overwrite, suffix)
+            for source in (labels, *scenes):
+                check_not_input(path, source)
     for scene in scenes:
         _check_inputs(scene=scene)
     _loading()

@@ -296,7 +296,10 @@ def train(
         pl.seed_everything(content['seed_everything'], workers=True, verbose=False)
         task, data = build_task(config), read_data(config)
         kept = ModelCheckpoint(
-            name, save_weights_only=True, **options['callbacks'][0]['init_args']
+            # Lightning warns about a folder with files
+            Path(name, 'checkpoints'),
+            save_weights_only=True,
+            **options['callbacks'][0]['init_args'],
         )
         trainer = build_trainer(
             options['accelerator'],
