@@ -18,7 +18,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -143,7 +144,8 @@ def ours(scene: Path, labels: Path, steps: int, folder: Path) -> Classes:
     table = np.zeros(IGNORED + 1, np.int64)
     for value, name in names.items():
         table[value] = FOUR.index(name)
-    return table[found]
+    classes: Classes = table[found]
+    return classes
 
 
 def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -158,17 +160,16 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
             drawn = draw(truth[TRAIN], transform, crs, person)
             points = drawn.set_geometry(drawn.geometry.representative_point())
             files = {'polygons': drawn, 'points': points}
-            for kind, labels in files.items():
-                labels.to_file(folder / f'{kind}.gpkg', layer=kind)
-            rows = {
-                'forest': lambda drawn=drawn: forest(scene, drawn, transform),
-                **{
-                    f'train, {kind}': lambda kind=kind: ours(
-                        options.scene, folder / f'{kind}.gpkg', options.steps, folder
-                    )
-                    for kind in files
-                },
+            for kind, frame in files.items():
+                frame.to_file(folder / f'{kind}.gpkg', layer=kind)
+            rows: dict[str, Callable[[], Classes]] = {
+                'forest': partial(forest, scene, drawn, transform)
             }
+            for kind in files:
+                labels = folder / f'{kind}.gpkg'
+                rows[f'train, {kind}'] = partial(
+                    ours, options.scene, labels, options.steps, folder
+                )
             for row, make in rows.items():
                 start = time.perf_counter()
                 found = make()

@@ -360,7 +360,7 @@ def test_labels_are_known_without_reading(write_scene: WriteScene) -> None:
 
 
 def test_areas_are_drawn_alike_whatever_their_size(write_scene: WriteScene) -> None:
-    boxes = [(0, 0, 190, 190), (240, 240, 250, 250)]
+    boxes = [(0.0, 0.0, 190.0, 190.0), (240.0, 240.0, 250.0, 250.0)]
     labels = RuleLabels(CLASSES, left_or_right, boxes)
     path = write_scene(height=256, width=256)
     scene = LabeledScene(SceneWindows(path, SENTINEL2_BANDS, 16, 16), labels)
