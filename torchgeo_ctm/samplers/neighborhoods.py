@@ -146,7 +146,9 @@ class WindowDraws:
         if self._sums is None:
             return int(rng.integers(len(self._places)))
         drawn = rng.random() * self._sums[-1]
-        return int(np.searchsorted(self._sums, drawn, side='right'))
+        place = int(np.searchsorted(self._sums, drawn, side='right'))
+        # a product may be rounded up to the last sum
+        return min(place, len(self._places) - 1)
 
     def _neighbors(
         self,
