@@ -15,7 +15,13 @@ from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_t
 from tests.fakes.runs import SMALL, read
 from tests.fakes.sentinel2 import write_band
 from torchgeo_ctm.dates import decide, predict_dates
-from torchgeo_ctm.errors import NodataWarning, OutputError
+from torchgeo_ctm.errors import (
+    CloudWarning,
+    CTMWarning,
+    NodataWarning,
+    OutputError,
+    SceneError,
+)
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.prediction import predict_scene
@@ -157,8 +163,13 @@ def test_equal_dates_give_the_map_of_one(
     assert set(np.unique(read(same.products['looks']))) == {0, 3}
 
 
+@pytest.mark.parametrize('intact', [True, False])
 def test_a_resumed_run_writes_the_same_bytes(
-    taken: list[Path], checkpoint: Path, tmp_path: Path, options: dict[str, Any]
+    taken: list[Path],
+    checkpoint: Path,
+    tmp_path: Path,
+    options: dict[str, Any],
+    intact: bool,
 ) -> None:
     predict_dates(taken, checkpoint, tmp_path / 'm.tif', **options)
     calls = count()
@@ -173,8 +184,11 @@ def test_a_resumed_run_writes_the_same_bytes(
             predict_dates(taken, checkpoint, tmp_path / 'r.tif', **options)
         assert not (tmp_path / 'r.tif').exists()
         # the first date is there; calls 2 and 3
+        damaged = [] if intact else [*(tmp_path / '.r.tif.dates').glob('*.tif')]
+        for path in damaged:
+            path.write_bytes(path.read_bytes()[:-40] + bytes(40))
         predict_dates(taken[::-1], checkpoint, tmp_path / 'r.tif', **options)
-    assert next(calls) == 3
+    assert next(calls) == (3 if intact else 4)
     assert files(tmp_path, 'm') == files(tmp_path, 'r')
 
 
@@ -196,6 +210,49 @@ def test_a_run_that_was_killed_while_it_published_resumes(
     assert output.exists()
     with pytest.raises(OutputError, match='already exists'):
         predict_dates(taken, checkpoint, output, **options)
+
+
+def test_dates_that_change_meanwhile_are_not_combined(
+    taken: list[Path], checkpoint: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    def train_again() -> None:
+        task = tiny_task()
+        task.load_state_dict({k: v * 2 for k, v in task.state_dict().items()})
+        save_task(task, checkpoint)
+
+    def crop() -> None:
+        whole = taken[1].rename(tmp_path / 'whole.tif')
+        with rasterio.open(whole) as raster:
+            profile = raster.profile | {'height': 40}
+            with rasterio.open(taken[1], 'w', **profile) as smaller:
+                smaller.write(raster.read()[:, :40])
+                smaller.descriptions = raster.descriptions
+
+    for change in (train_again, crop):
+        meanwhile = iter([change])
+
+        def changes(*given: Any, meanwhile: Any = meanwhile, **more: Any) -> Any:
+            made = predict_scene(*given, **more)
+            for change in meanwhile:
+                change()
+            return made
+
+        with (
+            patch('torchgeo_ctm.dates.predict_scene', changes),
+            pytest.raises(SceneError, match='changed while the dates were mapped'),
+        ):
+            predict_dates(taken, checkpoint, tmp_path / 'm.tif', **options)
+        assert not (tmp_path / 'm.tif').exists()
+
+
+def test_what_may_be_a_mistake_is_said(
+    taken: list[Path], checkpoint: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.warns(CTMWarning, match='a.tif is given more than once'):
+        predict_dates([taken[0]] * 2, checkpoint, tmp_path / 'm.tif', **options)
+    options['cloud_mask'] = options['cloud_mask'].replace('{scene}', 'a')
+    with pytest.warns(CloudWarning, match='a_clouds.tif is the cloud mask of several'):
+        predict_dates(taken, checkpoint, tmp_path / 'n.tif', **options)
 
 
 def test_no_clear_pixel_at_all(

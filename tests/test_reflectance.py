@@ -135,6 +135,17 @@ def test_complaints_name_the_remedy(source: str) -> None:
     assert '\n' not in complaint(picture)
 
 
+def test_numbers_of_landsat_are_seen_without_their_scale() -> None:
+    rng = np.random.default_rng(0)
+    reflectance = rng.uniform(0.005, 0.5, (7, 4000))
+    statistics = np.full(7, 1500.0), np.full(7, 900.0)
+    names = [f'B{number}' for number in range(1, 8)]
+    numbers = (reflectance + 0.2) / 2.75e-5
+    found = reflectance_complaint(numbers, *statistics, names)
+    assert found is not None and '-scale 0.0000275 -offset -0.2' in found
+    assert reflectance_complaint(10_000 * reflectance, *statistics, names) is None
+
+
 def test_complaints_are_relative_to_the_statistics() -> None:
     pixels = spread(SCENES['haze'])
     mean, std = np.array([SENTINEL2_STATISTICS[band] for band in SENTINEL2_BANDS]).T

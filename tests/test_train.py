@@ -72,6 +72,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.filterwarnings('error:Checkpoint directory')
 def test_twelve_polygons_make_a_map(
     run: Run, ground: LandCover, labels: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +224,20 @@ def test_bad_input_is_one_line(
     result = run('train', ground.scene, other, '--labels', labels, '--output', output)
     refused(result, 'missing: B08, B11')
     assert band_names(other) == [*BANDS[:2]]
+    renamed = labels.rename(tmp_path / 'labels.ckpt')
+    refused(
+        run(
+            'train',
+            ground.scene,
+            '--labels',
+            renamed,
+            '--output',
+            renamed,
+            '--overwrite',
+        ),
+        'is the input itself',
+    )
+    labels = renamed.rename(labels)
     assert not output.exists()
     output.write_text('kept')
     refused(train(labels), 'already exists')

@@ -115,6 +115,8 @@ def train(
     for path, suffix in ((output, '.ckpt'), (config_out, '.yaml')):
         if path is not None:
             _check_file(Path(path), overwrite, suffix)
+            for source in (labels, *scenes):
+                check_not_input(path, source)
     for scene in scenes:
         _check_inputs(scene=scene, labels=labels)
     _loading()
@@ -507,6 +509,38 @@ def change(
         write_text(csv, found.hectares.to_csv(index_label='from', lineterminator='\n'))
         _print(csv)
     for path in found.paths:
+        _print(str(path))
+
+
+def join(
+    maps: list[str],
+    /,
+    *,
+    output: str,
+    like: str | None = None,
+    polygons: bool = True,
+    style: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Join maps of neighboring scenes, of one UTM zone or several, into one map.
+
+    Where maps overlap, the class with the highest confidence counts, of equal ones the
+    first class; without MASK_confidence.tif beside every map, the first map counts.
+
+    Args:
+        maps: Class rasters with class names, by which classes are joined.
+        output: Class raster to write, MAP.tif; the other products are written beside it.
+        like: Raster whose grid the map gets, by default CRS and pixels of the first map,
+            as large as all maps need.
+        polygons: Write MAP.gpkg, polygons.
+        style: Write MAP.qml, colors and names for QGIS.
+        overwrite: Replace existing files.
+    """
+    from .assessment import join as joining
+
+    for path in joining.join(
+        maps, output, like=like, polygons=polygons, style=style, overwrite=overwrite
+    ):
         _print(str(path))
 
 
@@ -925,6 +959,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'assess': assess,
     'areas': areas,
     'change': change,
+    'join': join,
     'relabel': relabel,
     'vectorize': vectorize,
     'pseudomasks': pseudomasks,

@@ -20,8 +20,15 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
-from .errors import NodataWarning, SettingError, did_you_mean
-from .files import check_file, check_not_read, make_folder, uninterrupted
+from .errors import (
+    CloudWarning,
+    CTMWarning,
+    NodataWarning,
+    SceneError,
+    SettingError,
+    did_you_mean,
+)
+from .files import check_file, check_not_read, make_folder, uninterrupted, write_text
 from .grids import IGNORED, check_same_grid
 from .inference.geotiff import RasterRows, product_path
 from .inference.masks import class_colors, class_names, open_mask
@@ -38,7 +45,7 @@ from .prediction import chosen_area, predict_scene
 from .rasters import open_raster
 from .scaling import rgb_indices
 from .scenes.coverage import Coverage
-from .scenes.inputs import fingerprint
+from .scenes.inputs import file_checksum, fingerprint
 from .scenes.scene import SceneWindows
 from .trainers.loading import load_scene_predictor
 from .version import __version__
@@ -137,8 +144,10 @@ def predict_dates(
         check_georeference(scene.scene, scene.grid, wanted)
     make_folder(folder)
     try:
+        names = [_map_name(scene, checkpoint, options) for scene in opened]
         dates = [
-            _mapped(scene, folder, checkpoint, progress, options) for scene in opened
+            _mapped(scene, folder / f'{name}.tif', checkpoint, progress, options)
+            for scene, name in zip(opened, names, strict=True)
         ]
     finally:
         # without a map there is nothing to resume
@@ -180,40 +189,89 @@ def _opened(
     for scene in opened:
         check_same_grid(first.scene, first.grid, scene.scene, scene.grid)
         scene.area = chosen_area(scene, options.get('bbox'), options.get('area'))
+    places = [Path(scene).resolve() for scene in scenes]
+    twice = {
+        s for s, place in zip(scenes, places, strict=True) if places.count(place) > 1
+    }
+    if twice:
+        warnings.warn(
+            f'{min(twice)} is given more than once and counts as several dates.',
+            CTMWarning,
+            stacklevel=3,
+        )
+    # a date that comes twice shares its mask with itself
+    masks = [
+        mask
+        for _, mask in {
+            (each.scene, each.clouds.dataset)
+            for each in opened
+            if each.clouds is not None
+        }
+    ]
+    shared = next((mask for mask in masks if masks.count(mask) > 1), None)
+    if shared is not None:
+        warnings.warn(
+            f'{shared} is the cloud mask of several dates. Write {{scene}} in its name '
+            'for one of each date, with scenes of different names.',
+            CloudWarning,
+            stacklevel=3,
+        )
     return opened
 
 
-def _mapped(
-    scene: SceneWindows,
-    folder: Path,
-    checkpoint: str | Path,
-    progress: bool,
-    options: dict[str, Any],
-) -> DateMap:
-    """Map a date, unless the folder holds its map already.
-
-    The name of a map is a hash of everything that it depends on.
-    """
-    read = options | OF_A_DATE
+def _map_name(
+    scene: SceneWindows, checkpoint: str | Path, options: dict[str, Any]
+) -> str:
+    """Return the name of the map of a date: a hash of everything that it depends on."""
     facts = {
         'version': __version__,
         'checkpoint': fingerprint([Path(checkpoint)]),
         'scene': scene.fingerprint(),
         'area': None if scene.area is None else scene.area.identity,
-        'options': sorted((name, str(value)) for name, value in read.items()),
+        'options': sorted(
+            (k, str(value)) for k, value in (options | OF_A_DATE).items()
+        ),
     }
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    path = folder / f'{name}.tif'
-    if not path.exists():
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _mapped(
+    scene: SceneWindows,
+    path: Path,
+    checkpoint: str | Path,
+    progress: bool,
+    options: dict[str, Any],
+) -> DateMap:
+    """Map a date, unless its map is there already, and undamaged.
+
+    Raises:
+        SceneError: If the date or the checkpoint is no longer what the name of the map
+            says: dates would be mapped by different networks, or on other grids.
+    """
+    record = path.with_suffix('.json')
+    if not record.exists() or record.read_text() != _checksums(path):
+        read = options | OF_A_DATE
         predict_scene(
             scene.scene, checkpoint, path, overwrite=True, progress=progress, **read
         )
+        if _map_name(scene, checkpoint, options) != path.stem:
+            raise SceneError(
+                f'{scene.scene} or {checkpoint} changed while the dates were mapped, '
+                'expected the same content until the end. Run the same command again.'
+            )
+        write_text(record, _checksums(path))
     with open_mask(path) as raster:
         clear = sum(
             int((_rows(raster, row) != IGNORED).sum())
             for row in range(0, raster.height, ROWS)
         )
     return DateMap(scene, path, clear)
+
+
+def _checksums(path: Path) -> str:
+    """Return checksums of the rasters of a date, which a power loss may damage."""
+    rasters = (path, product_path(path, 'probabilities'))
+    return ' '.join(str(file_checksum(each)) for each in rasters if each.exists())
 
 
 def _combine(

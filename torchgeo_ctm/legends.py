@@ -178,14 +178,20 @@ def renamed(
         Value → name, or None if it does not count.
 
     Raises:
-        SettingError: If an entry is invalid, or a name is unknown.
+        SettingError: If an entry is invalid, a name is unknown, or a value has two.
     """
     found: dict[int, str | None] = dict(names or {})
+    given: dict[int, str] = {}
     for entry in rejoined(entries, LEGENDS):
         old, equals, new = (part.strip() for part in entry.rpartition('='))
         if not equals:
             found |= legend(new)
         elif old.lstrip('-').isdigit():
+            if given.setdefault(int(old), new) != new:
+                raise SettingError(
+                    f'class_map names the value {old} twice, {given[int(old)]!r} and '
+                    f'{new!r}, expected one name.'
+                )
             found[int(old)] = new or None
         else:
             source = dict(names or {}) | {v: n for v, n in found.items() if n}

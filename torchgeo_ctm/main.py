@@ -295,6 +295,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             text = ' '.join(str(error).split()) or 'There is not enough memory.'
             sys.stderr.write(f'{PROGRAM}: {text}\n')
             raise SystemExit(2) from None
+        except TypeError as error:
+            if sys.flags.optimize < 2 or "+=: 'NoneType' and 'str'" not in str(error):
+                raise
+            # segmentation_models_pytorch, which TorchGeo imports, adds to docstrings
+            sys.stderr.write(
+                f'{PROGRAM}: TorchGeo requires docstrings, which python -OO '
+                'and PYTHONOPTIMIZE=2 remove. Set PYTHONOPTIMIZE=1.\n'
+            )
+            raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
             sys.stderr.write(
                 f'{PROGRAM}: Interrupted, no product is half-written. Run the same '

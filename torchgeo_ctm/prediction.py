@@ -130,7 +130,7 @@ def predict_scene(
         from .scenes.arrays import array_raster
 
         check_output(output, overwrite)
-        with array_raster(scene, output) as raster:
+        with array_raster(scene, output, scene_bands) as raster:
             return predict_scene(raster, **given)
     check_not_input(output, scene)
     check_not_input(output, checkpoint)

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from .errors import CTMError, SceneError
+from .errors import CTMError, GeoreferenceWarning, SceneError
 from .grids import Grid
 
 
@@ -59,6 +59,31 @@ def open_raster(
 def grid_of(raster: DatasetReader) -> Grid:
     """Return the grid of an open raster."""
     return Grid(raster.height, raster.width, raster.crs, raster.transform)
+
+
+def warn_of_control_points(raster: DatasetReader, name: str) -> bool:
+    """Warn about a raster that has a place on the ground, but no grid there.
+
+    Args:
+        raster: The open raster.
+        name: Its name, for the message.
+
+    Returns:
+        Whether it is such a raster.
+    """
+    points = bool(raster.gcps[0])
+    gridded = raster.crs is not None and not raster.transform.is_identity
+    if gridded or not (points or raster.rpcs is not None):
+        return False
+    warnings.warn(
+        f'{name} is georeferenced by '
+        f'{"ground control points (GCPs)" if points else "RPCs"}, which the mask does '
+        'not keep: its pixels have no place on the ground. Warp the scene first '
+        f'with gdalwarp{"" if points else " -rpc"}.',
+        GeoreferenceWarning,
+        stacklevel=4,
+    )
+    return True
 
 
 def tagged_class_names(raster: DatasetReader) -> list[str] | None:

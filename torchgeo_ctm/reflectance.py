@@ -11,6 +11,8 @@ from .scaling import BandScaling, band_key, is_reflectance
 
 #: Medians of a checkpoint's means between which they are reflectances x 10,000.
 _REFLECTANCES = (300.0, 6000.0)
+#: Number of Landsat Collection 2 for a reflectance of 0, with room for darker pixels.
+_LANDSAT = 6900
 #: Bands in which water and shade are far darker than any dry land.
 _INFRARED = ('b5', 'b6', 'b7', 'b8', 'b8a', 'b11', 'b12')
 
@@ -142,6 +144,12 @@ def _reflectance_fault(
         return (
             f'{span}, none near 0, as in Sentinel-2 products of processing baseline '
             '04.00 and later: give offset -1000'
+        )
+    # six bands reach the shortwave infrared, where snow is dark, and clouds have shadows
+    if len(values) >= 6 and np.quantile(values, 0.001, axis=1).min() >= _LANDSAT:
+        return (
+            f'{span}, as numbers of Landsat Collection 2 Level-2 do: give their scale '
+            'with gdal_edit.py -scale 0.0000275 -offset -0.2'
         )
     # clouds and snow in the sun reach 16,000
     if np.median(middle) > 20_000:

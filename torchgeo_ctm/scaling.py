@@ -150,6 +150,7 @@ def match_bands(
     """Return the positions of the wanted bands in a raster.
 
     Bands are matched by description if the raster has descriptions, by order otherwise.
+    13 bands are those of Sentinel-2 for a model that uses some of these.
 
     Args:
         wanted: Band names of the model, in its order.
@@ -164,6 +165,10 @@ def match_bands(
     """
     names = ', '.join(wanted)
     count = f'{len(found)} {"band" if len(found) == 1 else "bands"}'
+    known = {band_key(name) for name in SENTINEL2_BANDS}
+    some = {band_key(name) for name in wanted} < known
+    if not any(found) and some and len(found) == len(SENTINEL2_BANDS):
+        found = SENTINEL2_BANDS
     if not any(found):
         if len(found) < len(wanted):
             raise BandError(

@@ -24,7 +24,13 @@ from .errors import (
 )
 from .grids import IGNORED, check_same_grid
 from .legends import renamed
-from .rasters import grid_of, open_raster, tagged_class_names, value_names
+from .rasters import (
+    grid_of,
+    open_raster,
+    tagged_class_names,
+    value_names,
+    warn_of_control_points,
+)
 
 #: Share of the pixels by which another order of classes must fit better to be said.
 BETTER = 0.25
@@ -375,6 +381,7 @@ def _open(path: str | Path, band: int | None = None) -> DatasetReader:
     if fault is not None:
         raster.close()
         raise SceneError(fault)
+    warn_of_control_points(raster, str(path))
     return raster
 
 

@@ -123,6 +123,8 @@ def plan(
         'length': batch_size * per_epoch,
         # windows of a step from all over the scenes
         'windows_per_read': 1,
+        # ten polygons by hand: one large one must not be most of what is seen
+        'draw': 'areas',
         'shares': [*HELD_OUT] if held_out else [1.0, 0.0, 0.0],
         'seed': seed,
     }
@@ -296,7 +298,10 @@ def train(
         pl.seed_everything(content['seed_everything'], workers=True, verbose=False)
         task, data = build_task(config), read_data(config)
         kept = ModelCheckpoint(
-            name, save_weights_only=True, **options['callbacks'][0]['init_args']
+            # Lightning warns about a folder with files
+            Path(name, 'checkpoints'),
+            save_weights_only=True,
+            **options['callbacks'][0]['init_args'],
         )
         trainer = build_trainer(
             options['accelerator'],

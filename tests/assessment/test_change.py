@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import geopandas as gpd
 import numpy as np
@@ -10,6 +11,7 @@ import rasterio
 from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, random_classes, write_classes
 from torchgeo_ctm.assessment.change import change
+from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.inference import masks
 from torchgeo_ctm.inference.masks import class_colors, class_names
 
@@ -85,6 +87,36 @@ def test_unsure_pixels_are_unknown(tmp_path: Path) -> None:
         np.testing.assert_array_equal(raster.read(1) == 255, unknown)
         assert json.loads(raster.tags()['MIN_CONFIDENCE']) == 60
     assert found.unknown == pytest.approx(unknown.sum() / 100, rel=2e-3)
+
+
+def test_confidence_is_checked_and_never_replaced(tmp_path: Path, run: Run) -> None:
+    for name in ('one', 'two'):
+        write_classes(tmp_path / f'{name}.tif', random_classes(20, 30))
+    maps = tmp_path / 'one.tif', tmp_path / 'two.tif'
+    share = np.full((20, 30), 0.9, np.float32)
+    option = ('--min_confidence', 50, '--overwrite')
+    for values, words in (
+        (share, 'holds float32, expected confidence in percent'),
+        ((200 * share).astype(np.uint8), 'holds 180, expected confidence of 0 to 100'),
+    ):
+        for path in maps:
+            beside = path.with_name(f'{path.stem}_confidence.tif')
+            write_classes(beside, values, names=None)
+        refused(run('change', *maps, '--output', tmp_path / 'o.tif', *option), words)
+    before = beside.read_bytes()
+    refused(run('change', *maps, '--output', beside, *option), 'is the input itself')
+    assert beside.read_bytes() == before
+
+
+def test_polygons_that_fail_leave_nothing(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 30))
+    full = OutputError('full')
+    with (
+        patch('torchgeo_ctm.assessment.change.vectorize', side_effect=full),
+        pytest.raises(OutputError, match='full'),
+    ):
+        change(mask, mask, tmp_path / 'o.tif')
+    assert [path.name for path in tmp_path.iterdir()] == ['m.tif']
 
 
 def test_bad_input_is_one_line(tmp_path: Path, run: Run) -> None:

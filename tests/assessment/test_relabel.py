@@ -1,14 +1,22 @@
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 
 from tests.commands import Run, refused
 from tests.fakes.class_rasters import COLORS, NAMES, random_classes, write_classes
+from torchgeo_ctm.assessment.change import change
 from torchgeo_ctm.assessment.relabel import relabel
+from torchgeo_ctm.errors import GeoreferenceWarning, OutputError
 from torchgeo_ctm.inference import masks
+from torchgeo_ctm.inference.geotiff import RasterRows
 from torchgeo_ctm.inference.masks import class_colors, class_names
 
 
@@ -86,4 +94,43 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         run('relabel', plain, '--output', tmp_path / 'o.tif', '--class_map', '0=a,1=b,3=c'),
         'holds class 2', '2=NAME',
     )  # fmt: skip
+    refused(run(*command, '--class_map', '0=a,0=b'), "value 0 twice, 'a' and 'b'")
     assert {path.name for path in tmp_path.iterdir()} == {'m.tif', 'p.tif'}
+
+
+def test_no_pixel_loses_its_class_unsaid(run: Run, tmp_path: Path) -> None:
+    values = random_classes(20, 20)
+    mask = write_classes(tmp_path / 'm.tif', values, names=NAMES[:2])
+    command = ('relabel', mask, '--output', tmp_path / 'o.tif')
+    refused(run(*command, '--merge', 'Forest=Wood'), 'holds class 2, 3', '"2="')
+    assert run(*command, '--class_map', '2=,3=')[0] == 0
+
+
+def test_a_full_disk_leaves_no_style_alone(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 20))
+    (tmp_path / 'o').mkdir()
+    for make in (relabel, partial(change, mask)):
+        with (
+            patch.object(RasterRows, 'publish', side_effect=OutputError('full')),
+            pytest.raises(OutputError, match='full'),
+        ):
+            make(mask, tmp_path / 'o' / 'o.tif')
+        assert not [*(tmp_path / 'o').iterdir()]
+
+
+def test_control_points_are_named(tmp_path: Path) -> None:
+    mask = write_classes(
+        tmp_path / 'm.tif',
+        random_classes(20, 20),
+        crs=None,
+        transform=Affine.identity(),
+    )
+    points = [
+        GroundControlPoint(row=row, col=col, x=8 + col, y=47 - row)
+        for row in (0, 20)
+        for col in (0, 20)
+    ]
+    with rasterio.open(mask, 'r+') as raster:
+        raster.gcps = points, CRS.from_epsg(4326)
+    with pytest.warns(GeoreferenceWarning, match=r'\(GCPs\), which .*with gdalwarp'):
+        relabel(mask, tmp_path / 'o.tif')

@@ -128,5 +128,7 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
     frame = gpd.GeoDataFrame({'n': ['x']}, geometry=[window(0, 0, 5, 5)])
     frame.to_file(tmp_path / 'n.gpkg')
     refused(run(*command, tmp_path / 'n.gpkg'), 'no CRS')
+    gpd.read_file(far).to_file(far, layer='other')
+    refused(run(*command, far), 'several layers (', 'other')
     refused(run(*command, mask), 'Cannot read')
     assert not out.exists()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -28,7 +29,7 @@ def random_classes(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 def write_classes(
     path: Path,
-    values: NDArray[np.uint8],
+    values: NDArray[Any],
     crs: str | None = 'EPSG:32630',
     transform: Affine = UTM,
     names: list[str] | None = NAMES,
@@ -43,7 +44,7 @@ def write_classes(
         path,
         'w',
         driver='GTiff',
-        dtype='uint8',
+        dtype=values.dtype,
         count=1,
         height=values.shape[0],
         width=values.shape[1],

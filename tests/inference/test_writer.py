@@ -19,7 +19,13 @@ from torchgeo.datasets import RasterDataset
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import CTMError, OutputError, ResumeWarning, SettingError
+from torchgeo_ctm.errors import (
+    CTMError,
+    OutputError,
+    ResumeWarning,
+    SceneError,
+    SettingError,
+)
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.inference.scene_loop import SceneLoop
@@ -663,3 +669,21 @@ def test_scores_that_are_not_finite_stop_the_run(
     with pytest.raises(CTMError, match='Scores are not finite'):
         predict_scene(write_scene(), path, tmp_path / 'm.tif', **QUIET)
     assert not (tmp_path / 'm.tif').exists()
+
+
+def test_a_scene_that_changes_meanwhile_has_no_map(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene, begin = write_scene(), SceneLoop._begin_batch
+
+    def changes(loop: Any, *arguments: Any, **options: Any) -> None:
+        with rasterio.open(scene, 'r+') as raster:
+            raster.write(raster.read() + 1)
+        begin(loop, *arguments, **options)
+
+    with (
+        patch.object(SceneLoop, '_begin_batch', changes),
+        pytest.raises(SceneError, match=r'changed while .* was mapped'),
+    ):
+        predict_scene(scene, checkpoint, tmp_path / 'm.tif', **SMALL)
+    assert not [path for path in tmp_path.iterdir() if 'm.tif' in path.name]

@@ -357,3 +357,24 @@ def test_labels_are_known_without_reading(write_scene: WriteScene) -> None:
         [labeled_scene(write_scene())], [(0, Window(0, 0, 32, 32), label)]
     )
     assert dataset.image_label(0).tolist() == [1, 0, -1]
+
+
+def test_areas_are_drawn_alike_whatever_their_size(write_scene: WriteScene) -> None:
+    boxes = [(0.0, 0.0, 190.0, 190.0), (240.0, 240.0, 250.0, 250.0)]
+    labels = RuleLabels(CLASSES, left_or_right, boxes)
+    path = write_scene(height=256, width=256)
+    scene = LabeledScene(SceneWindows(path, SENTINEL2_BANDS, 16, 16), labels)
+    shares = []
+    for alike in (False, True):
+        sampler = WindowDraws([scene], lambda *_: True, 0, 1, alike)
+        drawn = [
+            window
+            for chunk in range(40)
+            for _, window in windows(sampler.readings(0, chunk)).values()
+        ]
+        shares.append(np.mean([window.row > 200 for window in drawn]))
+    assert shares[0] < 0.06
+    # 40 x 32 draws of one half
+    assert 0.44 < shares[1] < 0.56
+    assert scene.chances().sum() == pytest.approx(2)
+    np.testing.assert_array_equal(scene.chances() > 0, scene.starts)

@@ -13,6 +13,7 @@ from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
 from torchgeo_ctm.errors import CTMError, ResumeWarning
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.scenes.arrays import array_raster
 
 
 def opened(scene: Path) -> Any:
@@ -31,7 +32,19 @@ def dataset(scene: Path) -> Any:
     return array.to_dataset('band').expand_dims('time')
 
 
-@pytest.mark.parametrize('make', [opened, named, dataset])
+def subset(scene: Path) -> Any:
+    """Columns before rows, and long_name still names the bands that were left out."""
+    array = opened(scene)
+    array.attrs['long_name'] = (*array.attrs['long_name'], 'cirrus')
+    return array.transpose('x', 'y', 'band')
+
+
+def degrees(scene: Path) -> Any:
+    """Other names of rows and columns."""
+    return opened(scene).rename(y='lat', x='lon')
+
+
+@pytest.mark.parametrize('make', [opened, named, dataset, subset, degrees])
 def test_the_map_is_that_of_the_file(
     write_scene: WriteScene, checkpoint: Path, tmp_path: Path, make: Any
 ) -> None:
@@ -55,6 +68,34 @@ def test_a_stopped_run_resumes(
         predict_scene(array, checkpoint, tmp_path / 'mask.tif', **SMALL)
 
 
+def test_bands_in_another_order_need_names(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene = write_scene()
+    array = opened(scene).isel(band=slice(None, None, -1))
+    with pytest.raises(CTMError, match=r'order 13, 12, .*assign_coords'):
+        predict_scene(array, checkpoint, tmp_path / 'mask.tif', **QUIET)
+    names = SENTINEL2_BANDS[::-1]
+    expected = predict_scene(scene, checkpoint, tmp_path / 'file.tif', **QUIET)
+    found = predict_scene(
+        array, checkpoint, tmp_path / 'mask.tif', scene_bands=names, **QUIET
+    )
+    assert np.array_equal(read(found.products['mask']), read(expected.products['mask']))
+
+
+def test_every_value_decides_whether_a_run_resumes(
+    write_scene: WriteScene, tmp_path: Path
+) -> None:
+    array = opened(write_scene())
+    changed = array.copy()
+    changed[5, 7, 9] += 1
+    times = []
+    for scene in (array, changed, array):
+        with array_raster(scene, tmp_path / 'mask.tif') as path:
+            times.append(path.stat().st_mtime_ns)
+    assert times[0] == times[2] != times[1]
+
+
 def test_what_cannot_be_mapped_is_one_line(
     write_scene: WriteScene, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -62,6 +103,8 @@ def test_what_cannot_be_mapped_is_one_line(
     for scene, words in (
         (array.expand_dims(time=2), r'dimensions time, band, y, x, expected.*isel'),
         (array.to_numpy(), 'type ndarray, expected a path or'),
+        (array > 0, 'cannot be written as a raster: invalid dtype'),
+        (array.isel(x=[0, 1, 2, 9]), 'coordinates x of the scene are uneven'),
     ):
         with pytest.raises(CTMError, match=words):
             predict_scene(scene, checkpoint, tmp_path / 'mask.tif', **QUIET)

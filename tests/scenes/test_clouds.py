@@ -13,12 +13,14 @@ from rasterio.crs import CRS
 from rasterio.warp import reproject
 
 from tests.conftest import WriteScene, scene_pixels
+from tests.fakes.bad_inputs import write_raster
 from tests.fakes.sentinel2 import L2A_BANDS, write_band, write_product, zipped
 from torchgeo_ctm.datasets import SceneBatches, SceneWindows
 from torchgeo_ctm.errors import CloudWarning, CTMError
 from torchgeo_ctm.grids import Grid, Window
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.scenes.clouds import CloudMask, CloudOptions, split_values
+from torchgeo_ctm.scenes.sources import band_names
 
 UTM = CRS.from_epsg(32632)
 GRID = Grid(120, 150, UTM, Affine(10, 0, 600_000, 0, -10, 5_000_040))
@@ -148,6 +150,8 @@ def test_a_stack_may_have_its_classification_as_a_band(write_scene: WriteScene) 
             path, SENTINEL2_BANDS, 40, 40, clouds=CloudOptions('scl', dilation=0)
         )
     np.testing.assert_array_equal(scene[0]['valid'].numpy(), pixels[13] == 4)
+    # a network is trained on the other bands
+    assert band_names(path) == [*SENTINEL2_BANDS]
 
 
 def test_windows_of_cloud_alone_are_skipped_and_masks_are_255(
@@ -185,6 +189,7 @@ def test_windows_of_cloud_alone_are_skipped_and_masks_are_255(
         ({'mask': 'no.tif'}, 'Cannot open no.tif as a raster: .*No such file'),
         ({'mask': 'far.tif'}, 'The cloud mask far.tif does not overlap'),
         ({'mask': 'bare.tif'}, 'bare.tif has no CRS, but .*scene.tif has one'),
+        ({'mask': 'three.tif'}, 'The cloud mask three.tif has 3 bands, expected one'),
         ({'mask': 'nodata.tif:0,1'}, '0 is nodata of nodata.tif, which is never cloud'),
     ],
 )
@@ -203,6 +208,7 @@ def test_what_cannot_be_read_is_one_line(
     write_band(Path('far.tif'), values, crs='EPSG:32630')
     write_band(Path('bare.tif'), values, crs=None)
     write_band(Path('nodata.tif'), values, nodata=0, **place)
+    write_raster(Path('three.tif'), np.stack([values] * 3), **place)
     with pytest.raises(CTMError, match=message) as caught:
         SceneWindows(scene, SENTINEL2_BANDS, 32, 32, clouds=CloudOptions(**options))
     assert '\n' not in str(caught.value)

@@ -62,6 +62,21 @@ def test_bands_without_names_are_taken_in_order(write_scene: WriteScene) -> None
     assert scene.indexes == list(range(1, 14))
 
 
+def test_the_order_of_bands_without_names_is_said(
+    write_scene: WriteScene, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = write_scene('a.tif', pixels=scene_pixels(40, 40, 7), descriptions=None)
+    with pytest.warns(BandWarning, match='taken in order: 1 as B2, 2 as B3, .*7 as B1'):
+        SceneWindows(path, ['B2', 'B3', 'B4', 'B5', 'B6', 'B7', 'B1'], 40, 40)
+    path = write_scene('b.tif', pixels=scene_pixels(40, 40, 13), descriptions=None)
+    with pytest.warns(BandWarning, match='4 as B04, 3 as B03'):
+        scene = SceneWindows(path, ['B04', 'B03'], 40, 40)
+    assert scene.indexes == [4, 3]
+    recwarn.clear()
+    SceneWindows(path, SENTINEL2_BANDS, 40, 40)
+    assert not [each for each in recwarn if each.category is BandWarning]
+
+
 def test_names_can_be_given(write_scene: WriteScene) -> None:
     path = write_scene(pixels=scene_pixels(40, 40, 2), descriptions=('x', 'y'))
     scene = SceneWindows(path, ['B03', 'B02'], 40, 40, scene_bands=['B02', 'B03'])

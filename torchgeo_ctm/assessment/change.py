@@ -1,6 +1,7 @@
 """What changed between two maps of one place: hectares from each class to each other."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,15 +11,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
+from rasterio.io import DatasetReader
 
-from ..errors import SceneError, SettingError, name_key
-from ..files import check_file, check_not_input
+from ..errors import OutputError, SceneError, SettingError, name_key
+from ..files import check_file, check_not_input, uninterrupted
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
 from ..inference.geotiff import RasterRows, check_output, product_path
 from ..inference.masks import class_colors, open_confidence, open_mask, read_rows
 from ..inference.style import write_style
-from ..inference.vector import check_vector_output, vectorize
+from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import grid_of
 from .strata import Strata, class_bands, strata_of
 
@@ -85,17 +87,24 @@ def change(
         paths.append(check_vector_output(output.with_suffix('.gpkg'), overwrite))
     for path in (before, after):
         check_not_input(output, path)
+        if min_confidence:
+            check_not_input(output, product_path(Path(path), 'confidence'))
     if not 0 <= min_confidence <= 100:
         raise SettingError(f'min_confidence={min_confidence}, expected 0 to 100.')
     if not 0 <= min_area < np.inf:
         raise SettingError(f'min_area={min_area} ha, expected 0 or more.')
     pair = _Pair(before, after, min_confidence)
     hectares, unknown = pair.hectares()
-    _write(pair, hectares, output)
-    if polygons:
-        vectorize(
-            output, paths[-1], min_area=min_area, leave_out=[0], overwrite=overwrite
-        )
+    try:
+        folder = tempfile.TemporaryDirectory(prefix='.change', dir=output.parent)
+    except OSError as error:
+        raise OutputError(f'Cannot write {output}: {error}') from error
+    with folder as name:
+        try:
+            _write(pair, hectares, paths, Path(name), min_area)
+        except OutputError as error:
+            # name files as they will be called
+            raise OutputError(str(error).replace(name, str(output.parent))) from error
     return Change(
         pd.DataFrame(hectares, index=pair.names, columns=pair.names), unknown, paths
     )
@@ -190,8 +199,7 @@ class _Pair:
                 ]
                 unknown = (found[0] < 0) | (found[1] < 0)
                 for percent in percents:
-                    values = read_rows(percent, row, len(first)).astype(np.int64)
-                    unknown |= (values < self.least) | (values == percent.nodata)
+                    unknown |= _uncertain(percent, row, len(first), self.least)
                 found = [np.where(unknown, -1, values) for values in found]
                 yield row, found[0], found[1], areas.rows(row, row + len(first))
 
@@ -204,6 +212,24 @@ class _Pair:
         return total[:-1].reshape(count, count), float(total[-1])
 
 
+def _uncertain(
+    percent: DatasetReader, row: int, rows: int, least: int
+) -> NDArray[np.bool_]:
+    """Return where some rows of a confidence raster are below a percentage.
+
+    Raises:
+        SceneError: If they are no percentages.
+    """
+    values = read_rows(percent, row, rows).astype(np.int64)
+    none = values == (IGNORED if percent.nodata is None else percent.nodata)
+    most = int(values[~none].max(initial=0))
+    if most > 100:
+        raise SceneError(
+            f'{percent.name} holds {most}, expected confidence of 0 to 100 percent.'
+        )
+    return np.asarray(none | (values < least), bool)
+
+
 def _table(strata: Strata, index: list[int]) -> NDArray[np.int64]:
     """Return the index of the class of each value of a map, −1 for none."""
     table = np.full(int(strata.values.max()) + 1, -1, np.int64)
@@ -211,8 +237,19 @@ def _table(strata: Strata, index: list[int]) -> NDArray[np.int64]:
     return table
 
 
-def _write(pair: _Pair, hectares: Floats, output: Path) -> None:
-    """Write the raster of change and its style."""
+def _write(
+    pair: _Pair, hectares: Floats, paths: list[Path], folder: Path, min_area: float
+) -> None:
+    """Write the raster of change, its style and polygons: all of them, or none.
+
+    Args:
+        pair: The maps.
+        hectares: Hectares from class to class (C, C).
+        paths: Raster, style, and polygons if these are wanted.
+        folder: Folder for files that are not complete.
+        min_area: Leave out polygons of fewer hectares.
+    """
+    output = paths[0]
     count = len(pair.names)
     off = hectares * ~np.eye(count, dtype=bool)
     changes = [i for i in np.argsort(-off, axis=None, kind='stable') if off.flat[i] > 0]
@@ -236,12 +273,21 @@ def _write(pair: _Pair, hectares: Floats, output: Path) -> None:
         tags['MIN_CONFIDENCE'] = str(pair.least)
     with open_mask(pair.paths[0]) as raster:
         grid = grid_of(raster)
-    rows = RasterRows(output, grid, ['land cover class'], tags, (names, colors))
+    classes = (names, colors)
+    rows = RasterRows(output, grid, ['land cover class'], tags, classes, folder)
     try:
         for row, first, second, _ in pair.bands():
             rows.write(row, table[np.where(first < 0, -1, first * count + second)])
+        rows.close()
+        staged = [folder / path.name for path in paths]
+        write_style(staged[1], names, colors)
+        for path in staged[2:]:
+            vectorize(rows.rows, path, min_area=min_area, leave_out=[0])
         rows.finish('mode')
-        write_style(output.with_suffix('.qml'), names, colors)
-        rows.publish()
+        with uninterrupted():
+            rows.publish()
+            staged[1].replace(paths[1])
+            for path, final in zip(staged[2:], paths[2:], strict=True):
+                publish_vector(path, final)
     finally:
         rows.abandon()

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SceneError, SettingError, check_names
-from ..files import check_file, check_not_input
+from ..files import atomic_path, check_file, check_not_input
 from ..grids import IGNORED
 from ..inference.geotiff import RasterRows, check_output, rgb_of
 from ..inference.masks import class_colors, open_mask
 from ..inference.merging import merging
-from ..inference.style import write_style
+from ..inference.style import style_text
 from ..legends import renamed
 from ..rasters import grid_of, value_names
 from .strata import class_bands, strata_of
@@ -104,8 +104,13 @@ def relabel(
                 rows.write(row, _translated(table, band))
             rows.finish('mode')
             if style:
-                write_style(qml, new.names, new.colors)
-            rows.publish()
+                # one disk may have room for the style alone
+                with atomic_path(qml) as hidden:
+                    text = style_text(new.names, new.colors)
+                    hidden.write_text(text, encoding='utf-8')
+                    rows.publish()
+            else:
+                rows.publish()
         finally:
             rows.abandon()
     return [output, *([qml] if style else [])]
@@ -126,26 +131,24 @@ def _old(mask: str | Path, class_map: Sequence[str] | None) -> _Classes:
             table = raster.colormap(1)
         except ValueError:
             table = {}
+    strata = strata_of(mask)
     if class_map:
         named = renamed(class_map, known)
     elif known is not None:
         named = {**known}
     else:
-        strata = strata_of(mask)
         named = dict(zip(strata.values.tolist(), strata.names, strict=True))
-    if class_map:
-        strata = strata_of(mask)
-        missing = [
-            str(value)
-            for value, pixels in zip(strata.values.tolist(), strata.pixels, strict=True)
-            if pixels and value not in named
-        ]
-        if missing:
-            raise SceneError(
-                f'{mask} holds class {", ".join(missing[:5])}, expected a name for each '
-                f'in class_map. Pass --class_map "{missing[0]}=NAME", or '
-                f'"{missing[0]}=" for nodata.'
-            )
+    missing = [
+        str(value)
+        for value, pixels in zip(strata.values.tolist(), strata.pixels, strict=True)
+        if pixels and value not in named
+    ]
+    if missing:
+        raise SceneError(
+            f'{mask} holds class {", ".join(missing[:5])}, expected a name for each '
+            f'in class_map. Pass --class_map "{missing[0]}=NAME", or '
+            f'"{missing[0]}=" for nodata.'
+        )
     values: dict[str, list[int]] = {}
     for value, name in sorted(named.items()):
         if name is not None and value >= 0:

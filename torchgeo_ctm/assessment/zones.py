@@ -209,6 +209,11 @@ def read_zones(
             frame = gpd.read_parquet(path)
         else:
             layers = [name for name, kind in pyogrio.list_layers(path) if kind]
+            if len(layers) > 1:
+                raise LabelError(
+                    f'{path} has several layers ({", ".join(layers)}), expected one. '
+                    'Export the one to use to a file of its own.'
+                )
             frame = pyogrio.read_dataframe(path, layer=layers[0] if layers else None)
     except (OSError, ValueError, RuntimeError) as error:
         raise LabelError(f'Cannot read {path}: {gdal_reason(error)}.') from error

@@ -10,7 +10,7 @@ from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows
-from ..errors import LabelError, SettingError
+from ..errors import LabelError, SettingError, did_you_mean
 from ..grids import Grid, Window
 from ..labels import (
     LabelSource,
@@ -81,6 +81,7 @@ class SceneDataModule(NonGeoDataModule):
         block_size: int | None = None,
         length: int | None = None,
         windows_per_read: int = 8,
+        draw: Literal['windows', 'areas'] = 'windows',
         seed: int = 0,
         unlabeled_window: int | None = None,
         adapt: Literal['dark', 'none'] | None = None,
@@ -126,6 +127,9 @@ class SceneDataModule(NonGeoDataModule):
             windows_per_read: Number of windows drawn from one neighborhood, whose
                 pixels are decoded once; 1 draws each from all scenes, which is slower
                 where blocks of the files are large.
+            draw: 'windows' draws all windows with a label alike, so that large polygons
+                are seen most; 'areas' draws polygons (or points) alike, of whatever
+                size, and then a window in one: better for a few drawn by hand.
             seed: Seed of split and sampler.
             unlabeled_window: Train on windows of this side in pixels from anywhere in
                 *scene*, without their labels, for a second stage
@@ -162,6 +166,7 @@ class SceneDataModule(NonGeoDataModule):
         self.block_size = block_size
         self.length = length
         self.windows_per_read = windows_per_read
+        self.draw = draw
         self.seed = seed
         self.unlabeled_window = unlabeled_window
         self.adapt = adapt
@@ -196,6 +201,11 @@ class SceneDataModule(NonGeoDataModule):
                 ('unlabeled_window', self.unlabeled_window, 1),
             ]
         )
+        if self.draw not in ('windows', 'areas'):
+            raise SettingError(
+                f"draw={self.draw!r}, expected 'windows' or 'areas'."
+                + did_you_mean(str(self.draw), ('windows', 'areas'))
+            )
         if self.labels is None and stage != 'predict':
             raise SettingError(
                 'SceneDataModule without labels serves predict, not '
@@ -292,7 +302,7 @@ class SceneDataModule(NonGeoDataModule):
         """Return the training batches, different ones in every epoch."""
         splits, trainer = self._ready(), self.trainer
         if self.unlabeled_window is None:
-            draws = splits.draws(self.windows_per_read)
+            draws = splits.draws(self.windows_per_read, self.draw == 'areas')
             length = len(splits.windows('train'))
         else:
             draws = self._unlabeled(self.unlabeled_window)

@@ -60,6 +60,7 @@ def open_mask(path: str | Path) -> DatasetReader:
     if fault is not None:
         raster.close()
         raise SceneError(fault)
+    rasters.warn_of_control_points(raster, str(path))
     return raster
 
 
@@ -74,6 +75,11 @@ def open_confidence(path: str | Path, mask: DatasetReader) -> DatasetReader:
     fault: CTMError | None = None
     if 'CLASS_NAMES' in raster.tags():
         fault = SceneError(f'{path} holds classes, expected confidence in percent.')
+    elif raster.dtypes[0] != 'uint8':
+        fault = SceneError(
+            f'{path} holds {raster.dtypes[0]}, expected confidence in percent as uint8. '
+            'Convert it with gdal_translate -ot Byte -scale MIN MAX 0 100.'
+        )
     else:
         try:
             check_same_grid(mask.name, grid_of(mask), str(path), grid_of(raster))

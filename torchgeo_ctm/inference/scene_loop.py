@@ -33,6 +33,7 @@ from ..grids import IGNORED
 from ..reflectance import scaling_complaint
 from ..scaling import rgb_indices
 from ..scenes.batches import SceneBatches
+from ..scenes.inputs import check_unchanged
 from ..scenes.scene import SceneWindows
 from ..version import __version__
 from .journal import ScoreJournal
@@ -122,6 +123,8 @@ class SceneLoop:
         self._runs: dict[int, SceneRun] = {}
         self._batches: Sequence[SceneBatches] = ()
         self._settings: dict[str, Any] = {}
+        #: Files of the scenes that have begun, as they were then.
+        self._files: dict[int, dict[str, list[int]]] = {}
         self._weights = ''
         self._finished = 0
         self._pending: _Pending | None = None
@@ -227,7 +230,9 @@ class SceneLoop:
         tags, classes = _tags(task, scene, self._weights), self._merging(task)
         if self.options.merge:
             tags['MERGE'] = ','.join(self.options.merge)
-        settings = tags | scene.fingerprint() | self._settings
+        facts = scene.fingerprint()
+        self._files[number] = facts['files']
+        settings = tags | facts | self._settings
         if scene.area is not None:
             settings['area'] = scene.area.identity
         settings['batch_size'] = batches.batch_size
@@ -375,6 +380,7 @@ class SceneLoop:
             if missing:
                 run.stop_incomplete(missing)
             else:
+                check_unchanged(self._files[self._finished], batches.scene.scene)
                 run.finish(batches.scene, batches.thumbnail, self.overwrite)
                 output = run.products.output
                 self.written += product_paths(output, self.options).values()

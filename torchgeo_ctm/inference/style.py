@@ -31,10 +31,11 @@ def write_style(
     Raises:
         OutputError: If the file cannot be written.
     """
-    write_text(path, _style(class_names, class_colors))
+    write_text(path, style_text(class_names, class_colors))
 
 
-def _style(names: Sequence[str], colors: Sequence[str]) -> str:
+def style_text(names: Sequence[str], colors: Sequence[str]) -> str:
+    """Return the text of :func:`write_style`."""
     root = _root()
     root.append(_raster_pipe(names, colors))
     root.append(_vector_renderer(names, colors))
@@ -269,7 +270,7 @@ def has_style(mask: str | Path, path: Path, hectares: bool = False) -> bool:
     """Return whether a file is exactly the style of a class raster."""
     if not path.is_file():
         return False
-    made = _style(*legend(mask, hectares))
+    made = style_text(*legend(mask, hectares))
     return path.read_text(encoding='utf-8', errors='replace') == made
 
 

@@ -54,7 +54,7 @@ class LabeledScene:
         #: Side in pixels of the cells of :attr:`starts`.
         self.step = max(1, scene.window // 8)
         #: Cells in which windows start that touch a labeled area, bool.
-        self.starts = self._starts()
+        self.starts = self._starts() > 0
 
     def window(self, row: int, col: int) -> Window:
         """Return the window that starts at a row and column."""
@@ -127,11 +127,22 @@ class LabeledScene:
         scene = self.grid.height * self.grid.width
         return bool(large and sides.prod(axis=1).sum() < 0.9 * scene)
 
-    def _starts(self) -> NDArray[np.bool_]:
-        """Return in which cells windows start that touch a labeled area."""
+    def chances(self) -> NDArray[np.float64]:
+        """Return how often windows start in each cell if labeled areas are drawn alike.
+
+        Each area adds 1, shared by the cells in which windows start that touch it.
+        """
+        return self._starts(alike=True)
+
+    def _starts(self, alike: bool = False) -> NDArray[np.float64]:
+        """Return how many labeled areas windows touch that start in a cell.
+
+        Args:
+            alike: Count each area as 1 over all cells together.
+        """
         shape = [-(-places // self.step) for places in self.places]
         if self._boxes is None:
-            return np.ones(shape, bool)
+            return np.ones(shape)
         size, last = np.array([self.height, self.width]), np.array(self.places) - 1
         first = np.floor(self._boxes[:, :2]).astype(np.int64)
         # a point is a box in the pixel where it starts
@@ -139,12 +150,15 @@ class LabeledScene:
         inside = ((end >= 0) & (first < last + size)).all(axis=1)
         a = np.maximum(first - size + 1, 0)[inside] // self.step
         b = np.minimum(end, last)[inside] // self.step + 1
-        # +1 and -1 at the corners of each box: the sums of sums are above 0 inside
-        marks = np.zeros((shape[0] + 1, shape[1] + 1), np.int64)
+        # + and - at the corners of each box: sums of sums are its part, inside of it
+        part = 1 / (b - a).prod(axis=1) if alike else np.ones(len(a))
+        marks = np.zeros((shape[0] + 1, shape[1] + 1))
         for rows, cols, sign in ((a, a, 1), (a, b, -1), (b, a, -1), (b, b, 1)):
-            np.add.at(marks, (rows[:, 0], cols[:, 1]), sign)
-        found: NDArray[np.bool_] = marks.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
-        return found
+            np.add.at(marks, (rows[:, 0], cols[:, 1]), sign * part)
+        sums = marks.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
+        # what rounding leaves outside is less than a part of the largest area
+        sums[sums < part.min(initial=1) / 2] = 0
+        return sums
 
     def may_start(self, row: int, col: int) -> bool:
         """Return whether a window may start at a row and column, near labels."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import LabelError
 from ..grids import Window
@@ -36,7 +37,7 @@ class Reading(NamedTuple):
 
 
 class WindowDraws:
-    """Sampler of training windows; all eligible windows are equally likely.
+    """Sampler of training windows; all eligible windows are equally likely, or areas.
 
     A window is eligible if it belongs to the split, holds data and has a label.
     Windows come in groups of *group* from one neighborhood, so that pixels are decoded
@@ -58,6 +59,7 @@ class WindowDraws:
         allowed: Callable[[int, Window], bool],
         seed: int,
         group: int,
+        alike: bool = False,
     ) -> None:
         """Initialize the sampler.
 
@@ -66,6 +68,7 @@ class WindowDraws:
             allowed: Whether a window of a scene (by its number) belongs to the split.
             seed: Seed of all draws.
             group: Number of windows drawn from one neighborhood, at least 1.
+            alike: Draw labeled areas alike, of whatever size.
 
         Raises:
             LabelError: If no scene has labels.
@@ -81,6 +84,10 @@ class WindowDraws:
         owners = [np.full(len(p), number) for number, p in enumerate(places)]
         #: Corners of all cells in which windows may start, and the scene of each.
         self._places, self._owners = np.concatenate(places), np.concatenate(owners)
+        self._sums: NDArray[np.float64] | None = None
+        if alike:
+            chances = [scene.chances()[scene.starts] for scene in scenes]
+            self._sums = np.concatenate(chances).cumsum()
         #: Number of drawn windows without a label, since this object was created.
         self.unlabeled = 0
         if not len(self._places):
@@ -114,7 +121,7 @@ class WindowDraws:
     def _reading(self, rng: np.random.Generator, indexes: Integers) -> Reading:
         """Draw a neighborhood and windows in it."""
         for _ in range(MAX_DRAWS):
-            place = int(rng.integers(len(self._places)))
+            place = self._place(rng)
             number = int(self._owners[place])
             shift = rng.integers(self.scenes[number].step, size=2)
             found = self._try(number, *(self._places[place] + shift))
@@ -133,6 +140,13 @@ class WindowDraws:
             )
         ]
         return Reading(number, _hull([draw.window for draw in draws]), tuple(draws))
+
+    def _place(self, rng: np.random.Generator) -> int:
+        """Draw a cell in which windows may start."""
+        if self._sums is None:
+            return int(rng.integers(len(self._places)))
+        drawn = rng.random() * self._sums[-1]
+        return int(np.searchsorted(self._sums, drawn, side='right'))
 
     def _neighbors(
         self,

@@ -246,11 +246,12 @@ class SceneSplits:
             ],
         )
 
-    def draws(self, group: int = 8) -> WindowDraws:
+    def draws(self, group: int = 8, alike: bool = False) -> WindowDraws:
         """Return the sampler of training windows.
 
         Args:
             group: Number of windows drawn from one neighborhood.
+            alike: Draw labeled areas alike, of whatever size.
         """
         scenes = [
             scene for n, scene in enumerate(self.scenes) if self._serves(n, 'train')
@@ -261,4 +262,5 @@ class SceneSplits:
             lambda number, window: self.allowed('train', numbers[number], window),
             self.seed,
             group,
+            alike,
         )

@@ -2,34 +2,43 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, SceneError, SettingError
+import numpy as np
 
-#: Names of the dimension with the bands, and of rows and columns.
+from ..errors import OutputError, SceneError, SettingError
+from .inputs import file_checksum
+
+#: Names of the dimension with the bands, and other names of rows and columns.
 BANDS = ('band', 'bands', 'variable')
-PLACE = {'y', 'x', 'lat', 'lon', 'latitude', 'longitude'}
+PLACE = {'lat': 'y', 'latitude': 'y', 'lon': 'x', 'longitude': 'x'}
+#: Part of a pixel by which the distances of rows and columns may differ.
+UNEVEN = 0.1
 
 
 @contextmanager
-def array_raster(scene: Any, output: str | Path) -> Iterator[Path]:
+def array_raster(
+    scene: Any, output: str | Path, names: Sequence[str] | None = None
+) -> Iterator[Path]:
     """Write an array to a hidden raster beside the output, and remove it at the end.
 
     Args:
         scene: ``xarray.DataArray`` (bands, y, x) or (y, x), or a Dataset with a variable
             for each band. Names of bands are its coordinate or ``long_name``.
         output: Class raster that will be written.
+        names: Names of the bands in their order, instead of those of the array.
 
     Yields:
         Path of the raster. The same values give the same file, so that runs resume.
 
     Raises:
         OutputError: If the raster cannot be written.
-        SceneError: If the array has other dimensions.
+        SceneError: If the array has other dimensions, uneven coordinates, or bands in
+            an order that its names do not follow.
         SettingError: If rioxarray is not installed, or *scene* is no array of xarray.
     """
     if not type(scene).__module__.startswith('xarray.'):
@@ -42,7 +51,9 @@ def array_raster(scene: Any, output: str | Path) -> Iterator[Path]:
             'Scenes of xarray require rioxarray. Install it with pip install '
             '"torchgeo-ctm[xarray]".'
         )
-    array = _with_bands_first(scene)
+    array = _with_bands_first(scene, names)
+    from rioxarray.exceptions import RioXarrayError
+
     output = Path(output)
     folder = output.with_name(f'.{output.name}.scene')
     path = folder / f'{array.name or "array"}.tif'
@@ -53,32 +64,88 @@ def array_raster(scene: Any, output: str | Path) -> Iterator[Path]:
         except OSError as error:
             reason = str(error).splitlines()[0]
             raise OutputError(f'Cannot write {path}: {reason}') from error
-        # a run is resumed if its scene has the time that it had
-        os.utime(path, (0, 0))
+        except (RioXarrayError, TypeError, ValueError) as error:
+            reason = ' '.join(str(error).split())
+            raise SceneError(
+                f'The scene cannot be written as a raster: {reason}'
+            ) from error
+        # a run is resumed if its scene has the time that it had, so of equal values
+        checksum = file_checksum(path)
+        os.utime(path, (checksum, checksum))
         yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _with_bands_first(scene: Any) -> Any:
-    """Return an array (bands, y, x) with the names of its bands."""
+def _with_bands_first(scene: Any, names: Sequence[str] | None) -> Any:
+    """Return an array (band, y, x) with the names of its bands."""
     import rioxarray  # noqa: F401  registers rio
 
     array = scene.to_array('band') if hasattr(scene, 'data_vars') else scene
     array = array.squeeze(
         [d for d in array.dims if d == 'time' and array.sizes[d] == 1]
     )
+    array = array.rename({d: PLACE[d] for d in array.dims if d in PLACE})
     bands = [name for name in array.dims if name in BANDS]
     if len(array.dims) != len(bands) + 2 or len(bands) > 1:
         raise SceneError(
             f'The scene has the dimensions {", ".join(map(str, array.dims))}, expected '
             'band, y, x. Choose one date with .isel(time=0).'
         )
-    if bands:
-        array = array.transpose(bands[0], ...)
-        names = [
-            str(name) for name in array.coords.get(bands[0], array[bands[0]]).values
-        ]
-        if not all(name.isdigit() for name in names):
-            array = array.assign_attrs(long_name=tuple(names))
+    if {'y', 'x'} <= {*array.dims}:
+        array = array.transpose(*bands, 'y', 'x')
+        _check_even(array)
+    if names:
+        return array.assign_attrs(long_name=tuple(names))
+    # of one band, the coordinate stays without its dimension
+    key = next((name for name in BANDS if name in {*array.dims, *array.coords}), None)
+    if key is not None:
+        own = [*map(str, np.atleast_1d(array[key].values))]
+        array = array.assign_attrs(long_name=_names(own, array.attrs.get('long_name')))
     return array
+
+
+def _check_even(array: Any) -> None:
+    """Check that rows and columns have equal distances.
+
+    Raises:
+        SceneError: If they do not: a raster has no place for such pixels.
+    """
+    for name in ('y', 'x'):
+        if name not in array.coords or array.sizes[name] < 3:
+            continue
+        steps = np.diff(array.coords[name].values.astype(float))
+        if not (np.abs(steps - steps.mean()) <= UNEVEN * abs(steps.mean())).all():
+            raise SceneError(
+                f'The coordinates {name} of the scene are uneven, expected the same '
+                'distance between all. Choose rows and columns by slices.'
+            )
+
+
+def _names(own: list[str], given: Any) -> Any:
+    """Return the names of bands, which selecting bands leaves in ``long_name`` as it was.
+
+    Args:
+        own: Coordinate of the bands.
+        given: ``long_name``; None: missing.
+
+    Raises:
+        SceneError: If the bands are in another order than their names may be.
+    """
+    if not all(name.isdigit() for name in own):
+        return tuple(own)
+    numbers = [int(name) for name in own]
+    named = isinstance(given, tuple | list)
+    if (
+        named
+        and len(given) > len(own)
+        and 0 < min(numbers) <= max(numbers) <= len(given)
+    ):
+        return tuple(given[number - 1] for number in numbers)
+    if numbers != sorted(numbers) and sorted(numbers) == [*range(1, len(own) + 1)]:
+        raise SceneError(
+            f'The bands of the scene are in the order {", ".join(own[:13])}, which '
+            'long_name does not follow. Name them with .assign_coords(band=[…]), or pass '
+            'scene_bands.'
+        )
+    return given

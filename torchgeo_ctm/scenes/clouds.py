@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -86,6 +87,7 @@ class CloudOptions:
         if self.mask is not None:
             path, values = split_values(self.mask)
             name = Path(path).name + self.mask.removeprefix(path)
+            _check_one_band(path)
             return CloudMask(scene, grid, path, name, 1, values, self.dilation)
         if classification is None and self.clouds == 'scl':
             raise SceneError(
@@ -295,6 +297,21 @@ def split_values(text: str) -> tuple[str, tuple[float, ...] | None]:
             f'Invalid values {values!r} in cloud_mask={text!r}, expected numbers, as '
             f'{path}:3,8,9,10.'
         ) from None
+
+
+def _check_one_band(dataset: str) -> None:
+    """Check that a raster of clouds has one band beside alpha.
+
+    Raises:
+        SceneError: If it has several: any of them may be the clouds.
+    """
+    with open_raster(dataset) as raster:
+        kinds = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
+    if len(kinds) != 1:
+        raise SceneError(
+            f'The cloud mask {dataset} has {len(kinds)} bands, expected one. Choose one '
+            'with gdal_translate -b N.'
+        )
 
 
 def _overlap(one: Grid, other: Grid) -> bool:

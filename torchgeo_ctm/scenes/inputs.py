@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,38 @@ def fingerprint(paths: Iterable[Path]) -> dict[str, list[int]]:
             raise SceneError(f'Cannot read {path}: {error}') from error
         found[str(path)] = [stat.st_size, stat.st_mtime_ns, checksum]
     return found
+
+
+def check_unchanged(before: Mapping[str, list[int]], name: str) -> None:
+    """Check that files that were read are what they were.
+
+    Files that are gone had been opened, or their reader has failed. Statistics that
+    other programs write beside a raster change no pixel.
+
+    Args:
+        before: What :func:`fingerprint` returned.
+        name: What was mapped, for the message.
+
+    Raises:
+        SceneError: If one changed: the map may be of both contents.
+    """
+    there = (path for path in map(Path, before) if path.is_file())
+    now = fingerprint(path for path in there if path.suffix != '.xml')
+    changed = next((path for path in now if now[path] != before[path]), None)
+    if changed is not None:
+        raise SceneError(
+            f'{changed} changed while {name} was mapped, expected the same content '
+            'until the end. Run the same command again.'
+        )
+
+
+def file_checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    checksum = 0
+    with path.open('rb') as file:
+        while block := file.read(1 << 24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _checksum(path: Path, size: int) -> int:

@@ -1,5 +1,6 @@
 """Windows of a raster scene."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -24,8 +25,8 @@ from ..errors import (
     SceneError,
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
-from ..rasters import grid_of, open_raster
-from ..scaling import band_key, match_bands
+from ..rasters import grid_of, open_raster, warn_of_control_points
+from ..scaling import SENTINEL2_BANDS, band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
 from .area import Area
@@ -285,17 +286,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
     def _warn_of_georeference(self, raster: DatasetReader) -> None:
         """Warn about a missing or unusual georeference; the grid is kept as it is."""
         transform = self.grid.transform
-        if raster.gcps[0] or raster.rpcs is not None:
-            by = 'ground control points (GCPs)' if raster.gcps[0] else 'RPCs'
-            if self.grid.crs is None or transform.is_identity:
-                warnings.warn(
-                    f'{self.scene} is georeferenced by {by}, which the mask does not '
-                    'keep: its pixels have no place on the ground. Warp the scene first '
-                    f'with gdalwarp{"" if raster.gcps[0] else " -rpc"}.',
-                    GeoreferenceWarning,
-                    stacklevel=3,
-                )
-                return
+        if warn_of_control_points(raster, self.scene):
+            return
         facts = {
             'has no CRS': self.grid.crs is None,
             'has no transform': transform.is_identity,
@@ -331,6 +323,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 )
             found = scene_bands
         positions = match_bands(bands, found, self.scene)
+        self._warn_of_order(bands, found, positions)
         left_out = [
             found[i] or f'band {i + 1}'
             for i in range(raster.count)
@@ -344,6 +337,25 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                 stacklevel=3,
             )
         return [position + 1 for position in positions]
+
+    def _warn_of_order(
+        self, bands: Sequence[str], found: Sequence[str | None], positions: list[int]
+    ) -> None:
+        """Tell which bands are taken as which, where the scene does not name them."""
+        usual = [*map(band_key, bands)] == [*map(band_key, SENTINEL2_BANDS)]
+        numbered = all(re.fullmatch(r'(band )?\d+', name) for name in bands)
+        if any(found) or numbered or (usual and len(found) == len(bands)):
+            return
+        taken = ', '.join(
+            f'{position + 1} as {name}'
+            for position, name in zip(positions, bands, strict=True)
+        )
+        warnings.warn(
+            f'{self.scene} has no band names, its bands are taken in order: {taken}. '
+            'Pass scene_bands if they are others.',
+            BandWarning,
+            stacklevel=4,
+        )
 
     def _check_transform(self) -> None:
         """Check that pixels have a size."""

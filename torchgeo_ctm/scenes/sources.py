@@ -118,7 +118,7 @@ def tile_of(scene: str | Path) -> str:
 
 
 def band_names(scene: str | Path) -> list[str]:
-    """Return the names of a scene's bands in file order, without an alpha band.
+    """Return the names of a scene's bands in file order, without alpha and SCL.
 
     A scene without names has those of Sentinel-2 if it has 13 bands, else numbers.
     Unnamed bands among named ones are left out.
@@ -131,7 +131,10 @@ def band_names(scene: str | Path) -> list[str]:
         kinds = raster.colorinterp
         names = source.bands or raster.descriptions
     kept = [n for n, k in zip(names, kinds, strict=True) if k != ColorInterp.alpha]
-    return [n for n in kept if n] or [*resolve_bands(None, len(kept))]
+    if not any(kept):
+        return [*resolve_bands(None, len(kept))]
+    classes = band_key(CLASSIFICATION)
+    return [n for n in kept if n and band_key(n) != classes]
 
 
 def _nothing(name: str, path: Path) -> SceneError:
