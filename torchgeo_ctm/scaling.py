@@ -172,7 +172,8 @@ def match_bands(
     if not any(found):
         if len(found) < len(wanted):
             raise BandError(
-                f'{source} has {count} without names, expected {len(wanted)} in this order: {names}.'
+                f'{source} has {count} without names, expected {len(wanted)} in this '
+                f'order: {names}.'
             )
         return list(range(len(wanted)))
     if len({band_key(name) for name in wanted}) < len(wanted):
