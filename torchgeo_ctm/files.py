@@ -210,6 +210,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def staging_folder(output: Path) -> Iterator[Path]:
+    """Make a hidden folder beside a file, for products that appear together.
+
+    Args:
+        output: The file.
+
+    Yields:
+        The folder, which is removed with all that is left in it. Errors raised in the
+        block name the files as they will be called.
+
+    Raises:
+        OutputError: If the folder cannot be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix='.staged', dir=output.parent)
+    except OSError as error:
+        raise OutputError(f'Cannot write {output}: {error}') from error
+    with folder as name:
+        try:
+            yield Path(name)
+        except OutputError as error:
+            raise OutputError(str(error).replace(name, str(output.parent))) from error
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file, complete or not at all.
 

@@ -1,7 +1,6 @@
 """What changed between two maps of one place: hectares from each class to each other."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +12,8 @@ from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from ..errors import OutputError, SceneError, SettingError, name_key
-from ..files import check_file, check_not_input, uninterrupted
+from ..errors import SceneError, SettingError, name_key
+from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
 from ..inference.geotiff import RasterRows, check_output, product_path
@@ -95,16 +94,8 @@ def change(
         raise SettingError(f'min_area={min_area} ha, expected 0 or more.')
     pair = _Pair(before, after, min_confidence)
     hectares, unknown = pair.hectares()
-    try:
-        folder = tempfile.TemporaryDirectory(prefix='.change', dir=output.parent)
-    except OSError as error:
-        raise OutputError(f'Cannot write {output}: {error}') from error
-    with folder as name:
-        try:
-            _write(pair, hectares, paths, Path(name), min_area)
-        except OutputError as error:
-            # name files as they will be called
-            raise OutputError(str(error).replace(name, str(output.parent))) from error
+    with staging_folder(output) as folder:
+        _write(pair, hectares, paths, folder, min_area)
     return Change(
         pd.DataFrame(hectares, index=pair.names, columns=pair.names), unknown, paths
     )

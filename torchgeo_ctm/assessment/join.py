@@ -18,12 +18,12 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import GridError, SceneError, SettingError, name_key
-from ..files import check_file, check_not_input
+from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, Grid
 from ..inference.geotiff import RasterRows, check_output, product_path
 from ..inference.masks import class_colors, class_names, open_confidence, open_mask
-from ..inference.style import style_of
-from ..inference.vector import check_vector_output, vectorize
+from ..inference.style import write_style
+from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import grid_of, open_raster
 
 #: Pixels of a row band.
@@ -85,13 +85,17 @@ def join(
     if len(maps) < 2:
         raise SettingError(f'Expected two maps or more to join, got {len(maps)}.')
     output = check_output(output, overwrite)
-    for path in (*maps, *([like] if like is not None else [])):
-        check_not_input(output, path)
+    check_file(output.with_name(f'{output.name}.aux.xml'), overwrite)
     others = {
         'confidence': product_path(output, 'confidence'),
         'style': output.with_suffix('.qml'),
         'polygons': output.with_suffix('.gpkg'),
     }
+    read = [Path(path) for path in maps]
+    read += [product_path(path, 'confidence') for path in read]
+    for path in (*read, *([Path(like)] if like is not None else [])):
+        check_not_input(output, path)
+        check_not_input(others['confidence'], path)
     with ExitStack() as stack:
         rasters = [stack.enter_context(open_mask(path)) for path in maps]
         percents = _confidence(stack, rasters)
@@ -103,13 +107,10 @@ def join(
         names, colors, tables = _classes(rasters)
         grid = _joined_grid(rasters) if like is None else _grid_like(like)
         placed = _placed(stack, rasters, percents, tables, grid)
-        _write(placed, grid, output, others, (names, colors))
-    if style:
-        style_of(output, others['style'])
-    if polygons:
-        percent = others['confidence'] if percents else None
-        vectorize(output, others['polygons'], confidence=percent, overwrite=overwrite)
-    return [output, *(others[name] for name in wanted)]
+        paths = {name: others[name] for name in wanted}
+        with staging_folder(output) as folder:
+            _write(placed, grid, output, paths, (names, colors), folder)
+    return [output, *paths.values()]
 
 
 def _confidence(
@@ -307,26 +308,51 @@ def _write(
     maps: Sequence[_Map],
     grid: Grid,
     output: Path,
-    others: dict[str, Path],
+    paths: dict[str, Path],
     classes: tuple[list[str], list[str]],
+    folder: Path,
 ) -> None:
-    """Write the joined map, and its confidence if every map has one."""
+    """Write the joined map and what belongs to it: all of it, or none.
+
+    Args:
+        maps: The maps.
+        grid: Grid of the joined one.
+        output: Class raster.
+        paths: Those of confidence, style and polygons that are wanted.
+        classes: Names and colors.
+        folder: Folder for files that are not complete.
+    """
     sources = [Path(each.classes.src_dataset.name).name for each in maps]
     tags = {'JOINED': json.dumps(sources)}
-    written = [RasterRows(output, grid, ['land cover class'], tags, classes)]
+    staged = {name: folder / path.name for name, path in paths.items()}
+    mask = RasterRows(output, grid, ['land cover class'], tags, classes, folder)
+    rasters = [mask]
     try:
-        if maps[0].confidence is not None:
-            name = 'confidence, per cent'
-            written.append(RasterRows(others['confidence'], grid, [name], tags))
+        if 'confidence' in paths:
+            name = ['confidence, per cent']
+            beside = paths['confidence']
+            rasters.append(RasterRows(beside, grid, name, tags, folder=folder))
         for row, found, best in _joined(maps, grid):
-            written[0].write(row, found)
-            for percent in written[1:]:
+            mask.write(row, found)
+            for percent in rasters[1:]:
                 values = np.where(best < 0, IGNORED, best).astype(np.uint8)
                 percent.write(row, values)
-        for raster, resampling in zip(written, ('mode', 'average'), strict=False):
+        for raster in rasters:
+            raster.close()
+        if 'style' in paths:
+            write_style(staged['style'], *classes)
+        if 'polygons' in paths:
+            percents = rasters[1].rows if len(rasters) > 1 else None
+            vectorize(mask.rows, staged['polygons'], confidence=percents)
+        for raster, resampling in zip(rasters, ('mode', 'average'), strict=False):
             raster.finish(resampling)
-        for raster in written:
-            raster.publish()
+        with uninterrupted():
+            for raster in rasters:
+                raster.publish()
+            if 'style' in paths:
+                staged['style'].replace(paths['style'])
+            if 'polygons' in paths:
+                publish_vector(staged['polygons'], paths['polygons'])
     finally:
-        for raster in written:
+        for raster in rasters:
             raster.abandon()
