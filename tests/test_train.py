@@ -24,6 +24,7 @@ from tests.fakes.land_cover import (
     write_squares,
 )
 from torchgeo_ctm.errors import LabelWarning
+from torchgeo_ctm.legends import usual_colors
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scenes.sources import band_names
 from torchgeo_ctm.train import plan
@@ -145,6 +146,25 @@ def test_points_and_tables_are_labels_too(ground: LandCover, tmp_path: Path) -> 
     assert section['class_path'].endswith('TableLabels')
     assert section['init_args']['id_field'] == 'tile'
     assert content['model']['init_args']['img_size'] == 64
+
+
+def test_classes_have_the_colors_that_maps_usually_give_them() -> None:
+    names = [
+        'Dark forest',
+        'bright forest',
+        'Water',
+        'Rice',
+        'Urban/Built-up',
+        'x',
+        'y',
+    ]
+    colors = usual_colors(names)
+    assert colors[0] == usual_colors(['Trees'])[0] != colors[1]
+    assert colors[2] == usual_colors(['Permanent water bodies'])[0]
+    assert colors[4] == usual_colors(['built'])[0]
+    # "ice" is in "rice", but no word of it
+    assert colors[3] != usual_colors(['Snow/Ice'])[0]
+    assert len(set(colors)) == len(names)
 
 
 def test_edits_of_an_open_geopackage_count(ground: LandCover, labels: Path) -> None:

@@ -16,6 +16,7 @@ from .errors import (
     CheckpointError,
     CTMError,
     DataError,
+    LabelError,
     OutputError,
     SceneError,
     SettingError,
@@ -117,7 +118,7 @@ def train(
             for source in (labels, *scenes):
                 check_not_input(path, source)
     for scene in scenes:
-        _check_inputs(scene=scene)
+        _check_inputs(scene=scene, labels=labels)
     _loading()
     from . import train as training
     from .configuration import write_content
@@ -857,6 +858,7 @@ def _check_inputs(
     scene: str | None = None,
     config: str | None = None,
     checkpoint: str | None = None,
+    labels: str | None = None,
 ) -> None:
     """Check that the inputs exist, before anything heavy is imported.
 
@@ -867,7 +869,8 @@ def _check_inputs(
     # URLs and GDAL's own names are no paths
     remote = scene and (':' in scene[2:] or scene.startswith(('/vsi', '<')))
     if scene is not None and not remote and not Path(scene).exists():
-        close = similar_file(scene, ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip'))
+        kinds = ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip', '')
+        close = similar_file(scene, kinds)
         expected = 'a raster, a folder of bands or a Sentinel-2 product'
         missing.append(
             SceneError(f'{scene} does not exist, expected {expected}.{close}')
@@ -883,6 +886,12 @@ def _check_inputs(
         expected = 'a checkpoint (.ckpt)'
         missing.append(
             CheckpointError(f'{checkpoint} is not a file, expected {expected}.{close}')
+        )
+    if labels is not None and not Path(labels).expanduser().exists():
+        close = similar_file(labels, ('.gpkg', '.geojson', '.shp', '.fgb', '.csv'))
+        expected = 'polygons, points or a table'
+        missing.append(
+            LabelError(f'{labels} does not exist, expected {expected}.{close}')
         )
     if missing:
         raise type(missing[0])(' '.join(map(str, missing)))

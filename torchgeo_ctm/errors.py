@@ -122,6 +122,11 @@ def one_line(error: BaseException) -> str:
     return f'No data set found in {place}. Set {key} to its folder{download}.'
 
 
+def gdal_reason(error: BaseException) -> str:
+    """Return why GDAL cannot read a file, without its advice for programmers."""
+    return str(error).splitlines()[0].split('; It might help')[0].rstrip('.')
+
+
 def name_key(name: str) -> str:
     """Return a name without case, blanks and spellings that make no difference."""
     return ' '.join(unicodedata.normalize('NFKC', str(name)).casefold().split())

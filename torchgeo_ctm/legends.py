@@ -1,6 +1,8 @@
 """Legends of well-known land-cover maps: raster value → class name."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from .errors import SettingError, did_you_mean, name_key
 
@@ -92,6 +94,21 @@ ESRI = {
     11: 'Rangeland',
 }
 
+#: Colors of Dynamic World, and how words begin that name the same ground.
+COLORS = {
+    '#419bdf': ('water', 'lake', 'river', 'ocean'),
+    '#397d49': ('tree', 'forest', 'wood'),
+    '#88b053': ('grass', 'meadow', 'pasture'),
+    '#7a87c6': ('flooded', 'wetland', 'marsh', 'swamp'),
+    '#e49635': ('crop', 'field', 'agricult'),
+    '#dfc35a': ('shrub', 'scrub', 'savanna', 'open'),
+    '#c4281b': ('built', 'urban', 'building', 'settlement', 'town'),
+    '#a59b8f': ('bare', 'barren', 'sand', 'beach', 'rock', 'soil'),
+    '#b39fe1': ('snow', 'ice', 'glacier'),
+}
+#: Colors of other classes, unlike those.
+OTHER_COLORS = ('#e377c2', '#9467bd', '#8c564b', '#bcbd22', '#17becf', '#f7b6d2')
+
 LEGENDS: dict[str, dict[int, str]] = {
     'worldcover': WORLDCOVER,
     'dfc2020': DFC2020,
@@ -126,6 +143,24 @@ def legend(class_map: Mapping[int, str] | str) -> dict[int, str]:
     if not found:
         raise SettingError('class_map is empty, expected a class name for each value.')
     return found
+
+
+def usual_colors(names: Sequence[str]) -> list[str]:
+    """Return the ``#rrggbb`` that maps usually give to classes of these names.
+
+    Each color is given once, as long as there are enough.
+    """
+    others = cycle(OTHER_COLORS)
+    colors: list[str] = []
+    for name in names:
+        words = re.findall(r'[^\W_]+', name.lower())
+        fitting = [
+            color
+            for color, begins in COLORS.items()
+            if any(word.startswith(begins) for word in words) and color not in colors
+        ]
+        colors.append(fitting[0] if fitting else next(others))
+    return colors
 
 
 def renamed(

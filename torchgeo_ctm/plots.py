@@ -194,7 +194,11 @@ def mask_figure(
         class_names: Name of each class.
         class_colors: Color of each class.
     """
-    figure = Figure(figsize=(7, 7), layout='constrained')
+    height, width = mask.shape
+    figure = Figure(
+        figsize=(7, 0.4 + 6.6 * min(1.5, max(0.2, height / width))),
+        layout='constrained',
+    )
     axis = figure.subplots()
     draw_mask(axis, mask, class_names, class_colors)
     add_legend(figure, mask, class_names, class_colors)

@@ -134,6 +134,12 @@ def predict_scene(
             return predict_scene(raster, **given)
     check_not_input(output, scene)
     check_not_input(output, checkpoint)
+    for name in products:
+        if name not in ProductOptions.__dataclass_fields__:
+            known = ProductOptions.__dataclass_fields__
+            raise SettingError(
+                f'predict_scene has no argument {name!r}.{did_you_mean(name, known)}'
+            )
     options = ProductOptions(**products)
     check_choices(accelerator, precision)
     import torch

@@ -164,6 +164,7 @@ def match_bands(
         BandError: If a wanted band is missing or appears twice.
     """
     names = ', '.join(wanted)
+    count = f'{len(found)} {"band" if len(found) == 1 else "bands"}'
     known = {band_key(name) for name in SENTINEL2_BANDS}
     some = {band_key(name) for name in wanted} < known
     if not any(found) and some and len(found) == len(SENTINEL2_BANDS):
@@ -171,9 +172,8 @@ def match_bands(
     if not any(found):
         if len(found) < len(wanted):
             raise BandError(
-                f'{source} has {len(found)} {"band" if len(found) == 1 else "bands"} '
-                'without names, expected '
-                f'{len(wanted)} in this order: {names}.'
+                f'{source} has {count} without names, expected {len(wanted)} in this '
+                f'order: {names}.'
             )
         return list(range(len(wanted)))
     if len({band_key(name) for name in wanted}) < len(wanted):
@@ -182,12 +182,14 @@ def match_bands(
     missing = [name for name in wanted if band_key(name) not in keys]
     if missing:
         present = ', '.join(name or 'unnamed' for name in found)
-        hint = 'If only the names are wrong, pass the right ones with scene_bands.'
+        hint = f'missing: {", ".join(missing)}. '
+        if len(missing) == len(wanted):
+            hint = 'and none of them is there. '
+        hint += 'If only the names are wrong, pass the right ones with scene_bands.'
         if [band_key(name) for name in missing] == ['b10']:
-            hint = 'Level-2A has no B10: map Level-1C, or train without B10 for both.'
+            hint = 'missing: B10. Level-2A has no B10: map Level-1C, or train without B10 for both.'
         raise BandError(
-            f'{source} has {len(found)} bands ({present}), expected {len(wanted)} '
-            f'({names}), missing: {", ".join(missing)}. {hint}'
+            f'{source} has {count} ({present}), expected {len(wanted)} ({names}), {hint}'
         )
     twice = [name for name in wanted if keys.count(band_key(name)) > 1]
     if twice:

@@ -18,6 +18,7 @@ from .configuration import build_task, read_data, write_content
 from .errors import LabelError, LabelWarning, OutputError, SceneError, SettingError
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
+from .legends import usual_colors
 from .prediction import build_trainer, check_choices, running
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
@@ -111,6 +112,7 @@ def plan(
         'bands': ground.bands,
         'num_classes': len(source.classes),
         'class_names': [*source.classes],
+        'class_colors': usual_colors(source.classes),
         'img_size': window,
         'scaling': ({} if optical else {'clip': None}) | ground.scaling(),
     }

@@ -127,6 +127,7 @@ ARROWS: dict[str, set[str]] = {
         'reports',
         'samplers',
         'labels',
+        'legends',
         'scenes',
         'scaling',
         'errors',

@@ -40,8 +40,8 @@ def test_what_is_unknown_is_not_counted() -> None:
         counted.warn(NAMES)
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2
-    assert said[0].startswith('known in none of 2 labeled chips: Water; Urban:')
-    assert said[1].startswith('present in all of 2 labeled chips: Forest:')
+    assert said[0].startswith('Known in none of 2 labeled chips: Water; Urban. ')
+    assert said[1].startswith('Present in all of 2 labeled chips: Forest. ')
 
 
 def test_classes_that_cannot_be_learned_are_named() -> None:
@@ -49,11 +49,11 @@ def test_classes_that_cannot_be_learned_are_named() -> None:
         counts([1, 0, 1], [1, 0, 0]).warn(NAMES)
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2
-    assert 'present in none of 2 labeled chips: Water:' in said[0]
-    assert 'present in all of 2 labeled chips: Forest:' in said[1]
+    assert 'Present in none of 2 labeled chips: Water. ' in said[0]
+    assert 'Present in all of 2 labeled chips: Forest. ' in said[1]
     # Urban is there or not, so where it is not tells where Forest is
     assert 'patches: {compete: true}' in said[1]
-    with pytest.warns(LabelWarning, match='Forest; Urban: they cannot be told'):
+    with pytest.warns(LabelWarning, match='Forest; Urban. They cannot be told'):
         counts([1, 0, 1], [1, 0, 1]).warn(NAMES)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -69,12 +69,12 @@ def test_presence_alone_is_told_with_the_way_out() -> None:
     said = [str(warning.message) for warning in caught]
     assert len(said) == 1
     assert said[0].startswith(
-        'present wherever known, in some of 3 labeled chips: Forest; Water; Urban: '
+        'Present wherever known, in some of 3 labeled chips: Forest; Water; Urban. '
     )
-    assert 'training needs absent classes: set complete: true if' in said[0]
+    assert 'training requires absent classes. Set complete: true if' in said[0]
     alone.update(np.array([0, 0, 1]), np.array([True, True, True]))
     with pytest.warns(
-        LabelWarning, match='known, in some of 4 .*: Urban: they can only be'
+        LabelWarning, match='known, in some of 4 .*: Urban. They can only be'
     ):
         alone.warn(NAMES)
 

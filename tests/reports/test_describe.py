@@ -191,7 +191,7 @@ def test_scenes_with_labels(run: Run, tmp_path: Path, write_scene: WriteScene) -
     out = tmp_path / 'p.png'
     status, printed, err = run('describe', '--config', config, '--output', out)
     assert status == 0, err
-    assert 'known in none' in err
+    assert 'Known in none' in err
     assert 'Urban' in err
     # every split is looked at, and each warning is shown once
     warned = [line for line in err.splitlines() if 'warning: ' in line]

@@ -119,8 +119,8 @@ def test_the_command_warns_counts_and_writes(run: Run, tmp_path: Path) -> None:
                  '--nodata', '-9999')  # fmt: skip
     status, printed, err = run(*arguments)
     assert status == 0, err
-    assert 'present in none of 7 labeled chips: Urban' in err
-    assert 'present in all of 7 labeled chips: Forest' in err
+    assert 'Present in none of 7 labeled chips: Urban' in err
+    assert 'Present in all of 7 labeled chips: Forest' in err
     assert '7 of 7 training chips' in printed
     content = json.loads(numbers.read_text())
     means = [values.astype(np.float64).mean() for values in valid_pixels()]

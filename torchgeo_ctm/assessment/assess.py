@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from ..accuracy import Accuracy, Design, Estimate, estimate
-from ..errors import LabelError, LabelWarning, did_you_mean, name_key, similar_file
+from ..errors import (
+    LabelError,
+    LabelWarning,
+    did_you_mean,
+    gdal_reason,
+    name_key,
+    similar_file,
+)
 from ..grids import to_pixels
 from ..inference.masks import open_mask
 from .samples import STRATA
@@ -135,8 +142,7 @@ def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | N
             metadata = pyogrio.read_info(path, layers[0])['dataset_metadata'] or {}
             frame = pyogrio.read_dataframe(path, layer=layers[0])
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise LabelError(f'Cannot read {path}: {reason}') from error
+        raise LabelError(f'Cannot read {path}: {gdal_reason(error)}.') from error
     if column not in frame:
         columns = [str(name) for name in frame.columns if name != 'geometry']
         raise LabelError(

@@ -22,6 +22,7 @@ from ..errors import (
     LabelWarning,
     OutputError,
     did_you_mean,
+    gdal_reason,
     similar_file,
 )
 from ..files import atomic_path, check_file
@@ -215,8 +216,7 @@ def read_zones(
                 )
             frame = pyogrio.read_dataframe(path, layer=layers[0] if layers else None)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise LabelError(f'Cannot read {path}: {reason}') from error
+        raise LabelError(f'Cannot read {path}: {gdal_reason(error)}.') from error
     if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
         raise LabelError(f'{path} has no polygon, expected at least one.')
     kinds = set(frame.geom_type.dropna()) - {'Polygon', 'MultiPolygon'}

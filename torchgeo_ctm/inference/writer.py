@@ -1,5 +1,6 @@
 """Lightning callback that writes the masks of scenes."""
 
+import re
 import signal
 import sys
 from contextlib import AbstractContextManager
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ..errors import OutputError
 from .options import ProductOptions
 from .protocols import SceneSource, scene_predictor, scene_source
 from .scene_loop import Processes, SceneLoop
@@ -64,7 +66,12 @@ class PseudoMaskWriter(Callback):
             SettingError: If data module or task are not for scenes, or *merge* does not
                 fit the classes of the task.
         """
-        self.loop.check(scene_predictor(pl_module), _source(trainer).batches)
+        try:
+            self.loop.check(scene_predictor(pl_module), _source(trainer).batches)
+        except OutputError as error:
+            # a configuration sets keys, and passes no arguments
+            text = re.sub(r'Pass (\w+)=True', r'Set \1: true', str(error))
+            raise OutputError(text) from None
 
     def on_predict_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -11,7 +11,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from ..errors import LabelError, LabelWarning, did_you_mean
+from ..errors import LabelError, LabelWarning, did_you_mean, gdal_reason
 from .crs import pyproj_crs, same_crs
 from .table_files import PARQUET, check_file, missing_column
 
@@ -53,9 +53,9 @@ def read_features(
         else:
             frame = gpd.read_file(path, layer=_layer(path, layer))
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        # without GDAL's advice for programmers
-        reason = str(error).splitlines()[0].split('; It might help')[0].rstrip('.')
-        raise LabelError(f'{path} cannot be read as features: {reason}.') from error
+        raise LabelError(
+            f'{path} cannot be read as features: {gdal_reason(error)}.'
+        ) from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LabelError(f'{path} has no geometries, expected points or polygons.')
     if not len(frame):

@@ -104,28 +104,28 @@ class LabelCounts:
         never = (self.present == 0) & (self.known > 0)
         everywhere = (self.present == self.labeled) & (self.known > 0)
         always = (self.present == self.known) & (self.known > 0)
-        alike = 'they cannot be told from the others'
+        alike = 'They cannot be told from the others'
         if (always == (self.known > 0)).all():
             alike += (
-                '. No class is absent in any chip, but training needs absent classes: '
-                'set complete: true if the labels name all classes in their area, or '
+                '. No class is absent in any chip, but training requires absent classes. '
+                'Set complete: true if the labels name all classes in their area, or '
                 'use labels of another kind'
             )
         elif ((self.present > 0) & ~always).any():
             alike = (
-                "they can only be learned from other classes' absence: set "
+                'They can only be learned from the absence of other classes. Set '
                 'patches: {compete: true}'
             )
         for which, says, why in (
-            (self.known == 0, f'known in none {chips}', 'their labels are unknown'),
-            (never, f'present in none {chips}', 'they cannot be learned'),
-            (everywhere, f'present in all {chips}', alike),
-            (always & ~everywhere, f'present wherever known, in some {chips}', alike),
+            (self.known == 0, f'Known in none {chips}', 'Their labels are unknown'),
+            (never, f'Present in none {chips}', 'They cannot be learned'),
+            (everywhere, f'Present in all {chips}', alike),
+            (always & ~everywhere, f'Present wherever known, in some {chips}', alike),
         ):
             found = [name for name, each in zip(names, which, strict=True) if each]
             if found:
                 warnings.warn(
-                    f'{says}: {"; ".join(found)}: {why}.', LabelWarning, stacklevel=2
+                    f'{says}: {"; ".join(found)}. {why}.', LabelWarning, stacklevel=2
                 )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models._api import WeightsEnum
 
-from ..compat import BaseTask
+from ..compat import BaseTask, hide_tips
 from ..errors import (
     BandWarning,
     CheckpointError,
@@ -190,6 +190,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         }
         self.options = task_options(groups, former)
         super().__init__()
+        hide_tips()
 
     def configure_models(self) -> None:
         """Build scaling and network."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, SettingError
+from ..errors import CheckpointError, SettingError, similar_file
 from ..files import expanded
 from .options import regrouped, with_former_defaults
 from .predictor import ClassTokenPrediction, ClassTokenPredictor
@@ -61,7 +61,10 @@ def load_file(path: str | Path) -> Any:
     """
     path = expanded(path)
     if not path.is_file():
-        raise CheckpointError(f'{path} is not a file, expected a checkpoint (.ckpt).')
+        close = similar_file(path, ('.ckpt',))
+        raise CheckpointError(
+            f'{path} is not a file, expected a checkpoint (.ckpt).{close}'
+        )
     if not zipfile.is_zipfile(path):
         # torch writes zip archives, and its legacy reader must not see other files
         raise CheckpointError(f'{path} is not a checkpoint (.ckpt), or is incomplete.')

@@ -63,9 +63,9 @@ def warn_about_rare_classes(
         if count < FEWEST
     }
     warnings.warn(
-        f'Fewer than {FEWEST} of {len(chips)} labeled training chips show: '
-        f'{", ".join(rare.values())}. No loss invents a class that nobody tagged: label more of '
-        'them, or leave the class out.',
+        f'Fewer than {FEWEST} of {len(chips)} labeled training chips show '
+        f'{", ".join(rare.values())}. So few labels do not teach a class. Label more '
+        'chips of it, or leave it out.',
         LabelWarning,
         stacklevel=2,
     )

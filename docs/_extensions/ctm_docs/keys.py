@@ -25,7 +25,7 @@ KEY = 'yamlkey'
 WORDS = {
     bool: '``true`` or ``false``',
     float: 'number',
-    int: 'whole number',
+    int: 'integer',
     str: 'text',
     Path: 'path',
     type(None): '``null``',
