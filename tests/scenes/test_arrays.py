@@ -88,7 +88,7 @@ def test_every_value_decides_whether_a_run_resumes(
 ) -> None:
     array = opened(write_scene())
     changed = array.copy()
-    changed[5, 7, 9] += 1
+    changed.values[5, 7, 9] += 1
     times = []
     for scene in (array, changed, array):
         with array_raster(scene, tmp_path / 'mask.tif') as path:
