@@ -15,7 +15,7 @@ from tests.fakes.label_files import (
     write_table,
 )
 from torchgeo_ctm.configuration import Overridden, first_cause, read_data, read_task
-from torchgeo_ctm.errors import DataError
+from torchgeo_ctm.errors import CTMError, DataError
 
 LABELS = 'torchgeo_ctm.labels.'
 CLASSES = ['Forest', 'Water']
@@ -135,6 +135,18 @@ def test_a_wrong_choice_of_the_model_is_named_alone(
     assert said.startswith(f'Cannot use the model section of {config}: ')
     assert said.endswith(message)
     assert len(said) < 300
+
+
+def test_a_wrong_weight_is_named_without_a_download(tmp_path: Path) -> None:
+    kind = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
+    names = ['ViTSmall16_Weights.SENTINEL2_ALL_DINO', 'ViTSmall16_Weights.SENTINEL_MAE']
+    section: dict[str, Any] = {'class_path': kind, 'init_args': {'weights': names[:1]}}
+    read_task(write(tmp_path / 'c.yaml', model=section))
+    section['init_args']['weights'] = names
+    with pytest.raises(
+        CTMError, match=f"d.yaml: weights='{names[1]}' is neither a file"
+    ):
+        read_task(write(tmp_path / 'd.yaml', model=section))
 
 
 @pytest.mark.parametrize(

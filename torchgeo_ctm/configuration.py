@@ -19,6 +19,7 @@ from .files import write_text
 from .scaling import BandScaling
 from .trainers import ClassTokenMaskingTask
 from .trainers.options import MOVED, with_setting
+from .trainers.weights import check_weights
 
 YAML = ('.yaml', '.yml')
 #: Levels and aliases that a configuration has at most.
@@ -67,6 +68,7 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
     """
     with _section(config, 'model', ClassTokenMaskingTask) as (parser, parsed):
         # starting weights take a download, and change no chip
+        check_weights(parsed['model.init_args.weights'])
         parsed['model.init_args.weights'] = None
         scaling = parsed['model.init_args.scaling']
         parsed['model.init_args.scaling'] = None

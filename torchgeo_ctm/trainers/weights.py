@@ -160,6 +160,17 @@ def read_start(weights: Any, wavelengths: Mapping[str, float] | None = None) -> 
     return first
 
 
+def check_weights(weights: WeightsEnum | str | Sequence[str] | None) -> None:
+    """Check that weights are files or names, without reading or downloading any.
+
+    Raises:
+        SettingError: If one is neither.
+    """
+    for each in [weights] if isinstance(weights, str) else weights or ():
+        if isinstance(each, str) and not expanded(each).is_file():
+            _named(each)
+
+
 def _read_one(
     weights: WeightsEnum | str, wavelengths: Mapping[str, float] | None
 ) -> Start:
