@@ -3,7 +3,6 @@
 What is chosen is a configuration of ``torchgeo``. Training runs what it names.
 """
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from numpy.typing import NDArray
 
 from .configuration import build_task, read_data, write_content
-from .errors import LabelError, LabelWarning, OutputError, SceneError, SettingError
+from .errors import LabelError, LabelWarning, SceneError, SettingError
+from .files import staging_folder
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
@@ -288,18 +288,14 @@ def train(
     """
     options = content['trainer']
     callbacks = [TQDMProgressBar(refresh_rate=10)] if progress else []
-    try:
-        folder = tempfile.TemporaryDirectory(prefix='.train', dir=output.parent)
-    except OSError as error:
-        raise OutputError(f'Cannot write {output}: {error}') from error
-    with folder as name:
-        config = Path(name, 'model.yaml')
+    with staging_folder(output) as folder:
+        config = folder / 'model.yaml'
         write_content(content, config)
         pl.seed_everything(content['seed_everything'], workers=True, verbose=False)
         task, data = build_task(config), read_data(config)
         kept = ModelCheckpoint(
             # Lightning warns about a folder with files
-            Path(name, 'checkpoints'),
+            folder / 'checkpoints',
             save_weights_only=True,
             **options['callbacks'][0]['init_args'],
         )

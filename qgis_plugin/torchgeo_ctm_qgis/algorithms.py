@@ -52,6 +52,35 @@ class Algorithm(QgsProcessingAlgorithm):
         """Return a new algorithm of this kind."""
         return type(self)()
 
+    def add_scene(self) -> None:
+        """Add the parameters of a scene: a raster layer, or a folder."""
+        self.addParameter(
+            QgsProcessingParameterRasterLayer('SCENE', 'Scene', optional=True)
+        )
+        self.addParameter(
+            QgsProcessingParameterFile(
+                'FOLDER',
+                'or folder of the scene (.SAFE)',
+                QgsProcessingParameterFile.Folder,
+                optional=True,
+            )
+        )
+
+    def scene(self, parameters: Any, context: Any) -> str:
+        """Return the scene that was chosen.
+
+        Raises:
+            QgsProcessingException: If none was.
+        """
+        layer = self.parameterAsRasterLayer(parameters, 'SCENE', context)
+        found = layer.source() if layer else ''
+        found = found or self.parameterAsFile(parameters, 'FOLDER', context)
+        if not found:
+            raise QgsProcessingException(
+                'Expected a scene: a raster layer or a folder.'
+            )
+        return str(found)
+
     def add_more(self) -> None:
         """Add a parameter for options that the dialog does not show."""
         more = QgsProcessingParameterString(
@@ -101,17 +130,10 @@ class MapScene(Algorithm):
 
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Add the parameters."""
-        folder, file = (
-            QgsProcessingParameterFile.Folder,
-            QgsProcessingParameterFile.File,
-        )
+        self.add_scene()
         for parameter in (
-            QgsProcessingParameterRasterLayer('SCENE', 'Scene', optional=True),
             QgsProcessingParameterFile(
-                'FOLDER', 'or folder of the scene (.SAFE)', folder, optional=True
-            ),
-            QgsProcessingParameterFile(
-                'CHECKPOINT', 'Checkpoint', file, fileFilter='Checkpoints (*.ckpt)'
+                'CHECKPOINT', 'Checkpoint', fileFilter='Checkpoints (*.ckpt)'
             ),
             QgsProcessingParameterExtent('EXTENT', 'Part of the scene', optional=True),
             QgsProcessingParameterNumber(
@@ -133,13 +155,7 @@ class MapScene(Algorithm):
         self, parameters: Any, context: Any, feedback: Any
     ) -> dict[str, Any]:
         """Map the scene, and load the polygons, too."""
-        layer = self.parameterAsRasterLayer(parameters, 'SCENE', context)
-        scene = layer.source() if layer else ''
-        scene = scene or self.parameterAsFile(parameters, 'FOLDER', context)
-        if not scene:
-            raise QgsProcessingException(
-                'Expected a scene: a raster layer or a folder.'
-            )
+        scene = self.scene(parameters, context)
         output = self.parameterAsOutputLayer(parameters, 'OUTPUT', context)
         self.call(
             feedback,
@@ -185,14 +201,8 @@ class TrainFromPolygons(Algorithm):
 
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Add the parameters."""
+        self.add_scene()
         for parameter in (
-            QgsProcessingParameterRasterLayer('SCENE', 'Scene', optional=True),
-            QgsProcessingParameterFile(
-                'FOLDER',
-                'or folder of the scene (.SAFE)',
-                QgsProcessingParameterFile.Folder,
-                optional=True,
-            ),
             QgsProcessingParameterVectorLayer(
                 'LABELS',
                 'Polygons or points',
@@ -220,13 +230,7 @@ class TrainFromPolygons(Algorithm):
         self, parameters: Any, context: Any, feedback: Any
     ) -> dict[str, Any]:
         """Train."""
-        layer = self.parameterAsRasterLayer(parameters, 'SCENE', context)
-        scene = layer.source() if layer else ''
-        scene = scene or self.parameterAsFile(parameters, 'FOLDER', context)
-        if not scene:
-            raise QgsProcessingException(
-                'Expected a scene: a raster layer or a folder.'
-            )
+        scene = self.scene(parameters, context)
         # a layer in memory, or with a filter, is written to a file first
         labels, name = self.parameterAsCompatibleSourceLayerPathAndLayerName(
             parameters, 'LABELS', context, ['gpkg', 'shp', 'geojson'], 'gpkg', feedback

@@ -166,6 +166,11 @@ def test_bad_input(tmp_path: Path, run: Run) -> None:
         tmp_path / 'percent.tif', values, names=None, description='confidence, per cent'
     )
     output = tmp_path / 'map.tif'
+    odd = tmp_path / 'odd'
+    odd.mkdir()
+    scaled = write_classes(odd / 'scaled.tif', values)
+    with_confidence(scaled, np.where(values == 255, 255, 200).astype(np.uint8))
+    refused(run('join', scaled, scaled, '--output', output), 'holds 200, expected')
     for maps, words in (
         ([one], 'Expected two maps or more'),
         ([one, bare], 'has no class names'),
@@ -181,5 +186,13 @@ def test_bad_input(tmp_path: Path, run: Run) -> None:
     taken.write_text('somebody')
     refused(run('join', one, one, '--output', output), 'already exists')
     assert {path.name for path in tmp_path.iterdir()} == {
-        *('one.tif', 'bare.tif', 'lost.tif', 'far.tif', 'percent.tif', 'map.gpkg')
+        *(
+            'one.tif',
+            'odd',
+            'bare.tif',
+            'lost.tif',
+            'far.tif',
+            'percent.tif',
+            'map.gpkg',
+        )
     }

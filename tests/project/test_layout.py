@@ -130,6 +130,7 @@ ARROWS: dict[str, set[str]] = {
         'legends',
         'scenes',
         'scaling',
+        'files',
         'errors',
     },
     'reports': EVERYTHING,

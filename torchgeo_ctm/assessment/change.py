@@ -17,7 +17,13 @@ from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
 from ..inference.geotiff import RasterRows, check_output, product_path
-from ..inference.masks import class_colors, open_confidence, open_mask, read_rows
+from ..inference.masks import (
+    check_percent,
+    class_colors,
+    open_confidence,
+    open_mask,
+    read_rows,
+)
 from ..inference.style import write_style
 from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import grid_of
@@ -213,11 +219,7 @@ def _uncertain(
     """
     values = read_rows(percent, row, rows).astype(np.int64)
     none = values == (IGNORED if percent.nodata is None else percent.nodata)
-    most = int(values[~none].max(initial=0))
-    if most > 100:
-        raise SceneError(
-            f'{percent.name} holds {most}, expected confidence of 0 to 100 percent.'
-        )
+    check_percent(values[~none], percent.name)
     return np.asarray(none | (values < least), bool)
 
 

@@ -21,7 +21,13 @@ from ..errors import GridError, SceneError, SettingError, name_key
 from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, Grid
 from ..inference.geotiff import RasterRows, check_output, product_path
-from ..inference.masks import class_colors, class_names, open_confidence, open_mask
+from ..inference.masks import (
+    check_percent,
+    class_colors,
+    class_names,
+    open_confidence,
+    open_mask,
+)
 from ..inference.style import write_style
 from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import grid_of, open_raster
@@ -294,6 +300,7 @@ def _joined(
                 if each.confidence is not None:
                     level = each.confidence.read(1, window=window).astype(np.int16)
                     level[level == IGNORED] = 0
+                    check_percent(level, each.confidence.src_dataset.name)
             except RasterioError as error:
                 raise SceneError(
                     f'{each.classes.src_dataset.name} is damaged: {error}.'

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,19 @@ def open_confidence(path: str | Path, mask: DatasetReader) -> DatasetReader:
         raster.close()
         raise fault
     return raster
+
+
+def check_percent(values: NDArray[np.integer[Any]], name: str) -> None:
+    """Check that known confidence is in percent.
+
+    Raises:
+        SceneError: If it is above 100.
+    """
+    most = int(values.max(initial=0))
+    if most > 100:
+        raise SceneError(
+            f'{name} holds {most}, expected confidence of 0 to 100 percent.'
+        )
 
 
 def class_names(raster: DatasetReader) -> list[str]:

@@ -166,7 +166,8 @@ def check_weights(weights: WeightsEnum | str | Sequence[str] | None) -> None:
     Raises:
         SettingError: If one is neither.
     """
-    for each in [weights] if isinstance(weights, str) else weights or ():
+    several = weights if isinstance(weights, list | tuple) else [weights]
+    for each in several:
         if isinstance(each, str) and not expanded(each).is_file():
             _named(each)
 
