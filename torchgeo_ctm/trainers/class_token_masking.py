@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models._api import WeightsEnum
 
-from ..compat import BaseTask, hide_tips
+from ..compat import BaseTask
 from ..errors import CheckpointError, LabelWarning, SettingError, did_you_mean
+from ..lightning_messages import hide_tips
 from ..losses import (
     attention_loss,
     balance_weights,
