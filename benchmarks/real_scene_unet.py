@@ -81,10 +81,10 @@ def build_unet() -> nn.Module:
 class LocalNetwork(nn.Module):
     """The local branch of our network alone, with logits at every pixel."""
 
-    def __init__(self) -> None:
+    def __init__(self, bands: int = len(BANDS)) -> None:
         """Create the network."""
         super().__init__()
-        self.local = LocalHead(len(BANDS), len(CLASSES))
+        self.local = LocalHead(bands, len(CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map scaled images (B, bands, H, W) to logits (B, C, H, W)."""
