@@ -291,4 +291,5 @@ def test_traits_are_part_of_the_settings(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'traits': 'real'"):
         SyntheticLandCover(tmp_path, **SETTINGS)
     with pytest.raises(SettingError, match=r"traits='reel', .* Did you mean 'real'"):
-        SyntheticLandCover(tmp_path, traits='reel', **SETTINGS)
+        wrong: Any = 'reel'
+        SyntheticLandCover(tmp_path, traits=wrong, **SETTINGS)
