@@ -105,6 +105,17 @@ ARROWS: dict[str, set[str]] = {
         'files',
         'errors',
     },
+    'annotation': {
+        'inference',
+        'labels',
+        'legends',
+        'scenes',
+        'scaling',
+        'grids',
+        'rasters',
+        'files',
+        'errors',
+    },
     # floor 6: what joins the rooms
     'configuration': {'trainers', 'scaling', 'files', 'errors'},
     'export_formats': {'inference', 'files', 'errors', 'version'},
@@ -152,6 +163,7 @@ DOORS: dict[str, set[str]] = {
         'scoring',
         'labels',
         'dates',
+        'annotation',
     },
     'lightning': {
         'datamodules',
@@ -172,6 +184,7 @@ DOORS: dict[str, set[str]] = {
         # a return type
         'inference.scene_mask',
         'assessment',
+        'annotation',
     },
     'pyogrio': {'inference.vector', 'assessment'},
     'pyproj': {
@@ -185,11 +198,13 @@ DOORS: dict[str, set[str]] = {
         'assessment',
     },
     'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
+    'anywidget': {'annotation.widget'},
     'pycocotools': {'datasets.coco'},
     'pystac': {'inference.stac'},
     'onnx': {'export_formats'},
     'onnxruntime': {'export_formats'},
     'shapely': {
+        'annotation',
         'labels',
         'scenes',
         'samplers',
