@@ -129,6 +129,7 @@ ARROWS: dict[str, set[str]] = {
         'errors',
         'version',
     },
+    'publish': {'export', 'trainers', 'files', 'errors', 'version'},
     'prediction': EVERYTHING,
     'dates': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
@@ -200,7 +201,9 @@ DOORS: dict[str, set[str]] = {
     'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
     'anywidget': {'annotation.widget'},
     'pycocotools': {'datasets.coco'},
-    'pystac': {'inference.stac'},
+    'pystac': {'inference.stac', 'publish'},
+    'huggingface_hub': {'trainers.published', 'publish'},
+    'safetensors': {'trainers.published', 'publish'},
     'onnx': {'export_formats'},
     'onnxruntime': {'export_formats'},
     'shapely': {
