@@ -299,11 +299,12 @@ def _item(
     )
     if words.license:
         item.properties['license'] = words.license
+    item.properties['bands'] = [{'name': band} for band in predictor.bands]
     mlm = MLMExtension.ext(item, add_if_missing=True)
     mlm.apply(
-        name=name,
+        name=re.sub(r'[^\w.-]+', '-', name.rpartition('/')[2]),
         architecture=_architecture(predictor),
-        framework='pytorch',
+        framework='PyTorch',
         framework_version=torch.__version__.split('+')[0],
         total_parameters=total,
         tasks=[TaskType.SEMANTIC_SEGMENTATION],
