@@ -108,7 +108,7 @@ def test_scale_bar_north_and_hectares_of_a_quick_look() -> None:
     left, right = figure.axes[:2]
     bar, north = left.texts
     assert bar.get_text() == '5 km'
-    ends = left.lines[0].get_xdata()
+    ends = np.asarray(left.lines[0].get_xdata(), float)
     assert (ends[1] - ends[0]) * 400 * 60 == pytest.approx(5000)
     assert north.get_rotation() == pytest.approx(90)
     for axis in (left, right):

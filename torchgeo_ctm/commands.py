@@ -339,6 +339,8 @@ def sample(
     floor: int | None = None,
     expected: list[str] | None = None,
     window: int = 21,
+    clusters: int | None = None,
+    block: int = 100,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -356,6 +358,9 @@ def sample(
             0.9,built=0.6. With it, samples go where they lower the standard error most;
             without, in proportion to area.
         window: Side of the surroundings that QGIS outlines, in pixels.
+        clusters: Draw so many blocks of the map instead, and as many samples in each,
+            so that fewer places are visited. Assess with --design cluster.
+        block: Side of a block in pixels.
         seed: Seed of the draw.
         overwrite: Replace an existing file, with all its labels.
     """
@@ -369,6 +374,8 @@ def sample(
         floor=floor,
         expected=expected,
         window=window,
+        clusters=clusters,
+        block=block,
         seed=seed,
         overwrite=overwrite,
     )
@@ -384,7 +391,7 @@ def assess(
     /,
     *,
     column: str = 'reference',
-    design: Literal['stratified', 'simple'] = 'stratified',
+    design: Literal['stratified', 'simple', 'cluster'] = 'stratified',
     json: str | None = None,
     csv: str | None = None,
     report: str | None = None,
@@ -398,7 +405,7 @@ def assess(
         samples: Labeled points, as sample writes them.
         column: Column with the true classes.
         design: stratified for samples drawn in each class of the map, simple for samples
-            drawn at random in the whole map.
+            drawn at random in the whole map, cluster for those of sample --clusters.
         json: File to write all numbers to.
         csv: Table of classes to write (.csv).
         report: Page to write (.html).
