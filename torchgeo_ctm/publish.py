@@ -356,6 +356,9 @@ def _item(
                 )
             item.add_asset(key, asset)
     found: dict[str, Any] = item.to_dict(include_self_link=False)
+    for each in (*found['properties']['mlm:input'], *found['properties']['mlm:output']):
+        for key in [key for key, value in each.items() if value is None]:
+            del each[key]
     return found
 
 
