@@ -14,6 +14,9 @@ from rasterio.io import DatasetReader
 from .errors import CTMError, GeoreferenceWarning, SceneError
 from .grids import Grid
 
+#: Name of the band of a confidence raster.
+CONFIDENCE = 'confidence, per cent'
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
