@@ -163,7 +163,7 @@ def test_training_takes_the_labels(
     assert content['model']['init_args']['img_size'] == 64
     write_content(content, tmp_path / 'model.yaml')
     data: Any = read_data(tmp_path / 'model.yaml')
-    assert data.labels.names_all.all()
+    assert data.labels().names_all.all()
 
 
 def test_bad_input(ground: LandCover, output: Path, tmp_path: Path) -> None:
