@@ -14,7 +14,13 @@ from tests.fakes.land_cover import LandCover, write_land_cover, write_raster
 from torchgeo_ctm import label_windows
 from torchgeo_ctm.annotation import click
 from torchgeo_ctm.configuration import read_data, write_content
-from torchgeo_ctm.errors import GridError, LabelError, LabelWarning, SettingError
+from torchgeo_ctm.errors import (
+    GridError,
+    LabelError,
+    LabelWarning,
+    OutputError,
+    SettingError,
+)
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels
 from torchgeo_ctm.labels.detect import read_labels
@@ -174,6 +180,10 @@ def test_bad_input(ground: LandCover, output: Path, tmp_path: Path) -> None:
         grid.answer(2)
     with pytest.raises(SettingError, match='size=0 is too small'):
         label_windows(ground.scene, 2, CLASSES, output, size=0)
+    with pytest.raises(SettingError, match=r'Invalid windows=2.5, expected an integer'):
+        label_windows(ground.scene, 2.5, CLASSES, output)
+    with pytest.raises(OutputError, match=r"Did you mean 'labels.gpkg'"):
+        label_windows(ground.scene, 2, CLASSES, output.with_suffix('.shp'))
     grid.answer(0, ['water'])
     with pytest.raises(LabelError, match="row 1: unknown class 'water'"):
         label_windows(ground.scene, 2, ['trees', 'built'], output)

@@ -123,13 +123,7 @@ def read_answers(path: Path, names: Sequence[str], crs: Any) -> Answers:
 
     Raises:
         LabelError: If the file is another one, or has an unknown class.
-        OutputError: If *path* is no GeoPackage.
     """
-    if path.suffix.lower() != '.gpkg':
-        raise OutputError(
-            f'{path} is not a GeoPackage. Did you mean '
-            f'{path.with_suffix(".gpkg").name!r}?'
-        )
     answers = Answers(path, names, crs)
     if not path.exists():
         return answers

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 
-from ..errors import LabelError, SettingError, similar_file
+from ..errors import LabelError, OutputError, SettingError, similar_file
 from ..grids import Grid
 from ..inference.scene_mask import SceneMask
 from ..inference.vector import check_vector_output
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from .widget import WindowGrid
 
 
+#: What outlines of windows can be read from.
+Outlines = str | Path | gpd.GeoDataFrame | gpd.GeoSeries
+
+
 def label_windows(
     scene: str | Path,
-    windows: int | str | Path | gpd.GeoDataFrame,
+    windows: int | str | Path | gpd.GeoDataFrame | gpd.GeoSeries,
     classes: Sequence[str],
     output: str | Path = 'labels.gpkg',
     *,
@@ -66,9 +71,8 @@ def label_windows(
         )
     from .widget import WindowGrid
 
-    for name, value in (('windows', windows), ('size', size)):
-        if isinstance(value, int) and value < 1:
-            raise SettingError(f'{name}={value} is too small, expected at least 1.')
+    number = None if isinstance(windows, Outlines) else _count('windows', windows)
+    size = _count('size', size)
     names, bands = check_classes(classes), band_names(scene)
     if colors is None:
         colors = usual_colors(names)
@@ -76,12 +80,18 @@ def label_windows(
         raise SettingError(
             f'colors has {len(colors)} entries, expected {len(names)}, one a class.'
         )
-    output = check_vector_output(output, overwrite=True)
+    output = Path(output)
+    if output.suffix.lower() != '.gpkg':
+        raise OutputError(
+            f'{output} is not a GeoPackage. Did you mean '
+            f'{output.with_suffix(".gpkg").name!r}?'
+        )
+    check_vector_output(output, overwrite=True)
     opened = SceneWindows(scene, bands, size, size)
     answers = read_answers(output, names, _crs(opened.grid, scene))
-    if isinstance(windows, int):
+    if number is not None:
         path = mask.products['mask'] if isinstance(mask, SceneMask) else mask
-        drawing = Drawing(windows - len(answers), size, path, seed)
+        drawing = Drawing(number - len(answers), size, path, seed)
         if drawing.number > 0:
             answers.add(draw_windows(opened, drawing, answers.geometry))
     else:
@@ -89,6 +99,21 @@ def label_windows(
     shown = pictures(opened, bands, boxes(opened, answers.geometry))
     answers.save()
     return WindowGrid(answers, shown, list(colors))
+
+
+def _count(name: str, value: Any) -> int:
+    """Return a number of windows or pixels.
+
+    Raises:
+        SettingError: If it is not an integer, or less than 1.
+    """
+    try:
+        count = index(value)
+    except TypeError:
+        raise SettingError(f'Invalid {name}={value!r}, expected an integer.') from None
+    if count < 1:
+        raise SettingError(f'{name}={count} is too small, expected at least 1.')
+    return count
 
 
 def _crs(grid: Grid, scene: str | Path) -> object:
@@ -105,14 +130,14 @@ def _crs(grid: Grid, scene: str | Path) -> object:
     return grid.crs
 
 
-def _read_windows(windows: str | Path | gpd.GeoDataFrame) -> gpd.GeoSeries:
+def _read_windows(windows: Any) -> gpd.GeoSeries:
     """Return windows to label.
 
     Raises:
         LabelError: If they cannot be read, have no CRS or are not polygons.
     """
     name = 'windows'
-    if not isinstance(windows, gpd.GeoDataFrame):
+    if isinstance(windows, str | Path):
         name, path = str(windows), Path(windows)
         if not path.exists():
             raise LabelError(
