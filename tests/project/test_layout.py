@@ -107,6 +107,17 @@ ARROWS: dict[str, set[str]] = {
         'files',
         'errors',
     },
+    'annotation': {
+        'inference',
+        'labels',
+        'legends',
+        'scenes',
+        'scaling',
+        'grids',
+        'rasters',
+        'files',
+        'errors',
+    },
     # floor 6: what joins the rooms
     'configuration': {'trainers', 'scaling', 'files', 'errors'},
     'export_formats': {'inference', 'files', 'errors', 'version'},
@@ -120,6 +131,7 @@ ARROWS: dict[str, set[str]] = {
         'errors',
         'version',
     },
+    'publish': {'export', 'trainers', 'files', 'errors', 'version'},
     'prediction': EVERYTHING,
     'dates': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
@@ -154,6 +166,7 @@ DOORS: dict[str, set[str]] = {
         'scoring',
         'labels',
         'dates',
+        'annotation',
     },
     'lightning': {
         'datamodules',
@@ -174,6 +187,7 @@ DOORS: dict[str, set[str]] = {
         # a return type
         'inference.scene_mask',
         'assessment',
+        'annotation',
     },
     'pyogrio': {'inference.vector', 'assessment'},
     'pyproj': {
@@ -187,11 +201,15 @@ DOORS: dict[str, set[str]] = {
         'assessment',
     },
     'kornia': {'datamodules.augment', 'datamodules.pseudo_masks'},
+    'anywidget': {'annotation.widget'},
     'pycocotools': {'datasets.coco'},
-    'pystac': {'inference.stac'},
+    'pystac': {'inference.stac', 'publish'},
+    'huggingface_hub': {'trainers.published', 'publish'},
+    'safetensors': {'trainers.published', 'publish'},
     'onnx': {'export_formats'},
     'onnxruntime': {'export_formats'},
     'shapely': {
+        'annotation',
         'labels',
         'scenes',
         'samplers',
