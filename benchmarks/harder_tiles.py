@@ -53,7 +53,7 @@ class HarderTiles(SyntheticLandCover):
 
     def __init__(self, *arguments: Any, condition: Condition, **options: Any) -> None:
         """Open a split; see :class:`~torchgeo_ctm.datasets.SyntheticLandCover`."""
-        super().__init__(*arguments, **options, **drawn(condition))
+        super().__init__(*arguments, **(options | drawn(condition)))
         self.condition = condition
         self.kept = list(range(super().__len__()))
         if self.split == 'train':
