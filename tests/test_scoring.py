@@ -230,7 +230,7 @@ def test_a_reference_is_brought_to_the_grid(
         )  # fmt: skip
         fine = warped
     truth = write(tmp_path / 't.tif', fine.astype(dtype), crs, transform, nodata)
-    with pytest.raises(GridError, match='--align'):
+    with pytest.raises(GridError, match='align=True'):
         evaluate(mask, truth)
     scores = evaluate(mask, truth, ['water', 'land'], align=True)
     assert scores['pixel_accuracy'] > (0.97 if crs == 'EPSG:4326' else 0.9999)
@@ -283,6 +283,29 @@ def test_masks_of_a_reference_are_brought_over_too(tmp_path: Path, how: str) -> 
             raster.write_mask(valid)
     scores = evaluate(mask, tmp_path / 't.tif', ['water', 'land'], align=True)
     assert (scores['miou'], scores['pixels']) == (1, 200)
+
+
+def test_a_class_that_the_reference_lacks_is_said(tmp_path: Path) -> None:
+    mask = write(
+        tmp_path / 'm.tif',
+        np.array([[0, 0, 1, 2]], np.uint8),
+        CLASS_NAMES='["a", "b", "c", "d"]',
+    )
+    truth = write(tmp_path / 't.tif', np.array([[0, 0, 1, 1]], np.uint8))
+    with pytest.warns(LabelWarning, match=r"has no 'c': they count as 0 .* 0\.750"):
+        assert evaluate(mask, truth)['miou'] == pytest.approx((1 + 0.5 + 0) / 3)
+
+
+def test_messages_have_the_words_of_the_command_line(run: Run, tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    truth = write(tmp_path / 't.tif', (LAND * 30 + 10).astype(np.uint8))
+    said = 'Names in --classes are for 0, 1, 2, …: name other values in --class_map.'
+    refused(run('evaluate', mask, truth, '--classes', 'water,land'), 'class 40', said)
+    refused(run('evaluate', mask, truth), 'Name its classes with --classes or')
+    with pytest.raises(SceneError, match='with classes= or class_map=\\.'):
+        evaluate(mask, truth)
+    (tmp_path / 'v.gpkg').write_bytes(b'')
+    refused(run('evaluate', mask, tmp_path / 'v.gpkg'), 'a vector file', 'assess')
 
 
 def test_fewer_names_than_classes_are_refused(tmp_path: Path) -> None:
