@@ -258,7 +258,7 @@ def as_options(text: str, command: str) -> str:
         return text
     names = '|'.join(action.dest for action in command_parser(command)._actions)
     text = re.sub(rf'(?<![\w.\'"-])({names})=True\b', r'--\1', text)
-    text = re.sub(rf'(?<![\w.\'"-])({names})=(?=[^\w\'"\[]|$)', r'--\1', text)
+    text = re.sub(rf'(?<![\w.\'"-])({names})=(?=[.,;:)]?(?:\s|$))', r'--\1', text)
     return re.sub(rf'(?<![\w.\'"-])({names})=', r'--\1 ', text)
 
 
