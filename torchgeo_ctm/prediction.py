@@ -50,7 +50,7 @@ def predict_scene(
     clouds: Literal['scl', 'none'] | None = None,
     cloud_mask: str | None = None,
     cloud_dilation: int = 6,
-    bbox: Sequence[float] | None = None,
+    bbox: Sequence[float] | str | None = None,
     area: str | Path | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
@@ -182,7 +182,7 @@ def predict_scene(
 
 
 def chosen_area(
-    scene: 'SceneWindows', bbox: Sequence[float] | None, area: str | Path | None
+    scene: 'SceneWindows', bbox: Sequence[float] | str | None, area: str | Path | None
 ) -> 'Area | None':
     """Return the part of a scene that is mapped, None for all of it.
 
