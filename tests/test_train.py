@@ -167,6 +167,35 @@ def test_classes_have_the_colors_that_maps_usually_give_them() -> None:
     assert len(set(colors)) == len(names)
 
 
+@pytest.mark.parametrize(
+    'names',
+    [
+        [
+            'Gewässer',
+            'Nadelwald',
+            'Grünland',
+            'Salzwiese',
+            'Acker',
+            'Siedlung',
+            'Strand',
+        ],
+        ['Eau', 'Forêt', 'Prairie', 'Marais', 'Cultures', 'Bâti', 'Plage'],
+        ['Río', 'Bosque', 'Pradera', 'Humedal', 'Cultivos', 'Ciudad', 'Suelo desnudo'],
+        ['Acqua', 'Boschi', 'Prati', 'Palude', 'Coltivi', 'Edificato', 'Roccia'],
+        ['Água', 'Floresta', 'Pastagem', 'Zona húmida', 'Agrícola', 'Cidade', 'Areia'],
+    ],
+    ids=['de', 'fr', 'es', 'it', 'pt'],
+)
+def test_classes_of_other_languages_have_the_same_colors(names: list[str]) -> None:
+    english = ['water', 'forest', 'grass', 'wetland', 'crops', 'built', 'beach']
+    assert usual_colors(names) == usual_colors(english)
+    # parts of these words are words of another language
+    assert usual_colors(['marsh', 'seed', 'merge']) == [
+        usual_colors(['wetland'])[0],
+        *usual_colors(['x', 'y']),
+    ]
+
+
 def test_edits_of_an_open_geopackage_count(ground: LandCover, labels: Path) -> None:
     # QGIS keeps a file open in this mode, and what was saved last is in a second file
     opened = sqlite3.connect(labels)
