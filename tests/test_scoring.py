@@ -17,6 +17,7 @@ from torchgeo_ctm.scoring import (
     confusion_matrix,
     evaluate,
     iou_from_confusion,
+    reference_classes,
     summarise,
     summarize,
 )
@@ -168,6 +169,21 @@ def test_numbers_in_another_order_are_said_and_names_repair_them(
     assert evaluate(mask, truth, class_map=['0=land', '1=water'])['miou'] == 1
     with pytest.warns(LabelWarning, match='compared by name, but another order'):
         evaluate(mask, truth, ['water', 'land'])
+
+
+def test_a_reference_is_read_as_classes_of_the_mask(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    values = np.array([[2, 1, 0, 0], [2, 0, 9, 255]], np.uint8)
+    expected = [[0, -1, 1, 1], [0, 1, -1, -1]]
+    tagged = write(
+        tmp_path / 't.tif', values, CLASS_NAMES='["Land", "marsh", "Water"]', nodata=9
+    )
+    assert reference_classes(mask, tagged).tolist() == expected
+    plain = write(tmp_path / 'p.tif', values, nodata=9)
+    names = ['land', 'marsh', 'water']
+    assert reference_classes(mask, plain, names).tolist() == expected
+    # without names, numbers count, as in evaluate
+    assert reference_classes(mask, plain).tolist()[0] == [-1, 1, 0, 0]
 
 
 def test_names_of_categories_beside_a_file_count(tmp_path: Path) -> None:

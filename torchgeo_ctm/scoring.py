@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
 from scipy.optimize import linear_sum_assignment
 
 from .errors import (
@@ -191,6 +192,42 @@ def evaluate(
     _warn_about_names(confusion, legends, str(mask), str(reference))
     scores = summarize(confusion, legends.names)
     return scores | {'pixels_without_mask': without_mask}
+
+
+def reference_classes(
+    mask: str | Path,
+    reference: str | Path,
+    classes: Sequence[str] | None = None,
+    *,
+    class_map: Sequence[str] | None = None,
+    align: bool = False,
+    band: int | None = None,
+) -> NDArray[np.int64]:
+    """Read a reference raster with the class indices of a mask, matched by name.
+
+    Classes are matched as :func:`evaluate` does, with the same arguments and errors.
+
+    Returns:
+        (H, W) on the grid of the mask, −1 where the reference has no label, or a class
+        that the mask does not have.
+    """
+    with (
+        _open(mask) as predicted,
+        _open(reference, band) as truth,
+        _on_grid(truth, predicted, align) as aligned,
+    ):
+        legends = _legends(predicted, truth, classes, class_map)
+        window = RasterWindow(0, 0, predicted.width, predicted.height)
+        values = aligned.read(band or 1).astype(np.int64)
+        known = _labeled(aligned, values, window, band or 1)
+    indices = np.full(len(legends.names) + 1, -1)
+    own = np.flatnonzero(legends.mask >= 0)
+    indices[legends.mask[own]] = own
+    found = np.full(values.shape, -1)
+    # −1 and UNKNOWN become the last place
+    place = _classes(legends.reference, values[known])
+    found[known] = indices[np.where(place < 0, len(legends.names), place)]
+    return found
 
 
 class _Legends(NamedTuple):
