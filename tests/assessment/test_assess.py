@@ -304,7 +304,7 @@ def test_a_class_that_is_not_on_the_map_counts_as_wrong(
     values[:, 10:] = 1
     mask = write_classes(tmp_path / 'm.tif', values, names=['a', 'Other'])
     pixels = np.concatenate([np.argwhere(values == v)[:20] for v in (0, 1)])
-    labels: list[object] = ['a'] * 15 + [OTHER] * 5 + ['other'] * 20
+    labels: list[object] = [*['a'] * 15, *[OTHER] * 5, *['other'] * 20]
     points = write_points(tmp_path / 's.gpkg', pixels, labels)
     found = assess(mask, points, design=design)
     assert found.names == ['a', 'Other', OTHER]
@@ -322,5 +322,5 @@ def test_a_class_that_is_not_on_the_map_counts_as_wrong(
     # without a class of that name, the short word will do
     plain = write_classes(tmp_path / 'p.tif', values, names=['a', 'b'])
     short = ['a'] * 15 + ['OTHER'] * 5 + ['b'] * 20
-    points = write_points(tmp_path / 't.gpkg', pixels, short)
+    points = write_points(tmp_path / 't.gpkg', pixels, [*short])
     assert assess(plain, points).counts.tolist() == found.counts.tolist()

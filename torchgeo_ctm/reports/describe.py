@@ -113,7 +113,8 @@ def _examples(candidates: Sequence[Chip], count: int) -> list[Chip]:
     """
     classes = 0 if candidates[0].label is None else len(candidates[0].label)
     shown = np.zeros(classes, np.int64)
-    rest, taken = [*candidates], []
+    rest = [*candidates]
+    taken: list[Chip] = []
     while len(taken) < count:
         present = np.array([_present(chip, classes) for chip in rest])
         left = np.where(present.any(axis=0), shown, np.iinfo(np.int64).max)
