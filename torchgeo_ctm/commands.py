@@ -120,6 +120,10 @@ def train(
     for scene in scenes:
         _check_inputs(scene=scene, labels=labels)
     _loading()
+    from .labels.detect import read_labels
+
+    # before what takes seconds to import
+    read_labels(labels, field, layer, crs)
     from . import train as training
     from .configuration import write_content
 

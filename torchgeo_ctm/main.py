@@ -17,6 +17,8 @@ from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
 PROGRAM = 'torchgeo-ctm'
+#: Commands that go on where they were interrupted.
+RESUMED = {'predict'}
 #: Keys of a configuration that a command may override, as ``torchgeo`` does.
 OVERRIDE = re.compile(r'--(data|model)[.=]')
 #: Numbers, or several with commas.
@@ -267,7 +269,12 @@ class OncePrinted:
         text = str(message)
         if issubclass(category, CTMWarning) and text not in self._printed:
             self._printed.add(text)
-            sys.stderr.write(f'{PROGRAM}: warning: {text}\n')
+            line = f'{PROGRAM}: warning: {text}\n'
+            if 'tqdm' in sys.modules:
+                # on a line of its own, not at the end of a progress bar
+                sys.modules['tqdm'].tqdm.write(line, file=sys.stderr, end='')
+            else:
+                sys.stderr.write(line)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -305,9 +312,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
+            given = sys.argv[1:] if argv is None else argv
+            again = 'resume' if {*given[:1]} & RESUMED else 'start again'
             sys.stderr.write(
                 f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
-                'command again to resume.\n'
+                f'command again to {again}.\n'
             )
             status = 143 if isinstance(stop, Terminated) else 130
             if argv is None or status == 143:
