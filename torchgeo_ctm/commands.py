@@ -7,6 +7,7 @@ imported inside the functions, so that help and errors in options come at once.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,6 +147,48 @@ def train(
     _print(output)
 
 
+def search(
+    *,
+    bbox: list[str],
+    date: str,
+    catalog: str,
+    output: str,
+    collection: str = 'sentinel-2-l2a',
+    max_cloud: float = 100.0,
+    limit: int = 100,
+    overwrite: bool = False,
+) -> None:
+    """Find the scenes of a place and a time in a STAC catalog, for predict.
+
+    Args:
+        bbox: Box of longitude and latitude that scenes touch: west, south, east, north.
+        date: A day, month or year, or two with a slash, as 2026-06/2026-07.
+        catalog: URL of a STAC API, or URL or path of a static catalog.json.
+        output: Scenes to write: .json (ItemCollection) or .parquet (GeoParquet). A
+            picture of their footprints (.png) is written beside it.
+        collection: Id of the collection.
+        max_cloud: Highest cloud cover in percent. Scenes that do not tell it stay.
+        limit: Most scenes that are found, the earliest first.
+        overwrite: Replace existing files.
+    """
+    from . import catalog as stac
+
+    path = stac.check_scenes(output, overwrite)
+    _check_file(path.with_suffix('.png'), overwrite, '.png')
+    items = stac.search(
+        catalog, bbox, date, collection=collection, max_cloud=max_cloud, limit=limit
+    )
+    from .plots import footprint_figure
+
+    for line in stac.lines(items):
+        _print(line)
+    stac.write_scenes(items, path)
+    figure = footprint_figure(stac.footprints(items), stac.box_corners(bbox))
+    _write_figure(path.with_suffix('.png'), figure)
+    for written in (path, path.with_suffix('.png')):
+        _print(str(written))
+
+
 def predict(
     scene: list[str],
     /,
@@ -159,7 +202,8 @@ def predict(
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
-            Several scenes are dates of one place, on one grid.
+            Several scenes are dates of one place, on one grid. Also items that search
+            writes, SCENES.json, and one of them, SCENES.json#ID.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Class raster to write, MASK.tif; the other products are written beside it.
@@ -177,6 +221,15 @@ def predict(
         _check_inputs(scene=each, checkpoint=checkpoint)
         check_not_input(output, each)
     from .inference.geotiff import check_output
+    from .scenes.items import item_names
+
+    items = [item for each in scene for item in item_names(each)]
+    if combine is None and len(items) > len(scene):
+        raise SettingError(
+            f'{scene[0]} holds {len(items)} scenes. Choose one by its id, as '
+            f"'{items[0]}', or pass --combine mean for one map of all."
+        )
+    scene = items
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
@@ -866,7 +919,8 @@ def _check_inputs(
         CTMError: If any is missing. The message names all of them.
     """
     missing: list[CTMError] = []
-    # URLs and GDAL's own names are no paths
+    # URLs and GDAL's own names are no paths, and one of several items has an id
+    scene = scene and re.sub(r'(json|parquet)#.*', r'\1', scene)
     remote = scene and (':' in scene[2:] or scene.startswith(('/vsi', '<')))
     if scene is not None and not remote and not Path(scene).exists():
         kinds = ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip', '')
@@ -953,6 +1007,7 @@ def _print(line: str) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     'demo': demo,
     'train': train,
+    'search': search,
     'predict': predict,
     'evaluate': evaluate,
     'sample': sample,

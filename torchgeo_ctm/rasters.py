@@ -1,6 +1,7 @@
 """Open rasters for reading, with or without a georeference."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,9 +52,31 @@ def open_raster(
             'gdal_translate -co PROFILE=BASELINE, or write them again.'
         ) from cause
     except (RasterioError, OSError) as cause:
-        reason = str(cause).splitlines()[0]
+        reason = without_tokens(str(cause).splitlines()[0])
         raise error(f'Cannot open {name or path} as a raster: {reason}') from cause
     return raster
+
+
+def read_failure(error: Exception, dataset: str) -> str:
+    """Return why pixels cannot be read, and what to do about it.
+
+    Args:
+        error: What rasterio raised.
+        dataset: Argument for rasterio.
+    """
+    reason = without_tokens(' '.join(str(error.__cause__ or error).split()))
+    if not re.search('/vsi(curl|s3|gs|az|oss)|[a-z0-9]://', dataset):
+        return reason
+    return (
+        f'{reason.rstrip(".")}. Run the same command again to resume. URLs with a token '
+        'may have expired.'
+    )
+
+
+def without_tokens(reason: str) -> str:
+    """Return a reason of GDAL's without settings and tokens in the URLs it names."""
+    plain = re.sub(r'/vsicurl\?\S*?url=(?=http)', '', reason)
+    return re.sub(r'(?<=\w)\?\w+=[^\s\'",]+', '', plain)
 
 
 def grid_of(raster: DatasetReader) -> Grid:

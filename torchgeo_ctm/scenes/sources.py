@@ -5,14 +5,16 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rasterio.enums import ColorInterp
 
 from ..errors import SceneError, closest, did_you_mean
 from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
+from .items import Sign, is_classification, read_item, split_name
 from .sentinel2 import (
     CLASSIFICATION,
+    Facts,
     Folder,
     is_product_metadata,
     listing,
@@ -29,6 +31,8 @@ RASTER_SUFFIXES = ('.tif', '.tiff', '.jp2', '.img', '.vrt')
 _BAND_IMAGE = re.compile(
     r'(?:.*[_.\-\s])?(?!\d+m\.)([^_.\-\s()]+)(?:[_\-](\d+)m)?(?:[_\s]*\([^()]*\))?\.\w+'
 )
+
+T = TypeVar('T')
 
 
 class SceneSource(NamedTuple):
@@ -48,7 +52,9 @@ class SceneSource(NamedTuple):
     classification: str | None = None
 
 
-def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneSource:
+def find_source(
+    scene: str | Path, bands: Sequence[str] | None = None, sign: Sign | None = None
+) -> SceneSource:
     """Return where the pixels of a scene are, and what its metadata say.
 
     A scene is one of
@@ -59,7 +65,9 @@ def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneS
       ``…_B02_10m.jp2``;
     - a Sentinel-2 product, Level-1C or 2A: its ``.SAFE`` folder, or ``MTD_MSIL1C.xml``
       or ``MTD_MSIL2A.xml`` in it;
-    - a ``.zip`` with one of these, by path or as ``zip://archive.zip!member``.
+    - a ``.zip`` with one of these, by path or as ``zip://archive.zip!member``;
+    - a STAC item, ``ITEM.json``, or one of several in an ItemCollection or in
+      GeoParquet, ``ITEMS.json#ID``, by path or URL.
 
     Bands in separate files are stacked by a VRT, in product order, on the grid of the
     finest band. Coarser bands are placed by their own transform, and their
@@ -75,11 +83,14 @@ def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneS
         scene: The scene, as the user names it.
         bands: Names of the bands to use. They tell which files are bands if these are
             not named ``B…``; if all are found, others are left out.
+        sign: Changes the URL of each asset of an item, as to add a token.
 
     Raises:
         SceneError: If the scene does not exist, or cannot be read as one raster.
     """
     name = str(scene)
+    if split_name(name):
+        return _from_item(name, bands, sign)
     if name.startswith('zip://'):
         archive, _, member = name.removeprefix('zip://').partition('!')
         return _from_archive(name, Path(archive), member.strip('/'), bands)
@@ -208,7 +219,7 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
         if len(everything) == 1:
             return _from_raster(name, _dataset(everything[0]))
     images = list(_images(name, folder))
-    found = _choose(name, images, bands)
+    found = _choose(name, _named(images), bands)
     if not found:
         raise _no_bands(name, folder, images)
     product = product_facts(name, folder)
@@ -216,8 +227,7 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
     facts = merge_facts(name, product, [layer.facts for layer in layers])
     names = tuple(layer.band for layer in layers)
     stack = stack_layers(name, layers)
-    named = [(_BAND_IMAGE.fullmatch(item.name), item) for item in images]
-    scl = [item for match, item in named if match and match[1] == CLASSIFICATION]
+    scl = [image for image in _named(images) if image[0] == CLASSIFICATION]
     classes = _choose(name, scl, [CLASSIFICATION])
     return SceneSource(
         name,
@@ -227,6 +237,55 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
         facts.acquired,
         _dataset(classes[0][1]) if classes else None,
     )
+
+
+def _from_item(
+    name: str, bands: Sequence[str] | None, sign: Sign | None
+) -> SceneSource:
+    """Return the source of a STAC item, whose assets are its bands."""
+    item = read_item(name, bands, sign)
+    classes = next((a.dataset for a in item.assets if is_classification(a)), None)
+    wanted = {*map(band_key, bands or ())}
+    whole = [a for a in item.assets if len(a.bands) > 1]
+    for asset in whole:
+        if wanted <= {*map(band_key, asset.bands)}:
+            offset, acquired, _ = item.facts
+            return SceneSource(
+                name, asset.dataset, asset.bands, offset, acquired, classes
+            )
+    # of several formats, that with tiles
+    single = sorted(
+        (a for a in item.assets if len(a.bands) == 1),
+        key=lambda a: a.file.lower().endswith('.jp2'),
+    )
+    formats = {(band_key(a.bands[0]), a.resolution): a for a in reversed(single)}
+    found = _choose(
+        name, [(a.bands[0], a.resolution, a) for a in formats.values()], bands
+    )
+    have = {band_key(band) for band, _ in found}
+    missing = [band for band in bands or () if band_key(band) not in have]
+    if missing and all(re.fullmatch(r'b\d{1,2}a?', band_key(b)) for b in missing):
+        known = ', '.join(dict.fromkeys(a.bands[0] for a in single)) or 'none'
+        raise SceneError(
+            f'{name} has no asset for {", ".join(missing)}, expected one per band. Its '
+            f'bands are: {known}.'
+        )
+    if not found:
+        raise SceneError(f'{name} has no asset that is a band, expected one per band.')
+    layers = []
+    for band, asset in found:
+        facts = Facts(nodata=asset.nodata)
+        layer = read_layer(name, band, asset.dataset, facts, asset.file)
+        layers.append(
+            layer._replace(
+                scale=layer.scale if asset.scale is None else asset.scale,
+                offset=layer.offset if asset.offset is None else asset.offset,
+            )
+        )
+    facts = merge_facts(name, item.facts, [layer.facts for layer in layers])
+    names = tuple(layer.band for layer in layers)
+    stack = stack_layers(name, layers)
+    return SceneSource(name, stack, names, facts.offset, facts.acquired, classes)
 
 
 def _no_bands(name: str, folder: Folder, images: Sequence[Folder]) -> SceneError:
@@ -263,9 +322,9 @@ def _inside(item: Folder) -> str:
     return str(getattr(item, 'at', item))
 
 
-def _some(items: Sequence[Folder]) -> str:
+def _some(items: Sequence[Any]) -> str:
     """List the names of up to three files."""
-    names = ', '.join(item.name for item in items[:3])
+    names = ', '.join(getattr(item, 'file', None) or item.name for item in items[:3])
     return names + (', …' if len(items) > 3 else '')
 
 
@@ -307,18 +366,28 @@ def _images(name: str, folder: Folder) -> Iterator[Folder]:
             yield from (i for i in _rasters(inner) if not i.name.startswith('MSK_'))
 
 
+def _named(images: Iterable[Folder]) -> list[tuple[str, float | None, Folder]]:
+    """Return band, resolution and file of the rasters whose names tell a band."""
+    matches = ((_BAND_IMAGE.fullmatch(item.name), item) for item in images)
+    return [
+        (match[1], float(match[2]) if match[2] else None, item)
+        for match, item in matches
+        if match
+    ]
+
+
 def _choose(
-    name: str, images: Iterable[Folder], bands: Sequence[str] | None
-) -> list[tuple[str, Folder]]:
+    name: str,
+    images: Iterable[tuple[str, float | None, T]],
+    bands: Sequence[str] | None,
+) -> list[tuple[str, T]]:
     """Return bands with their files, in product order, of several the finest."""
     wanted = {band_key(band) for band in bands or ()}
-    groups: dict[str, list[tuple[str, int | None, Folder]]] = {}
-    for item in images:
-        match = _BAND_IMAGE.fullmatch(item.name)
-        key = band_key(match[1]) if match else ''
-        if match and (re.fullmatch(r'b\d{1,2}a?', key) or key in wanted):
-            resolution = int(match[2]) if match[2] else None
-            groups.setdefault(key, []).append((match[1], resolution, item))
+    groups: dict[str, list[tuple[str, float | None, T]]] = {}
+    for image in images:
+        key = band_key(image[0])
+        if re.fullmatch(r'b\d{1,2}a?', key) or key in wanted:
+            groups.setdefault(key, []).append(image)
     if wanted and wanted <= groups.keys():
         groups = {key: groups[key] for key in groups if key in wanted}
     order = [band_key(band) for band in SENTINEL2_BANDS]
@@ -327,9 +396,7 @@ def _choose(
     return [_finest(name, groups[key]) for key in keys]
 
 
-def _finest(
-    name: str, group: Sequence[tuple[str, int | None, Folder]]
-) -> tuple[str, Folder]:
+def _finest(name: str, group: Sequence[tuple[str, float | None, T]]) -> tuple[str, T]:
     """Return band and file of the finest of several resolutions."""
     resolutions = [resolution for _, resolution, _ in group]
     if len(group) > 1 and (None in resolutions or len({*resolutions}) < len(group)):
