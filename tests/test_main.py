@@ -118,7 +118,7 @@ def test_extra_bands_are_named(
             (),
             [
                 'Missing command',
-                'demo, train, predict, evaluate, sample, assess, areas',
+                'demo, train, search, predict, evaluate, sample, assess, areas',
             ],
         ),
         (('predikt',), ["Unknown command 'predikt'", "Did you mean 'predict'?"]),

@@ -74,6 +74,8 @@ class Item(NamedTuple):
 
     assets: list[Asset]
     facts: Facts
+    #: Address of a product in EOPF Zarr that holds everything, None without one.
+    product: str | None
 
 
 def split_name(name: str) -> tuple[str, str | None] | None:
@@ -136,7 +138,12 @@ def read_item(
         for key, asset in item['assets'].items()
         if asset.get('href') and _is_raster(asset)
     ]
-    return Item(assets, _facts(properties, assets))
+    hrefs = [
+        str(asset.get('href') or '').rstrip('/') for asset in item['assets'].values()
+    ]
+    product = next((href for href in hrefs if href.lower().endswith('.zarr')), None)
+    address = None if product is None else _absolute(product, path, item)
+    return Item(assets, _facts(properties, assets), address)
 
 
 def read_items(path: str) -> list[dict[str, Any]]:
@@ -147,7 +154,9 @@ def read_items(path: str) -> list[dict[str, Any]]:
     """
     expected = 'expected a STAC item or a collection of items'
     try:
-        content = _rows(path) if '.parquet' in path.lower() else json.loads(_text(path))
+        content = (
+            _rows(path) if '.parquet' in path.lower() else json.loads(read_text(path))
+        )
     except (OSError, ValueError, RecursionError) as error:
         reason = ' '.join(str(error).split())
         raise SceneError(f'Cannot read {path}, {expected}: {reason}') from error
@@ -167,8 +176,12 @@ def read_items(path: str) -> list[dict[str, Any]]:
     return list(found)
 
 
-def _text(path: str) -> bytes:
-    """Return the content of a file or URL."""
+def read_text(path: str) -> bytes:
+    """Return the content of a file or URL.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
     if '://' not in path:
         return Path(path).read_bytes()
     import requests

@@ -1,6 +1,7 @@
 """Find the rasters of a scene: a file, a folder of bands, a product, a .zip."""
 
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from rasterio.enums import ColorInterp
 
-from ..errors import SceneError, closest, did_you_mean
+from ..errors import NodataWarning, SceneError, closest, did_you_mean
 from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
-from .items import Sign, is_classification, read_item, split_name
+from .eopf import METADATA, METADATA_3, read_product
+from .items import Sign, gdal_name, is_classification, read_item, read_text, split_name
 from .sentinel2 import (
     CLASSIFICATION,
     Facts,
@@ -66,6 +68,8 @@ def find_source(
     - a Sentinel-2 product, Level-1C or 2A: its ``.SAFE`` folder, or ``MTD_MSIL1C.xml``
       or ``MTD_MSIL2A.xml`` in it;
     - a ``.zip`` with one of these, by path or as ``zip://archive.zip!member``;
+    - a Sentinel-2 product in EOPF Zarr, version 2: a ``.zarr`` folder or URL, or a
+      ``.zip`` of one;
     - a STAC item, ``ITEM.json``, or one of several in an ItemCollection or in
       GeoParquet, ``ITEMS.json#ID``, by path or URL.
 
@@ -91,6 +95,8 @@ def find_source(
     name = str(scene)
     if split_name(name):
         return _from_item(name, bands, sign)
+    if '://' in name and name.rstrip('/').lower().endswith('.zarr'):
+        return _from_zarr(name, name.rstrip('/'), None, bands)
     if name.startswith('zip://'):
         archive, _, member = name.removeprefix('zip://').partition('!')
         return _from_archive(name, Path(archive), member.strip('/'), bands)
@@ -214,6 +220,8 @@ def _from_archive(
 def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> SceneSource:
     """Return the source of a folder: a product, or one raster per band."""
     folder = _innermost(folder)
+    if _is_zarr(folder):
+        return _from_zarr(name, _dataset(folder).rstrip('/'), folder, bands)
     if isinstance(folder, zipfile.Path):
         everything = list(_rasters(folder, deep=True))
         if len(everything) == 1:
@@ -244,6 +252,8 @@ def _from_item(
 ) -> SceneSource:
     """Return the source of a STAC item, whose assets are its bands."""
     item = read_item(name, bands, sign)
+    if item.product is not None:
+        return _from_zarr(name, item.product, None, bands)
     classes = next((a.dataset for a in item.assets if is_classification(a)), None)
     wanted = {*map(band_key, bands or ())}
     whole = [a for a in item.assets if len(a.bands) > 1]
@@ -262,14 +272,7 @@ def _from_item(
     found = _choose(
         name, [(a.bands[0], a.resolution, a) for a in formats.values()], bands
     )
-    have = {band_key(band) for band, _ in found}
-    missing = [band for band in bands or () if band_key(band) not in have]
-    if missing and all(re.fullmatch(r'b\d{1,2}a?', band_key(b)) for b in missing):
-        known = ', '.join(dict.fromkeys(a.bands[0] for a in single)) or 'none'
-        raise SceneError(
-            f'{name} has no asset for {", ".join(missing)}, expected one per band. Its '
-            f'bands are: {known}.'
-        )
+    _check_found(name, 'asset', bands, [a.bands[0] for a in single])
     if not found:
         raise SceneError(f'{name} has no asset that is a band, expected one per band.')
     layers = []
@@ -286,6 +289,88 @@ def _from_item(
     names = tuple(layer.band for layer in layers)
     stack = stack_layers(name, layers)
     return SceneSource(name, stack, names, facts.offset, facts.acquired, classes)
+
+
+def _check_found(
+    name: str, kind: str, bands: Sequence[str] | None, known: Sequence[str]
+) -> None:
+    """Check that Sentinel-2 bands are there, before any is opened."""
+    have = {*map(band_key, known)}
+    missing = [band for band in bands or () if band_key(band) not in have]
+    if missing and all(re.fullmatch(r'b\d{1,2}a?', band_key(b)) for b in missing):
+        raise SceneError(
+            f'{name} has no {kind} for {", ".join(missing)}, expected one per band. Its '
+            f'bands are: {", ".join(sorted({*known})) or "none"}.'
+        )
+
+
+def _is_zarr(folder: Folder) -> bool:
+    """Return whether a folder is the root of a Zarr product."""
+    return any((folder / file).is_file() for file in (METADATA, METADATA_3))
+
+
+def _from_zarr(
+    name: str, root: str, folder: Folder | None, bands: Sequence[str] | None
+) -> SceneSource:
+    """Return the source of a product in EOPF Zarr.
+
+    Args:
+        name: Name of the scene.
+        root: URL of the product, or GDAL's name of its folder.
+        folder: Its folder; None: it is remote.
+        bands: Names of the bands to use.
+    """
+    if folder is None:
+        try:
+            text = read_text(f'{root}/{METADATA}')
+        except OSError as error:
+            raise SceneError(f'Cannot open {name} as EOPF Zarr: {error}') from error
+    else:
+        if not (folder / METADATA).is_file():
+            raise SceneError(f'{name} is Zarr version 3, expected version 2.')
+        text = (folder / METADATA).read_bytes()
+    product = read_product(name, text, lambda path: f'ZARR:"{gdal_name(root)}/{path}"')
+    _check_found(name, 'array', bands, [band for band, *_ in product.bands])
+    layers = [layer for _, layer in _choose(name, product.bands, bands)]
+    classes = _choose(name, product.classification, [CLASSIFICATION])
+    if folder is not None:
+        _warn_of_chunks(name, folder, [layer.file for layer in layers])
+    return SceneSource(
+        name,
+        stack_layers(name, layers),
+        tuple(layer.band for layer in layers),
+        product.facts.offset,
+        product.facts.acquired,
+        # with the CRS, which GDAL may not see
+        stack_layers(name, [classes[0][1]]) if classes else None,
+    )
+
+
+def _warn_of_chunks(name: str, folder: Folder, paths: Sequence[str]) -> None:
+    """Warn about chunks that a band lacks and another of its resolution has.
+
+    Zarr writes no chunk of nodata alone. So a chunk that was not copied reads as 0.
+    """
+    chunks = {
+        path: {
+            item.name for item in (folder / path).iterdir() if item.name[0].isdigit()
+        }
+        for path in paths
+        if (folder / path).is_dir()
+    }
+    for path, own in chunks.items():
+        group = path.rpartition('/')[0]
+        peers = [other for other in chunks if other.rpartition('/')[0] == group]
+        lacking = sorted(set().union(*(chunks[peer] for peer in peers)) - own)
+        if lacking:
+            warnings.warn(
+                f'{name}: {path} lacks chunk {lacking[0]} (of {len(lacking)}), which '
+                'other bands have: its pixels are 0. Copy the product again if it is '
+                'incomplete.',
+                NodataWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def _no_bands(name: str, folder: Folder, images: Sequence[Folder]) -> SceneError:
@@ -340,7 +425,9 @@ def _rasters(folder: Folder, deep: bool = False) -> Iterator[Folder]:
 
 def _innermost(folder: Folder) -> Folder:
     """Return the folder that holds rasters or the product, if there is only one."""
-    while not (folder / 'GRANULE').is_dir() and not any(_rasters(folder)):
+    while not (
+        _is_zarr(folder) or (folder / 'GRANULE').is_dir() or any(_rasters(folder))
+    ):
         folders = [item for item in listing(folder) if item.is_dir()]
         products = [item for item in folders if item.name.upper().endswith('.SAFE')]
         inner = products or folders
