@@ -196,26 +196,37 @@ def predict(
     checkpoint: str,
     output: str,
     combine: Literal['mean', 'clearest'] | None = None,
+    shard: str | None = None,
     **options: Any,
 ) -> None:
-    """Write the georeferenced pseudo-mask of a scene, or one of several dates.
+    """Write the georeferenced pseudo-mask of a scene, of several dates, or of many scenes.
 
     Args:
         scene: A raster that GDAL opens, a folder with one file per band, or a .SAFE.
-            Several scenes are dates of one place, on one grid. Also items that search
-            writes, SCENES.json, and one of them, SCENES.json#ID.
+            Several scenes are dates of one place, on one grid, or any scenes if --output
+            is a folder. Also items that search writes, SCENES.json, and one of them,
+            SCENES.json#ID.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
             network that configs/segmentation.yaml trains.
         output: Class raster to write, MASK.tif; the other products are written beside it.
+            Or an existing folder, for a map of each scene, named after it.
         combine: How several dates make one map: mean takes the class with the highest
             mean score of the dates without a cloud, clearest that of the date with the
             fewest clouds that sees the pixel.
+        shard: Map only the I-th of N parts of the scenes, I/N, as 1/8. N processes with
+            1/N to N/N map all scenes into one folder.
         **options: See :func:`~torchgeo_ctm.prediction.predict_scene`.
     """
+    if shard is not None or (combine is None and Path(output).is_dir()):
+        if combine is not None:
+            raise SettingError('Got --shard and --combine, expected one of both.')
+        _predict_many(scene, checkpoint, output, shard, options)
+        return
     if len(scene) > 1 and combine is None:
         raise SettingError(
             f'Got {len(scene)} scenes. Pass --combine mean or --combine clearest for one '
-            'map of several dates. Quote names with spaces.'
+            'map of several dates, or an existing folder as --output for a map of each. '
+            'Quote names with spaces.'
         )
     for each in scene:
         _check_inputs(scene=each, checkpoint=checkpoint)
@@ -248,6 +259,51 @@ def predict(
         mask = predict_scene(scene[0], checkpoint, output, progress=True, **options)
     for path in mask.paths:
         _print(str(path))
+
+
+def _predict_many(
+    scenes: list[str],
+    checkpoint: str,
+    output: str,
+    shard: str | None,
+    options: dict[str, Any],
+) -> None:
+    """Write a map of each scene, and tell which failed.
+
+    Raises:
+        SceneError: If any failed, after all others were mapped.
+    """
+    from .shards import predict_scenes, read_shard
+
+    if shard is not None:
+        read_shard(shard)
+    _check_inputs(checkpoint=checkpoint)
+    from .scenes.items import item_names
+
+    every = [item for each in scenes for item in item_names(each)]
+    _loading()
+    from .inference.memory import block_cache
+
+    os.environ.setdefault('GDAL_CACHEMAX', str(max(map(block_cache, every))))
+    counts, failed = {'mapped': 0, 'already there': 0, 'failed': 0}, []
+    given = options | {'shard': shard, 'progress': sys.stderr.isatty()}
+    for result in predict_scenes(every, checkpoint, output, **given):
+        if result.failure is not None:
+            counts['failed'] += 1
+            failed.append(result.scene)
+            sys.stderr.write(f'torchgeo-ctm: failed: {result.failure}\n')
+            continue
+        counts['already there' if result.kept else 'mapped'] += 1
+        if not result.kept:
+            _print(str(result.path))
+    part = '' if shard is None else f', shard {shard} of {len(every)} scenes'
+    _print(', '.join(f'{number} {what}' for what, number in counts.items()) + part)
+    if failed:
+        more = f' and {len(failed) - 5} more' if len(failed) > 5 else ''
+        raise SceneError(
+            f'{len(failed)} of {len(every)} scenes failed: {", ".join(failed[:5])}{more}. '
+            'Run the same command again to map only what is left.'
+        )
 
 
 def vectorize(

@@ -121,6 +121,7 @@ ARROWS: dict[str, set[str]] = {
     'catalog': {'scenes', 'files', 'errors'},
     'prediction': EVERYTHING,
     'dates': EVERYTHING,
+    'shards': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'train': {
         'configuration',
