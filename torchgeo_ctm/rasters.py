@@ -1,6 +1,7 @@
 """Open rasters for reading, with or without a georeference."""
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from rasterio.io import DatasetReader
 
 from .errors import CTMError, GeoreferenceWarning, SceneError
 from .grids import Grid
+
+#: Settings of GDAL for scenes over HTTP and in buckets.
+RETRIES = {'GDAL_HTTP_MAX_RETRY': '5', 'GDAL_HTTP_RETRY_DELAY': '1'}
 
 
 @contextmanager
@@ -42,7 +46,7 @@ def open_raster(
         CTMError: An *error* if GDAL cannot open the raster.
     """
     try:
-        with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads):
+        with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads, **_retries()):
             raster: DatasetReader = rasterio.open(path)
             # texts in another encoding raise wherever they are read
             _ = raster.descriptions, raster.tags(), [*map(raster.tags, raster.indexes)]
@@ -55,6 +59,19 @@ def open_raster(
         reason = without_tokens(str(cause).splitlines()[0])
         raise error(f'Cannot open {name or path} as a raster: {reason}') from cause
     return raster
+
+
+def _retries() -> dict[str, str]:
+    """Return how GDAL repeats failed requests, where the user has not set it.
+
+    A raster keeps the settings that it was opened with.
+    """
+    own = rasterio.env.getenv() if rasterio.env.hasenv() else {}
+    return {
+        key: value
+        for key, value in RETRIES.items()
+        if key not in os.environ and key not in own
+    }
 
 
 def read_failure(error: Exception, dataset: str) -> str:

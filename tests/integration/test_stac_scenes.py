@@ -286,6 +286,21 @@ def test_wrong_items(saved: Path, store: Path, tmp_path: Path, url: str) -> None
         find_source(saved, BANDS)
 
 
+def test_a_url_of_one_raster_is_repeated_too(
+    url: str, behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GDAL would list the folder of a server that this process is
+    monkeypatch.setenv('GDAL_DISABLE_READDIR_ON_OPEN', 'EMPTY_DIR')
+    behavior.failures = 1
+    scene = SceneWindows(f'{url}/cogs/B02.tif', ['B02'], 32, 32)
+    assert behavior.failures == 0
+    assert np.array_equal(scene.read(scene.plan[0])[0][0], pixels_of('B02')[:32, :32])
+    behavior.failures = 1
+    monkeypatch.setenv('GDAL_HTTP_MAX_RETRY', '0')
+    with pytest.raises(SceneError, match='503'):
+        SceneWindows(f'{url}/cogs/B03.tif', ['B03'], 32, 32)
+
+
 def test_addresses_for_gdal() -> None:
     assert gdal_name('s3://bucket/a.tif') == '/vsis3/bucket/a.tif'
     assert gdal_name('/data/a.tif') == '/data/a.tif'
