@@ -33,7 +33,8 @@ import torch
 from rasterio.windows import Window
 
 from torchgeo_ctm.datasets.synthetic import render
-from torchgeo_ctm.prediction import predict_scene, quiet_lightning
+from torchgeo_ctm.lightning_messages import quiet_lightning
+from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
 from torchgeo_ctm.trainers.options import with_former_defaults

@@ -45,7 +45,7 @@ from torchgeo_ctm.datasets import DFC2020
 from torchgeo_ctm.datasets.dfc2020 import SOURCE_TO_CLASS
 from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.labels import RasterLabels
-from torchgeo_ctm.prediction import quiet_lightning
+from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 

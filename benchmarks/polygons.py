@@ -43,7 +43,8 @@ from benchmarks.real_scene_score import block_confusions, iou, mean, named
 from torchgeo_ctm.errors import CTMError, DataError
 from torchgeo_ctm.files import atomic_path
 from torchgeo_ctm.grids import IGNORED
-from torchgeo_ctm.prediction import predict_scene, quiet_lightning
+from torchgeo_ctm.lightning_messages import quiet_lightning
+from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.rasters import value_names
 from torchgeo_ctm.train import STEPS, plan, train
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchgeo_ctm.datamodules import SyntheticDataModule
-from torchgeo_ctm.prediction import quiet_lightning
+from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.trainers.options import PruningOptions, with_former_defaults
 

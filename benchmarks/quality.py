@@ -33,9 +33,9 @@ from torchgeo_ctm.compat import Classification, SemanticSegmentation
 from torchgeo_ctm.datamodules import SyntheticDataModule
 from torchgeo_ctm.datasets import DFC2020, SyntheticLandCover
 from torchgeo_ctm.labels import class_shares
+from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.maps.class_maps import posterior, present_classes, resize
 from torchgeo_ctm.maps.refine import soft_assignment
-from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import summarize
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.labels import presence_from_mask
-from torchgeo_ctm.prediction import quiet_lightning
+from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import evaluate
 from torchgeo_ctm.trainers import (

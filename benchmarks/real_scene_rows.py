@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.real_scene_baselines import (
     constant_map,
@@ -17,6 +17,7 @@ from benchmarks.real_scene_baselines import (
 from benchmarks.real_scene_data import Ground, Windows, statistics
 from benchmarks.real_scene_unet import (
     UNET,
+    LocalNetwork,
     Training,
     build_unet,
     fit_network,
@@ -102,20 +103,29 @@ def supervised_unet(sure: bool) -> Callable[[Run], Map]:
     def build(run: Run) -> Map:
         truth = run.ground.sure if sure else run.ground.classes
         training = Training(run.count(400 if run.few else 800))
-        torch.manual_seed(run.seed)
-        image, scored = run.images
-        network = fit_network(
-            build_unet(),
-            image,
-            one_hot(truth),
-            run.windows.corners,
-            training,
-            run.seed,
-            run.device,
-        )
-        return decided(probabilities(network, scored, run.device))
+        return supervised(run, build_unet, truth, training)
 
     return build
+
+
+def supervised(
+    run: Run, build: Callable[[], nn.Module], truth: Map, training: Training
+) -> Map:
+    """Return the map of a network that learns masks of the windows."""
+    torch.manual_seed(run.seed)
+    image, scored = run.images
+    shares, corners = one_hot(truth), run.windows.corners
+    network = fit_network(
+        build(), image, shares, corners, training, run.seed, run.device
+    )
+    return decided(probabilities(network, scored, run.device))
+
+
+def oracle(run: Run) -> Map:
+    """Return what our local network could express: it learns true masks."""
+    # steps, batch and rate of our network
+    training = Training(run.count(600 if run.few else 800), 32, lr=2e-3)
+    return supervised(run, LocalNetwork, run.ground.classes, training)
 
 
 def decided(shares: Tensor) -> Map:
@@ -157,6 +167,7 @@ ROWS: Final[dict[str, Callable[[Run], Map]]] = {
     'supervised forest': supervised_forest,
     f'supervised {UNET} (every pixel)': supervised_unet(sure=False),
     f'supervised {UNET} (sure pixels)': supervised_unet(sure=True),
+    'oracle: our local network on true masks': oracle,
     "paper's configuration": tokens('paper'),
     'attention, argmax': tokens('paper', rule='argmax'),
     "today's recommended": tokens('recommended'),

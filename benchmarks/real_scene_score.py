@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from benchmarks.real_scene_data import CLASSES, FOUR, MERGED, Ground
 from torchgeo_ctm.demo.data import POINTS
@@ -13,6 +14,8 @@ from torchgeo_ctm.grids import IGNORED
 #: Side in pixels of the blocks of ground that the interval draws from.
 BLOCK: Final = 64
 DRAWS: Final = 1000
+#: Distance in pixels from a border of the reference within which errors count as near.
+NEAR: Final = 3
 
 
 def scores(found: NDArray[np.uint8], ground: Ground) -> dict[str, Any]:
@@ -26,7 +29,9 @@ def scores(found: NDArray[np.uint8], ground: Ground) -> dict[str, Any]:
         ``miou``, ``iou`` by class and ``miou_interval`` (95 %) of trees, open land,
         built and water at every pixel of these classes; ``miou_five`` and ``iou_five``
         of the five classes where the reference is sure; ``eye``, the accuracy at the
-        ``eye_points`` labeled by eye in these rows, or None. Shares are 0 to 1.
+        ``eye_points`` labeled by eye in these rows, or None; ``wrong``, the share of
+        the pixels of the four classes that are wrong, and ``wrong_near_border``, the
+        share of these within 3 px of a border of the reference. Shares are 0 to 1.
     """
     merged = np.append(MERGED, np.full(IGNORED + 1 - len(MERGED), -1))
     truth, drawn = merged[ground.classes], merged[found]
@@ -43,6 +48,30 @@ def scores(found: NDArray[np.uint8], ground: Ground) -> dict[str, Any]:
         'iou_five': named(CLASSES, five),
         'eye': round(right / points, 4) if points else None,
         'eye_points': points,
+        **border_errors(truth, drawn),
+    }
+
+
+def border_errors(truth: NDArray[Any], found: NDArray[Any]) -> dict[str, float | None]:
+    """Return the share of wrong pixels, and how many of them are near a border.
+
+    Args:
+        truth: Reference (H, W); negative pixels are not counted.
+        found: Map (H, W).
+    """
+    padded = np.pad(truth, 1, mode='edge')
+    border = np.zeros(truth.shape, bool)
+    for row, col in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        height, width = truth.shape
+        border |= padded[row : row + height, col : col + width] != truth
+    near = border.any() & (distance_transform_edt(~border) < NEAR)
+    known = truth >= 0
+    wrong = known & (truth != found)
+    return {
+        'wrong': round(float(wrong.sum() / max(known.sum(), 1)), 4),
+        'wrong_near_border': round(float((wrong & near).sum() / wrong.sum()), 4)
+        if wrong.any()
+        else None,
     }
 
 

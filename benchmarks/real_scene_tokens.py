@@ -21,9 +21,9 @@ from benchmarks.real_scene_data import (
     statistics,
 )
 from benchmarks.real_scene_unet import jittered, turned
+from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.maps.class_maps import resize
 from torchgeo_ctm.maps.decoder import MapDecoder
-from torchgeo_ctm.prediction import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, SoftMaskSegmentationTask
 from torchgeo_ctm.windows import WindowPlan

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.real_scene_data import CLASSES, SIDE
 from torchgeo_ctm.grids import IGNORED
+from torchgeo_ctm.network.local import LocalHead
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
 from torchgeo_ctm.windows import WindowPlan
 
@@ -75,6 +76,19 @@ def build_unet() -> nn.Module:
         'resnet18', encoder_weights=None, in_channels=len(BANDS), classes=len(CLASSES)
     )
     return network
+
+
+class LocalNetwork(nn.Module):
+    """The local branch of our network alone, with logits at every pixel."""
+
+    def __init__(self, bands: int = len(BANDS)) -> None:
+        """Create the network."""
+        super().__init__()
+        self.local = LocalHead(bands, len(CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map scaled images (B, bands, H, W) to logits (B, C, H, W)."""
+        return F.interpolate(self.local(x), size=x.shape[-2:], mode='bilinear')
 
 
 def one_hot(classes: NDArray[np.uint8]) -> Tensor:

@@ -33,6 +33,7 @@ from benchmarks.real_scene import load, read_rows, read_seeds
 from benchmarks.real_scene_data import CLASSES, FOUR, MERGED
 from benchmarks.real_scene_score import block_confusions, interval, iou, mean, named
 from benchmarks.real_tiles_data import Target, read_targets, read_tiles
+from benchmarks.real_tiles_oracle import ORACLE, oracle
 from benchmarks.real_tiles_rows import ROWS, TileRun
 from torchgeo_ctm.errors import CTMError, SettingError
 from torchgeo_ctm.files import atomic_path
@@ -93,6 +94,10 @@ def benchmark(options: argparse.Namespace) -> list[dict[str, Any]]:
                 run = runs.setdefault(
                     kept_back, TileRun(part, seed, options.device, options.steps)
                 )
+                if name == ORACLE:
+                    if not kept_back:
+                        result |= target_scores('terra', *oracle(run, targets['terra']))
+                    continue
                 wanted = {'mosaics': tiles.half(1).mosaics()} if kept_back else targets
                 for where, scenes in wanted.items():
                     found = [ROWS[name](run, target.bands) for target in scenes]
@@ -113,13 +118,14 @@ def chosen(names: str | None) -> list[str]:
     Raises:
         SettingError: If there is no such row.
     """
+    rows = [*ROWS, ORACLE]
     if names is None:
-        return list(ROWS)
+        return rows
     found = [name.strip() for name in names.split(';')]
     for name in found:
-        if name not in ROWS:
+        if name not in rows:
             raise SettingError(
-                f'Unknown row {name!r}, expected some of: {"; ".join(ROWS)}.'
+                f'Unknown row {name!r}, expected some of: {"; ".join(rows)}.'
             )
     return found
 

@@ -44,7 +44,8 @@ from benchmarks.real_scene_tokens import fit_task
 from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datasets.dfc2020 import DFC2020, SOURCE_TO_CLASS
 from torchgeo_ctm.datasets.synthetic import render
-from torchgeo_ctm.prediction import predict_scene, quiet_lightning
+from torchgeo_ctm.lightning_messages import quiet_lightning
+from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_task, save_task
 from torchgeo_ctm.windows import WindowPlan

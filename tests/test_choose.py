@@ -115,7 +115,7 @@ def test_the_command_compares_and_writes_what_to_train(
         assert getattr(task.options.patches, name) == value
     assert (task.hparams['lr'], task.options.patches.head) == (0.002, 'local')
     data: Any = read_data(out)
-    assert data.labels.classes == CLASSES
+    assert data.labels().classes == CLASSES
     assert out.read_text().startswith('# ')
     trainer = ('--trainer.fast_dev_run=1', '--trainer.accelerator=cpu')
     torchgeo_main('fit', '--config', out, *trainer)

@@ -19,7 +19,13 @@ from benchmarks.real_scene_data import (
     labeled_windows,
 )
 from benchmarks.real_scene_rows import ROWS, chosen_rows
-from benchmarks.real_scene_score import block_confusions, interval, iou, scores
+from benchmarks.real_scene_score import (
+    block_confusions,
+    border_errors,
+    interval,
+    iou,
+    scores,
+)
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
@@ -174,6 +180,20 @@ def test_scores_of_a_map() -> None:
     swapped = np.where(classes == 2, 1, classes).astype(np.uint8)
     assert scores(swapped, ground)['miou'] == 1
     assert scores(swapped, ground)['miou_five'] < 0.8
+
+
+def test_wrong_pixels_are_counted_by_their_distance_from_borders() -> None:
+    truth = np.zeros((20, 20), int)
+    truth[:, 10:] = 1
+    found = truth.copy()
+    found[:4, 10] = 0  # at the border
+    found[:1, 19] = 0  # far from it
+    truth[-1] = -1
+    assert border_errors(truth, found) == {
+        'wrong': round(5 / 380, 4),
+        'wrong_near_border': 0.8,
+    }
+    assert border_errors(truth, truth)['wrong_near_border'] is None
 
 
 def test_the_interval_holds_the_score_of_all_blocks() -> None:

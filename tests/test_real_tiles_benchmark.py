@@ -9,6 +9,7 @@ import pytest
 from benchmarks.real_scene_data import CLASSES
 from benchmarks.real_tiles import main
 from benchmarks.real_tiles_data import GROUPS, LABELS, Tiles
+from benchmarks.real_tiles_oracle import ORACLE
 from benchmarks.real_tiles_rows import MERGE, ROWS, TEN, DrawnTiles, TileRun
 from tests.conftest import SHARED
 from torchgeo_ctm.inference.merging import merging
@@ -33,13 +34,16 @@ def test_every_row_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     more = ['--seeds', '0', '--steps', '2', '--json', str(target), '--mosaics']
     assert main([*FOLDERS, *more]) == 0
     results = json.loads(target.read_text())
-    assert [result['row'] for result in results] == list(ROWS)
-    for result in results:
+    assert [result['row'] for result in results] == [*ROWS, ORACLE]
+    *rows, bound = results
+    # scored where it has not learned, on TerraMesh alone
+    assert {'terra', 'mosaics'} & bound.keys() == {'terra'}
+    for result in rows:
         for where in ('terra', 'mosaics'):
             assert 0 <= result[where] <= 1
             assert len(result[f'{where}_iou']) == 5
             assert 0 <= result[f'{where}_four'] <= 1
-    scores = {result['row']: result['mosaics'] for result in results}
+    scores = {result['row']: result['mosaics'] for result in rows}
     assert scores['forest, ten bands'] > scores['constant guess']
 
 

@@ -1,11 +1,8 @@
 """Names and arguments that TorchGeo changed between its releases 0.8 and 0.10.
 
-No other file depends on which release is installed. And messages of Lightning that a
-user cannot act on.
+No other file depends on which release is installed.
 """
 
-import logging
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,7 +24,6 @@ __all__ = [
     'SemanticSegmentation',
     'entries',
     'grid_sampler',
-    'hide_tips',
     'is_random',
     'merge',
 ]
@@ -47,17 +43,6 @@ def __getattr__(name: str) -> Any:
     if find_spec('torchgeo.tasks') is not None:
         return getattr(import_module('torchgeo.tasks'), name)
     return getattr(import_module('torchgeo.trainers'), _FORMER[name])
-
-
-def hide_tips() -> None:
-    """Hide Lightning's tips for other products, and its use of a deprecated class."""
-    logging.getLogger('lightning.pytorch.utilities.rank_zero').addFilter(_no_tip)
-    warnings.filterwarnings('ignore', '.*treespec, LeafSpec.*')
-
-
-def _no_tip(record: logging.LogRecord) -> bool:
-    """Return whether a message is none of those tips."""
-    return 'Tip: For seamless cloud' not in str(record.msg)
 
 
 def grid_sampler(dataset: GeoDataset, size: Any, stride: Any = None) -> Any:

@@ -335,8 +335,17 @@ def first_cause(message: str) -> str:
     """Return the first cause in a message of jsonargparse, with its class or key.
 
     jsonargparse lists every type that a value might have had. The cause of an error is
-    its most indented line.
+    its most indented line, or follows the type of a function that returns the class.
     """
+    factory = re.search(
+        r'Callable\[\[\], ([\w.]+)\] expects a function or a callable class: '
+        r'(?!Expected .+ to be a subclass)([\s\S]+?)'
+        r'(?:\.? Got value: Namespace|\n +- |$)',
+        message,
+    )
+    if factory is not None:
+        cause = ' '.join(factory[2].split())
+        return f"Problem with given class_path '{factory[1]}': {cause}"
     lines = [line for line in message.splitlines() if line.strip()]
     depths = [len(line) - len(line.lstrip(' -')) for line in lines]
     deepest = depths.index(max(depths))
@@ -357,7 +366,8 @@ def in_words(cause: str) -> str:
         known = signature(getattr(import_module(module), name)).parameters
         return f'{name} has no key {option[2]!r}.{did_you_mean(option[2], known)}'
     expected = re.fullmatch(
-        r'(?:Parser key "(.+?)": )?Expected a (.+?)(?:\. Got value: (.*))?', cause
+        r'(?:Problem with given class_path .+?: )?(?:Parser key "(.+?)": )?Expected a (.+?)(?:\. Got value: (.*))?',
+        cause,
     )
     if expected is None:
         return cause

@@ -394,7 +394,7 @@ def footprint_figure(
     dates = Counter(tile for _, tile, _ in footprints)
     cloudy_first = sorted(footprints, key=lambda x: -101 if x[2] is None else -x[2])
     for corners, _, cloud in cloudy_first:
-        color = colors.to_rgba(cloud) if cloud is not None else 'none'
+        color = colors.cmap(cloud / 100) if cloud is not None else 'none'
         axes.fill(*corners.T, facecolor=color, edgecolor='0.3', linewidth=0.8)
     for tile, number in dates.items():
         corners = next(c for c, name, _ in footprints if name == tile)

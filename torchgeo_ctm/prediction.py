@@ -4,8 +4,6 @@ PyTorch takes seconds to import, Lightning and TorchGeo many more: the functions
 what they need.
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .errors import DataError, SettingError, did_you_mean, one_line
 from .files import check_not_input
 from .inference.options import ProductOptions
+from .lightning_messages import quiet_lightning
 from .split import Split
 
 if TYPE_CHECKING:
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
-
-
-def quiet_lightning() -> None:
-    """Silence Lightning's advice about loggers and workers."""
-    for name in ('lightning.pytorch', 'lightning.fabric'):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings('ignore', message='.*does not have many workers.*')
 
 
 def predict_scene(

@@ -18,6 +18,8 @@ from .grids import Grid
 
 #: Settings of GDAL for scenes over HTTP and in buckets.
 RETRIES = {'GDAL_HTTP_MAX_RETRY': '5', 'GDAL_HTTP_RETRY_DELAY': '1'}
+#: Name of the band of a confidence raster.
+CONFIDENCE = 'confidence, per cent'
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from .errors import (
 from .grids import IGNORED, check_same_grid
 from .legends import renamed
 from .rasters import (
+    CONFIDENCE,
     grid_of,
     open_raster,
     tagged_class_names,
@@ -39,7 +40,6 @@ MOST_CLASSES = 4096
 #: Class of a value that has none.
 UNKNOWN = -2
 #: Band description of confidence rasters.
-CONFIDENCE = 'confidence, per cent'
 
 
 def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:

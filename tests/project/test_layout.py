@@ -17,6 +17,7 @@ ARROWS: dict[str, set[str]] = {
     'legends': {'errors'},
     'streams': set(),
     'compat': set(),
+    'lightning_messages': set(),
     # floor 1: grids, files, tensors, numbers
     'grids': {'errors'},
     'files': {'errors'},
@@ -64,6 +65,7 @@ ARROWS: dict[str, set[str]] = {
     },
     'trainers': {
         'compat',
+        'lightning_messages',
         'options',
         'models',
         'network',

@@ -245,4 +245,4 @@ def test_mistakes_in_labels_are_one_line(
     _, _, err = result = run('describe', '--config', config)
     refused(result)
     said = "field 'class', row 1: unknown class 'Watr', expected one of: Wood, Water."
-    assert err == (f"torchgeo-ctm: {config}: {squares}, {said} Did you mean 'Water'?\n")
+    assert err == (f"torchgeo-ctm: {squares}, {said} Did you mean 'Water'?\n")

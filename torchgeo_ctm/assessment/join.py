@@ -30,7 +30,7 @@ from ..inference.masks import (
 )
 from ..inference.style import write_style
 from ..inference.vector import check_vector_output, publish_vector, vectorize
-from ..rasters import grid_of, open_raster
+from ..rasters import CONFIDENCE, grid_of, open_raster
 
 #: Pixels of a row band.
 ROW_BAND = 4_000_000
@@ -336,7 +336,7 @@ def _write(
     rasters = [mask]
     try:
         if 'confidence' in paths:
-            name = ['confidence, per cent']
+            name = [CONFIDENCE]
             beside = paths['confidence']
             rasters.append(RasterRows(beside, grid, name, tags, folder=folder))
         for row, found, best in _joined(maps, grid):

@@ -1,6 +1,6 @@
 """Data module of scenes, for training and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +32,15 @@ from ..scenes.sources import tile_of
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches, epoch_number
 
-#: Sources of labels. Ours are listed by name, too, because jsonargparse accepts a class
-#: for a protocol only if its signatures are exactly the same.
-Labels = LabelSource | PolygonLabels | PointLabels | RasterLabels | TableLabels
+#: Sources that ``torchgeo`` creates in :meth:`SceneDataModule.setup`, so that a mistake
+#: in their files is no mistake of a type. Each by name, because jsonargparse accepts a
+#: class for a protocol only if its signatures are exactly the same.
+LabelsFile = (
+    Callable[[], PolygonLabels]
+    | Callable[[], PointLabels]
+    | Callable[[], RasterLabels]
+    | Callable[[], TableLabels]
+)
 
 #: Default number of threads that read ahead in training.
 TRAINING_THREADS = 2
@@ -74,7 +80,7 @@ class SceneDataModule(NonGeoDataModule):
         nodata: float | None = None,
         offset: float | None = None,
         shifted_grids: bool = False,
-        labels: Labels | None = None,
+        labels: LabelSource | LabelsFile | None = None,
         val_scene: str | list[str] | None = None,
         test_scene: str | list[str] | None = None,
         shares: Sequence[float] = (0.6, 0.2, 0.2),
@@ -114,7 +120,8 @@ class SceneDataModule(NonGeoDataModule):
                 from the metadata, else as in the training data.
             shifted_grids: Move *stride* to the nearest odd multiple of half a patch, so
                 that overlapping windows cut the patches in different places.
-            labels: Source of the image-level labels, for training.
+            labels: Source of the image-level labels, for training; or a function that
+                returns it, which :meth:`setup` calls.
             val_scene: Scenes for validation, instead of a share of *scene*; their area
                 is kept out of training.
             test_scene: Scenes for the test, likewise.
@@ -219,6 +226,8 @@ class SceneDataModule(NonGeoDataModule):
             )
         task: Any = self.trainer.lightning_module
         coverage = self._coverage()
+        if callable(self.labels):
+            self.labels = self.labels()
         if stage == 'predict':
             self.batches = coverage.batches(
                 self.scenes,

@@ -18,6 +18,7 @@ from ..errors import DataError, OutputError, ResumeWarning
 from ..files import check_file, make_folder, temporary_path
 from ..grids import IGNORED, Grid
 from ..maps.class_maps import resize
+from ..rasters import CONFIDENCE
 from ..version import __version__
 from .geotiff import RasterRows, product_path
 from .protocols import ChipPredictor, ChipSource
@@ -200,7 +201,7 @@ class ChipMaskWriter(BasePredictionWriter):
         tags = {'TORCHGEO_CTM_VERSION': __version__} | {k: facts[k] for k in TAGS}
         path = folder / f'{name}.tif'
         beside = product_path(path, 'confidence')
-        raster = RasterRows(beside, grid, ['confidence, per cent'], tags)
+        raster = RasterRows(beside, grid, [CONFIDENCE], tags)
         self._write_raster(raster, confidence, 'average')
         classes = (task.class_names, task.class_colors)
         raster = RasterRows(path, grid, ['land cover class'], tags, classes)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import GridError, OutputError
 from ..files import atomic_path, check_file, check_name, write_text
 from ..grids import Grid
+from ..rasters import CONFIDENCE
 from .geotiff import RasterRows, check_output, product_path
 from .masks import open_mask
 from .memory import FINISHING_CACHE
@@ -67,7 +68,7 @@ class Products:
         folder, names = self.folder, self.class_names
         bands = {'mask': ['land cover class']}
         if self.options.confidence:
-            bands['confidence'] = ['confidence, per cent']
+            bands['confidence'] = [CONFIDENCE]
         if self.options.probabilities:
             bands['probabilities'] = [f'share of {name}' for name in names]
         classes = (names, self.class_colors)

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from ..datamodules.chips import ChipDataModule
 from ..errors import CTMError
+from ..lightning_messages import quiet_lightning
 from ..plots import LabeledChip, label_figure
-from ..prediction import quiet_lightning
 from ..split import Split
 from ..trainers import ClassTokenMaskingTask
 from .chips import Chip, ConfiguredSplit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..configuration import ranges, read_section
 from ..errors import BandWarning, DataError
 from ..files import write_text
-from ..prediction import quiet_lightning
+from ..lightning_messages import quiet_lightning
 from ..trainers import ClassTokenMaskingTask
 from .chips import ConfiguredSplit
 from .counts import LabelCounts

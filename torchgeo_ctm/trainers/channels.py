@@ -250,7 +250,7 @@ def channel_order(
             f'{source} has the bands {", ".join(found)}. They are taken for '
             f'{", ".join(wanted)} in that order, because no name is the same.',
             BandWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
         return None
     missing = [
@@ -266,11 +266,6 @@ def channel_order(
             f'({fault}). Set bands and in_channels to those of the data set.'
         )
     return [theirs.index(key) for key in ours]
-
-
-def expanded(values: Sequence[float], count: int) -> list[float]:
-    """Return one value a band, of one value or of *count*."""
-    return list(values) * count if len(values) == 1 else list(values)
 
 
 def scaled_already(

@@ -4,7 +4,6 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
 import torch
@@ -17,15 +16,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models._api import WeightsEnum
 
-from ..compat import BaseTask, hide_tips
-from ..errors import (
-    BandWarning,
-    CheckpointError,
-    LabelWarning,
-    ReflectanceWarning,
-    SettingError,
-    did_you_mean,
-)
+from ..compat import BaseTask
+from ..errors import CheckpointError, LabelWarning, SettingError, did_you_mean
+from ..lightning_messages import hide_tips
 from ..losses import (
     attention_loss,
     balance_weights,
@@ -40,25 +33,11 @@ from ..models.parameter_groups import freeze, parameter_groups
 from ..models.patch_kernels import PatchKernel
 from ..models.pretrained import load_patch_embedding
 from ..plots import attention_figure, map_figure
-from ..reflectance import scaling_complaint
-from ..scaling import SENTINEL2_BANDS, BandScaling, ScalingOptions, build_scaling
+from ..scaling import BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
-from .batches import (
-    LabelTally,
-    check_chips_of_batches,
-    check_shapes,
-    diverged,
-    finite,
-    labeled,
-)
+from .batches import LabelTally, check_chips_of_batches, diverged, labeled
 from .calibration import calibrated
-from .channels import (
-    channel_order,
-    check_same_bands,
-    data_facts,
-    expanded,
-    scaled_already,
-)
+from .data_channels import DataChannels, data_channels
 from .loading import CHECKPOINT_KEY, not_finite
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
@@ -84,10 +63,6 @@ logger = logging.getLogger(__name__)
 
 #: Key of a batch whose bands are in the task's order, and whose numbers are finite.
 USABLE = 'usable'
-#: Deviation after scaling below which images have other numbers than it expects.
-NARROW = 0.08
-#: Largest number of a byte.
-BYTE = 255
 
 
 def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -220,7 +195,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         freeze(self.model, self.options.optimization.freeze_blocks)
         self._generator = torch.Generator()
-        self._channels = ChannelState()
+        self._channels = DataChannels()
         self._tally: LabelTally | None = None
         #: Whether this training has said that self-training began.
         self._announced = False
@@ -336,69 +311,15 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """Seed the masking, by process so that no two draw the same."""
         seed = self.options.optimization.mask_seed
         self._generator.manual_seed(seed + self.global_rank)
-        self._learn_channels(stage)
         trainer = getattr(self, '_trainer', None)
+        named = self.hparams['bands'] is not None
+        self._channels = data_channels(trainer, stage, self.bands, named)
+        if self._channels.names is not None:
+            self._name_bands(self._channels.names)
+        if self._channels.normalization is not None:
+            self._learn_normalization(*self._channels.normalization)
         if trainer is not None:
             check_chips_of_batches(trainer)
-
-    def _learn_channels(self, stage: str) -> None:
-        """Learn from the data which band a channel holds, and whether it is scaled.
-
-        Raises:
-            BandError: If bands of the task are missing in the data.
-            SettingError: If the number of bands differs.
-        """
-        self._channels = ChannelState()
-        trainer = getattr(self, '_trainer', None)
-        facts = None if trainer is None else data_facts(trainer, stage)
-        if facts is None:
-            if trainer is not None and trainer.datamodule is not None:
-                # scenes to predict are checked when they are written
-                known = '' if stage == 'predict' else type(trainer.datamodule).__name__
-                self._channels.source = known
-            return
-        self._channels.source = facts.source
-        if stage == 'fit':
-            check_same_bands(facts, data_facts(trainer, 'validate'))
-        order = self._band_order(facts.source, facts.bands)
-        if order is not None:
-            self._channels.order, self._channels.found = order, len(facts.bands or ())
-            warnings.warn(
-                f'{facts.source} has the bands {", ".join(facts.bands or ())}. They '
-                f'are read by name, as {", ".join(self.bands)}.',
-                BandWarning,
-                stacklevel=2,
-            )
-        if facts.normalization is not None:
-            count = len(facts.bands or self.bands)
-            numbers = [expanded(values, count) for values in facts.normalization]
-            if all(len(values) == count for values in numbers):
-                picked = [[v[i] for i in order or range(count)] for v in numbers]
-                self._learn_normalization(picked[0], picked[1])
-
-    def _band_order(
-        self, source: str, found: tuple[str, ...] | None
-    ) -> list[int] | None:
-        """Return where the data hold the task's bands; None: in their order."""
-        given, count = self.hparams['bands'], self.hparams['in_channels']
-        if found is None:
-            if given is None and self.bands == SENTINEL2_BANDS:
-                warnings.warn(
-                    f'{source} does not name its bands. They are taken for '
-                    f'{", ".join(self.bands)}. Set bands to the names in order.',
-                    BandWarning,
-                    stacklevel=4,
-                )
-            return None
-        if given is not None:
-            return channel_order(self.bands, found, source)
-        if len(found) != count:
-            raise SettingError(
-                f'in_channels={count}, but {source} has {len(found)} bands: '
-                f'{", ".join(found)}. Set in_channels={len(found)}.'
-            )
-        self._name_bands(found)
-        return None
 
     def _name_bands(self, names: Sequence[str]) -> None:
         """Take the names of the data's bands, and what depends on them."""
@@ -439,56 +360,14 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             DataError: If images, masks or labels have impossible shapes or values.
             SettingError: If the numbers of the first images were scaled already.
         """
-        state = self._channels
         if USABLE in batch:
             return batch
-        count = self.hparams['in_channels'] if state.order is None else state.found
-        check_shapes(batch, count, state.source)
-        if state.order is not None:
-            batch = {**batch, 'image': batch['image'][:, state.order]}
-        batch = finite(batch)
-        if state.source and not state.checked:
-            self._check_numbers(batch)
+        batch = self._channels.arranged(batch, self.hparams['in_channels'])
+        if self._channels.unchecked:
+            values = self.options.labels.values
+            check_entries(batch, self.hparams['num_classes'], values)
+            self._channels.check_numbers(batch, self.scaling, self.bands)
         return {**batch, USABLE: True}
-
-    def _check_numbers(self, batch: Mapping[str, Any]) -> None:
-        """Check that the first images are in the numbers that the scaling expects."""
-        scaling, state = self.scaling, self._channels
-        # constant images tell nothing
-        image: Tensor = batch['image']
-        state.checked = bool((image != image.flatten()[0]).any())
-        check_entries(batch, self.hparams['num_classes'], self.options.labels.values)
-        if not isinstance(scaling, BandScaling) or state.scaled:
-            return
-        fault = scaled_already(image, batch.get('valid'), self.bands, scaling)
-        spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
-        if fault is not None:
-            raise SettingError(
-                f'The images of {state.source} hold {fault}, but model.init_args.scaling '
-                'expects reflectance x 10,000 (deviation after scaling: '
-                f'{spread:.2g}). Set scaling: null under model.init_args, or mean, std '
-                'and clip: null of these numbers.'
-            )
-        pixels = image.movedim(1, 0).flatten(1)
-        if 'valid' in batch:
-            pixels = pixels[:, batch['valid'].flatten().bool()]
-        said = scaling_complaint(pixels.float(), self.bands, scaling)
-        top = float(image.max())
-        if said is None and top <= BYTE < float(scaling.mean.median()) / 2:
-            said = (
-                f'numbers up to {top:.4g}, as in 8-bit pictures, have a mean of '
-                f'{float(scaling.mean.median()):.4g} in the scaling. Set mean, std and '
-                'clip: null under model.init_args.scaling to those of the pictures'
-            )
-        if said is None and scaling.method == 'standard' and spread < NARROW:
-            said = (
-                f'numbers from {float(image.min()):.4g} to {float(image.max()):.4g} '
-                f'have a deviation of {spread:.2g} after scaling, expected about 1. '
-                'Check model.init_args.scaling'
-            )
-        if state.checked and said is not None:
-            text = f'The images of {state.source}: {said}.'
-            warnings.warn(text, ReflectanceWarning, stacklevel=2)
 
     def on_train_start(self) -> None:
         """Warn about rare classes, check options that need an end of training, resume.
@@ -945,19 +824,3 @@ def _validates(trainer: Any) -> bool:
     loop.setup_data()
     trainer.training = True
     return any(count > 0 for count in trainer.num_val_batches)
-
-
-@dataclass
-class ChannelState:
-    """What is known about the channels of the data that are open."""
-
-    #: Name of the data set; empty if bands are read by the names of the task.
-    source: str = ''
-    #: Position of each band of the task in the data; None: the same order.
-    order: list[int] | None = None
-    #: Number of bands that the data set names.
-    found: int = 0
-    #: Whether the data module has scaled the images as the task would.
-    scaled: bool = False
-    #: Whether the numbers of the first images were checked.
-    checked: bool = False
