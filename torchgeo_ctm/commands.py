@@ -979,7 +979,7 @@ def _check_inputs(
     scene = scene and re.sub(r'(json|parquet)#.*', r'\1', scene)
     remote = scene and (':' in scene[2:] or scene.startswith(('/vsi', '<')))
     if scene is not None and not remote and not Path(scene).exists():
-        kinds = ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip', '')
+        kinds = ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip', '.zarr', '.json', '')
         close = similar_file(scene, kinds)
         expected = 'a raster, a folder of bands or a Sentinel-2 product'
         missing.append(
