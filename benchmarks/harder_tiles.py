@@ -17,7 +17,9 @@ from torchgeo_ctm.datasets import DFC2020, SyntheticLandCover
 from torchgeo_ctm.grids import Window
 from torchgeo_ctm.labels import presence_from_mask
 
-Condition = Literal['plain', 'wrong labels', 'unbalanced', 'together', 'clouds']
+Condition = Literal[
+    'plain', 'wrong labels', 'unbalanced', 'together', 'clouds', 'real traits'
+]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 CLASSES = len(DFC2020.classes)
@@ -45,12 +47,13 @@ class HarderTiles(SyntheticLandCover):
     * unbalanced: few training tiles hold Wetlands or Urban;
     * together: no training tile holds Water without Wetlands, nor the other way;
     * clouds: a quarter of the pixels of every split are clouds; they count for image
-      labels, but not for scores.
+      labels, but not for scores;
+    * real traits: tiles drawn with ``traits='real'``.
     """
 
     def __init__(self, *arguments: Any, condition: Condition, **options: Any) -> None:
         """Open a split; see :class:`~torchgeo_ctm.datasets.SyntheticLandCover`."""
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **options, **drawn(condition))
         self.condition = condition
         self.kept = list(range(super().__len__()))
         if self.split == 'train':
@@ -101,6 +104,11 @@ class HarderTiles(SyntheticLandCover):
         return sample | {'label': torch.from_numpy(label.astype(np.float32))}
 
 
+def drawn(condition: Condition) -> dict[str, Any]:
+    """Return the arguments of the tiles of a condition."""
+    return {'traits': 'real'} if condition == 'real traits' else {}
+
+
 def mistaken(present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Take present classes (C,) for absent ones, each with probability 0.2."""
     label = present.copy()
@@ -138,5 +146,5 @@ class HarderDataModule(SyntheticDataModule):
 
     def prepare_data(self) -> None:
         """Make the tiles, once."""
-        plain = {k: v for k, v in self.kwargs.items() if k != 'condition'}
-        SyntheticLandCover(split='train', **plain)
+        kept = {k: v for k, v in self.kwargs.items() if k != 'condition'}
+        SyntheticLandCover(split='train', **kept, **drawn(self.kwargs['condition']))

@@ -668,11 +668,14 @@ def run_rows(
 
 def tiles(output: Path, setting: Setting) -> HarderDataModule:
     """Return the tiles of a setting, drawn on first use."""
+    facts: list[Any] = ['tiles', setting.size, setting.num_tiles[0]]
+    if setting.condition == 'real traits':
+        facts.append(setting.condition)
     data = HarderDataModule(
         setting.batch,
         0,
         setting.size,
-        root=str(output / f'tiles_{setting.size}_{setting.num_tiles[0]}'),
+        root=str(output / '_'.join(map(str, facts)).replace(' ', '_')),
         size=setting.size,
         num_tiles=setting.num_tiles,
         seed=TILES,

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from tests.fakes.olofsson import COUNTS, PIXELS
 from torchgeo_ctm.accuracy import Z95, Design, allocate, estimate, sample_size
@@ -120,3 +122,67 @@ def test_no_other_allocation_has_a_smaller_error_than_neymans() -> None:
         for n in range(1, 200)
     ]
     assert abs(found[0] - 1 - int(np.argmin(variances))) <= 1
+
+
+def blocks_of_a_map(side: int = 600, block: int = 50) -> NDArray[np.int64]:
+    """Map class × 3 + true class of the pixels of each block, (blocks, pixels)."""
+    rng = np.random.default_rng(0)
+
+    def field(scale: float) -> NDArray[np.float64]:
+        smooth = gaussian_filter(rng.normal(size=(side, side)), scale)
+        return np.asarray((smooth - smooth.mean()) / smooth.std())
+
+    truth = np.digitize(field(20), [-0.6, 0.7])
+    # errors lie together, in patches of some 20 px
+    wrong = field(5) > 0.9
+    mapped = np.where(wrong, (truth + 1 + (field(10) > 0)) % 3, truth)
+    count = side // block
+    pairs = (mapped * 3 + truth).reshape(count, block, count, block)
+    return pairs.swapaxes(1, 2).reshape(count**2, -1)
+
+
+def test_95_percent_of_the_intervals_of_clusters_hold_the_truth() -> None:
+    blocks, rng, tries = blocks_of_a_map(), np.random.default_rng(1), 1500
+    truth = np.bincount(blocks.ravel(), minlength=9).reshape(3, 3) / blocks.size
+    sizes, hits = truth.sum(axis=1), np.diag(truth)
+    wanted = {
+        'overall': [hits.sum()],
+        'users': hits / sizes,
+        'producers': hits / truth.sum(axis=0),
+        'f1': 2 * hits / (sizes + truth.sum(axis=0)),
+        'area': truth.sum(axis=0),
+    }
+    held = {name: np.zeros((2, len(true))) for name, true in wanted.items()}
+    for _ in range(tries):
+        which = rng.integers(len(blocks), size=60)
+        pairs = blocks[which[:, None], rng.integers(blocks.shape[1], size=(60, 10))]
+        table = np.zeros((60, 9))
+        np.add.at(table, (np.arange(60)[:, None], pairs), 1)
+        clusters = table.reshape(60, 3, 3)
+        counts = clusters.sum(axis=0)
+        found = (
+            estimate(counts, sizes, 'cluster', clusters),
+            estimate(counts, sizes, 'simple'),
+        )
+        for name, true in wanted.items():
+            for number, accuracy in enumerate(found):
+                each = getattr(accuracy, name)
+                held[name][number] += np.abs(each.value - true) <= each.half_width
+    for name, (cluster, simple) in held.items():
+        assert ((cluster / tries > 0.93) & (cluster / tries < 0.97)).all(), name
+        # as if they were drawn apart
+        assert (simple / tries < 0.9).all(), name
+
+
+def test_a_cluster_of_equal_samples_is_one_sample() -> None:
+    """Ten times the same pixel tell as much as one."""
+    right, wrong = np.diag([1, 0]), np.array([[0, 1], [0, 0]])
+    clusters = np.array([right] * 30 + [wrong] * 10)
+    one = estimate(clusters.sum(axis=0), np.array([1, 0]), 'cluster', clusters)
+    ten = estimate(
+        10 * clusters.sum(axis=0), np.array([1, 0]), 'cluster', 10 * clusters
+    )
+    assert ten.overall.error == pytest.approx(one.overall.error)
+    # of 40 samples, 0.75 of them right, with n - 1
+    assert one.overall.error == pytest.approx(np.sqrt(0.75 * 0.25 / 39))
+    assert one.overall.half_width > 2.02 * one.overall.error

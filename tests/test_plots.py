@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from torchgeo_ctm.datasets import DFC2020
 from torchgeo_ctm.plots import (
+    Ground,
     LabeledChip,
     label_figure,
     map_figure,
@@ -92,3 +93,28 @@ def test_a_mask_without_data_has_no_legend() -> None:
     mask = np.full((8, 8), 255, np.uint8)
     figure = mask_figure(mask, ['Land'], ['#102030'])
     assert not figure.legends
+
+
+def test_scale_bar_north_and_hectares_of_a_quick_look() -> None:
+    image = np.zeros((3, 100, 400), np.float32)
+    mask = np.resize(np.arange(2, dtype=np.uint8), (100, 400))
+    # 60 m wide, 30 m high, north to the left
+    ground = Ground(60.0, 30.0, (-1.0, 0.0), [1234.4, 0.123])
+    figure = quick_look(image, mask, ['Land', 'Water'], ['#102030'] * 2, ground)
+    figure.savefig(BytesIO())
+    [legend] = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ['Land, 1,234 ha', 'Water, 0.123 ha']
+    left, right = figure.axes[:2]
+    bar, north = left.texts
+    assert bar.get_text() == '5 km'
+    ends = np.asarray(left.lines[0].get_xdata(), float)
+    assert (ends[1] - ends[0]) * 400 * 60 == pytest.approx(5000)
+    assert north.get_rotation() == pytest.approx(90)
+    for axis in (left, right):
+        box = axis.get_window_extent()
+        assert box.height / box.width == pytest.approx(100 * 30 / (400 * 60))
+    for text in left.texts:
+        inside = text.get_window_extent()
+        box = left.get_window_extent()
+        assert box.x0 < inside.x0 and inside.x1 < box.x1

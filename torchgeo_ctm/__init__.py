@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .annotation import label_windows
     from .datamodules import DFC2020DataModule, SceneDataModule, SyntheticDataModule
     from .datasets import DFC2020, SceneWindows, SyntheticLandCover
     from .models import ClassTokenViT
@@ -27,6 +28,7 @@ __all__ = [
     'SyntheticDataModule',
     'SyntheticLandCover',
     '__version__',
+    'label_windows',
     'predict_scene',
 ]
 
@@ -39,6 +41,7 @@ _ROOMS = {
     'SceneWindows': 'datasets',
     'SyntheticDataModule': 'datamodules',
     'SyntheticLandCover': 'datasets',
+    'label_windows': 'annotation',
     'predict_scene': 'prediction',
 }
 

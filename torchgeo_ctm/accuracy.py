@@ -10,10 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 Floats = NDArray[np.float64]
-#: How samples were drawn: at random in each class of the map, or in the whole map.
-Design = Literal['stratified', 'simple']
+#: How samples were drawn: at random in each class of the map, in the whole map, or in
+#: blocks that were drawn in the whole map.
+Design = Literal['stratified', 'simple', 'cluster']
 #: Half-width of a 95 % confidence interval in standard errors (12).
 Z95 = 1.959964
 
@@ -23,11 +25,13 @@ class Estimate(NamedTuple):
 
     value: Floats
     error: Floats
+    #: Half-width of a 95 % confidence interval in standard errors.
+    quantile: float = Z95
 
     @property
     def half_width(self) -> Floats:
         """Half of the 95 % confidence interval (12)."""
-        return Z95 * self.error
+        return self.quantile * self.error
 
 
 class Accuracy(NamedTuple):
@@ -48,7 +52,10 @@ class Accuracy(NamedTuple):
 
 
 def estimate(
-    counts: NDArray[Any], sizes: NDArray[Any], design: Design = 'stratified'
+    counts: NDArray[Any],
+    sizes: NDArray[Any],
+    design: Design = 'stratified',
+    clusters: NDArray[Any] | None = None,
 ) -> Accuracy:
     """Return accuracy and area shares with their standard errors.
 
@@ -60,13 +67,16 @@ def estimate(
 
     where S_i² is the sample variance of a_ij in class i. The second is that of
     poststratification (Cochran, 1977, 5A.42). For a ratio R = Y / X it is that of
-    (y_ij − R x_ij) / X. With a_ij of 0 and 1 these are (5), (6), (7) and (10).
+    (y_ij − R x_ij) / X. With a_ij of 0 and 1 these are (5), (6), (7) and (10). In
+    clusters samples resemble each other: see ``_jackknife``.
 
     Args:
         counts: Samples by map class (rows) and reference class (columns), (C, C).
         sizes: Size of each map class, (C,), in pixels or hectares. A class without
             samples is left out of the map.
         design: How the samples were drawn.
+        clusters: Samples of each of K clusters, (K, C, C), which add up to *counts*,
+            for the design 'cluster'.
     """
     counts, sizes = np.asarray(counts, float), np.asarray(sizes, float)
     samples = counts.sum(axis=1)
@@ -113,9 +123,54 @@ def estimate(
     area = Estimate(shares.sum(axis=0), np.array([error(column) for column in truly]))
     double = [2 * hit for hit in hits]
     either = [a + b for a, b in zip(mapped, truly, strict=True)]
-    return Accuracy(
-        shares, right, users, ratio(hits, truly), ratio(double, either), area
-    )
+    f1 = ratio(double, either)
+    results = [right, users, ratio(hits, truly), f1, area]
+    if clusters is not None:
+        results = _jackknife(results, clusters, sizes)
+    return Accuracy(shares, *results)
+
+
+def _jackknife(
+    estimates: list[Estimate], clusters: NDArray[Any], sizes: Floats
+) -> list[Estimate]:
+    """Return estimates with the standard errors of a sample in clusters.
+
+    The variance of an estimate θ from K clusters that were drawn with replacement is
+
+        (K − 1) / K Σ_k (θ_k − θ)²,
+
+    where θ_k is the estimate without cluster k (Wolter, 2007, 4.2.7). Intervals are those
+    of Student's t with K − 1 degrees of freedom.
+
+    Args:
+        estimates: Overall, user's and producer's accuracy, F1, area.
+        clusters: Samples of each cluster, (K, C, C).
+        sizes: Size of each map class, (C,).
+    """
+    count = len(clusters)
+    left = clusters.sum(axis=0) - clusters
+    samples = left.sum(axis=2)
+    weights = np.where(samples > 0, sizes, 0)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    shares = (weights / np.maximum(samples, 1))[:, :, None] * left
+    hits = np.diagonal(shares, axis1=1, axis2=2)
+    rows, columns = shares.sum(axis=2), shares.sum(axis=1)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        without = (
+            hits.sum(axis=1, keepdims=True),
+            hits / rows,
+            hits / columns,
+            2 * hits / (rows + columns),
+            columns,
+        )
+    quantile = float(t.ppf(0.975, count - 1))
+    results = []
+    for (value, *_), other in zip(estimates, without, strict=True):
+        # a class that occurs in one cluster alone has no estimate without it
+        squares = np.nansum((other - value) ** 2, axis=0) * (count - 1) / count
+        error = np.where(np.isnan(value), np.nan, np.sqrt(squares))
+        results.append(Estimate(value, error, quantile))
+    return results
 
 
 def sample_size(sizes: Floats, users: Floats, standard_error: float) -> int:

@@ -207,7 +207,8 @@ def predict(
             is a folder. Also items that search writes, SCENES.json, and one of them,
             SCENES.json#ID.
         checkpoint: Checkpoint (.ckpt) of ClassTokenMaskingTask, or of the segmentation
-            network that configs/segmentation.yaml trains.
+            network that configs/segmentation.yaml trains. Or what publish wrote: a
+            folder, or hf://USER/NAME@REVISION.
         output: Class raster to write, MASK.tif; the other products are written beside it.
             Or an existing folder, for a map of each scene, named after it.
         combine: How several dates make one map: mean takes the class with the highest
@@ -246,17 +247,23 @@ def predict(
     overwrite = options['overwrite']
     check_output(output, overwrite)
     _loading()
-    # imports PyTorch
+    # these import PyTorch
     from .inference.memory import block_cache
+    from .trainers.published import locate
+
+    # downloaded, if it is on the Hub
+    model = locate(checkpoint)
+    if model.commit is not None:
+        _print(f'{"commit":<20}  {model.commit}')
 
     # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
     os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene[0])))
     if combine is not None and len(scene) > 1:
         from .dates import predict_dates
 
-        mask = predict_dates(scene, checkpoint, output, combine=combine, **options)
+        mask = predict_dates(scene, model.path, output, combine=combine, **options)
     else:
-        mask = predict_scene(scene[0], checkpoint, output, progress=True, **options)
+        mask = predict_scene(scene[0], model.path, output, progress=True, **options)
     for path in mask.paths:
         _print(str(path))
 
@@ -441,6 +448,8 @@ def sample(
     floor: int | None = None,
     expected: list[str] | None = None,
     window: int = 21,
+    clusters: int | None = None,
+    block: int = 100,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -458,6 +467,9 @@ def sample(
             0.9,built=0.6. With it, samples go where they lower the standard error most;
             without, in proportion to area.
         window: Side of the surroundings that QGIS outlines, in pixels.
+        clusters: Draw so many blocks of the map instead, and as many samples in each,
+            so that fewer places are visited. Assess with --design cluster.
+        block: Side of a block in pixels.
         seed: Seed of the draw.
         overwrite: Replace an existing file, with all its labels.
     """
@@ -471,6 +483,8 @@ def sample(
         floor=floor,
         expected=expected,
         window=window,
+        clusters=clusters,
+        block=block,
         seed=seed,
         overwrite=overwrite,
     )
@@ -486,7 +500,7 @@ def assess(
     /,
     *,
     column: str = 'reference',
-    design: Literal['stratified', 'simple'] = 'stratified',
+    design: Literal['stratified', 'simple', 'cluster'] = 'stratified',
     json: str | None = None,
     csv: str | None = None,
     report: str | None = None,
@@ -500,7 +514,7 @@ def assess(
         samples: Labeled points, as sample writes them.
         column: Column with the true classes.
         design: stratified for samples drawn in each class of the map, simple for samples
-            drawn at random in the whole map.
+            drawn at random in the whole map, cluster for those of sample --clusters.
         json: File to write all numbers to.
         csv: Table of classes to write (.csv).
         report: Page to write (.html).
@@ -934,6 +948,53 @@ def export(
     )
 
 
+def publish(
+    checkpoint: str,
+    /,
+    *,
+    folder: str | None = None,
+    repo: str | None = None,
+    title: str | None = None,
+    data: str | None = None,
+    license: str | None = None,
+    scores: str | None = None,
+    private: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Publish a checkpoint with a model card, as a folder or on the Hugging Face Hub.
+
+    Args:
+        checkpoint: Checkpoint (.ckpt), as for predict.
+        folder: Folder to write.
+        repo: Repository to upload to, as hf:USER/NAME. It is created if it is missing.
+        title: Title of the model card.
+        data: Sentence about the training data.
+        license: License, as the Hub spells it, for example cc-by-4.0.
+        scores: File of evaluate --json or assess --json, for the model card.
+        private: Create a private repository.
+        overwrite: Replace the files of an earlier model.
+    """
+    _check_inputs(checkpoint=checkpoint)
+    _loading()
+    from .publish import Words, publish
+
+    words = Words(title, data, license, None if scores is None else Path(scores))
+    published = publish(
+        checkpoint,
+        folder=folder,
+        repo=repo,
+        words=words,
+        private=private,
+        overwrite=overwrite,
+    )
+    for path in published.paths:
+        _print(str(path))
+    if published.url is not None:
+        _print(published.url)
+        _print(f'{"commit":<20}  {published.commit}')
+    _print(f'{"sha256":<20}  {published.sha256}')
+
+
 def import_checkpoint(
     reference: str,
     output: str,
@@ -991,7 +1052,10 @@ def _check_inputs(
         missing.append(
             DataError(f'{config} does not exist, expected {expected}.{close}')
         )
-    if checkpoint is not None and not Path(checkpoint).is_file():
+    # a folder or hf://user/name is a published model
+    if checkpoint is not None and not (
+        Path(checkpoint).exists() or checkpoint.startswith('hf:')
+    ):
         close = similar_file(checkpoint, ('.ckpt',))
         expected = 'a checkpoint (.ckpt)'
         missing.append(
@@ -1079,5 +1143,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'choose': choose,
     'weights': weights,
     'export': export,
+    'publish': publish,
     'import-checkpoint': import_checkpoint,
 }

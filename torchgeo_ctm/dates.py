@@ -48,6 +48,7 @@ from .scenes.coverage import Coverage
 from .scenes.inputs import file_checksum, fingerprint
 from .scenes.scene import SceneWindows
 from .trainers.loading import load_scene_predictor
+from .trainers.published import files_of, locate
 from .version import __version__
 
 COMBINATIONS = ('mean', 'clearest')
@@ -135,6 +136,7 @@ def predict_dates(
     check_products(output, wanted, overwrite, folder)
     # an interrupted run, which found none, may have published its own
     looks = check_file(product_path(output, 'looks'), overwrite or folder.is_dir())
+    checkpoint = locate(checkpoint).path
     predictor = load_scene_predictor(checkpoint)
     opened = _opened([str(scene) for scene in scenes], predictor, options)
     made = [*product_paths(output, wanted).values(), looks]
@@ -225,7 +227,7 @@ def _map_name(
     """Return the name of the map of a date: a hash of everything that it depends on."""
     facts = {
         'version': __version__,
-        'checkpoint': fingerprint([Path(checkpoint)]),
+        'checkpoint': fingerprint(files_of(Path(checkpoint))),
         'scene': scene.fingerprint(),
         'area': None if scene.area is None else scene.area.identity,
         'options': sorted(

@@ -4,7 +4,6 @@ Both take images in the data set's own numbers, because they include the scaling
 return the scores that a scene is decided from.
 """
 
-import hashlib
 import importlib.util
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ from .files import check_file, check_not_input
 from .maps.class_maps import resize
 from .scaling import SENTINEL2_BANDS, BandScaling, band_key, is_reflectance
 from .trainers import ClassTokenMaskingTask, load_task
+from .trainers.published import files_of, locate, sha256_of
 from .version import __version__
 
 #: Number of random windows drawn, and of those compared with PyTorch.
@@ -135,7 +135,7 @@ def export_model(
     module = WindowScores(task, offset)
     metadata = _metadata(task, size, offset, resolution) | {
         'checkpoint': Path(checkpoint).name,
-        'checkpoint_sha256': _sha256(checkpoint),
+        'checkpoint_sha256': sha256_of(files_of(locate(checkpoint).path)[0]),
     }
     with torch.no_grad():
         windows, several = _windows(module, size)
@@ -248,12 +248,6 @@ def _metadata(
         'map_rule': task.decoder.options.rule,
         'presence_threshold': task.decoder.options.threshold,
     }
-
-
-def _sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _windows(module: WindowScores, size: int) -> tuple[Tensor, int]:

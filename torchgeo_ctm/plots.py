@@ -11,6 +11,7 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 # figures of masks and scores need no PyTorch
@@ -25,6 +26,33 @@ LEGEND_FONT, LEGEND_LINE, LEGEND_COLUMNS = 10, 40, 8
 LEGEND_ROW, LEGEND_KEY = 0.22, 0.75
 #: Chips in a row of a figure of labels; classes named below a chip; letters of a name.
 CHIPS_IN_ROW, NAMED, LETTERS = 5, 5, 26
+
+
+#: Text that is legible on a picture.
+OUTLINED: dict[str, Any] = {
+    'color': 'white',
+    'fontsize': 10,
+    'path_effects': [withStroke(linewidth=2.5, foreground='black')],
+}
+#: Where the scale bar of a quick look is, as a share of its height from below; and the
+#: largest share of its width.
+BAR_HEIGHT, BAR_WIDTH = 0.05, 0.3
+
+
+class Ground(NamedTuple):
+    """What a quick look says of the ground.
+
+    Attributes:
+        across: Width of a pixel in meters.
+        down: Height of a pixel in meters.
+        north: Direction of north in pixels, columns and rows.
+        hectares: Area of each class.
+    """
+
+    across: float
+    down: float
+    north: tuple[float, float]
+    hectares: Sequence[float]
 
 
 def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -160,6 +188,7 @@ def quick_look(
     mask: NDArray[np.uint8],
     class_names: Sequence[str],
     class_colors: Sequence[str],
+    ground: Ground | None = None,
 ) -> Figure:
     """Plot a scene beside its mask, with a legend of the classes that occur.
 
@@ -168,7 +197,13 @@ def quick_look(
         mask: Classes (h, w) 0…C−1, 255 where invalid.
         class_names: Name of each class.
         class_colors: Color of each class.
+        ground: Adds a scale bar, an arrow to the north, and hectares to the legend.
     """
+    if ground is not None:
+        class_names = [
+            f'{name}, {_rounded(hectares)} ha'
+            for name, hectares in zip(class_names, ground.hectares, strict=True)
+        ]
     figure = Figure(figsize=QUICK_LOOK)
     # positions are known: a layout engine would draw everything twice, and this
     # overrides the user's settings
@@ -183,7 +218,48 @@ def quick_look(
     left.axis('off')
     draw_mask(right, mask, class_names, class_colors)
     right.set_title('Pseudo-mask', y=1)
+    if ground is not None:
+        for axis in (left, right):
+            axis.set_aspect(ground.down / ground.across)
+        _draw_scale(left, ground, rgb.shape[2])
+        _draw_north(left, ground)
     return figure
+
+
+def _rounded(hectares: float) -> str:
+    """Return hectares with three digits or more."""
+    return f'{hectares:,.0f}' if hectares >= 100 else f'{hectares:.3g}'
+
+
+def _draw_scale(axis: Any, ground: Ground, width: int) -> None:
+    """Draw a bar of a round length below at the left."""
+    longest = BAR_WIDTH * width * ground.across
+    power = 10 ** np.floor(np.log10(longest))
+    length = power * max(digit for digit in (1, 2, 5) if digit * power <= longest)
+    ends = (0.03, 0.03 + length / (width * ground.across))
+    place = {'transform': axis.transAxes, 'solid_capstyle': 'butt'}
+    for color, thick in (('black', 5), ('white', 2.5)):
+        axis.plot(ends, (BAR_HEIGHT, BAR_HEIGHT), color=color, linewidth=thick, **place)
+    text = f'{length / 1000:g} km' if length >= 1000 else f'{length:g} m'
+    axis.text(ends[0], BAR_HEIGHT + 0.02, text, transform=axis.transAxes, **OUTLINED)
+
+
+def _draw_north(axis: Any, ground: Ground) -> None:
+    """Draw an arrow to the north below at the right."""
+    across, down = ground.north
+    # as it is drawn: rows go down, and are as high as on the ground
+    x, y = across * ground.across, -down * ground.down
+    axis.text(
+        0.95,
+        0.09,
+        'N\n↑',
+        rotation=np.degrees(np.arctan2(-x, y)),
+        ha='center',
+        va='center',
+        linespacing=0.8,
+        transform=axis.transAxes,
+        **OUTLINED | {'fontsize': 13},
+    )
 
 
 def mask_figure(

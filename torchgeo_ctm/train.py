@@ -180,7 +180,9 @@ class _Ground:
             except (LabelError, SettingError):
                 return none
         labels = [label for *_, label in splits.windows(split).windows]
-        present = [label.present for label in labels if label.known.all()]
+        # what is unknown of a tag stays so in windows of any size
+        tags = isinstance(self.labels, PolygonLabels) and self.labels.whole
+        present = [label.present for label in labels if tags or label.known.all()]
         return none + np.sum(present, axis=0, dtype=np.int64)
 
     def holds_out(self, window: int) -> bool:

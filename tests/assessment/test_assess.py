@@ -5,6 +5,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 from affine import Affine
@@ -14,6 +15,7 @@ from tests.commands import Run, refused
 from tests.fakes.class_rasters import UTM, write_classes
 from tests.fakes.olofsson import COUNTS, PIXELS
 from tests.fakes.olofsson import NAMES as OLOFSSON
+from torchgeo_ctm.accuracy import estimate
 from torchgeo_ctm.assessment.assess import assess, content
 from torchgeo_ctm.assessment.report import page
 from torchgeo_ctm.assessment.samples import draw_samples
@@ -237,3 +239,37 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     samples.write_bytes(samples.read_bytes()[:3000])
     with pytest.raises(LabelError, match='Cannot read'):
         assess(mask, samples)
+
+
+def test_clusters_have_wider_intervals(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    # errors fill whole blocks of 10 px
+    truth = np.kron(rng.integers(0, 2, (20, 20)), np.ones((10, 10), int))
+    wrong = np.kron(rng.random((20, 20)) < 0.2, np.ones((10, 10), bool))
+    mask = write_classes(
+        tmp_path / 'm.tif',
+        np.where(wrong, 1 - truth, truth).astype('u1'),
+        names=['a', 'b'],
+    )
+    path = tmp_path / 's.gpkg'
+    words = [mask, '--output', path, '--size', 300, '--clusters', 30, '--block', 10]
+    assert run('sample', *words)[0] == 0
+    frame = gpd.read_file(path, layer='s')
+    cols, rows = ~UTM @ (frame.geometry.x, frame.geometry.y)
+    found = truth[rows.astype(int), cols.astype(int)]
+    frame['reference'] = np.array(['a', 'b'])[found]
+    info = pyogrio.read_info(path, layer='s')
+    pyogrio.write_dataframe(
+        frame, path, layer='s', dataset_metadata=info['dataset_metadata']
+    )
+    refused(run('assess', mask, path), 'was drawn in clusters. Pass --design cluster')
+    status, out, err = run('assess', mask, path, '--design', 'cluster')
+    assert status == 0, err
+    assert 'overall accuracy' in out
+    cluster = assess(mask, path, design='cluster').accuracy
+    simple = estimate(assess(mask, path, design='cluster').counts, np.ones(2), 'simple')
+    assert cluster.overall.value == pytest.approx(simple.overall.value, abs=0.02)
+    # ten samples of a block are one
+    assert cluster.overall.half_width[0] > 2.5 * simple.overall.half_width[0]
+    lone = write_points(tmp_path / 'lone.gpkg', np.array([[0, 0]]), ['a'])
+    refused(run('assess', mask, lone, '--design', 'cluster'), "a column 'cluster'")

@@ -13,6 +13,7 @@ from affine import Affine
 
 from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
+from torchgeo_ctm.assessment.clusters import draw_clusters
 from torchgeo_ctm.assessment.samples import draw_samples
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.inference import masks
@@ -184,3 +185,54 @@ def test_few_samples_of_a_class_are_said(tmp_path: Path) -> None:
     assert numbers == {'a': 97, 'b': 3, 'c': 0}
     with pytest.raises(SettingError, match='neither'):
         draw_samples(mask, tmp_path / 't.gpkg')
+
+
+def test_clusters_are_pixels_of_few_blocks(tmp_path: Path) -> None:
+    values = random_classes(120, 150)
+    values[:30] = 255
+    mask = write_classes(tmp_path / 'm.tif', values)
+    numbers = draw_samples(mask, tmp_path / 's.gpkg', size=60, clusters=12, block=20)
+    frame = samples(tmp_path / 's.gpkg')
+    found = np.bincount(mapped(frame, mask), minlength=len(NAMES))
+    assert found.tolist() == list(numbers.values())
+    assert frame.groupby('cluster').size().tolist() == [5] * 12
+    cols, rows = ~UTM @ np.array([(p.x, p.y) for p in frame.geometry]).T
+    blocks = rows // 20 * 100 + cols // 20
+    for _, block in frame.groupby('cluster'):
+        assert len(set(blocks[block.index])) == 1
+        assert len(set(block['pixel'])) == 5
+
+
+def test_every_pixel_is_as_likely_in_clusters(tmp_path: Path) -> None:
+    """Also in blocks at the edge, and those that hold nodata."""
+    values = np.zeros((5, 7), np.uint8)
+    values[0, :2] = 255
+    mask = write_classes(tmp_path / 'm.tif', values, names=['a'])
+    counts = np.zeros((5, 7))
+    with rasterio.open(mask) as raster:
+        for seed in range(300):
+            rng = np.random.default_rng(seed)
+            drawn = draw_clusters(raster, 11, 3, 22, rng)
+            np.add.at(counts, tuple(drawn.pixels.T), 1)
+    assert counts.sum() == 6600
+    assert (counts[0, :2] == 0).all()
+    # 200 each, with pairs in a block: a deviation of 15
+    assert np.abs(counts[values == 0] - 200).max() < 60
+
+
+def test_bad_clusters(run: Run, tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 20))
+    place = [mask, '--output', tmp_path / 's.gpkg']
+
+    def fails(*words: object) -> str:
+        result = run('sample', *place, *words)
+        refused(result)
+        return result[2]
+
+    assert '--clusters requires --size' in fails(
+        '--clusters', 5, '--standard_error', 0.01
+    )
+    assert '--size 4 is less than --clusters 5' in fails('--clusters', 5, '--size', 4)
+    assert '--clusters 1 is too small' in fails('--clusters', 1, '--size', 4)
+    words = ['--clusters', 5, '--size', 9, '--floor', 3]
+    assert '--floor is for samples of each class' in fails(*words)

@@ -236,12 +236,12 @@ def test_a_killed_generation_leaves_nothing(
 ) -> None:
     final = tmp_path / DFC2020.directory
 
-    def interrupted(height: int, width: int, seed: Any) -> Any:
+    def interrupted(height: int, width: int, seed: Any, traits: Any) -> Any:
         # whenever the process ends, with or without a chance to clean up
         assert not final.exists()
         if seed[1:] == (1, 1):
             raise KeyboardInterrupt
-        return render(height, width, seed)
+        return render(height, width, seed, traits)
 
     monkeypatch.setattr(synthetic, 'render', interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -254,13 +254,42 @@ def test_two_processes_at_once_agree(
 ) -> None:
     settings = SETTINGS | {'num_tiles': (1, 1, 1)}
 
-    def overtaken(height: int, width: int, seed: Any) -> Any:
+    def overtaken(height: int, width: int, seed: Any, traits: Any) -> Any:
         monkeypatch.setattr(synthetic, 'render', render)
         SyntheticLandCover(tmp_path, **settings)
-        return render(height, width, seed)
+        return render(height, width, seed, traits)
 
     monkeypatch.setattr(synthetic, 'render', overtaken)
     assert len(SyntheticLandCover(tmp_path, **settings)) == 1
     assert [path.name for path in tmp_path.iterdir()] == [DFC2020.directory]
     record = tmp_path / DFC2020.directory / 'synthetic.json'
     assert json.loads(record.read_text())['seed'] == 3
+
+
+def test_real_traits_make_classes_overlap_and_leave_the_reference() -> None:
+    spreads = {}
+    for traits in ('plain', 'real'):
+        images, sources = zip(*(render(96, 96, (5, i), traits) for i in range(8)))
+        source = np.concatenate([s.ravel() for s in sources])
+        pixels = np.concatenate([i.reshape(13, -1) for i in images], axis=1)
+        assert pixels.min() >= 1
+        # deviation within a class, mean over classes and bands
+        spreads[traits] = np.mean(
+            [np.log(pixels[:, source == c]).std(axis=1) for c in np.unique(source)]
+        )
+    assert spreads['real'] > 1.3 * spreads['plain']
+    for index in range(8):
+        plain, real = (render(96, 96, (5, index), t) for t in ('plain', 'real'))
+        assert (plain[1] == real[1]).all()
+    again = render(96, 96, (5, 0), 'real')
+    assert (again[0] == images[0]).all()
+
+
+def test_traits_are_part_of_the_settings(tmp_path: Path) -> None:
+    real = SyntheticLandCover(tmp_path, traits='real', **SETTINGS)
+    assert len(real) == SETTINGS['num_tiles'][0]
+    with pytest.raises(DataError, match="'traits': 'real'"):
+        SyntheticLandCover(tmp_path, **SETTINGS)
+    with pytest.raises(SettingError, match=r"traits='reel', .* Did you mean 'real'"):
+        wrong: Any = 'reel'
+        SyntheticLandCover(tmp_path, traits=wrong, **SETTINGS)

@@ -9,8 +9,9 @@ import shapely
 from affine import Affine
 
 from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
+from tests.fakes.land_cover import write_raster
 from torchgeo_ctm.errors import GridError
-from torchgeo_ctm.inference.areas import PixelAreas, class_areas
+from torchgeo_ctm.inference.areas import PixelAreas, class_areas, ground_scale
 
 GRIDS = {
     'utm': ('EPSG:32630', UTM),
@@ -114,3 +115,43 @@ def test_without_a_transform_there_is_no_area(tmp_path: Path) -> None:
     )
     with pytest.raises(GridError, match='has no transform, so its pixels have no area'):
         class_areas(path)
+
+
+@pytest.mark.parametrize(
+    ('crs', 'transform', 'across', 'down', 'north'),
+    [
+        # UTM on its central meridian: 0.9996 of the ground
+        ('EPSG:32633', Affine(10, 0, 5e5 - 1000, 0, -10, 5e6), 10.004, 10.004, (0, -1)),
+        # a degree of longitude at 60 degrees is half of one at the equator
+        ('EPSG:4326', Affine(1e-3, 0, 10, 0, -1e-3, 60.1), 55.8, 111.4, (0, -1)),
+        # across the date line
+        ('EPSG:4326', Affine(1e-3, 0, 179.9, 0, -1e-3, 0.1), 111.3, 110.6, (0, -1)),
+        # turned by 90 degrees: rows go west
+        ('EPSG:32633', Affine(0, -10, 5e5 + 1000, -10, 0, 5e6), 10.0, 10.0, (-1, 0)),
+        # south up
+        ('EPSG:32633', Affine(10, 0, 5e5 - 1000, 0, 10, 5e6), 10.0, 10.0, (0, 1)),
+    ],
+)
+def test_scale_and_north(
+    tmp_path: Path,
+    crs: str,
+    transform: Affine,
+    across: float,
+    down: float,
+    north: tuple[float, float],
+) -> None:
+    path = tmp_path / 'mask.tif'
+    write_raster(path, np.zeros((1, 200, 200), np.uint8), crs, transform)
+    with rasterio.open(path) as raster:
+        scale = ground_scale(raster, 100)
+    assert scale is not None
+    assert (scale.across, scale.down) == pytest.approx((across, down), rel=1e-3)
+    length = np.hypot(*scale.north)
+    assert np.array(scale.north) / length == pytest.approx(north, abs=1e-3)
+
+
+def test_no_scale_without_a_georeference(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.tif'
+    write_raster(path, np.zeros((1, 8, 8), np.uint8), 'EPSG:32633', Affine.identity())
+    with rasterio.open(path) as raster:
+        assert ground_scale(raster, 4) is None

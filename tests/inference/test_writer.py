@@ -401,7 +401,7 @@ class TestDoors:
             part = RasterWindow(20, 30, 50, 30)
             box = transform_bounds(raster.crs, 4326, *raster.window_bounds(part))
         ours, theirs = tmp_path / 'a.tif', tmp_path / 'b.tif'
-        options = {'window': 32, 'stride': 16}
+        options: dict[str, Any] = {'window': 32, 'stride': 16}
         predict_scene(scene, checkpoint, ours, bbox=box, **options, **QUIET)
         trainer = quiet_trainer(PseudoMaskWriter(str(theirs)))
         module = SceneDataModule(str(scene), bbox=box, **options)

@@ -153,6 +153,11 @@ RUNS: dict[str, str] = {
         tiny.ckpt --output model.onnx --opset 9
         tiny.ckpt --output model.onnx --img_size 31
     """,
+    'publish': """
+        tiny.ckpt
+        tiny.ckpt --repo land-cover
+        no.ckpt --folder model
+    """,
     'import-checkpoint': """
         tiny.ckpt new.ckpt --bands B02,B03 --classes Forest,Water
     """,

@@ -36,6 +36,8 @@ def execute(path: Path, **settings: object) -> Any:
         timeout=1200,
         kernel_name='python3',
         record_timing=False,
+        # pictures and buttons of widgets, which a stored notebook cannot show
+        store_widget_state=False,
         # messages about the kernel's own transport are not outputs of a cell
         extra_arguments=['--IPKernelApp.log_level=ERROR'],
         resources={'metadata': {'path': str(Path.cwd())}},

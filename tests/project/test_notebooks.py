@@ -59,11 +59,12 @@ def imports(path: Path) -> Iterator[tuple[str, str | None]]:
             yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-def test_there_are_three() -> None:
+def test_there_are_four() -> None:
     assert [path.stem for path in NOTEBOOKS] == [
         '01_scene_analysis',
         '02_why_masking',
         '03_labels_to_qgis',
+        '04_label_map_assess',
     ]
 
 
@@ -167,7 +168,7 @@ def execute(name: str, folder: Path, **settings: object) -> dict[str, Any]:
 
 
 def _can_execute() -> bool:
-    needed = ('nbclient', 'nbformat', 'ipykernel', 'folium', 'mapclassify')
+    needed = ('anywidget', 'nbclient', 'nbformat', 'ipykernel', 'folium', 'mapclassify')
     return all(importlib.util.find_spec(name) is not None for name in needed)
 
 

@@ -2,10 +2,12 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from torchgeo_ctm.version import __version__
 
@@ -31,6 +33,37 @@ def test_one_version() -> None:
         r'^## (\S+)', (ROOT / 'CHANGES.md').read_text('utf-8'), re.MULTILINE
     )
     assert headings[0] == __version__
+
+
+#: Names of packages on conda-forge that differ from those on PyPI.
+CONDA = {
+    'torch': 'pytorch',
+    'matplotlib': 'matplotlib-base',
+    'docstring-parser': 'docstring_parser',
+}
+
+
+def test_recipe_and_container_say_what_pyproject_says() -> None:
+    """Neither is built here: names, versions and files alone."""
+    text = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
+    project = tomllib.loads(text)['project']
+    recipe = yaml.safe_load((ROOT / 'recipe' / 'recipe.yaml').read_text('utf-8'))
+    assert recipe['context']['version'] == __version__
+    wanted = [Requirement(each) for each in project['dependencies']]
+    python, *named = map(Requirement, recipe['requirements']['run'])
+    assert [(each.name, each.specifier) for each in named] == [
+        (CONDA.get(each.name, each.name), each.specifier) for each in wanted
+    ]
+    assert str(python) == f'python{project["requires-python"]}'
+    [command] = recipe['build']['python']['entry_points']
+    assert [tuple(command.split(' = '))] == [*project['scripts'].items()]
+    container = (ROOT / 'Dockerfile').read_text(encoding='utf-8')
+    [version] = re.findall(r'^FROM python:([\d.]+)-slim', container, re.MULTILINE)
+    assert f'Programming Language :: Python :: {version}' in project['classifiers']
+    [extras] = re.findall(r'/source\[(.+)\]', container)
+    assert {*extras.split(',')} <= project['optional-dependencies'].keys()
+    for line in re.findall(r'^COPY (.+) \S+$', container, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in line.split())
 
 
 @pytest.mark.parametrize('file', ['README.md', 'CONTRIBUTING.md', '.ci/run'])

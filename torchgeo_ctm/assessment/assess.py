@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..grids import to_pixels
 from ..inference.masks import open_mask
-from .samples import STRATA
+from .samples import CLUSTER, STRATA
 from .strata import Strata, read_strata
 
 
@@ -49,8 +49,8 @@ class Assessment(NamedTuple):
         """Area of each reference class, (C,), in ``unit``; NaN if no sample has it."""
         rows, columns = self.counts.sum(axis=1) > 0, self.counts.sum(axis=0) > 0
         total = np.where(rows | columns, self.sizes[rows].sum(), np.nan)
-        value, error = self.accuracy.area
-        return Estimate(total * value, total * error)
+        value, error, quantile = self.accuracy.area
+        return Estimate(total * value, total * error, quantile)
 
 
 def assess(
@@ -67,8 +67,8 @@ def assess(
         samples: Points with their true class, as :func:`.samples.draw_samples` writes
             them. Those without a class are left out, with a warning.
         column: Column of the true class, as a name or a number of the map.
-        design: Whether samples were drawn in each class of the map, or at random in
-            the whole of it.
+        design: Whether samples were drawn in each class of the map, at random in the
+            whole of it, or in blocks, whose number is in the column ``cluster``.
 
     Raises:
         SceneError: If the map cannot be read, or has no class.
@@ -93,13 +93,14 @@ def assess(
         )
     if sampled is not None:
         pixels_now = dict(zip(strata.names, strata.pixels.tolist(), strict=True))
-        if design == 'stratified' and sampled != pixels_now:
+        if design != 'simple' and sampled != pixels_now:
             warnings.warn(
                 f'{samples} was drawn from another map than {mask}: the classes have '
                 'other areas, so that estimates are biased. Draw a new sample.',
                 LabelWarning,
                 stacklevel=2,
             )
+    blocks = _clusters(frame, str(samples), design, sampled is not None)
     reference = _classes(frame[column], strata, f'{samples}, column {column}', ids)
     known = reference >= 0
     if not known.any():
@@ -122,7 +123,16 @@ def assess(
             LabelWarning,
             stacklevel=2,
         )
-    accuracy = estimate(counts, sizes, design)
+    clusters = None
+    if blocks is not None:
+        _, number = np.unique(blocks[known], return_inverse=True)
+        clusters = np.zeros((int(number.max()) + 1, count, count))
+        np.add.at(clusters, (number, rows, reference[known]), 1)
+        if len(clusters) < 2:
+            raise LabelError(
+                f'{samples} has labels in one cluster only, expected two or more.'
+            )
+    accuracy = estimate(counts, sizes, design, clusters)
     return Assessment(strata.names, counts, sizes, unit, accuracy, missing)
 
 
@@ -156,6 +166,26 @@ def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | N
         kind = frame.geometry.geom_type[~points].iloc[0] or 'nothing'
         raise LabelError(f'{path} has {kind} among its samples, expected points.')
     return frame, loads(metadata[STRATA]) if STRATA in metadata else None
+
+
+def _clusters(
+    frame: gpd.GeoDataFrame, name: str, design: Design, ours: bool
+) -> NDArray[Any] | None:
+    """Return the cluster of each sample (n,), None for another design.
+
+    Raises:
+        LabelError: If there are none, or samples of clusters are assessed as others.
+    """
+    if design != 'cluster':
+        if ours and CLUSTER in frame:
+            raise LabelError(f'{name} was drawn in clusters. Pass --design cluster.')
+        return None
+    if CLUSTER not in frame or frame[CLUSTER].isna().any():
+        raise LabelError(
+            f'{name} lacks the number of each block in a column {CLUSTER!r}. Draw the '
+            'samples with sample --clusters.'
+        )
+    return np.asarray(frame[CLUSTER])
 
 
 def _pixels(

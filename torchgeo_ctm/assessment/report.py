@@ -36,6 +36,8 @@ def page(found: Assessment, mask: str, samples: str, design: Design) -> str:
     drawn = {
         'stratified': 'drawn at random in each class of the map',
         'simple': 'drawn at random in the whole map, poststratified by its classes',
+        'cluster': 'drawn at random in blocks that were drawn in the whole map, '
+        'poststratified by its classes',
     }[design]
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Accuracy of {escape(mask)}</title>

@@ -23,10 +23,13 @@ from ..grids import from_pixels
 from ..inference.masks import open_mask
 from ..inference.style import embed_style, samples_style
 from ..inference.vector import check_vector_output, layer_name, publish_vector
+from .clusters import draw_clusters
 from .strata import Strata, class_bands, read_strata
 
 #: Key of the file's metadata: pixels of each class of the map that was sampled.
 STRATA = 'CTM_STRATA'
+#: Column with the block of a sample, from 1.
+CLUSTER = 'cluster'
 #: Fewest samples of a class by default, unless that is more than half of all.
 FLOOR = 50
 #: User's accuracy that is expected of a class by default.
@@ -42,10 +45,17 @@ def draw_samples(
     floor: int | None = None,
     expected: Sequence[str] | None = None,
     window: int = 21,
+    clusters: int | None = None,
+    block: int = 100,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Draw pixels at random from each class of a map, and write them as points.
+
+    With *clusters*, draw blocks of the map instead, each with a probability in
+    proportion to its valid pixels and with replacement, and as many pixels in each. A
+    person then visits fewer places. Intervals are wider than of as many pixels that are
+    drawn apart.
 
     The GeoPackage has a point in the center of each pixel, in random order and without
     the class of the map; an empty column ``reference``, for which QGIS offers the
@@ -62,6 +72,8 @@ def draw_samples(
             ``NAME=0.6``. With it, samples go where they lower the standard error most;
             without, in proportion to pixels.
         window: Side of the surroundings in pixels.
+        clusters: Number of blocks; None: draw pixels from each class.
+        block: Side of a block in pixels.
         seed: Seed of the draw.
         overwrite: Replace an existing file.
 
@@ -81,6 +93,21 @@ def draw_samples(
         )
     check_not_input(output, mask)
     _check(size, standard_error, floor, window)
+    if clusters is not None:
+        _check_clusters(clusters, block, size, floor, expected)
+        with open_mask(mask) as raster:
+            drawn = draw_clusters(
+                raster, clusters, block, size or 0, np.random.default_rng(seed)
+            )
+            frame = _frame(raster, drawn.pixels, window)
+            frame.insert(2, CLUSTER, drawn.cluster)
+        _write(frame, output, drawn.strata)
+        return {
+            name: int((drawn.values == value).sum())
+            for name, value in zip(
+                drawn.strata.names, drawn.strata.values.tolist(), strict=True
+            )
+        }
     with open_mask(mask) as raster:
         strata = read_strata(raster)
         users = _expected(expected, strata.names)
@@ -121,6 +148,31 @@ def _check(
         )
     if window < 1:
         raise SettingError(f'--window {window} is too small, expected 1 px or more.')
+
+
+def _check_clusters(
+    clusters: int,
+    block: int,
+    size: int | None,
+    floor: int | None,
+    expected: Sequence[str] | None,
+) -> None:
+    """Check that options go with clusters."""
+    for name, given in (('floor', floor), ('expected', expected)):
+        if given is not None:
+            raise SettingError(
+                f'--{name} is for samples of each class, which --clusters does not draw.'
+            )
+    if size is None:
+        raise SettingError('--clusters requires --size. Did you mean --size 300?')
+    for name, value, least in (('clusters', clusters, 2), ('block', block, 1)):
+        if value < least:
+            raise SettingError(f'--{name} {value} is too small, expected {least}.')
+    if size < clusters:
+        raise SettingError(
+            f'--size {size} is less than --clusters {clusters}, expected at least one '
+            'sample in each.'
+        )
 
 
 def _expected(given: Sequence[str] | None, names: Sequence[str]) -> Floats:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import rasterio
@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..errors import DataError, SettingError
+from ..errors import DataError, SettingError, did_you_mean
 from ..files import atomic_path
 from ..grids import IGNORED
 from ..split import SPLITS, Split, check_split
@@ -66,6 +66,28 @@ COVERS = (
     Cover('soil', 'roof', 0.25, 0.10, 'drift', 0.08, 'soft'),
     Cover('water', 'herb', 0.12, 0.07, 'drift', 0.04, 'soft'),
 )
+
+#: A second appearance of each class, in the same order: open or deciduous forest, dry
+#: shrubs, dry grass, reeds, bare fields, suburbs, gravel with herbs, turbid water.
+OTHER_COVERS = (
+    Cover('shade', 'herb', 0.45, 0.12, 'drift', 0.30, 'speckle'),
+    Cover('canopy', 'hay', 0.40, 0.12, 'drift', 0.20, 'clumps'),
+    Cover('herb', 'hay', 0.60, 0.12, 'drift', 0.10, 'soft'),
+    Cover('water', 'canopy', 0.50, 0.10, 'drift', 0.30, 'clumps'),
+    Cover('soil', 'hay', 0.30, 0.15, 'parcel', 0.20, 'stripes'),
+    Cover('roof', 'canopy', 0.40, 0.12, 'parcel', 0.35, 'blocks'),
+    Cover('soil', 'hay', 0.15, 0.10, 'drift', 0.10, 'soft'),
+    Cover('water', 'soil', 0.20, 0.08, 'drift', 0.04, 'soft'),
+)
+
+Traits = Literal['plain', 'real']
+#: With traits='real': share of the parcels with the second appearance, deviation of the
+#: brightness of a parcel, pixels by which borders are off, share of the ground with
+#: strays of other classes, blur of the optics in pixels, deviation of the logarithmic
+#: gain of near and of shortwave infrared.
+OTHER, BRIGHTNESS, OFF, STRAYS, REAL_SPREAD, SEASON = 0.35, 0.06, 1.2, 0.05, 1.3, 0.15
+#: Bands that brighten and darken together from season to season.
+SEASONAL = (('B06', 'B07', 'B08', 'B8A'), ('B11', 'B12'))
 
 PATCH_SPACING = 135  # pixels between patches of one class
 PARCEL_SPACING = 34  # pixels between the parcels (fields, blocks) they consist of
@@ -141,8 +163,20 @@ def _grids(rng: Generator, parcel: NDArray[np.intp]) -> tuple[Floats, Floats]:
     return stripes.astype(np.float32), blocks.astype(np.float32)
 
 
-def _abundances(rng: Generator, parcel: NDArray[np.intp], labels: Labels) -> Floats:
-    """Draw the share of each material in every pixel: (materials, H, W), sum 1."""
+def _abundances(
+    rng: Generator,
+    parcel: NDArray[np.intp],
+    labels: Labels,
+    other: NDArray[np.bool_] | None = None,
+) -> Floats:
+    """Draw the share of each material in every pixel: (materials, H, W), sum 1.
+
+    Args:
+        rng: Random numbers.
+        parcel: Number of the parcel (H, W).
+        labels: Class (H, W).
+        other: Which pixels (H, W) have the second appearance of their class.
+    """
     height, width = labels.shape
     shape = (height, width)
     fields = {
@@ -155,18 +189,55 @@ def _abundances(rng: Generator, parcel: NDArray[np.intp], labels: Labels) -> Flo
     fields['stripes'], fields['blocks'] = _grids(rng, parcel)
     names = list(MATERIALS)
     abundances = np.zeros((len(names), *shape), np.float32)
-    for index, cover in enumerate(COVERS):
-        here = labels == index
+    drawn = [(cover, labels == index) for index, cover in enumerate(COVERS)]
+    if other is not None:
+        drawn = [(cover, here & ~other) for cover, here in drawn]
+        drawn += [
+            (cover, (labels == index) & other)
+            for index, cover in enumerate(OTHER_COVERS)
+        ]
+    for cover, here in drawn:
         region, texture = fields[cover.region][here], fields[cover.texture][here]
         share = cover.mean + cover.spread * region + cover.contrast * texture
         abundances[names.index(cover.second), here] = share.clip(0, 1)
         abundances[names.index(cover.first), here] = 1 - share.clip(0, 1)
     # the optics mix neighboring pixels, also across borders
-    return gaussian_filter(abundances, (0, POINT_SPREAD, POINT_SPREAD), truncate=3)
+    spread = POINT_SPREAD if other is None else REAL_SPREAD
+    return gaussian_filter(abundances, (0, spread, spread), truncate=3)
+
+
+def _seen(
+    rng: Generator, parcel: NDArray[np.intp], labels: Labels
+) -> tuple[NDArray[np.intp], Labels]:
+    """Return parcels and classes (H, W) as they lie on real ground.
+
+    Borders are up to a few pixels from where the reference has them, and classes hold
+    strays of others, such as trees in grassland, which the reference leaves out.
+    """
+    height, width = labels.shape
+    rows, columns = (
+        np.clip(axis + np.rint(OFF * _noise(rng, (height, width), 2)).astype(int), 0, n)
+        for axis, n in zip(np.indices(labels.shape), (height - 1, width - 1))
+    )
+    parcel, labels = parcel[rows, columns], labels[rows, columns]
+    strays = _noise(rng, (height, width), 2.5)
+    strayed = strays > np.quantile(strays, 1 - STRAYS)
+    return parcel, np.where(strayed, _layout(rng, (height, width))[1], labels)
+
+
+def _weather(rng: Generator, shape: Shape) -> tuple[Floats, Floats]:
+    """Draw the season's gain of each band (13,), and haze (H, W), 0 to about 1."""
+    gain = np.ones(len(HAZE), np.float32)
+    for group in SEASONAL:
+        gain[[DFC2020.all_bands.index(band) for band in group]] = np.exp(
+            SEASON * rng.standard_normal()
+        )
+    haze = rng.uniform() * (1 + 0.5 * _noise(rng, shape, 40)).clip(0)
+    return gain, haze.astype(np.float32)
 
 
 def render(
-    height: int, width: int, seed: int | Sequence[int]
+    height: int, width: int, seed: int | Sequence[int], traits: Traits = 'plain'
 ) -> tuple[NDArray[np.uint16], Labels]:
     """Draw an image and its land cover.
 
@@ -174,6 +245,8 @@ def render(
         height: Rows, pixels of 10 m.
         width: Columns, pixels of 10 m.
         seed: Seed of :func:`numpy.random.default_rng`, which determines the result.
+        traits: 'plain', or 'real' for classes of two appearances, borders that the
+            reference has a pixel off, strays, haze that varies, and seasons.
 
     Returns:
         The image, uint16 (13, height, width), reflectance x 10,000, bands in the order
@@ -193,15 +266,41 @@ def render(
     # sun and calibration: one factor for the scene, a weaker one for each band
     gain = rng.normal(1, 0.05) * rng.normal(1, 0.02, (1, len(HAZE)))
     lit = (spectra * gain).T.astype(np.float32)
-    image = np.tensordot(lit, _abundances(rng, parcel, labels), axes=1)
+    if traits == 'plain':
+        image = np.tensordot(lit, _abundances(rng, parcel, labels), axes=1)
+    else:
+        image = _real_image(rng, lit, parcel, labels)
     noise = rng.standard_normal(image.shape, np.float32)
     noise *= (6 + 0.02 * spectra.mean(axis=0))[:, None, None]
-    haze = np.array(HAZE, np.float32) * np.float32(rng.uniform())
-    image += noise + haze[:, None, None]
+    image += noise
+    if traits == 'plain':
+        haze = np.array(HAZE, np.float32) * np.float32(rng.uniform())
+        image += haze[:, None, None]
     # 0 is nodata in Sentinel-2 products
     reflectance = image.round().clip(1, 65535).astype(np.uint16)
     source = np.array([SOURCE_TO_CLASS.index(i) for i in range(len(COVERS))], np.uint8)
     return reflectance, source[labels]
+
+
+def _real_image(
+    rng: Generator, lit: Floats, parcel: NDArray[np.intp], labels: Labels
+) -> Floats:
+    """Draw an image (13, H, W) without noise, as of real ground.
+
+    Args:
+        rng: Random numbers.
+        lit: Reflectance of the materials (13, materials).
+        parcel: Number of the parcel (H, W), in the reference.
+        labels: Class (H, W), likewise.
+    """
+    parcel, seen = _seen(rng, parcel, labels)
+    count = int(parcel.max()) + 1
+    other = (rng.random(count) < OTHER)[parcel]
+    image = np.tensordot(lit, _abundances(rng, parcel, seen, other), axes=1)
+    image *= rng.normal(1, BRIGHTNESS, count).astype(np.float32)[parcel]
+    gain, haze = _weather(rng, (labels.shape[0], labels.shape[1]))
+    found: Floats = gain[:, None, None] * image
+    return found + np.array(HAZE, np.float32)[:, None, None] * haze
 
 
 def _write(
@@ -277,6 +376,7 @@ class SyntheticLandCover(DFC2020):
         num_tiles: tuple[int, int, int] = (600, 100, 100),
         size: int = 128,
         seed: int = 0,
+        traits: Traits = 'plain',
     ) -> None:
         """Initialize a new SyntheticLandCover instance, and draw its tiles if needed.
 
@@ -288,18 +388,31 @@ class SyntheticLandCover(DFC2020):
             num_tiles: Tiles in each of the three splits.
             size: Rows and columns of a tile in pixels.
             seed: Seed of the drawing. A tile depends on it, its split and its number.
+            traits: 'plain', or 'real' for tiles that are as hard to learn from as a
+                real scene, see :func:`~torchgeo_ctm.datasets.synthetic.render`.
 
         Raises:
             DataError: If *root* holds the real DFC2020, or tiles of other settings.
             SettingError: If *split*, *num_tiles*, *size* or *seed* is not valid.
         """
-        settings = {'num_tiles': list(num_tiles), 'size': size, 'seed': seed}
+        settings: dict[str, Any] = {
+            'num_tiles': list(num_tiles),
+            'size': size,
+            'seed': seed,
+        }
         check_split(split)
         if len(num_tiles) != len(SPLITS) or min(*num_tiles, size) < 1 or seed < 0:
             raise SettingError(
                 f'Invalid settings {settings}, expected three counts and a size of at '
                 'least 1, and a seed of at least 0.'
             )
+        if traits not in get_args(Traits):
+            raise SettingError(
+                f"traits={traits!r}, expected 'plain' or 'real'."
+                + did_you_mean(str(traits), get_args(Traits))
+            )
+        if traits != 'plain':
+            settings['traits'] = traits
         folder = Path(root) / self.directory
         settings['drawing'] = DRAWING
         if not folder.exists() and not (Path(root) / self.zipfile).exists():
@@ -352,7 +465,8 @@ class SyntheticLandCover(DFC2020):
     def _tile(folder: Path, split: int, index: int, settings: dict[str, Any]) -> str:
         """Draw and write tile *index* of a split; return the file name of its mask."""
         size = settings['size']
-        image, labels = render(size, size, (settings['seed'], split, index))
+        seed, traits = settings['seed'], settings.get('traits', 'plain')
+        image, labels = render(size, size, (seed, split, index), traits)
         # zones alternate; within one, tiles stand in rows of 20, one tile apart
         row, column = divmod(index // len(UTM_ZONES), 20)
         step = 2 * size * PIXEL

@@ -1,6 +1,7 @@
 """Areas on the ground, in any projection."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyproj
@@ -23,6 +24,15 @@ EQUAL_AREA = pyproj.Proj(proj='cea', ellps='WGS84')
 #: Its y at the pole, and the square of the radius of the sphere of equal area.
 POLE = EQUAL_AREA(0, 90)[1]
 RADIUS2 = pyproj.Geod(ellps='WGS84').a * POLE
+
+
+class Scale(NamedTuple):
+    """Size of a pixel on the ground in meters, and the direction of north in pixels."""
+
+    across: float
+    down: float
+    #: Columns and rows, of any length.
+    north: tuple[float, float]
 
 
 class PixelAreas:
@@ -101,6 +111,38 @@ def class_areas(mask: str | Path) -> dict[str, float]:
         for index, total in enumerate(totals)
         if index < len(names) or total
     }
+
+
+def ground_scale(raster: DatasetReader, row: float) -> Scale | None:
+    """Return how large pixels are on the ground, and where north is.
+
+    Args:
+        raster: The raster.
+        row: Row in whose middle column it is measured.
+
+    Returns:
+        The scale, or None for a raster without a location on Earth.
+    """
+    half = max(0.5, min(raster.shape) / 16)
+    col, steps = raster.width / 2, np.array([-half, 0, half])
+    try:
+        lon, lat = _to_degrees(raster, row + steps, col + steps)
+    except GridError:
+        return None
+    ellipsoid = pyproj.Geod(ellps='WGS84')
+    across, down = (
+        ellipsoid.inv(lon[a], lat[a], lon[b], lat[b])[2] / (2 * half)
+        for a, b in (((1, 0), (1, 2)), ((0, 1), (2, 1)))
+    )
+    # degrees per column and per row; longitudes turn at the date line
+    turns = np.array([lon[1, 2] - lon[1, 0], lon[2, 1] - lon[0, 1]])
+    steps = np.array(
+        [(turns + 180) % 360 - 180, [lat[1, 2] - lat[1, 0], lat[2, 1] - lat[0, 1]]]
+    )
+    if not (across > 0 and down > 0 and np.linalg.det(steps)):
+        return None
+    north = np.linalg.solve(steps, [0.0, 1.0])
+    return Scale(float(across), float(down), (float(north[0]), float(north[1])))
 
 
 def _to_degrees(

@@ -214,12 +214,24 @@ class Products:
 
     def _draw(self, picture: Callable[[], NDArray[np.float32]]) -> None:
         """Write the quick look."""
-        from ..plots import quick_look
+        from ..plots import BAR_HEIGHT, Ground, quick_look
+        from .areas import class_areas, ground_scale
 
         rgb = picture()
-        with open_mask(self.rasters['mask'].rows) as raster:
+        rows = self.rasters['mask'].rows
+        with open_mask(rows) as raster:
             mask = raster.read(1, out_shape=rgb.shape[1:])
-        figure = quick_look(rgb, mask, self.class_names, self.class_colors)
+            scale = ground_scale(raster, raster.height * (1 - BAR_HEIGHT))
+            shrink = raster.width / mask.shape[1], raster.height / mask.shape[0]
+        ground = None
+        if scale is not None:
+            ground = Ground(
+                scale.across * shrink[0],
+                scale.down * shrink[1],
+                (scale.north[0] / shrink[0], scale.north[1] / shrink[1]),
+                list(class_areas(rows).values()),
+            )
+        figure = quick_look(rgb, mask, self.class_names, self.class_colors, ground)
         with atomic_path(self._staged['picture']) as temporary:
             figure.savefig(
                 temporary, format='png', dpi=100, pil_kwargs={'compress_level': 3}

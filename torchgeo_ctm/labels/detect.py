@@ -1,9 +1,10 @@
 """Labels of any kind, known by suffix and content of their file."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import LabelError
+from ..errors import LabelError, LabelWarning
 from .points import COORDINATES, PointLabels
 from .polygons import PolygonLabels
 from .table_files import TEXT, column, read_table
@@ -14,6 +15,8 @@ AnyLabels = PolygonLabels | PointLabels | TableLabels
 
 #: Share of a window that polygons must cover.
 COVERAGE: Final = 0.8
+#: Attribute of windows that were labeled by click: whether no other class is in them.
+ONLY_THESE: Final = 'only_these'
 
 
 def read_labels(
@@ -48,16 +51,22 @@ def read_labels(
             options['id_field'] = next(n for n in table.columns if n != field)
     else:
         options |= place
-        shapes = read_features(path, field, layer, crs).geometry
-        if any('Polygon' in getattr(shape, 'geom_type', '') for shape in shapes):
+        features = read_features(path, field, layer, crs)
+        if any(
+            'Polygon' in getattr(shape, 'geom_type', '') for shape in features.geometry
+        ):
             kind = PolygonLabels
             options['min_coverage'] = COVERAGE
+            if ONLY_THESE in features.columns:
+                options |= {'complete': ONLY_THESE, 'whole': True}
     if kind is PointLabels:
         # a point describes the small window around it
         options['complete'] = True
     source = kind(**options)
-    if isinstance(source, PolygonLabels) and (source.members.sum(axis=1) > 1).any():
-        options['whole'] = True
+    if isinstance(source, PolygonLabels):
+        if (source.members.sum(axis=1) > 1).any():
+            options['whole'] = True
+        _warn_of_ubiquity(source)
     options['classes'] = [*source.classes]
     if len(source.classes) < 2:
         raise LabelError(
@@ -65,3 +74,18 @@ def read_labels(
             'Label some of the rest too, for example as "other".'
         )
     return kind(**options), options
+
+
+def _warn_of_ubiquity(labels: PolygonLabels) -> None:
+    """Warn of classes that no polygon excludes."""
+    absent = ~labels.members & labels.names_all[:, None]
+    always = [
+        n for n, c in zip(labels.classes, absent.any(axis=0), strict=True) if not c
+    ]
+    if always and labels.complete == ONLY_THESE:
+        warnings.warn(
+            f'{labels.path} has no window without {", ".join(always)}, from which to '
+            'learn what the class is not. Say "only these" of more windows.',
+            LabelWarning,
+            stacklevel=3,
+        )

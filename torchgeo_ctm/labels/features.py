@@ -71,6 +71,8 @@ class FeatureLabels:
                 'expected at least one that does not.'
             )
         self.geometry: Geometries = features.geometry[kept]
+        #: Row of each feature in its file, from 1.
+        self.rows = features.rows[kept]
         self.members: NDArray[np.bool_] = named.members[named.stated][kept]
         self._views: list[tuple[Any, View]] = []
 

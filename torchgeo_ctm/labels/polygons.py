@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import geometry_mask
 
-from ..errors import LabelWarning
+from ..errors import LabelError, LabelWarning
 from ..grids import Grid, to_pixels, usual_longitudes
 from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel, check_share, label_from_shares
@@ -48,7 +48,7 @@ class PolygonLabels(FeatureLabels):
         ignore: Sequence[str] = (),
         min_share: float = 0.1,
         min_coverage: float = 0.5,
-        complete: bool = True,
+        complete: bool | str = True,
         whole: bool = False,
     ) -> None:
         """Read the polygons.
@@ -67,7 +67,8 @@ class PolygonLabels(FeatureLabels):
             min_coverage: Smallest share of a window that polygons must cover for
                 classes to be absent, 0…1.
             complete: Whether the polygons name all classes inside them; if not, classes
-                that they do not name are unknown.
+                that they do not name are unknown. Or the name of a boolean attribute
+                that says it for each polygon.
             whole: Whether each polygon is an area that was tagged as a whole. Such
                 polygons are about as large as a window, or larger. *min_share* has no
                 meaning then.
@@ -83,6 +84,11 @@ class PolygonLabels(FeatureLabels):
         super().__init__(features, field, classes, ignore)
         self.min_share, self.min_coverage = min_share, min_coverage
         self.complete, self.whole = complete, whole
+        #: Whether each polygon names all classes inside it, (n,).
+        self.names_all = np.full(len(self), complete is not False)
+        if isinstance(complete, str):
+            self.names_all = _flags(read_features(path, complete, layer, crs), complete)
+            self.names_all = self.names_all[self.rows - 1]
 
     def label(
         self,
@@ -115,8 +121,8 @@ class PolygonLabels(FeatureLabels):
         area, pixels, members = self._areas(grid, clear)
         if area.max(initial=0) < self.min_coverage * pixels:
             return None
-        present = members[area.argmax()]
-        return ImageLabel(present.astype(np.float32), present | self.complete)
+        *present, names_all = members[area.argmax()]
+        return ImageLabel(np.array(present, np.float32), np.array(present) | names_all)
 
     def shares(
         self, grid: Grid, clear: NDArray[np.bool_] | None = None
@@ -128,16 +134,20 @@ class PolygonLabels(FeatureLabels):
             clear: Pixels (H, W) that count; None: all.
 
         Returns:
-            Share of the window that each class covers (C,), and that any polygon
-            covers, 0…1. Overlapping polygons count once.
+            Share of the window that each class covers (C,), and that polygons cover
+            whose classes are all named, 0…1. Overlapping polygons count once.
         """
         area, pixels, members = self._areas(grid, clear)
-        return area @ members / pixels, float(area.sum()) / pixels
+        *shares, coverage = (area @ members / pixels).tolist()
+        return np.array(shares), coverage
 
     def _areas(
         self, grid: Grid, clear: NDArray[np.bool_] | None
     ) -> tuple[Floats, int, NDArray[np.bool_]]:
-        """Return area and classes of the polygons in a window, and its own area."""
+        """Return area and classes of the polygons in a window, and its own area.
+
+        The last column of the classes says whether they are all classes (C + 1).
+        """
         view = self.view(grid.crs)
         grid = usual_longitudes(grid)
         found = np.sort(view.tree.query(outline(grid)))
@@ -153,13 +163,29 @@ class PolygonLabels(FeatureLabels):
         """
         broken = ~shapely.is_valid(geometry)  # by rounding, when transformed
         geometry[broken] = shapely.make_valid(geometry[broken])
+        members = np.column_stack([self.members, self.names_all])
         if self.whole:
             tree = shapely.STRtree(geometry)
-            return View(geometry, geometry, self.members, tree)
+            return View(geometry, geometry, members, tree)
         simple, owner = polygon_parts(geometry)
-        apart, members = disjoint(simple, self.members[owner])
+        apart, members = disjoint(simple, members[owner])
         parts, whole = subdivided(apart)
         return View(geometry, parts, members[whole], shapely.STRtree(parts))
+
+
+def _flags(features: Features, field: str) -> NDArray[np.bool_]:
+    """Return a boolean attribute (n,); nothing is false.
+
+    Raises:
+        LabelError: If a value is not a boolean.
+    """
+    values = [False if value is None else value for value in features.values]
+    for row, value in zip(features.rows, values, strict=True):
+        if value not in (0, 1):
+            raise LabelError(
+                f'{features.path}, row {row}: {field}={value!r}, expected true or false.'
+            )
+    return np.array(values, bool)
 
 
 def _polygons(features: Features) -> Features:

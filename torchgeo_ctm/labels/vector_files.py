@@ -22,13 +22,17 @@ DEGREES = 1e-6
 
 
 class Features(NamedTuple):
-    """The n features of a file: geometry, attribute, row number (1, 2, …) and CRS."""
+    """The n features of a file: geometry, attribute, row number (1, 2, …) and CRS.
+
+    ``columns`` names all attributes of the file.
+    """
 
     path: str
     geometry: Geometries
     values: NDArray[np.object_]
     rows: NDArray[np.int64]
     crs: pyproj.CRS
+    columns: tuple[str, ...] = ()
 
 
 def read_features(
@@ -70,7 +74,7 @@ def read_features(
     geometry: Geometries = np.array(frame.geometry.array, dtype=object)
     check_degrees(path, rows, shapely.bounds(geometry), known_crs)
     values = frame[field].astype(object).to_numpy()
-    return Features(str(path), geometry, values, rows, known_crs)
+    return Features(str(path), geometry, values, rows, known_crs, tuple(columns))
 
 
 def _check_encoding(path: Path, texts: Iterable[Any]) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, SettingError, similar_file
-from ..files import expanded
 from .options import regrouped, with_former_defaults
 from .predictor import ClassTokenPrediction, ClassTokenPredictor
+from .published import locate, read_published
 
 if TYPE_CHECKING:
     from .segmentation import SegmentationPredictor
@@ -51,15 +51,17 @@ def load_scene_predictor(
 
 
 def load_file(path: str | Path) -> Any:
-    """Load a file of ``torch.save`` with ``weights_only=True``.
+    """Load a file of ``torch.save`` with ``weights_only=True``, or a published model.
 
     Args:
-        path: The file.
+        path: The file, the folder of a published model, or ``hf://user/name``.
 
     Raises:
         CheckpointError: If the file is missing, damaged or unsafe.
     """
-    path = expanded(path)
+    path = locate(path).path
+    if path.is_dir():
+        return read_published(path)
     if not path.is_file():
         close = similar_file(path, ('.ckpt',))
         raise CheckpointError(
