@@ -5,8 +5,8 @@ import re
 import sys
 import warnings
 from argparse import Action
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
@@ -112,6 +112,8 @@ def _kind(action: Action) -> str:
     """Return in words what an option takes."""
     hint = getattr(action, '_typehint', action.type)
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    if get_origin(kinds[0]) is Callable:
+        return 'a function, as package.function'
     choices = [value for kind in kinds for value in get_args(kind)] or kinds
     if all(isinstance(value, str) for value in choices):
         return ('one of: ' if len(choices) > 1 else '') + ', '.join(choices)
