@@ -25,6 +25,7 @@ from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.main import as_options, command_parser
 from torchgeo_ctm.prediction import predict_scene, pseudo_masks
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
+from torchgeo_ctm.shards import predict_scenes
 from torchgeo_ctm.version import __version__
 
 COMMAND = Path(sys.executable).with_name('torchgeo-ctm')
@@ -118,7 +119,7 @@ def test_extra_bands_are_named(
             (),
             [
                 'Missing command',
-                'demo, train, predict, evaluate, sample, assess, areas',
+                'demo, train, search, predict, evaluate, sample, assess, areas',
             ],
         ),
         (('predikt',), ["Unknown command 'predikt'", "Did you mean 'predict'?"]),
@@ -186,8 +187,9 @@ def test_an_option_is_written_once() -> None:
         if 'products' in parameters:
             wanted |= products
         if name == 'predict':
-            # of several dates
+            # of several dates, and of many scenes
             wanted |= inspect.signature(predict_dates).parameters.keys() & {'combine'}
+            wanted |= inspect.signature(predict_scenes).parameters.keys() & {'shard'}
         found = {action.dest for action in command_parser(name)._actions} - {'help'}
         assert found == wanted
 

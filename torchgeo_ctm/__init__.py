@@ -46,6 +46,11 @@ _ROOMS = {
 }
 
 
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name from its room on first use."""
     if name in _ROOMS:

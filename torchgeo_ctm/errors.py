@@ -19,6 +19,10 @@ class SceneError(CTMError):
     """A scene or raster that cannot be read, or cannot be used as it is."""
 
 
+class ReadError(SceneError):
+    """Pixels of a scene that cannot be read now, but maybe later: a run resumes."""
+
+
 class BandError(CTMError):
     """The bands that were found are not the bands that are needed."""
 

@@ -5,8 +5,8 @@ import re
 import sys
 import warnings
 from argparse import Action
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
@@ -17,6 +17,8 @@ from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
 PROGRAM = 'torchgeo-ctm'
+#: Commands that go on where they were interrupted.
+RESUMED = {'predict'}
 #: Keys of a configuration that a command may override, as ``torchgeo`` does.
 OVERRIDE = re.compile(r'--(data|model)[.=]')
 #: Numbers, or several with commas.
@@ -110,6 +112,8 @@ def _kind(action: Action) -> str:
     """Return in words what an option takes."""
     hint = getattr(action, '_typehint', action.type)
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    if get_origin(kinds[0]) is Callable:
+        return 'a function, as package.function'
     choices = [value for kind in kinds for value in get_args(kind)] or kinds
     if all(isinstance(value, str) for value in choices):
         return ('one of: ' if len(choices) > 1 else '') + ', '.join(choices)
@@ -283,7 +287,12 @@ class OncePrinted:
         text = as_options(str(message), self._command)
         if issubclass(category, CTMWarning) and text not in self._printed:
             self._printed.add(text)
-            sys.stderr.write(f'{PROGRAM}: warning: {text}\n')
+            line = f'{PROGRAM}: warning: {text}\n'
+            if 'tqdm' in sys.modules:
+                # on a line of its own, not at the end of a progress bar
+                sys.modules['tqdm'].tqdm.write(line, file=sys.stderr, end='')
+            else:
+                sys.stderr.write(line)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -322,9 +331,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
+            given = sys.argv[1:] if argv is None else argv
+            again = 'resume' if {*given[:1]} & RESUMED else 'start again'
             sys.stderr.write(
                 f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
-                'command again to resume.\n'
+                f'command again to {again}.\n'
             )
             status = 143 if isinstance(stop, Terminated) else 130
             if argv is None or status == 143:

@@ -1,11 +1,13 @@
 """Figures: class maps of a chip, and the quick look of a scene."""
 
+from collections import Counter
 from collections.abc import Sequence
 from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.colors import ListedColormap, to_rgba_array
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
@@ -450,3 +452,39 @@ def _words(chip: LabeledChip, class_names: Sequence[str]) -> str:
     if unknown:
         more.append(f'{unknown} class{"es" * (unknown > 1)} unknown')
     return '\n'.join([*names[:NAMED], *more]) or 'no class'
+
+
+def footprint_figure(
+    footprints: Sequence[tuple[NDArray[np.float64], str, float | None]],
+    box: NDArray[np.float64],
+) -> Figure:
+    """Plot where scenes lie, the clearest above.
+
+    Args:
+        footprints: Corners (n, 2) in degrees, tile and cloud cover in percent of each
+            scene, None if unknown.
+        box: Corners (n, 2) of the box that was searched.
+    """
+    figure = Figure(figsize=(7, 6.4), layout='constrained')
+    axes = figure.subplots()
+    colors = ScalarMappable(Normalize(0, 100), 'Blues_r')
+    dates = Counter(tile for _, tile, _ in footprints)
+    cloudy_first = sorted(footprints, key=lambda x: -101 if x[2] is None else -x[2])
+    for corners, _, cloud in cloudy_first:
+        color = colors.cmap(cloud / 100) if cloud is not None else 'none'
+        axes.fill(*corners.T, facecolor=color, edgecolor='0.3', linewidth=0.8)
+    for tile, number in dates.items():
+        corners = next(c for c, name, _ in footprints if name == tile)
+        place = (corners.min(axis=0) + corners.max(axis=0)) / 2
+        text = f'{tile}\n{number} {"date" if number == 1 else "dates"}'
+        white = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8}
+        axes.annotate(text, place, ha='center', va='center', fontsize=9, bbox=white)
+    axes.fill(*box.T, facecolor='none', edgecolor='tab:red', linewidth=2)
+    axes.set_xlabel('longitude, degrees (red: the box)')
+    axes.set_ylabel('latitude, degrees')
+    # a degree of longitude is shorter
+    shortening = np.cos(np.radians(box[:, 1].mean()))
+    axes.set_aspect(1 / max(float(shortening), 0.1))
+    if any(cloud is not None for *_, cloud in footprints):
+        figure.colorbar(colors, ax=axes, label='cloud cover, %', shrink=0.7)
+    return figure

@@ -4,7 +4,7 @@ PyTorch takes seconds to import, Lightning and TorchGeo many more: the functions
 what they need.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +52,7 @@ def predict_scene(
     cloud_dilation: int = 6,
     bbox: Sequence[float] | str | None = None,
     area: str | Path | None = None,
+    sign: Callable[[str], str] | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
     overwrite: bool = False,
@@ -64,9 +65,10 @@ def predict_scene(
     Lightning. Call it again with the same arguments to resume an interrupted run.
 
     Args:
-        scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``. Or
-            an ``xarray.DataArray`` (band, y, x) with a CRS in ``rio``, which is written
-            to a raster beside *output* for the time of the run.
+        scene: A raster that GDAL opens, a folder with one file per band, a ``.SAFE``, a
+            STAC item (``ITEM.json``, ``ITEMS.json#ID``). Or an ``xarray.DataArray``
+            (band, y, x) with a CRS in ``rio``, which is written to a raster beside
+            *output* for the time of the run.
         checkpoint: Checkpoint of
             :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or of TorchGeo's
             segmentation task trained on pseudo-masks
@@ -101,6 +103,8 @@ def predict_scene(
             degrees of longitude and latitude.
         area: Map the part of the scene in polygons alone, a vector file in any CRS. What
             is outside of them is nodata.
+        sign: Function that changes the URL of each asset of a STAC item, as to add a
+            token: planetary_computer.sign.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps. For others use
             ``torchgeo predict``.
         precision: Precision of the model, as Lightning names it: 32-true, bf16-mixed.
@@ -163,6 +167,7 @@ def predict_scene(
         clouds,
         cloud_mask,
         cloud_dilation,
+        sign,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
     batches[0].scene.area = chosen_area(batches[0].scene, bbox, area)

@@ -1,6 +1,8 @@
 """Open rasters for reading, with or without a georeference."""
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from rasterio.io import DatasetReader
 from .errors import CTMError, GeoreferenceWarning, SceneError
 from .grids import Grid
 
+#: Settings of GDAL for scenes over HTTP and in buckets.
+RETRIES = {'GDAL_HTTP_MAX_RETRY': '5', 'GDAL_HTTP_RETRY_DELAY': '1'}
 #: Name of the band of a confidence raster.
 CONFIDENCE = 'confidence, per cent'
 
@@ -44,7 +48,7 @@ def open_raster(
         CTMError: An *error* if GDAL cannot open the raster.
     """
     try:
-        with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads):
+        with quiet(), rasterio.Env(GDAL_NUM_THREADS=threads, **_retries()):
             raster: DatasetReader = rasterio.open(path)
             # texts in another encoding raise wherever they are read
             _ = raster.descriptions, raster.tags(), [*map(raster.tags, raster.indexes)]
@@ -54,9 +58,44 @@ def open_raster(
             'gdal_translate -co PROFILE=BASELINE, or write them again.'
         ) from cause
     except (RasterioError, OSError) as cause:
-        reason = str(cause).splitlines()[0]
+        reason = without_tokens(str(cause).splitlines()[0])
         raise error(f'Cannot open {name or path} as a raster: {reason}') from cause
     return raster
+
+
+def _retries() -> dict[str, str]:
+    """Return how GDAL repeats failed requests, where the user has not set it.
+
+    A raster keeps the settings that it was opened with.
+    """
+    own = rasterio.env.getenv() if rasterio.env.hasenv() else {}
+    return {
+        key: value
+        for key, value in RETRIES.items()
+        if key not in os.environ and key not in own
+    }
+
+
+def read_failure(error: Exception, dataset: str) -> str:
+    """Return why pixels cannot be read, and what to do about it.
+
+    Args:
+        error: What rasterio raised.
+        dataset: Argument for rasterio.
+    """
+    reason = without_tokens(' '.join(str(error.__cause__ or error).split()))
+    if not re.search('/vsi(curl|s3|gs|az|oss)|[a-z0-9]://', dataset):
+        return reason
+    return (
+        f'{reason.rstrip(".")}. Run the same command again to resume. URLs with a token '
+        'may have expired.'
+    )
+
+
+def without_tokens(reason: str) -> str:
+    """Return a reason of GDAL's without settings and tokens in the URLs it names."""
+    plain = re.sub(r'/vsicurl\?\S*?url=(?=http)', '', reason)
+    return re.sub(r'(?<=\w)\?\w+=[^\s\'",]+', '', plain)
 
 
 def grid_of(raster: DatasetReader) -> Grid:

@@ -142,8 +142,8 @@ def plan(
             'held out: a fifth of the ground. The weights with the best masks there '
             '(val_balanced_bce) are kept'
             if held_out
-            else f'held out: nothing, because that takes {ENOUGH} windows of each '
-            'class. The last weights are kept',
+            else 'held out: nothing, because a fifth of the ground would have fewer than '
+            f'{ENOUGH} windows of a class. The last weights are kept',
             f'scaling: mean and deviation of {len(ground.bands)} bands in the scenes',
             f'steps: {epochs * per_epoch} of {batch_size} windows',
         ],
@@ -206,7 +206,7 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
         LabelError: If no window shows one of the classes.
     """
     labels = ground.labels
-    reason = f'the largest in which {ENOUGH} side by side show each class'
+    reason = f'the largest of which {ENOUGH}, side by side, show each class'
     sizes, small = ([*WINDOWS], [*SMALL]) if window is None else ([], [window])
     needed = np.full(len(labels.classes), ENOUGH)
     lacking = f'expected labels that cover {COVERAGE:.0%} of one. Label larger areas.'

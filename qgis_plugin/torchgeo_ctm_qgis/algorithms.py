@@ -81,6 +81,34 @@ class Algorithm(QgsProcessingAlgorithm):
             )
         return str(found)
 
+    def vector(
+        self, name: str, kinds: list[str], parameters: Any, context: Any, feedback: Any
+    ) -> tuple[str, str]:
+        """Return file and layer name of a vector layer.
+
+        A layer in memory, or with a filter, is written to a file first.
+
+        Args:
+            name: Name of the parameter.
+            kinds: Suffixes that the command reads.
+            parameters: Parameters of the call.
+            context: Context of the call.
+            feedback: Feedback of the call.
+
+        Raises:
+            QgsProcessingException: If it has edits that are in no file yet.
+        """
+        layer = self.parameterAsVectorLayer(parameters, name, context)
+        if layer is not None and layer.isModified():
+            raise QgsProcessingException(
+                f'{layer.name()} has edits that are not saved. Save them (Layer, Save '
+                'Layer Edits), and run again.'
+            )
+        path, layer_name = self.parameterAsCompatibleSourceLayerPathAndLayerName(
+            parameters, name, context, kinds, 'gpkg', feedback
+        )
+        return str(path), str(layer_name)
+
     def add_more(self) -> None:
         """Add a parameter for options that the dialog does not show."""
         more = QgsProcessingParameterString(
@@ -231,10 +259,8 @@ class TrainFromPolygons(Algorithm):
     ) -> dict[str, Any]:
         """Train."""
         scene = self.scene(parameters, context)
-        # a layer in memory, or with a filter, is written to a file first
-        labels, name = self.parameterAsCompatibleSourceLayerPathAndLayerName(
-            parameters, 'LABELS', context, ['gpkg', 'shp', 'geojson'], 'gpkg', feedback
-        )
+        kinds = ['gpkg', 'shp', 'geojson']
+        labels, name = self.vector('LABELS', kinds, parameters, context, feedback)
         output = self.parameterAsFileOutput(parameters, 'OUTPUT', context)
         self.call(
             feedback,
@@ -333,9 +359,8 @@ class Assess(Algorithm):
         self, parameters: Any, context: Any, feedback: Any
     ) -> dict[str, Any]:
         """Assess the map; its tables are in the log, too."""
-        samples, _ = self.parameterAsCompatibleSourceLayerPathAndLayerName(
-            parameters, 'SAMPLES', context, ['gpkg', 'geojson'], 'gpkg', feedback
-        )
+        kinds = ['gpkg', 'geojson']
+        samples, _ = self.vector('SAMPLES', kinds, parameters, context, feedback)
         output = self.parameterAsFileOutput(parameters, 'OUTPUT', context)
         self.call(
             feedback,

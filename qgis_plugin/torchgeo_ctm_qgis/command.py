@@ -30,12 +30,15 @@ def find_command(given: str) -> str:
     """Return the command to call.
 
     Args:
-        given: Path that the user has set; empty: the one on the PATH.
+        given: Path that the user has set, or its folder; empty: the one on the PATH.
 
     Raises:
         CommandError: If there is no such program.
     """
-    found = shutil.which(os.path.expanduser(given.strip()) or COMMAND)
+    path = os.path.expanduser(given.strip())
+    if os.path.isdir(path):
+        path = os.path.join(path, COMMAND)
+    found = shutil.which(path or COMMAND)
     if found is None:
         raise CommandError(
             f'{given.strip() or COMMAND} was not found. Install {COMMAND} in an '

@@ -19,8 +19,9 @@ class Provider(QgsProcessingProvider):
     def load(self) -> bool:
         """Register the setting, and the algorithms."""
         text = f'Path of the command {COMMAND}; empty: the one on the PATH'
+        # as text, because QGIS refuses a file with ~ for the home folder
         ProcessingConfig.addSetting(
-            Setting(NAME, SETTING, text, '', valuetype=Setting.FILE)
+            Setting(NAME, SETTING, text, '', valuetype=Setting.STRING)
         )
         ProcessingConfig.readSettings()
         self.refreshAlgorithms()

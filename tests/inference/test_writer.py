@@ -14,6 +14,8 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window as RasterWindow
 from torchgeo.datasets import RasterDataset
 
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
@@ -390,6 +392,23 @@ class TestDoors:
         for written, other in zip(ours.paths[:2], theirs, strict=False):
             assert written.read_bytes() == other.read_bytes()
         assert capsys.readouterr().out.splitlines() == [str(path) for path in theirs]
+
+    def test_a_box_gives_the_bytes_of_lightnings(
+        self, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        scene = write_scene(height=150, width=200)
+        with rasterio.open(scene) as raster:
+            part = RasterWindow(20, 30, 50, 30)
+            box = transform_bounds(raster.crs, 4326, *raster.window_bounds(part))
+        ours, theirs = tmp_path / 'a.tif', tmp_path / 'b.tif'
+        options: dict[str, Any] = {'window': 32, 'stride': 16}
+        predict_scene(scene, checkpoint, ours, bbox=box, **options, **QUIET)
+        trainer = quiet_trainer(PseudoMaskWriter(str(theirs)))
+        module = SceneDataModule(str(scene), bbox=box, **options)
+        trainer.predict(load_task(checkpoint), datamodule=module)
+        assert ours.read_bytes() == theirs.read_bytes()
+        with rasterio.open(ours) as raster:
+            assert raster.width < 60
 
     @pytest.mark.parametrize('lightning_first', [True, False])
     def test_either_resumes_what_the_other_began(

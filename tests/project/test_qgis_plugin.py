@@ -15,6 +15,7 @@ import pytest
 import rasterio
 
 from qgis_plugin.torchgeo_ctm_qgis.command import (
+    COMMAND,
     CommandError,
     arguments,
     environment,
@@ -80,6 +81,17 @@ def test_a_command_that_is_missing_is_named_with_the_remedy() -> None:
     ):
         find_command(' nowhere/ctm ')
     assert find_command(sys.executable) == sys.executable
+
+
+def test_the_command_is_found_in_a_folder_and_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / Path(COMMAND).name
+    program.write_text('')
+    program.chmod(0o755)
+    assert find_command(str(tmp_path)) == str(program)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert find_command(f'~/{program.name}') == str(program)
 
 
 def test_python_of_qgis_is_kept_out() -> None:

@@ -26,6 +26,7 @@ from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
+from ..scenes.area import box_area
 from ..scenes.clouds import DILATION
 from ..scenes.coverage import Coverage, check_least, check_window
 from ..scenes.sources import tile_of
@@ -94,6 +95,7 @@ class SceneDataModule(NonGeoDataModule):
         clouds: Literal['scl', 'none'] | None = None,
         cloud_mask: str | list[str] | None = None,
         cloud_dilation: int = DILATION,
+        bbox: Sequence[float] | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -154,6 +156,8 @@ class SceneDataModule(NonGeoDataModule):
                 the scene without suffix; a list has one for each, in the order of
                 *scene*, *val_scene*, *test_scene*.
             cloud_dilation: Pixels around clouds that are cloud too.
+            bbox: Predict the part of each scene in a box alone: west, south, east, north
+                in degrees of longitude and latitude.
         """
         # a NonGeoDataset by registration, see datasets/__init__.py
         super().__init__(SceneWindows, batch_size)  # type: ignore[arg-type]
@@ -180,6 +184,7 @@ class SceneDataModule(NonGeoDataModule):
         self.clouds = clouds
         self.cloud_mask = cloud_mask
         self.cloud_dilation = cloud_dilation
+        self.bbox = bbox
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -237,6 +242,9 @@ class SceneDataModule(NonGeoDataModule):
                 self._part(),
             )
             self.predict_datasets = [batches.scene for batches in self.batches]
+            if self.bbox is not None:
+                for scene in self.predict_datasets:
+                    scene.area = box_area(scene.scene, scene.grid, self.bbox)
         else:
             needed = (coverage.chip_window(task), tuple(task.bands))
             if self._split_for != needed:

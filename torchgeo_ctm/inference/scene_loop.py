@@ -25,6 +25,7 @@ from ..errors import (
     CheckpointError,
     CTMError,
     OutputError,
+    ReadError,
     ReflectanceWarning,
     SettingError,
 )
@@ -34,6 +35,7 @@ from ..reflectance import scaling_complaint
 from ..scaling import rgb_indices
 from ..scenes.batches import SceneBatches
 from ..scenes.inputs import check_unchanged
+from ..scenes.items import scene_stem
 from ..scenes.scene import SceneWindows
 from ..version import __version__
 from .journal import ScoreJournal
@@ -143,7 +145,7 @@ class SceneLoop:
                 f'{self.output} is one file for {len(scenes)} scenes, expected an '
                 'existing folder.'
             )
-        paths = [self.output / f'{Path(scene).stem}.tif' for scene in scenes]
+        paths = [self.output / f'{scene_stem(scene)}.tif' for scene in scenes]
         if len(set(paths)) < len(paths):
             raise OutputError(
                 f'Scenes with the same file name would share a mask in {self.output}. '
@@ -397,7 +399,7 @@ class SceneLoop:
         """
         self._pending = None
         mistake = isinstance(error, CTMError)
-        keep = not mistake or isinstance(error, OutputError)
+        keep = not mistake or isinstance(error, OutputError | ReadError)
         if not self.processes.number:
             for run in self._runs.values():
                 run.abandon(keep)

@@ -117,13 +117,7 @@ def box_area(scene: str, grid: Grid, bbox: Sequence[Any] | str) -> Area:
     if isinstance(bbox, str):
         bbox = [part.strip() for part in bbox.split(',')]
     text = ','.join(map(str, bbox))
-    wrong = f'Invalid bbox {text!r}, expected WEST,SOUTH,EAST,NORTH in degrees'
-    try:
-        west, south, east, north = (float(value) for value in bbox)
-    except ValueError:
-        raise SettingError(f'{wrong}, as 11.2,46.9,11.5,47.1.') from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
-        raise SettingError(f'{wrong} of longitude and latitude, south below north.')
+    west, south, east, north = read_box(bbox)
     check_place(scene, grid, 'bbox')
     east += 360 * (east <= west)
     bounds = transform_bounds('EPSG:4326', grid.crs, west, south, east, north)
@@ -131,6 +125,23 @@ def box_area(scene: str, grid: Grid, bbox: Sequence[Any] | str) -> Area:
     return _area(
         scene, grid, f'bbox {text}', shapely.box(left, bottom, right, top), False
     )
+
+
+def read_box(bbox: Sequence[Any]) -> tuple[float, float, float, float]:
+    """Return west, south, east and north of a box in degrees.
+
+    Raises:
+        SettingError: If it is not one.
+    """
+    text = ','.join(map(str, bbox))
+    wrong = f'Invalid bbox {text!r}, expected WEST,SOUTH,EAST,NORTH in degrees'
+    try:
+        west, south, east, north = (float(value) for value in bbox)
+    except ValueError:
+        raise SettingError(f'{wrong}, as 11.2,46.9,11.5,47.1.') from None
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+        raise SettingError(f'{wrong} of longitude and latitude, south below north.')
+    return west, south, east, north
 
 
 def polygon_area(scene: str, grid: Grid, name: str, polygons: NDArray[Any]) -> Area:

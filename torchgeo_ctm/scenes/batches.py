@@ -28,11 +28,11 @@ class SceneBatches(IterableDataset[Batch]):
     """The windows of a scene in batches, each pixel read once.
 
     A batch holds what :class:`SceneWindows` puts into a sample, stacked, and ``index``
-    int64 (B,), the numbers of the windows. Windows without a valid pixel are left out.
-    A batch never spans two rows of windows, and depends on the scene and on
-    *batch_size* alone, so that results do not depend on threads, processes,
-    interruptions or the part of the scene that is mapped. Of such a part, batches
-    without a window that touches it are left out.
+    int64 (B,), the numbers of the windows. A row of windows is split into batches by
+    its columns, and windows without a valid pixel are left out. So a batch depends on
+    its own windows and on *batch_size* alone, and results do not depend on threads,
+    processes, interruptions or the part of the scene that is mapped. Of such a part,
+    batches without a window that touches it are not even read.
     """
 
     def __init__(
@@ -112,40 +112,53 @@ class SceneBatches(IterableDataset[Batch]):
 
     def _batches(self, scene: SceneWindows) -> Iterator[Batch]:
         """Read row after row of windows, keeping the pixels that the next one shares."""
-        rows = _Rows(scene)
-        columns, wanted = len(self.scene.plan.cols), self.scene.wanted
+        plan, wanted = self.scene.plan, self.scene.wanted
+        groups = self._groups(wanted)
+        if not groups:
+            return
+        first, last = int(groups[0][0]), int(groups[-1][-1])
+        left, right = plan[first].col, plan[last].col + plan[last].width
+        rows = _Rows(scene, left, right - left)
         for strip in self.strips:
-            numbers = np.arange(strip * columns, (strip + 1) * columns)
+            begin = strip * len(plan.cols)
+            numbers = np.arange(begin + first, begin + last + 1)
             if (self.finished[numbers] > 0)[wanted[numbers]].all():
                 continue
-            top, tall = self.scene.plan[int(numbers[0])][::2]
+            top, tall = plan[begin][::2]
             pixels, valid = rows.read(top, tall)
             if self.thumbnail is not None:
-                self.thumbnail.take(top, pixels, valid)
-            occupied = [
-                int(number)
-                for number in numbers
-                if valid[:, _columns(self.scene.plan[int(number)])].any()
-            ]
-            self.empty[numbers] = True
-            self.empty[occupied] = False
-            for chosen in split_evenly(occupied, self.batch_size):
-                here = list(chosen)
-                if wanted[here].any() and not self.finished[here].all():
-                    yield self._stack(chosen, pixels, valid)
+                self.thumbnail.take(top, left, pixels, valid)
+            for group in groups:
+                numbers = begin + group
+                occupied = [
+                    int(number)
+                    for number in numbers
+                    if valid[:, _columns(plan[int(number)], left)].any()
+                ]
+                self.empty[numbers] = True
+                self.empty[occupied] = False
+                if wanted[occupied].any() and not self.finished[occupied].all():
+                    yield self._stack(occupied, left, pixels, valid)
             # so that two rows of windows are never in memory
             del pixels, valid
 
+    def _groups(self, wanted: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+        """Return the columns of windows of each batch that a row may have."""
+        columns = len(self.scene.plan.cols)
+        here = np.asarray(wanted.reshape(-1, columns).any(axis=0), bool)
+        groups = map(np.array, split_evenly(range(columns), self.batch_size))
+        return [group for group in groups if here[group].any()]
+
     def _stack(
-        self, numbers: Any, pixels: NDArray[Any], valid: NDArray[np.bool_]
+        self, numbers: Any, left: int, pixels: NDArray[Any], valid: NDArray[np.bool_]
     ) -> Batch:
-        """Make a batch of windows of one row."""
+        """Make a batch of windows of one row, whose pixels start at column *left*."""
         side = self.scene.window
         images = np.empty((len(numbers), len(pixels), side, side), np.float32)
         samples = []
         for number, image in zip(numbers, images, strict=True):
             window = self.scene.plan[number]
-            place = _columns(window)
+            place = _columns(window, left)
             samples.append(
                 self.scene.sample(window, pixels[:, :, place], valid[:, place], image)
             )
@@ -189,13 +202,15 @@ class Thumbnail:
         self._picture: NDArray[np.float32] | None = None
         self._taken = np.zeros(size[0], bool)
 
-    def take(self, top: int, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Copy the pixels of the thumbnail from rows that start at *top*."""
+    def take(
+        self, top: int, left: int, pixels: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> None:
+        """Copy the pixels of the thumbnail from those that start at *top* and *left*."""
         if self._picture is None:
             self._picture = np.full(self._size, np.nan, np.float32)
         inside = (self._rows >= top) & (self._rows < top + pixels.shape[1])
         inside &= ~self._taken
-        place = np.ix_(self._rows[inside] - top, self._cols)
+        place = np.ix_(self._rows[inside] - top, self._cols - left)
         for band, picture in zip(self._bands, self._picture, strict=True):
             values = pixels[band][place].astype(np.float32)
             picture[inside] = np.where(valid[place], values, np.nan)
@@ -212,25 +227,25 @@ class Thumbnail:
         return self._scene.overview(self._bands, self._longest, self._shown)
 
 
-def _columns(window: Window) -> slice:
-    """Return the columns of a window."""
-    return slice(window.col, window.col + window.width)
+def _columns(window: Window, left: int) -> slice:
+    """Return the columns of a window in pixels that start at column *left*."""
+    return slice(window.col - left, window.col - left + window.width)
 
 
 class _Rows:
     """Pixels of a row of windows; those shared with the next row are kept."""
 
-    def __init__(self, scene: SceneWindows) -> None:
+    def __init__(self, scene: SceneWindows, left: int, width: int) -> None:
         self._scene = scene
+        self._left, self._width = left, width
         self._top = self._end = 0
         self._pixels: NDArray[Any] | None = None
         self._valid: NDArray[np.bool_] = np.zeros((0, 0), bool)
 
     def read(self, top: int, tall: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return pixels (bands, tall, width) and validity of rows that start at *top*."""
-        width = self._scene.grid.width
         kept = max(self._end - top, 0) if self._pixels is not None else 0
-        fresh = Window(top + kept, 0, tall - kept, width)
+        fresh = Window(top + kept, self._left, tall - kept, self._width)
         if not kept or self._pixels is None:
             self._pixels = None
             self._pixels, self._valid = self._scene.read(fresh)

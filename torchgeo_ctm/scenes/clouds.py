@@ -16,9 +16,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import GridError, SceneError, SettingError
+from ..errors import GridError, ReadError, SceneError, SettingError
 from ..grids import Grid, Window, check_same_grid, corners, same_crs
-from ..rasters import grid_of, open_raster
+from ..rasters import grid_of, open_raster, read_failure, without_tokens
 from .inputs import input_files, pixel_checksum
 
 #: Values of the scene classification of Sentinel-2 that are no ground: shadow, cloud of
@@ -242,8 +242,9 @@ class CloudMask:
             with _on_grid(raster, Grid(*shape, self._grid.crs, transform)) as warped:
                 return self._where(warped.read(self.band, masked=True))
         except RasterioError as error:
-            reason = ' '.join(str(error.__cause__ or error).split())
-            raise SceneError(f'{self.dataset} cannot be read: {reason}') from error
+            reason = read_failure(error, self.dataset)
+            name = without_tokens(self.dataset)
+            raise ReadError(f'{name} cannot be read: {reason}') from error
 
     def _picked(
         self, raster: DatasetReader, rows: NDArray[np.int64], cols: NDArray[np.int64]

@@ -17,6 +17,7 @@ from .adaptation import (
 )
 from .batches import SceneBatches
 from .clouds import DILATION, CloudOptions
+from .items import Sign, scene_stem
 from .scene import SceneWindows
 
 
@@ -43,6 +44,7 @@ class Coverage:
         cloud_mask: Raster of clouds; '{scene}' in it stands for the name of the scene,
             and a list has one for each.
         cloud_dilation: Pixels around clouds that are cloud too.
+        sign: Changes the URL of each asset of a STAC item, as to add a token.
     """
 
     batch_size: int = 10
@@ -57,6 +59,7 @@ class Coverage:
     clouds: Literal['scl', 'none'] | None = None
     cloud_mask: str | Sequence[str] | None = None
     cloud_dilation: int = DILATION
+    sign: Sign | None = None
 
     def open(
         self,
@@ -90,6 +93,7 @@ class Coverage:
                 getattr(task.scaling, 'offset', 0.0),
                 threads,
                 CloudOptions(self.clouds, mask, self.cloud_dilation),
+                self.sign,
             )
             for scene, reference, mask in zip(
                 scenes, references, self._cloud_masks(scenes), strict=True
@@ -106,7 +110,7 @@ class Coverage:
         if given is None:
             return [None] * count
         if isinstance(given, str):
-            return [given.replace('{scene}', Path(scene).stem) for scene in scenes]
+            return [given.replace('{scene}', scene_stem(scene)) for scene in scenes]
         if len(given) < count:
             raise SettingError(
                 f'Got {len(given)} cloud masks for {count} scenes, expected one for each.'

@@ -21,11 +21,12 @@ from ..errors import (
     CloudWarning,
     GeoreferenceWarning,
     NodataWarning,
+    ReadError,
     ReflectanceWarning,
     SceneError,
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
-from ..rasters import grid_of, open_raster, warn_of_control_points
+from ..rasters import grid_of, open_raster, read_failure, warn_of_control_points
 from ..scaling import SENTINEL2_BANDS, band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
@@ -33,6 +34,7 @@ from .area import Area
 from .band_scales import BandScales
 from .clouds import CloudOptions
 from .inputs import fingerprint, input_files, pixel_checksum
+from .items import Sign
 from .sentinel2 import CLASSIFICATION
 from .sources import find_source
 from .validity import Validity, check_number, warn_of_nodata
@@ -101,6 +103,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         model_offset: float = 0.0,
         threads: int = 1,
         clouds: CloudOptions = NO_CLOUDS,
+        sign: Sign | None = None,
     ) -> None:
         """Open a scene.
 
@@ -123,6 +126,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             model_offset: Offset that the model adds itself (``scaling.offset``).
             threads: Threads that decode blocks.
             clouds: Where its clouds are known from. Pixels that are cloud are invalid.
+            sign: Changes the URL of each asset of a STAC item, as to add a token.
 
         Raises:
             SceneError: If the scene cannot be opened.
@@ -133,7 +137,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """
         check_number('nodata', nodata)
         check_number('offset', offset)
-        self.source = find_source(scene, bands)
+        self.source = find_source(scene, bands, sign)
         self.scene = self.source.name
         self.nodata = nodata
         self.threads = max(threads, 1)
@@ -470,8 +474,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             if self.clouds is not None:
                 valid &= ~self.clouds.read(window)
         except RasterioIOError as error:
-            reason = ' '.join(str(error.__cause__ or error).split())
-            raise SceneError(
+            reason = read_failure(error, self.source.dataset)
+            raise ReadError(
                 f'{self.scene} cannot be read at row {window.row}, column '
                 f'{window.col}: {reason}'
             ) from error

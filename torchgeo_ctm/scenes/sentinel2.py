@@ -88,7 +88,7 @@ def product_facts(name: str, folder: Folder) -> Facts | None:
             if is_product_metadata(item.name) and item.is_file():
                 return xml_facts(f'{name}: {item.name}', item.read_bytes())
         if match := _PRODUCT.fullmatch(candidate.name):
-            return Facts(_baseline_offset(match[2]), _time(match[1]), 0.0)
+            return Facts(baseline_offset(match[2]), _time(match[1]), 0.0)
     return None
 
 
@@ -110,7 +110,7 @@ def xml_facts(name: str, text: bytes) -> Facts:
     )
     offset = _one_offset(name, offsets)
     if offset is None:
-        offset = _baseline_offset(next(iter(values.get('PROCESSING_BASELINE', ())), ''))
+        offset = baseline_offset(next(iter(values.get('PROCESSING_BASELINE', ())), ''))
     times = [_time(values[key][0]) for key in _TIME_TAGS if key in values]
     special = dict(
         zip(
@@ -139,7 +139,7 @@ def tag_facts(raster: DatasetReader, name: str) -> Facts:
         given = [tags.get(key, ''), *(band.get(key, '') for band in inner)]
         if numbers := _offsets(name, given):
             return Facts(_one_offset(name, numbers), acquired)
-    offset = _baseline_offset(tags.get('PROCESSING_BASELINE', ''))
+    offset = baseline_offset(tags.get('PROCESSING_BASELINE', ''))
     if offset is None:
         # only the unambiguous case: reflectance = value / 10,000 − 0.1
         scaled = np.isclose(raster.scales, 1e-4) & np.isclose(raster.offsets, -0.1)
@@ -230,7 +230,7 @@ def _one_offset(name: str, values: Sequence[float]) -> float | None:
     return values[0] if values else None
 
 
-def _baseline_offset(baseline: str) -> float | None:
+def baseline_offset(baseline: str) -> float | None:
     """Return the offset of a processing baseline: ``04.00``, ``N0400``."""
     match = re.fullmatch(r'N?(\d\d)\.?(\d\d)', baseline.strip())
     # 99.99 marks test products of any version

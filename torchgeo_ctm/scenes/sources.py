@@ -1,18 +1,22 @@
 """Find the rasters of a scene: a file, a folder of bands, a product, a .zip."""
 
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rasterio.enums import ColorInterp
 
-from ..errors import SceneError, closest, did_you_mean
+from ..errors import NodataWarning, SceneError, closest, did_you_mean
 from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
+from .eopf import METADATA, METADATA_3, read_product
+from .items import Sign, gdal_name, is_classification, read_item, read_text, split_name
 from .sentinel2 import (
     CLASSIFICATION,
+    Facts,
     Folder,
     is_product_metadata,
     listing,
@@ -29,6 +33,8 @@ RASTER_SUFFIXES = ('.tif', '.tiff', '.jp2', '.img', '.vrt')
 _BAND_IMAGE = re.compile(
     r'(?:.*[_.\-\s])?(?!\d+m\.)([^_.\-\s()]+)(?:[_\-](\d+)m)?(?:[_\s]*\([^()]*\))?\.\w+'
 )
+
+T = TypeVar('T')
 
 
 class SceneSource(NamedTuple):
@@ -48,7 +54,9 @@ class SceneSource(NamedTuple):
     classification: str | None = None
 
 
-def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneSource:
+def find_source(
+    scene: str | Path, bands: Sequence[str] | None = None, sign: Sign | None = None
+) -> SceneSource:
     """Return where the pixels of a scene are, and what its metadata say.
 
     A scene is one of
@@ -59,7 +67,11 @@ def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneS
       ``…_B02_10m.jp2``;
     - a Sentinel-2 product, Level-1C or 2A: its ``.SAFE`` folder, or ``MTD_MSIL1C.xml``
       or ``MTD_MSIL2A.xml`` in it;
-    - a ``.zip`` with one of these, by path or as ``zip://archive.zip!member``.
+    - a ``.zip`` with one of these, by path or as ``zip://archive.zip!member``;
+    - a Sentinel-2 product in EOPF Zarr, version 2: a ``.zarr`` folder or URL, or a
+      ``.zip`` of one;
+    - a STAC item, ``ITEM.json``, or one of several in an ItemCollection or in
+      GeoParquet, ``ITEMS.json#ID``, by path or URL.
 
     Bands in separate files are stacked by a VRT, in product order, on the grid of the
     finest band. Coarser bands are placed by their own transform, and their
@@ -75,11 +87,16 @@ def find_source(scene: str | Path, bands: Sequence[str] | None = None) -> SceneS
         scene: The scene, as the user names it.
         bands: Names of the bands to use. They tell which files are bands if these are
             not named ``B…``; if all are found, others are left out.
+        sign: Changes the URL of each asset of an item, as to add a token.
 
     Raises:
         SceneError: If the scene does not exist, or cannot be read as one raster.
     """
     name = str(scene)
+    if split_name(name):
+        return _from_item(name, bands, sign)
+    if '://' in name and name.rstrip('/').lower().endswith('.zarr'):
+        return _from_zarr(name, name.rstrip('/'), None, bands)
     if name.startswith('zip://'):
         archive, _, member = name.removeprefix('zip://').partition('!')
         return _from_archive(name, Path(archive), member.strip('/'), bands)
@@ -203,12 +220,14 @@ def _from_archive(
 def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> SceneSource:
     """Return the source of a folder: a product, or one raster per band."""
     folder = _innermost(folder)
+    if _is_zarr(folder):
+        return _from_zarr(name, _dataset(folder).rstrip('/'), folder, bands)
     if isinstance(folder, zipfile.Path):
         everything = list(_rasters(folder, deep=True))
         if len(everything) == 1:
             return _from_raster(name, _dataset(everything[0]))
     images = list(_images(name, folder))
-    found = _choose(name, images, bands)
+    found = _choose(name, _named(images), bands)
     if not found:
         raise _no_bands(name, folder, images)
     product = product_facts(name, folder)
@@ -216,8 +235,7 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
     facts = merge_facts(name, product, [layer.facts for layer in layers])
     names = tuple(layer.band for layer in layers)
     stack = stack_layers(name, layers)
-    named = [(_BAND_IMAGE.fullmatch(item.name), item) for item in images]
-    scl = [item for match, item in named if match and match[1] == CLASSIFICATION]
+    scl = [image for image in _named(images) if image[0] == CLASSIFICATION]
     classes = _choose(name, scl, [CLASSIFICATION])
     return SceneSource(
         name,
@@ -227,6 +245,132 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
         facts.acquired,
         _dataset(classes[0][1]) if classes else None,
     )
+
+
+def _from_item(
+    name: str, bands: Sequence[str] | None, sign: Sign | None
+) -> SceneSource:
+    """Return the source of a STAC item, whose assets are its bands."""
+    item = read_item(name, bands, sign)
+    if item.product is not None:
+        return _from_zarr(name, item.product, None, bands)
+    classes = next((a.dataset for a in item.assets if is_classification(a)), None)
+    wanted = {*map(band_key, bands or ())}
+    whole = [a for a in item.assets if len(a.bands) > 1]
+    for asset in whole:
+        if wanted <= {*map(band_key, asset.bands)}:
+            offset, acquired, _ = item.facts
+            return SceneSource(
+                name, asset.dataset, asset.bands, offset, acquired, classes
+            )
+    # of several formats, that with tiles
+    single = sorted(
+        (a for a in item.assets if len(a.bands) == 1),
+        key=lambda a: a.file.lower().endswith('.jp2'),
+    )
+    formats = {(band_key(a.bands[0]), a.resolution): a for a in reversed(single)}
+    found = _choose(
+        name, [(a.bands[0], a.resolution, a) for a in formats.values()], bands
+    )
+    _check_found(name, 'asset', bands, [a.bands[0] for a in single])
+    if not found:
+        raise SceneError(f'{name} has no asset that is a band, expected one per band.')
+    layers = []
+    for band, asset in found:
+        facts = Facts(nodata=asset.nodata)
+        layer = read_layer(name, band, asset.dataset, facts, asset.file)
+        layers.append(
+            layer._replace(
+                scale=layer.scale if asset.scale is None else asset.scale,
+                offset=layer.offset if asset.offset is None else asset.offset,
+            )
+        )
+    facts = merge_facts(name, item.facts, [layer.facts for layer in layers])
+    names = tuple(layer.band for layer in layers)
+    stack = stack_layers(name, layers)
+    return SceneSource(name, stack, names, facts.offset, facts.acquired, classes)
+
+
+def _check_found(
+    name: str, kind: str, bands: Sequence[str] | None, known: Sequence[str]
+) -> None:
+    """Check that Sentinel-2 bands are there, before any is opened."""
+    have = {*map(band_key, known)}
+    missing = [band for band in bands or () if band_key(band) not in have]
+    if missing and all(re.fullmatch(r'b\d{1,2}a?', band_key(b)) for b in missing):
+        raise SceneError(
+            f'{name} has no {kind} for {", ".join(missing)}, expected one per band. Its '
+            f'bands are: {", ".join(sorted({*known})) or "none"}.'
+        )
+
+
+def _is_zarr(folder: Folder) -> bool:
+    """Return whether a folder is the root of a Zarr product."""
+    return any((folder / file).is_file() for file in (METADATA, METADATA_3))
+
+
+def _from_zarr(
+    name: str, root: str, folder: Folder | None, bands: Sequence[str] | None
+) -> SceneSource:
+    """Return the source of a product in EOPF Zarr.
+
+    Args:
+        name: Name of the scene.
+        root: URL of the product, or GDAL's name of its folder.
+        folder: Its folder; None: it is remote.
+        bands: Names of the bands to use.
+    """
+    if folder is None:
+        try:
+            text = read_text(f'{root}/{METADATA}')
+        except OSError as error:
+            raise SceneError(f'Cannot open {name} as EOPF Zarr: {error}') from error
+    else:
+        if not (folder / METADATA).is_file():
+            raise SceneError(f'{name} is Zarr version 3, expected version 2.')
+        text = (folder / METADATA).read_bytes()
+    product = read_product(name, text, lambda path: f'ZARR:"{gdal_name(root)}/{path}"')
+    _check_found(name, 'array', bands, [band for band, *_ in product.bands])
+    layers = [layer for _, layer in _choose(name, product.bands, bands)]
+    classes = _choose(name, product.classification, [CLASSIFICATION])
+    if folder is not None:
+        _warn_of_chunks(name, folder, [layer.file for layer in layers])
+    return SceneSource(
+        name,
+        stack_layers(name, layers),
+        tuple(layer.band for layer in layers),
+        product.facts.offset,
+        product.facts.acquired,
+        # with the CRS, which GDAL may not see
+        stack_layers(name, [classes[0][1]]) if classes else None,
+    )
+
+
+def _warn_of_chunks(name: str, folder: Folder, paths: Sequence[str]) -> None:
+    """Warn about chunks that a band lacks and another of its resolution has.
+
+    Zarr writes no chunk of nodata alone. So a chunk that was not copied reads as 0.
+    """
+    chunks = {
+        path: {
+            item.name for item in (folder / path).iterdir() if item.name[0].isdigit()
+        }
+        for path in paths
+        if (folder / path).is_dir()
+    }
+    for path, own in chunks.items():
+        group = path.rpartition('/')[0]
+        peers = [other for other in chunks if other.rpartition('/')[0] == group]
+        lacking = sorted(set().union(*(chunks[peer] for peer in peers)) - own)
+        if lacking:
+            warnings.warn(
+                f'{name}: {path} lacks chunk {lacking[0]} (of {len(lacking)}), which '
+                'other bands have: its pixels are 0. Copy the product again if it is '
+                'incomplete.',
+                NodataWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def _no_bands(name: str, folder: Folder, images: Sequence[Folder]) -> SceneError:
@@ -263,9 +407,9 @@ def _inside(item: Folder) -> str:
     return str(getattr(item, 'at', item))
 
 
-def _some(items: Sequence[Folder]) -> str:
+def _some(items: Sequence[Any]) -> str:
     """List the names of up to three files."""
-    names = ', '.join(item.name for item in items[:3])
+    names = ', '.join(getattr(item, 'file', None) or item.name for item in items[:3])
     return names + (', …' if len(items) > 3 else '')
 
 
@@ -281,7 +425,9 @@ def _rasters(folder: Folder, deep: bool = False) -> Iterator[Folder]:
 
 def _innermost(folder: Folder) -> Folder:
     """Return the folder that holds rasters or the product, if there is only one."""
-    while not (folder / 'GRANULE').is_dir() and not any(_rasters(folder)):
+    while not (
+        _is_zarr(folder) or (folder / 'GRANULE').is_dir() or any(_rasters(folder))
+    ):
         folders = [item for item in listing(folder) if item.is_dir()]
         products = [item for item in folders if item.name.upper().endswith('.SAFE')]
         inner = products or folders
@@ -307,18 +453,28 @@ def _images(name: str, folder: Folder) -> Iterator[Folder]:
             yield from (i for i in _rasters(inner) if not i.name.startswith('MSK_'))
 
 
+def _named(images: Iterable[Folder]) -> list[tuple[str, float | None, Folder]]:
+    """Return band, resolution and file of the rasters whose names tell a band."""
+    matches = ((_BAND_IMAGE.fullmatch(item.name), item) for item in images)
+    return [
+        (match[1], float(match[2]) if match[2] else None, item)
+        for match, item in matches
+        if match
+    ]
+
+
 def _choose(
-    name: str, images: Iterable[Folder], bands: Sequence[str] | None
-) -> list[tuple[str, Folder]]:
+    name: str,
+    images: Iterable[tuple[str, float | None, T]],
+    bands: Sequence[str] | None,
+) -> list[tuple[str, T]]:
     """Return bands with their files, in product order, of several the finest."""
     wanted = {band_key(band) for band in bands or ()}
-    groups: dict[str, list[tuple[str, int | None, Folder]]] = {}
-    for item in images:
-        match = _BAND_IMAGE.fullmatch(item.name)
-        key = band_key(match[1]) if match else ''
-        if match and (re.fullmatch(r'b\d{1,2}a?', key) or key in wanted):
-            resolution = int(match[2]) if match[2] else None
-            groups.setdefault(key, []).append((match[1], resolution, item))
+    groups: dict[str, list[tuple[str, float | None, T]]] = {}
+    for image in images:
+        key = band_key(image[0])
+        if re.fullmatch(r'b\d{1,2}a?', key) or key in wanted:
+            groups.setdefault(key, []).append(image)
     if wanted and wanted <= groups.keys():
         groups = {key: groups[key] for key in groups if key in wanted}
     order = [band_key(band) for band in SENTINEL2_BANDS]
@@ -327,9 +483,7 @@ def _choose(
     return [_finest(name, groups[key]) for key in keys]
 
 
-def _finest(
-    name: str, group: Sequence[tuple[str, int | None, Folder]]
-) -> tuple[str, Folder]:
+def _finest(name: str, group: Sequence[tuple[str, float | None, T]]) -> tuple[str, T]:
     """Return band and file of the finest of several resolutions."""
     resolutions = [resolution for _, resolution, _ in group]
     if len(group) > 1 and (None in resolutions or len({*resolutions}) < len(group)):

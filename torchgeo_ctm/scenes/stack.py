@@ -66,7 +66,9 @@ def open_dataset(name: str, dataset: str) -> DatasetReader:
     return open_raster(dataset, name=name)
 
 
-def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Layer:
+def read_layer(
+    name: str, band: str, dataset: str, product: Facts | None, file: str | None = None
+) -> Layer:
     """Read the description of a band from its file.
 
     Args:
@@ -74,11 +76,12 @@ def read_layer(name: str, band: str, dataset: str, product: Facts | None) -> Lay
         band: Name of the band.
         dataset: Name of the file for GDAL.
         product: Metadata of the product, None without a product.
+        file: Name of the file in an error; None: the last part of *dataset*.
 
     Raises:
         SceneError: If the file is no raster, or has several bands.
     """
-    file = PurePosixPath(dataset).name
+    file = file or PurePosixPath(dataset).name
     label = f'{name}: {file}'
     with open_dataset(label, dataset) as raster:
         colors = [c for c in raster.colorinterp if c is not ColorInterp.alpha]

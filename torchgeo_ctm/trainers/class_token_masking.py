@@ -427,6 +427,15 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self._calibrated = calibrated(self, self.trainer)
         self.presence_shift.copy_(self._calibrated)
 
+    def on_fit_end(self) -> None:
+        """Name the checkpoint to map with."""
+        kept: Any = self.trainer.checkpoint_callback
+        path = getattr(kept, 'best_model_path', '') if kept else ''
+        if path and kept.monitor:
+            rank_zero_info(f'Checkpoint with the best {kept.monitor}: {path}')
+        elif path:
+            rank_zero_info(f'Checkpoint: {path}')
+
     def on_train_epoch_end(self) -> None:
         """Say after the first epoch which chips and classes taught nothing."""
         if self._tally is not None:

@@ -1,0 +1,181 @@
+"""Many scenes are mapped one by one, and by processes that do not know each other."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands import Run, refused
+from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.fakes.runs import SMALL
+from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.shards import predict_scenes, read_shard
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / 'docs' / 'examples'
+NAMES = ['a', 'b', 'c', 'd', 'e']
+
+pytestmark = pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
+
+
+@pytest.fixture
+def data(write_scene: WriteScene, tmp_path: Path) -> Path:
+    """A folder with five scenes, a checkpoint and a folder for maps."""
+    for name in ('scenes', 'maps'):
+        (tmp_path / name).mkdir()
+    for number, name in enumerate(NAMES):
+        pixels = scene_pixels(40 + number, 50)
+        write_scene(f'scenes/{name}.tif', pixels=pixels)
+    save_task(decisive(tiny_task()), tmp_path / 'model.ckpt')
+    return tmp_path
+
+
+def maps(data: Path) -> list[str]:
+    return sorted(path.stem for path in (data / 'maps').glob('?.tif'))
+
+
+def call(data: Path, *more: object) -> list[object]:
+    """Return the arguments of a command that maps all scenes."""
+    scenes = sorted((data / 'scenes').iterdir(), reverse=True)
+    options = ['--checkpoint', data / 'model.ckpt', '--output', data / 'maps']
+    return ['predict', *scenes, *options, '--window', '32', *more]
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 5, 7])
+def test_shards_map_every_scene_once(
+    data: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = []
+    monkeypatch.setattr(
+        'torchgeo_ctm.shards.predict_scene',
+        lambda scene, *_, **__: mapped.append(scene),
+    )
+    scenes = [str(path) for path in (data / 'scenes').iterdir()]
+    for number in range(1, count + 1):
+        shard = f'{number}/{count}'
+        done = predict_scenes(scenes, 'x.ckpt', data / 'maps', shard=shard)
+        assert [result.scene for result in done] == sorted(scenes)[number - 1 :: count]
+    assert sorted(mapped) == sorted(scenes)
+
+
+def test_a_map_of_a_shard_has_the_bytes_of_one_alone(data: Path, run: Run) -> None:
+    status, out, err = run(*call(data, '--shard', '2/3'))
+    assert status == 0, err
+    assert maps(data) == ['b', 'e']
+    assert out.splitlines()[-1] == (
+        '2 mapped, 0 already there, 0 failed, shard 2/3 of 5 scenes'
+    )
+    alone = data / 'alone' / 'e.tif'
+    alone.parent.mkdir()
+    options = SMALL | {'stride': None}
+    predict_scene(data / 'scenes' / 'e.tif', data / 'model.ckpt', alone, **options)
+    assert (data / 'maps' / 'e.tif').read_bytes() == alone.read_bytes()
+
+
+def test_failed_scenes_are_named_and_the_others_mapped(data: Path, run: Run) -> None:
+    bad = data / 'scenes' / 'b.tif'
+    good = bad.read_bytes()
+    bad.write_bytes(good[:200])
+    status, out, err = run(*call(data))
+    assert status == 2
+    assert maps(data) == ['a', 'c', 'd', 'e']
+    assert out.splitlines()[-1] == '4 mapped, 0 already there, 1 failed'
+    lines = [line for line in err.splitlines() if 'warning' not in line]
+    assert next(line[:22] for line in lines if 'failed: ' in line) == (
+        'torchgeo-ctm: failed: '
+    )
+    assert f'1 of 5 scenes failed: {bad}. Run the same command again' in lines[-1]
+    before = (data / 'maps' / 'a.tif').stat().st_mtime_ns
+    bad.write_bytes(good)
+    status, out, err = run(*call(data))
+    assert status == 0, err
+    assert out.splitlines()[-1] == '1 mapped, 4 already there, 0 failed'
+    assert (data / 'maps' / 'a.tif').stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ('shard', 'words'),
+    [
+        ('0/4', ["Shard '0/4' is out of range", '1/4 to 4/4', 'Did you mean 1/4?']),
+        ('5/4', ["Shard '5/4' is out of range", 'count from 1']),
+        ('0/0', ['out of range']),
+        ('2', ["Invalid shard '2'", 'I/N, as 1/8']),
+        ('-1/4', ["Invalid shard '-1/4'"]),
+    ],
+)
+def test_shards_that_are_none(
+    data: Path, run: Run, shard: str, words: list[str]
+) -> None:
+    with pytest.raises(SettingError):
+        read_shard(shard)
+    refused(run(*call(data, f'--shard={shard}')), *words)
+    assert not maps(data)
+
+
+def test_what_does_not_go_together(data: Path, run: Run) -> None:
+    refused(run(*call(data, '--shard', '1/2', '--combine', 'mean')), 'one of both')
+    missing = call(data, '--shard', '1/2', '--output', data / 'nothing')
+    refused(run(*missing), 'nothing is no folder, expected an existing one')
+    wrong = call(data, '--output', data / 'a.tif')
+    refused(run(*wrong), '--combine mean', 'an existing folder as --output')
+    # a mistake in the checkpoint is one mistake
+    (data / 'model.ckpt').write_bytes(b'x')
+    refused(run(*call(data)), 'model.ckpt')
+
+
+def test_more_shards_than_scenes(data: Path, run: Run) -> None:
+    status, out, _ = run(*call(data, '--shard', '7/8'))
+    assert status == 0
+    assert out == '0 mapped, 0 already there, 0 failed, shard 7/8 of 5 scenes\n'
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a task, in which torchgeo-ctm is found."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    packages = f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'
+    own = {'PATH': path, 'PYTHONPATH': packages, 'OMP_NUM_THREADS': '1'}
+    return os.environ | own | variables
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['slurm', 'kubernetes'])
+def test_the_examples_map_all_scenes(data: Path, kind: str) -> None:
+    if kind == 'slurm':
+        script = (EXAMPLES / 'slurm.sh').read_text()
+        found = re.search(r'--array=1-(\d+)', script)
+        command, name, first = ['bash', '-c', script], 'SLURM_ARRAY_TASK_ID', 1
+        assert found is not None
+        count = int(found[1])
+        assert f'SHARDS={count}\n' in script
+    else:
+        job = yaml.safe_load((EXAMPLES / 'kubernetes.yaml').read_text())
+        assert job['spec']['completionMode'] == 'Indexed'
+        [container] = job['spec']['template']['spec']['containers']
+        command, name, first = container['command'], 'JOB_COMPLETION_INDEX', 0
+        count = job['spec']['completions']
+        assert f'/{count}"' in command[-1]
+    # the first five of eight shards have a scene each
+    tasks = [
+        subprocess.Popen(
+            command, cwd=data, env=environment(**{name: str(first + task)})
+        )
+        for task in range(len(NAMES))
+    ]
+    assert [task.wait() for task in tasks] == [0] * len(NAMES)
+    assert maps(data) == NAMES
+
+
+def test_the_plan_has_the_measured_figures() -> None:
+    page = (ROOT / 'docs/how-to/several-machines.md').read_text()
+    measured = json.loads((ROOT / 'benchmarks/results/tile.json').read_text())
+    seconds = measured['seconds_per_tile']
+    assert f'{seconds:.0f} s' in page
+    assert f'{measured["peak_rss_mb"]["10980"] / 1000:.1f} GB' in page
+    hours = 10_000 * round(seconds) / 3600
+    assert f'{hours:.0f} hours' in page
