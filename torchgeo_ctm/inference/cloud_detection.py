@@ -246,11 +246,18 @@ class CloudDetection:
             rows, clouds = DETECTORS[self.name].load(device)
             kept, valid = [], []
             step = self.side * max(1, ROWS // self.side)
-            starts = range(0, self.window.height, step)
-            for start in tqdm(starts, self.name, disable=not progress, unit='rows'):
-                values, some = self._rows(start, step)
-                kept.append(rows(values))
-                valid.append(some)
+            bar = tqdm(
+                total=self.window.height * self.window.width,
+                desc=self.name, unit='px', unit_scale=True, disable=not progress,
+            )  # fmt: skip
+            with bar:
+                for start in range(0, self.window.height, step):
+                    values, some = self._rows(start, step)
+                    kept.append(rows(values))
+                    valid.append(some)
+                    bar.update(
+                        self.window.width * min(step, self.window.height - start)
+                    )
             seen = np.concatenate(valid)
             cloudy = clouds(np.concatenate(kept, axis=1), seen)
         except (CTMError, MemoryError):

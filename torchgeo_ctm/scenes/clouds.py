@@ -24,7 +24,7 @@ from .inputs import input_files, pixel_checksum
 #: Values of the scene classification of Sentinel-2 that are no ground: shadow, cloud of
 #: medium and high probability, cirrus.
 CLOUDS: Final = (3.0, 8.0, 9.0, 10.0)
-#: Packages that find clouds; :mod:`torchgeo_ctm.inference.cloud_detection` runs them.
+#: Packages that find clouds, which ``inference.cloud_detection`` runs.
 DETECTORS: Final = ('s2cloudless', 'omnicloudmask')
 #: Distance in pixels around clouds that is cloud too.
 DILATION: Final = 6
