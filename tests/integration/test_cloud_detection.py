@@ -22,6 +22,7 @@ from torchgeo_ctm.inference.cloud_detection import CloudDetection, block_means
 from torchgeo_ctm.inference.scene_loop import SceneLoop
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, SENTINEL2_STATISTICS
+from torchgeo_ctm.scenes.scene import SceneWindows
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.CloudWarning'),
@@ -94,6 +95,14 @@ def test_reflectance_has_the_offset_of_the_scene(
     dark = DETECTED | {'offset': -2500.0}
     mask = predict_scene(scene, checkpoint, tmp_path / 'n.tif', **dark)
     assert not (read(mask.products['clouds']) == 1).any()
+    # without any, it is that of the training data; with one, the network's is no matter
+    moved = save_task(
+        decisive(tiny_task(scaling={'offset': -2500.0})), tmp_path / 'moved.ckpt'
+    )
+    mask = predict_scene(scene, moved, tmp_path / 'o.tif', **DETECTED)
+    assert not (read(mask.products['clouds']) == 1).any()
+    with patch.object(CloudDetection, '_found', side_effect=AssertionError):
+        predict_scene(scene, moved, tmp_path / 'n.tif', **dark, overwrite=True)
 
 
 def test_nodata_stays_nodata_and_does_not_count_in_means(
@@ -170,8 +179,8 @@ def test_what_a_detector_cannot_read_is_one_line(
     scene = write_scene(pixels=scene_pixels(70, 90, 12), descriptions=L2A_BANDS)
     out = tmp_path / 'out'
     out.mkdir()
-    call = ('predict', scene, '--checkpoint', checkpoint, '--accelerator', 'cpu')
-    call += ('--output', out / 'm.tif', '--clouds')
+    call = ['predict', scene, '--checkpoint', checkpoint, '--accelerator', 'cpu']
+    call += ['--output', out / 'm.tif', '--clouds']
     with patch('torchgeo_ctm.inference.cloud_detection.find_spec', return_value=None):
         for name, extra in (('s2cloudless', 'clouds'), ('omnicloudmask',) * 2):
             install = f'pip install "torchgeo-ctm[{extra}]"'
@@ -231,16 +240,33 @@ def test_a_part_of_the_scene_has_the_clouds_of_the_whole(
     np.testing.assert_array_equal(found, clouds[row : row + rows, col : col + cols])
 
 
+def seen_in(shown: list[Any]) -> Any:
+    """Return ``SceneWindows.overview`` that also keeps what it returns."""
+    overview = SceneWindows.overview
+
+    def kept(scene: SceneWindows, *arguments: Any) -> Any:
+        shown.append(overview(scene, *arguments))
+        return shown[-1]
+
+    return kept
+
+
 def test_each_date_has_its_own_clouds(
     packages: None, write_scene: WriteScene, checkpoint: Path, tmp_path: Path
 ) -> None:
     first = write_scene('a.tif', pixels=cloudy_pixels(np.s_[:24], np.s_[:48]))
     second = write_scene('b.tif', pixels=cloudy_pixels(np.s_[12:36], np.s_[:60]))
     before = {path.name for path in tmp_path.iterdir()}
-    with pytest.warns(CloudWarning, match=r'b\.tif: about .*s2cloudless 9\.9'):
+    shown: list[Any] = []
+    with (
+        pytest.warns(CloudWarning, match=r'b\.tif: about .*s2cloudless 9\.9'),
+        patch('torchgeo_ctm.dates.SceneWindows.overview', seen_in(shown)),
+    ):
         mask = predict_dates(
             [first, second], checkpoint, tmp_path / 'm.tif', **DETECTED
         )
+    # the quick look is that of the clear pixels
+    assert {int(np.isnan(each[0]).sum()) for each in shown} == {24 * 48, 24 * 60}
     looks = np.full((70, 90), 2)
     looks[:24, :48] -= 1
     looks[12:36, :60] -= 1

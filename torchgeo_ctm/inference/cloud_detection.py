@@ -31,7 +31,7 @@ from .areas import ground_scale
 from .geotiff import RasterRows
 
 #: Rows of a scene that are read at once, about.
-ROWS = 128
+ROWS = 64
 #: Side of a pixel in meters where the scene does not tell it: that of Sentinel-2.
 USUAL_PIXEL = 10.0
 #: Tags of the raster: detector and version, and a hash of all that it depends on.
@@ -131,14 +131,12 @@ class CloudDetection:
         scene: The scene with the bands of the detector.
         window: The part of the scene in which clouds are found.
         side: Pixels of the scene along a pixel of the detector.
-        offset: Added to scaled values, as the model does.
     """
 
     name: str
     scene: SceneWindows
     window: Window
     side: int
-    offset: float
 
     @classmethod
     def open(
@@ -186,7 +184,9 @@ class CloudDetection:
             raise BandError(
                 f'{name} reads the bands {", ".join(detector.bands)}. {error}'
             ) from error
-        return cls(name, opened, _around(scene, side), side, shift)
+        # the model would add it
+        opened.shifts = opened.shifts + np.float32(shift)
+        return cls(name, opened, _around(scene, side), side)
 
     @property
     def grid(self) -> Grid:
@@ -236,7 +236,6 @@ class CloudDetection:
             'detector': [self.name, version(self.name)],
             'scene': self.scene.fingerprint(),
             'window': [*self.window, self.side],
-            'offset': self.offset,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -279,7 +278,7 @@ class CloudDetection:
             warnings.simplefilter('ignore', CTMWarning)
             pixels, valid = scene.read(part)
         values = pixels.astype(np.float32) * scene.factors + scene.shifts
-        return block_means(values + np.float32(self.offset), valid, self.side)
+        return block_means(values, valid, self.side)
 
 
 def block_means(values: Floats, valid: Booleans, side: int) -> tuple[Floats, Booleans]:
