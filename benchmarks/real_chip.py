@@ -24,22 +24,20 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from torchgeo_ctm.choose import SETTINGS, STEPS, Setting, choose
 from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.labels import presence_from_mask
 from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.scoring import evaluate
-from torchgeo_ctm.trainers import (
-    AttentionOptions,
-    ClassTokenMaskingTask,
-    MapOptions,
-    OptimizationOptions,
-    PatchOptions,
-)
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
 from torchgeo_ctm.trainers.optimizers import build_optimizer, cosine_schedule
+from torchgeo_ctm.trainers.options import with_setting
 
 CHIP = 64
 TRAINED_SHARE = 0.5
+#: Parts of the rows that settings are compared by.
+QUARTERS = 4
 IGNORED = 255
 COMMAND = Path(sys.executable).with_name('torchgeo-ctm')
 
@@ -47,13 +45,16 @@ COMMAND = Path(sys.executable).with_name('torchgeo-ctm')
 class ImageLabels(Dataset[dict[str, Tensor]]):
     """Random chips of one scene, turned over at random; of each only its labels."""
 
-    def __init__(self, folder: Path, length: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, length: int, seed: int, quarter: int | None = None
+    ) -> None:
         """Read the trained part of the scene.
 
         Args:
             folder: Folder with ``spain_s2.tif`` and ``spain_water.tif``.
             length: Number of chips.
             seed: Decides which chips.
+            quarter: Quarter of the rows that chips keep out of, 0 to 3; None: none.
         """
         with rasterio.open(folder / 'spain_s2.tif') as scene:
             last = int(scene.width * TRAINED_SHARE)
@@ -62,27 +63,67 @@ class ImageLabels(Dataset[dict[str, Tensor]]):
             self.truth = label.read(1)[:, :last].astype(np.int64)
         self.length = length
         self.seed = seed
+        rows = np.arange(self.truth.shape[0] - CHIP + 1)
+        if quarter is not None:
+            first, last = quarter_rows(self.truth.shape[0], quarter)
+            rows = rows[(rows + CHIP <= first) | (rows >= last)]
+        #: First rows that chips may have.
+        self.rows = rows
 
     def __len__(self) -> int:
         """Return the number of chips."""
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return ``image`` (13, 64, 64), ``label`` (2,): land, water; and ``mask``."""
-        rng = np.random.default_rng((self.seed, index))
-        height, width = self.truth.shape
-        row = int(rng.integers(height - CHIP + 1))
-        col = int(rng.integers(width - CHIP + 1))
+    def at(self, row: int, col: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image (13, 64, 64), truth (64, 64) and label (2,) of a chip."""
         place = np.s_[row : row + CHIP, col : col + CHIP]
         image = torch.from_numpy(self.image[:, *place])
         truth = torch.from_numpy(self.truth[place])
-        label = presence_from_mask(truth[None], 2, min_share=0.1)[0]
+        return image, truth, presence_from_mask(truth[None], 2, min_share=0.1)[0]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return ``image`` (13, 64, 64), ``label`` (2,): land, water; and ``mask``."""
+        rng = np.random.default_rng((self.seed, index))
+        row = int(self.rows[rng.integers(len(self.rows))])
+        col = int(rng.integers(self.truth.shape[1] - CHIP + 1))
+        image, truth, label = self.at(row, col)
         both = torch.cat([image, truth[None].float()])
         both = torch.rot90(both, int(rng.integers(4)), (1, 2))
         both = both.flip(2) if rng.random() < 0.5 else both
         mask = both[-1].long()
         mask[mask < 0] = IGNORED
         return {'image': both[:-1].contiguous(), 'label': label, 'mask': mask}
+
+
+class HeldOutLabels(Dataset[dict[str, Tensor]]):
+    """Chips of a quarter of the rows, each 32 px from the next, as they are."""
+
+    def __init__(self, chips: ImageLabels, quarter: int) -> None:
+        """Keep the scene, and where the chips lie."""
+        self.chips = chips
+        height, width = chips.truth.shape
+        first, last = quarter_rows(height, quarter)
+        self.places = [
+            (row, col)
+            for row in range(first, last - CHIP + 1, CHIP // 2)
+            for col in range(0, width - CHIP + 1, CHIP // 2)
+        ]
+
+    def __len__(self) -> int:
+        """Return the number of chips."""
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return ``image`` (13, 64, 64), ``label`` (2,) and ``window`` (4,)."""
+        row, col = self.places[index]
+        image, _, label = self.chips.at(row, col)
+        window = torch.tensor([row, col, CHIP, CHIP])
+        return {'image': image, 'label': label, 'window': window}
+
+
+def quarter_rows(height: int, quarter: int) -> tuple[int, int]:
+    """Return the first row of a quarter, and that after its last."""
+    return quarter * height // QUARTERS, (quarter + 1) * height // QUARTERS
 
 
 class Segmenter(SemanticSegmentation):
@@ -107,39 +148,47 @@ class Segmenter(SemanticSegmentation):
         }
 
 
-def train(folder: Path, checkpoint: Path, steps: int, seed: int) -> None:
+def build_task(setting: Setting) -> ClassTokenMaskingTask:
+    """Return the untrained network with a setting of ``torchgeo-ctm choose``."""
+    arguments: dict[str, Any] = {
+        'model': 'ctm_vit_tiny_patch8_224',
+        'num_classes': 2,
+        'img_size': CHIP,
+        'bands': list(SENTINEL2_BANDS),
+        'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
+        'class_names': ['Land', 'Water'],
+        'class_colors': ['#d9c08c', '#1c0dff'],
+        'lr': 2e-3,
+        'optimization': {'schedule': 'cosine'},
+    }
+    return ClassTokenMaskingTask(**with_setting(arguments, setting))
+
+
+def train(
+    folder: Path, checkpoint: Path, steps: int, seed: int, setting: Setting
+) -> None:
     """Train from image labels and save a checkpoint."""
     pl.seed_everything(seed, verbose=False)
-    task = ClassTokenMaskingTask(
-        model='ctm_vit_tiny_patch8_224',
-        num_classes=2,
-        img_size=CHIP,
-        # fields and canals are narrow here: patches of 4 px instead of 8;
-        # every chip holds land: what it is, only chips without water tell
-        model_options={
-            'patch_size': 4,
-            'embed_dim': 128,
-            'depth': 3,
-            'num_heads': 4,
-            'stem': 'conv',
-            'patch_activation': 'softmax',
-        },
-        patches=PatchOptions(
-            head='tokens', pooling='share', share=None, balance=0, pooling_warmup=0.3
-        ),
-        maps=MapOptions(
-            source='fused',
-            presence='threshold',
-            refinement='soft_assignment',
-            refinement_weight=1,
-        ),
-        attention=AttentionOptions(distillation_weight=0),
-        class_names=['Land', 'Water'],
-        class_colors=['#d9c08c', '#1c0dff'],
-        lr=1e-3,
-        optimization=OptimizationOptions(schedule='cosine'),
-    )
-    fit(task, folder, steps, seed).save_checkpoint(checkpoint)
+    fit(build_task(setting), folder, steps, seed).save_checkpoint(checkpoint)
+
+
+def chosen(folder: Path) -> str:
+    """Return the setting that ``torchgeo-ctm choose`` takes by labels of the left half.
+
+    Each of four seeds holds out another quarter of its rows.
+    """
+
+    def build_data(seed: int) -> pl.LightningDataModule:
+        chips = ImageLabels(folder, 16 * STEPS, seed, seed)
+        held = HeldOutLabels(chips, seed)
+        data = pl.LightningDataModule()
+        data.train_dataloader = lambda: DataLoader(chips, 16)  # type: ignore[method-assign]
+        data.val_dataloader = lambda: DataLoader(held, 16)  # type: ignore[method-assign]
+        return data
+
+    choice = choose(build_task, build_data, seeds=range(QUARTERS), accelerator='cpu')
+    sys.stdout.write('\n'.join(choice.report()) + '\n')
+    return choice.taken
 
 
 def fit(task: pl.LightningModule, folder: Path, steps: int, seed: int) -> pl.Trainer:
@@ -172,9 +221,19 @@ def supervise(folder: Path, output: Path, steps: int, seed: int) -> None:
         image = torch.from_numpy(scene.read().astype(np.float32))
         profile = scene.profile | {'count': 1, 'dtype': 'uint8', 'nodata': IGNORED}
     with torch.inference_mode():
-        found = task.eval()(BandScaling(SENTINEL2_BANDS)(image[None])).argmax(dim=1)
+        found = oriented(task.eval(), BandScaling(SENTINEL2_BANDS)(image[None]))
     with rasterio.open(output, 'w', **profile) as mask:
         mask.write(found.numpy().astype(np.uint8))
+
+
+def oriented(network: torch.nn.Module, image: Tensor) -> Tensor:
+    """Return the mask (1, H, W) of the mean over eight orientations, as ours."""
+    total: Tensor = torch.zeros(())
+    for turn in range(8):
+        x = torch.rot90(image.flip(-1) if turn >= 4 else image, turn % 4, (-2, -1))
+        shares = torch.rot90(network(x).softmax(dim=1), -turn % 4, (-2, -1))
+        total = total + (shares.flip(-1) if turn >= 4 else shares)
+    return total.argmax(dim=1)
 
 
 def hold_out(folder: Path, output: Path) -> None:
@@ -214,7 +273,13 @@ def water(mask: Path, held_out: Path) -> dict[str, float]:
     return scores
 
 
-def run(folder: Path, output: Path, steps: int = 400, seed: int = 0) -> dict[str, Any]:
+def run(
+    folder: Path,
+    output: Path,
+    steps: int = 800,
+    seed: int = 0,
+    setting: str = 'class always present',
+) -> dict[str, Any]:
     """Train, predict through the command, evaluate the held-out part.
 
     Args:
@@ -222,6 +287,8 @@ def run(folder: Path, output: Path, steps: int = 400, seed: int = 0) -> dict[str
         output: Folder for checkpoint and products.
         steps: Training steps.
         seed: Seed of chips and weights.
+        setting: Name of a setting of ``torchgeo-ctm choose``, or 'choose' for the one
+            that it takes.
 
     Returns:
         What :func:`torchgeo_ctm.scoring.evaluate` returns for the right half, and
@@ -230,15 +297,17 @@ def run(folder: Path, output: Path, steps: int = 400, seed: int = 0) -> dict[str
     quiet_lightning()
     output.mkdir(parents=True, exist_ok=True)
     checkpoint, mask = output / 'spain.ckpt', output / 'spain_mask.tif'
-    train(folder, checkpoint, steps, seed)
+    name = chosen(folder) if setting == 'choose' else setting
+    train(folder, checkpoint, steps, seed, SETTINGS[name])
     command = [COMMAND, 'predict', folder / 'spain_s2.tif', '--checkpoint', checkpoint]
-    command += ['--output', mask, '--stride', '16', '--overwrite']
+    command += ['--output', mask, '--ensemble', 'dihedral', '--overwrite']
     subprocess.run(list(map(str, command)), check=True)
     hold_out(folder, output / 'held_out.tif')
     scores = evaluate(mask, output / 'held_out.tif')
     supervise(folder, output / 'supervised.tif', steps, seed)
     supervised = evaluate(output / 'supervised.tif', output / 'held_out.tif')
     scores['supervised_iou'] = supervised['iou']
+    scores['setting'] = name
     scores['water'] = water(mask, output / 'held_out.tif')
     (output / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
     return scores
@@ -249,11 +318,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--steps', type=int, default=400)
+    parser.add_argument('--steps', type=int, default=800)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--setting', choices=[*SETTINGS, 'choose'], default='class always present'
+    )
     arguments = parser.parse_args()
     scores = run(**vars(arguments))
-    shown = {key: scores[key] for key in ('iou', 'supervised_iou', 'water')}
+    shown = {key: scores[key] for key in ('setting', 'iou', 'supervised_iou', 'water')}
     sys.stdout.write(json.dumps(shown) + '\n')
 
 

@@ -290,6 +290,20 @@ def test_few_held_out_labels_choose_nothing(blocks: int, taken: str) -> None:
     )
 
 
+@pytest.mark.parametrize('absent', [0, 1])
+def test_a_class_in_every_label_decides_without_the_criterion(absent: int) -> None:
+    lost, won = results([2.0] * 20, [1.0] * 20).values()
+    for [each] in (lost, won):
+        each.counts[0, 1, 0] = absent
+    found = {'class always present': lost, 'other': won}
+    choice = Choice({name: {} for name in found}, [0], found, ['Land'])
+    assert choice.best == 'other'
+    assert choice.always == ([] if absent else ['Land'])
+    assert choice.taken == ('other' if absent else 'class always present')
+    report = ' '.join(choice.report())
+    assert ('Land in every held-out label' in report) != absent
+
+
 def test_an_unknown_device_is_named(make_config: MakeConfig) -> None:
     config = make_config()
     with pytest.raises(SettingError, match="Did you mean 'cpu'"):

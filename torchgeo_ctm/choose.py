@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .configuration import build_task, read_data, read_yaml
 from .errors import CTMError, DataError, LabelWarning, SettingError
 from .prediction import build_trainer, running
-from .reports.choice import FEW, FEW_LABELS, Choice
+from .reports.choice import ALWAYS_PRESENT, FEW, FEW_LABELS, Choice
 from .trainers import ClassTokenMaskingTask
 from .trainers.held_out import Blocks, HeldOut, LabelLosses
 from .trainers.options import with_setting
@@ -29,9 +29,13 @@ Setting = Mapping[str, Any]
 STEPS: Final = 200
 
 
-def pooled(share: float, balance: float = 0.0, compete: bool = False) -> Setting:
+def pooled(
+    share: float, balance: float = 0.0, compete: bool = False, warmup: float = 0.0
+) -> Setting:
     """Return a setting of :class:`~torchgeo_ctm.trainers.PatchOptions`."""
     options = {'share': share, 'balance': balance, 'compete': compete}
+    if warmup:
+        options['pooling_warmup'] = warmup
     return {'patches': {'pooling': 'share', **options}}
 
 
@@ -40,7 +44,7 @@ SETTINGS: Final[dict[str, Setting]] = {
     'recommended': pooled(0.25, balance=0.5),
     FEW_LABELS: pooled(0.25, balance=1.0, compete=True),
     'incomplete labels': pooled(0.5, balance=0.5),
-    'class always present': pooled(0.1, compete=True),
+    ALWAYS_PRESENT: pooled(0.1, compete=True, warmup=0.3),
 }
 
 

@@ -56,8 +56,7 @@ def demo(
         )
     if steps is not None and steps < 1:
         raise SettingError(f'--steps {steps} is too small, expected at least 1.')
-    if not synthetic:
-        find_scene()
+    scene = None if synthetic else find_scene()
     _loading()
     folder = Path(output)
     if synthetic:
@@ -73,6 +72,8 @@ def demo(
     for line in lines:
         _print(line)
     _print(f'Open {folder / "mask.png"}, and mask.tif and mask.gpkg beside it in QGIS.')
+    if scene is not None:
+        _print(f'The scene, one file per band: {scene}')
 
 
 def train(

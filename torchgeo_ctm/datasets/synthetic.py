@@ -389,7 +389,8 @@ class SyntheticLandCover(DFC2020):
             size: Rows and columns of a tile in pixels.
             seed: Seed of the drawing. A tile depends on it, its split and its number.
             traits: 'plain', or 'real' for tiles that are as hard to learn from as a
-                real scene, see :func:`~torchgeo_ctm.datasets.synthetic.render`.
+                real scene: classes of two appearances, borders that the reference has
+                a pixel off, strays of other classes, uneven haze, and seasons.
 
         Raises:
             DataError: If *root* holds the real DFC2020, or tiles of other settings.

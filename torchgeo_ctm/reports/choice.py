@@ -18,6 +18,11 @@ FEW: Final = 5
 #: The setting to take if labels are too few to choose by. It was the best on real
 #: ground then, and the criterion often named another (benchmarks/real_scene_choose.py).
 FEW_LABELS: Final = 'few labels'
+#: The setting to take if a class is in every label. Nothing then says what the class is
+#: not, neither to the loss nor to the criterion (benchmarks/real_chip.py).
+ALWAYS_PRESENT: Final = 'class always present'
+#: Held-out presences from which a class without an absence is taken for one of these.
+ALWAYS: Final = 20
 
 
 class Choice(NamedTuple):
@@ -48,17 +53,29 @@ class Choice(NamedTuple):
     @property
     def thin(self) -> list[str]:
         """Classes with too few held-out presences to compare settings by."""
-        # seeds that hold out the same labels count once
-        splits = {s.counts.numpy().tobytes(): s for s in self.found[self.best]}
-        presences = sum(split.counts[:, 0].sum(dim=0) for split in splits.values())
-        counted = zip(self.class_names, torch.as_tensor(presences), strict=True)
+        counted = zip(self.class_names, self._labels()[0], strict=True)
         return [name for name, count in counted if count < FEW]
 
     @property
+    def always(self) -> list[str]:
+        """Classes that are in every held-out label, of many."""
+        counted = zip(self.class_names, *self._labels(), strict=True)
+        return [name for name, yes, no in counted if yes >= ALWAYS and not no]
+
+    def _labels(self) -> Tensor:
+        """Return the numbers of held-out presences and absences, (2, C)."""
+        # seeds that hold out the same labels count once
+        splits = {s.counts.numpy().tobytes(): s for s in self.found[self.best]}
+        return torch.stack([s.counts.sum(dim=0) for s in splits.values()]).sum(dim=0)
+
+    @property
     def taken(self) -> str:
-        """Name of the setting to take: the best, unless labels are too few to tell."""
-        few = self.thin and FEW_LABELS in self.settings
-        return FEW_LABELS if few else self.best
+        """Name of the setting to take: the best, unless labels cannot tell."""
+        if self.always and ALWAYS_PRESENT in self.settings:
+            return ALWAYS_PRESENT
+        if self.thin and FEW_LABELS in self.settings:
+            return FEW_LABELS
+        return self.best
 
     def agreement(self) -> dict[str, float]:
         """Return in which share of random draws each setting is the best, 0 to 1.
@@ -108,6 +125,8 @@ class Choice(NamedTuple):
             doubts.append(
                 f'fewer than {FEW} held-out presences of {", ".join(self.thin)}'
             )
+        if self.always:
+            doubts.append(f'{", ".join(self.always)} in every held-out label')
         if sum(blocks) < BLOCKS:
             doubts.append(f'fewer than {BLOCKS} blocks')
         if agreement[best] < SURE:
@@ -119,8 +138,12 @@ class Choice(NamedTuple):
                 f'That is not sure: {"; ".join(doubts)}. Hold out more labels, or '
                 'compare more seeds.'
             )
-        why = ', which was the best on real ground with few labels'
-        return [*lines, f'Take {self.taken!r}{why if self.taken != best else ""}.']
+        why = ''
+        if self.taken == ALWAYS_PRESENT and self.always:
+            why = ', in which classes compete: labels do not say what these are not'
+        elif self.taken != best:
+            why = ', which was the best on real ground with few labels'
+        return [*lines, f'Take {self.taken!r}{why}.']
 
 
 def _weights(blocks: int) -> Tensor:
