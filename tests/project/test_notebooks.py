@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from benchmarks.real_chip import SETTINGS, train
+from benchmarks.real_chip import train
 from tests.conftest import SHARED
 from tests.project.notebooks import FOLDER
 from tests.project.notebooks import execute as execute_notebook
 from torchgeo_ctm import errors
+from torchgeo_ctm.choose import SETTINGS
 from torchgeo_ctm.demo import find_scene
 
 NOTEBOOKS = sorted(FOLDER.glob('*.ipynb'))
