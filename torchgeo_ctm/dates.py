@@ -30,6 +30,7 @@ from .errors import (
 )
 from .files import check_file, check_not_read, make_folder, uninterrupted, write_text
 from .grids import IGNORED, check_same_grid
+from .inference.cloud_detection import CloudDetection, detected_clouds
 from .inference.geotiff import RasterRows, product_path
 from .inference.masks import class_colors, class_names, open_mask
 from .inference.options import ProductOptions
@@ -41,9 +42,10 @@ from .inference.products import (
 )
 from .inference.scene_loop import PICTURE
 from .inference.scene_mask import SceneMask
-from .prediction import chosen_area, predict_scene
+from .prediction import chosen_area, chosen_detector, predict_scene
 from .rasters import open_raster
 from .scaling import rgb_indices
+from .scenes.clouds import DILATION
 from .scenes.coverage import Coverage
 from .scenes.inputs import file_checksum, fingerprint
 from .scenes.scene import SceneWindows
@@ -185,12 +187,18 @@ def _opened(
     """
     if not scenes:
         raise SettingError('Got no scene, expected one for each date.')
-    coverage = Coverage(**_chosen(Coverage, options))
+    detector = _detector(options)
+    # each date's own are found when it is mapped
+    clouds = {} if detector is None else {'clouds': 'none'}
+    coverage = Coverage(**_chosen(Coverage, options) | clouds)
     opened = [each.scene for each in coverage.batches(scenes, predictor, 'cpu')]
     first = opened[0]
     for scene in opened:
         check_same_grid(first.scene, first.grid, scene.scene, scene.grid)
         scene.area = chosen_area(scene, options.get('bbox'), options.get('area'))
+        if detector is not None:
+            names = (options.get(name) for name in ('scene_bands', 'sign', 'offset'))
+            CloudDetection.open(detector, scene, predictor, *names)
     places = [Path(scene).resolve() for scene in scenes]
     twice = {
         s for s, place in zip(scenes, places, strict=True) if places.count(place) > 1
@@ -219,6 +227,12 @@ def _opened(
             stacklevel=3,
         )
     return opened
+
+
+def _detector(options: dict[str, Any]) -> str | None:
+    """Return the package that finds the clouds of each date, None if none does."""
+    dilation = options.get('cloud_dilation', DILATION)
+    return chosen_detector(options.get('clouds'), options.get('cloud_mask'), dilation)
 
 
 def _map_name(
@@ -265,6 +279,10 @@ def _mapped(
                 'expected the same content until the end. Run the same command again.'
             )
         write_text(record, _checksums(path))
+    if _detector(options) is not None:
+        scene.clouds = detected_clouds(
+            scene, product_path(path, 'clouds'), options.get('cloud_dilation', DILATION)
+        )
     with open_mask(path) as raster:
         clear = sum(
             int((_rows(raster, row) != IGNORED).sum())
@@ -275,7 +293,7 @@ def _mapped(
 
 def _checksums(path: Path) -> str:
     """Return checksums of the rasters of a date, which a power loss may damage."""
-    rasters = (path, product_path(path, 'probabilities'))
+    rasters = (path, *(product_path(path, x) for x in ('probabilities', 'clouds')))
     return ' '.join(str(file_checksum(each)) for each in rasters if each.exists())
 
 

@@ -47,7 +47,7 @@ def predict_scene(
     ensemble: Literal['dihedral'] | None = None,
     shifted_grids: bool = False,
     adapt: Literal['dark', 'none'] | None = None,
-    clouds: Literal['scl', 'none'] | None = None,
+    clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None,
     cloud_mask: str | None = None,
     cloud_dilation: int = 6,
     bbox: Sequence[float] | str | None = None,
@@ -94,7 +94,9 @@ def predict_scene(
             default as in training.
         clouds: Use scl to make clouds, their shadows and cirrus of the scene
             classification nodata, none to map them. By default scl where the scene has
-            one, as Sentinel-2 Level-2A.
+            one, as Sentinel-2 Level-2A. Or a package that finds clouds, and writes them
+            beside the mask, OUTPUT_clouds.tif: s2cloudless for Sentinel-2 Level-1C,
+            omnicloudmask for both levels.
         cloud_mask: Raster of clouds instead, on any grid: RASTER, where all but 0 is
             cloud, or RASTER:VALUES, as mask.tif:2,4. {scene} in it stands for the
             name of the scene without suffix.
@@ -138,8 +140,10 @@ def predict_scene(
             )
     options = ProductOptions(**products)
     check_choices(accelerator, precision)
+    detector = chosen_detector(clouds, cloud_mask, cloud_dilation)
     import torch
 
+    from .inference.geotiff import product_path, remove_raster
     from .inference.products import product_paths
     from .inference.scene_loop import SceneLoop
     from .scenes.coverage import Coverage
@@ -164,26 +168,61 @@ def predict_scene(
         offset,
         shifted_grids,
         adapt,
-        clouds,
+        # those of a detector come once all inputs are checked
+        'none' if detector else clouds,
         cloud_mask,
         cloud_dilation,
         sign,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
-    batches[0].scene.area = chosen_area(batches[0].scene, bbox, area)
+    opened = batches[0].scene
+    opened.area = chosen_area(opened, bbox, area)
     loop.check(predictor, batches)
-    coverage.adapt_scenes(batches, predictor)
+    found, written = {}, False
     try:
+        if detector is not None:
+            from .inference.cloud_detection import CloudDetection, detected_clouds
+
+            found = {'clouds': product_path(path, 'clouds')}
+            written = CloudDetection.open(
+                detector, opened, predictor, scene_bands, sign, offset
+            ).write(found['clouds'], overwrite, device.type, progress)
+            opened.clouds = detected_clouds(opened, found['clouds'], cloud_dilation)
+            opened.warn_of_clouds()
+        coverage.adapt_scenes(batches, predictor)
         loop.begin(predictor.to(device), batches, precision)
         predictor.on_predict_start()
         with torch.inference_mode():
             loop.run(predictor, lambda: _autocast(precision, device))
     except BaseException as error:
-        loop.abandon(error)
+        if not loop.abandon(error) and written:
+            remove_raster(found['clouds'])
         raise
     from .inference.scene_mask import SceneMask
 
-    return SceneMask(product_paths(path, options))
+    return SceneMask(product_paths(path, options) | found)
+
+
+def chosen_detector(
+    clouds: str | None, cloud_mask: str | None, dilation: int
+) -> str | None:
+    """Return the package that finds the clouds of scenes, None if none does.
+
+    Raises:
+        SettingError: If the options of clouds contradict each other, or the package is
+            not installed.
+    """
+    from .scenes.clouds import DETECTORS, CloudOptions
+
+    # checked by type where they come from a command
+    options: Any = clouds
+    CloudOptions(options, cloud_mask, dilation)
+    if clouds not in DETECTORS:
+        return None
+    from .inference.cloud_detection import check_detector
+
+    check_detector(clouds)
+    return clouds
 
 
 def chosen_area(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from benchmarks.real_chip import train
+from benchmarks.real_chip import SETTINGS, train
 from tests.conftest import SHARED
 from tests.project.notebooks import FOLDER
 from tests.project.notebooks import execute as execute_notebook
@@ -195,7 +195,7 @@ def require_scene() -> None:
 def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of land and water, hardly trained, on the real chip."""
     checkpoint = tmp_path_factory.mktemp('water') / 'water.ckpt'
-    train(REAL, checkpoint, steps=20, seed=0)
+    train(REAL, checkpoint, 20, 0, SETTINGS['class always present'])
     return checkpoint
 
 

@@ -182,8 +182,12 @@ def test_windows_of_cloud_alone_are_skipped_and_masks_are_255(
     ('options', 'message'),
     [
         ({'clouds': 'scl'}, r"no scene classification \(SCL\), which clouds='scl'"),
-        ({'clouds': 'sen2cor'}, "Unknown clouds 'sen2cor', expected 'scl' or 'none'"),
+        (
+            {'clouds': 'sen2cor'},
+            "Unknown clouds 'sen2cor', expected one of: scl, none, s2cloudless",
+        ),
         ({'clouds': 'scl', 'mask': 'm.tif'}, 'expected one of both'),
+        ({'clouds': 's2cloudless'}, 'Pass that as cloud_mask'),
         ({'dilation': -1}, 'cloud_dilation=-1 px is negative. Did you mean 0'),
         ({'mask': 'm.tif:two'}, "Invalid values 'two' in cloud_mask='m.tif:two'"),
         ({'mask': 'no.tif'}, 'Cannot open no.tif as a raster: .*No such file'),

@@ -214,8 +214,13 @@ class RasterRows:
             with contextlib.suppress(RasterioError):
                 raster.close()
         for path in (self.rows, self.cog):
-            path.unlink(missing_ok=True)
-            path.with_name(f'{path.name}.aux.xml').unlink(missing_ok=True)
+            remove_raster(path)
+
+
+def remove_raster(path: Path) -> None:
+    """Remove a raster and what lies beside it."""
+    for each in (path, path.with_name(f'{path.name}.aux.xml')):
+        each.unlink(missing_ok=True)
 
 
 def _refused(path: Path, error: BaseException) -> OutputError:

@@ -391,11 +391,14 @@ class SceneLoop:
             self._finished += 1
             batches.thumbnail = None
 
-    def abandon(self, error: BaseException) -> None:
+    def abandon(self, error: BaseException) -> bool:
         """Remove temporary files, but keep the journal if the run can resume.
 
         Args:
             error: Why the loop has ended.
+
+        Returns:
+            Whether the run can resume.
         """
         self._pending = None
         mistake = isinstance(error, CTMError)
@@ -404,6 +407,7 @@ class SceneLoop:
             for run in self._runs.values():
                 run.abandon(keep)
         self._runs = {}
+        return keep
 
 
 def _complaint(

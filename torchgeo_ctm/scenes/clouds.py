@@ -16,7 +16,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import GridError, ReadError, SceneError, SettingError
+from ..errors import GridError, ReadError, SceneError, SettingError, did_you_mean
 from ..grids import Grid, Window, check_same_grid, corners, same_crs
 from ..rasters import grid_of, open_raster, read_failure, without_tokens
 from .inputs import input_files, pixel_checksum
@@ -24,6 +24,8 @@ from .inputs import input_files, pixel_checksum
 #: Values of the scene classification of Sentinel-2 that are no ground: shadow, cloud of
 #: medium and high probability, cirrus.
 CLOUDS: Final = (3.0, 8.0, 9.0, 10.0)
+#: Packages that find clouds, which ``inference.cloud_detection`` runs.
+DETECTORS: Final = ('s2cloudless', 'omnicloudmask')
 #: Distance in pixels around clouds that is cloud too.
 DILATION: Final = 6
 #: Columns that are dilated at once, and pixels of the raster that are read at once.
@@ -39,12 +41,12 @@ class CloudOptions:
 
     Attributes:
         clouds: 'scl': by the scene classification; 'none': no pixel is cloud; None:
-            'scl' where there is one.
+            'scl' where there is one; or a detector, which writes a mask first.
         mask: A raster, ``RASTER`` or ``RASTER:VALUES``; None: no such raster.
         dilation: Pixels of the scene around clouds that are cloud too.
     """
 
-    clouds: Literal['scl', 'none'] | None = None
+    clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None
     mask: str | None = None
     dilation: int = DILATION
 
@@ -54,9 +56,11 @@ class CloudOptions:
         Raises:
             SettingError: If one is unknown, or two contradict each other.
         """
-        if self.clouds not in (None, 'scl', 'none'):
+        known = ('scl', 'none', *DETECTORS)
+        if self.clouds is not None and self.clouds not in known:
             raise SettingError(
-                f"Unknown clouds {self.clouds!r}, expected 'scl' or 'none'."
+                f'Unknown clouds {self.clouds!r}, expected one of: {", ".join(known)}.'
+                + did_you_mean(str(self.clouds), known)
             )
         if self.clouds is not None and self.mask is not None:
             raise SettingError(
@@ -83,7 +87,13 @@ class CloudOptions:
         Raises:
             SceneError: If the raster of the clouds does not exist or cannot be read.
             GridError: If it does not lie on the scene.
+            SettingError: If they come from a detector, whose mask is not known here.
         """
+        if self.clouds in DETECTORS:
+            raise SettingError(
+                f'clouds={self.clouds!r} is for torchgeo-ctm predict and predict_scene, '
+                'which write MASK_clouds.tif. Pass that as cloud_mask.'
+            )
         if self.mask is not None:
             path, values = split_values(self.mask)
             name = Path(path).name + self.mask.removeprefix(path)

@@ -56,7 +56,7 @@ class Coverage:
     offset: float | None = None
     shifted_grids: bool = False
     adapt: str | None = None
-    clouds: Literal['scl', 'none'] | None = None
+    clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None
     cloud_mask: str | Sequence[str] | None = None
     cloud_dilation: int = DILATION
     sign: Sign | None = None

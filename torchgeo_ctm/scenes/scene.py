@@ -170,7 +170,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         if isinstance(self.reference, str):
             self._check_reference(self.reference)
         self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
-        self._warn_of_clouds(asked=clouds != CloudOptions(None, None, clouds.dilation))
+        self.warn_of_clouds(asked=clouds != CloudOptions(None, None, clouds.dilation))
 
     @property
     def window(self) -> int:
@@ -246,8 +246,12 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         key = band_key(CLASSIFICATION)
         return (self.source.dataset, keys.index(key) + 1) if key in keys else None
 
-    def _warn_of_clouds(self, asked: bool) -> None:
-        """Tell how much of the scene is taken as cloud, and how to change that."""
+    def warn_of_clouds(self, asked: bool = True) -> None:
+        """Tell how much of the scene is taken as cloud, and how to change that.
+
+        Args:
+            asked: Whether the user has chosen how clouds are found.
+        """
         if self.clouds is None:
             return
         size = shrunk(self.grid[:2], OVERVIEW)
