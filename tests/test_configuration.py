@@ -14,7 +14,14 @@ from tests.fakes.label_files import (
     write_squares,
     write_table,
 )
-from torchgeo_ctm.configuration import Overridden, first_cause, read_data, read_task
+from torchgeo_ctm.configuration import (
+    Overridden,
+    first_cause,
+    read_data,
+    read_task,
+    read_yaml,
+    write_content,
+)
 from torchgeo_ctm.errors import CTMError, DataError, LabelError
 
 LABELS = 'torchgeo_ctm.labels.'
@@ -237,3 +244,10 @@ def test_no_function_is_used_that_jsonargparse_gives_up(
     monkeypatch.setenv('JSONARGPARSE_DEPRECATION_WARNINGS', 'all')
     data = {'class_path': 'torchgeo_ctm.datamodules.SyntheticDataModule'}
     read_data(write(tmp_path / 'c.yaml', data=data))
+
+
+def test_names_are_written_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / 'c.yaml'
+    write_content({'class_names': ['Gewässer', '水']}, path)
+    assert path.read_text(encoding='utf-8') == 'class_names: [Gewässer, 水]\n'
+    assert read_yaml(path, 'names') == {'class_names': ['Gewässer', '水']}

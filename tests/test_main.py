@@ -22,7 +22,7 @@ from tests.fakes.networks import reference_state
 from torchgeo_ctm.commands import COMMANDS
 from torchgeo_ctm.dates import predict_dates
 from torchgeo_ctm.inference.options import ProductOptions
-from torchgeo_ctm.main import command_parser
+from torchgeo_ctm.main import as_options, command_parser
 from torchgeo_ctm.prediction import predict_scene, pseudo_masks
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.shards import predict_scenes
@@ -300,7 +300,7 @@ class TestPredictRefuses:
         attempt('3 bands', 'expected 13', 'B01, B02', scene=rgb)
         names = [f'X{number}' for number in range(13)]
         other = write_scene('other.tif', descriptions=names)
-        attempt('pass the right ones with scene_bands', scene=other)
+        attempt('pass the right ones as --scene_bands.', scene=other)
 
     def test_missing_checkpoint(self, attempt: Callable[..., None]) -> None:
         attempt('nowhere.ckpt', 'is not a file', checkpoint='nowhere.ckpt')
@@ -359,7 +359,7 @@ class TestPredictRefuses:
         tokens_file = save_task(tokens, tmp_path / 'tokens.ckpt')
         refused(
             run('predict', good[1], '--checkpoint', tokens_file, *good[4:], '--window', 0),
-            'window=0', 'a multiple of the patch size 8 px',
+            '--window 0', 'a multiple of the patch size 8 px',
         )  # fmt: skip
         assert not (tmp_path / 'm.tif').exists()
 
@@ -563,3 +563,18 @@ def test_overwrite(
     with rasterio.open(out) as raster:
         assert raster.count == 1
     assert not (tmp_path / 'm.png').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'shown'),
+    [
+        ('expected layer= one of: a, b.', 'expected --layer one of: a, b.'),
+        ('but crs=EPSG:4326 is used.', 'but --crs EPSG:4326 is used.'),
+        ('Pass overwrite=True to', 'Pass --overwrite to'),
+        ('Pass x_field= and', 'Pass x_field= and'),
+        ('"crs=1" and --crs=1', '"crs=1" and --crs=1'),
+    ],
+)
+def test_arguments_of_python_are_options(text: str, shown: str) -> None:
+    assert as_options(text, 'train') == shown
+    assert as_options(text, 'no command') == text

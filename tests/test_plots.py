@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from torchgeo_ctm.datasets import DFC2020
 from torchgeo_ctm.plots import (
@@ -118,3 +119,13 @@ def test_scale_bar_north_and_hectares_of_a_quick_look() -> None:
         inside = text.get_window_extent()
         box = left.get_window_extent()
         assert box.x0 < inside.x0 and inside.x1 < box.x1
+
+
+@pytest.mark.parametrize(('unknown', 'said'), [(1, '1 class'), (2, '2 classes')])
+def test_unknown_classes_are_counted_in_words(unknown: int, said: str) -> None:
+    label, known = np.ones(3, np.float32), np.arange(3) >= unknown
+    image = np.zeros((3, 8, 8), np.float32)
+    chip = LabeledChip('chip', image, label, known, None)
+    figure = label_figure([chip], list('abc'), ['#102030'] * 3, ['R', 'G', 'B'])
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert any(text.endswith(f'\n{said} unknown') for text in texts)

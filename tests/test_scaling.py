@@ -55,6 +55,13 @@ def test_a_missing_name_is_refused_with_both_lists() -> None:
         match_bands(['B02', 'B04'], ['B02', 'B03'], 'x.tif')
 
 
+def test_a_model_without_band_names_is_said() -> None:
+    with pytest.raises(BandError, match=r'set bands of the model .*\[B02, B03\]'):
+        match_bands(['band 1', 'band 2'], ['B02', 'B03'], 's.tif')
+    with pytest.raises(BandError, match=r'pass the right ones as scene_bands=\.'):
+        match_bands(['B08', 'B04'], ['B02', 'B03'], 's.tif')
+
+
 def test_an_ambiguous_name_is_refused() -> None:
     with pytest.raises(BandError, match='more than one band named B02'):
         match_bands(['B02'], ['B2', 'B02'], 'x.tif')

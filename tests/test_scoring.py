@@ -17,6 +17,7 @@ from torchgeo_ctm.scoring import (
     confusion_matrix,
     evaluate,
     iou_from_confusion,
+    reference_classes,
     summarise,
     summarize,
 )
@@ -170,6 +171,21 @@ def test_numbers_in_another_order_are_said_and_names_repair_them(
         evaluate(mask, truth, ['water', 'land'])
 
 
+def test_a_reference_is_read_as_classes_of_the_mask(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    values = np.array([[2, 1, 0, 0], [2, 0, 9, 255]], np.uint8)
+    expected = [[0, -1, 1, 1], [0, 1, -1, -1]]
+    tagged = write(
+        tmp_path / 't.tif', values, CLASS_NAMES='["Land", "marsh", "Water"]', nodata=9
+    )
+    assert reference_classes(mask, tagged).tolist() == expected
+    plain = write(tmp_path / 'p.tif', values, nodata=9)
+    names = ['land', 'marsh', 'water']
+    assert reference_classes(mask, plain, names).tolist() == expected
+    # without names, numbers count, as in evaluate
+    assert reference_classes(mask, plain).tolist()[0] == [-1, 1, 0, 0]
+
+
 def test_names_of_categories_beside_a_file_count(tmp_path: Path) -> None:
     mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
     truth = write(tmp_path / 't.tif', np.where(LAND, 3, 7).astype(np.uint8))
@@ -230,7 +246,7 @@ def test_a_reference_is_brought_to_the_grid(
         )  # fmt: skip
         fine = warped
     truth = write(tmp_path / 't.tif', fine.astype(dtype), crs, transform, nodata)
-    with pytest.raises(GridError, match='--align'):
+    with pytest.raises(GridError, match='align=True'):
         evaluate(mask, truth)
     scores = evaluate(mask, truth, ['water', 'land'], align=True)
     assert scores['pixel_accuracy'] > (0.97 if crs == 'EPSG:4326' else 0.9999)
@@ -283,6 +299,29 @@ def test_masks_of_a_reference_are_brought_over_too(tmp_path: Path, how: str) -> 
             raster.write_mask(valid)
     scores = evaluate(mask, tmp_path / 't.tif', ['water', 'land'], align=True)
     assert (scores['miou'], scores['pixels']) == (1, 200)
+
+
+def test_a_class_that_the_reference_lacks_is_said(tmp_path: Path) -> None:
+    mask = write(
+        tmp_path / 'm.tif',
+        np.array([[0, 0, 1, 2]], np.uint8),
+        CLASS_NAMES='["a", "b", "c", "d"]',
+    )
+    truth = write(tmp_path / 't.tif', np.array([[0, 0, 1, 1]], np.uint8))
+    with pytest.warns(LabelWarning, match=r"has no 'c': they count as 0 .* 0\.750"):
+        assert evaluate(mask, truth)['miou'] == pytest.approx((1 + 0.5 + 0) / 3)
+
+
+def test_messages_have_the_words_of_the_command_line(run: Run, tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    truth = write(tmp_path / 't.tif', (LAND * 30 + 10).astype(np.uint8))
+    said = 'Names in --classes are for 0, 1, 2, …: name other values in --class_map.'
+    refused(run('evaluate', mask, truth, '--classes', 'water,land'), 'class 40', said)
+    refused(run('evaluate', mask, truth), 'Name its classes with --classes or')
+    with pytest.raises(SceneError, match='with classes= or class_map=\\.'):
+        evaluate(mask, truth)
+    (tmp_path / 'v.gpkg').write_bytes(b'')
+    refused(run('evaluate', mask, tmp_path / 'v.gpkg'), 'a vector file', 'assess')
 
 
 def test_fewer_names_than_classes_are_refused(tmp_path: Path) -> None:

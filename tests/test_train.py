@@ -167,6 +167,35 @@ def test_classes_have_the_colors_that_maps_usually_give_them() -> None:
     assert len(set(colors)) == len(names)
 
 
+@pytest.mark.parametrize(
+    'names',
+    [
+        [
+            'Gewässer',
+            'Nadelwald',
+            'Grünland',
+            'Salzwiese',
+            'Acker',
+            'Siedlung',
+            'Strand',
+        ],
+        ['Eau', 'Forêt', 'Prairie', 'Marais', 'Cultures', 'Bâti', 'Plage'],
+        ['Río', 'Bosque', 'Pradera', 'Humedal', 'Cultivos', 'Ciudad', 'Suelo desnudo'],
+        ['Acqua', 'Boschi', 'Prati', 'Palude', 'Coltivi', 'Edificato', 'Roccia'],
+        ['Água', 'Floresta', 'Pastagem', 'Zona húmida', 'Agrícola', 'Cidade', 'Areia'],
+    ],
+    ids=['de', 'fr', 'es', 'it', 'pt'],
+)
+def test_classes_of_other_languages_have_the_same_colors(names: list[str]) -> None:
+    english = ['water', 'forest', 'grass', 'wetland', 'crops', 'built', 'beach']
+    assert usual_colors(names) == usual_colors(english)
+    # parts of these words are words of another language
+    assert usual_colors(['marsh', 'seed', 'merge']) == [
+        usual_colors(['wetland'])[0],
+        *usual_colors(['x', 'y']),
+    ]
+
+
 def test_edits_of_an_open_geopackage_count(ground: LandCover, labels: Path) -> None:
     # QGIS keeps a file open in this mode, and what was saved last is in a second file
     opened = sqlite3.connect(labels)
@@ -204,13 +233,21 @@ def test_bad_input_is_one_line(
     small = frame.set_geometry(frame.centroid.buffer(20))
     name = tmp_path / 'bad.gpkg'
     refused(train(labels, '--field', 'clas'), "no column 'clas'", "'class'?")
+    remarks = frame.rename(columns={'class': 'Bemerkung'})
+    refused(train(save(remarks, name)), 'of: Bemerkung. Pass its name as --field.')
+    lines = frame.set_geometry(frame.boundary)
+    refused(train(save(lines, name)), 'features are lines (draw polygons for labels)')
+    frame.to_file(name, layer='alt')
+    frame.to_file(name, layer='neu')
+    refused(train(name), 'several layers, expected --layer one of: ')
+    name.unlink()
     refused(train(tmp_path / 'polygon.gpkg'), 'does not exist', 'polygons.gpkg')
     refused(train(save(far, name)), 'touch none of the 1 scenes')
     refused(train(save(frame[:3], name)), 'one class only')
     refused(train(save(empty, name)), 'no row names a class')
     refused(train(save(small, name)), 'No window of 8 px shows Croplands')
     refused(train(labels, '--window', 20), 'Did you mean 16?')
-    refused(train(labels, '--steps', 0), 'steps=0')
+    refused(train(labels, '--steps', 0), '--steps 0')
     refused(train(labels, scene=tmp_path / 'no.tif'), 'no.tif does not exist')
     with rasterio.open(ground.scene) as raster:
         pixels = raster.read()

@@ -104,7 +104,7 @@ def train(
         output: Checkpoint to write (.ckpt).
         field: Attribute or column with the classes.
         layer: Layer of the labels, if their file has several.
-        crs: CRS of the labels, if their file has none, as EPSG:32633.
+        crs: CRS of the labels, if their file has none or a wrong one, as EPSG:32633.
         window: Side of a window in pixels, a multiple of 8; by default the largest of
             64, 48, 32, 24 and 16 that the labels allow.
         steps: Training steps.

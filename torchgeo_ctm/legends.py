@@ -94,20 +94,30 @@ ESRI = {
     11: 'Rangeland',
 }
 
-#: Colors of Dynamic World, and how words begin that name the same ground.
+#: Colors of Dynamic World, and how words begin that name the same ground, in English,
+#: German, French, Spanish, Italian and Portuguese. ``$`` ends a word.
 COLORS = {
-    '#419bdf': ('water', 'lake', 'river', 'ocean'),
-    '#397d49': ('tree', 'forest', 'wood'),
-    '#88b053': ('grass', 'meadow', 'pasture'),
-    '#7a87c6': ('flooded', 'wetland', 'marsh', 'swamp'),
-    '#e49635': ('crop', 'field', 'agricult'),
-    '#dfc35a': ('shrub', 'scrub', 'savanna', 'open'),
-    '#c4281b': ('built', 'urban', 'building', 'settlement', 'town'),
-    '#a59b8f': ('bare', 'barren', 'sand', 'beach', 'rock', 'soil'),
-    '#b39fe1': ('snow', 'ice', 'glacier'),
+    '#419bdf': 'water|lake|river|ocean|sea$|gewässer|.*wasser|fluss|see$|meer|eaux?$|'
+    'lac$|rivière|mer$|agua|río|lago|mar$|acqua|fiume|mare$|água',
+    '#397d49': 'tree|forest|wood|.*wald|wälder|bäume|baum|forêt|bois$|arbre|bosque|'
+    'árbol|bosc|foresta|alber|floresta|árvore',
+    '#88b053': 'grass|meadow|pasture|(?!salz).*wiese|weide|grünland|prairie|pâtur|prad|'
+    'prat|pasto|pastag|pascol',
+    '#7a87c6': 'flooded|wetland|marsh|swamp|sumpf|moor$|salzwies|feucht|marais|humid|'
+    'humed|pantan|palud|umid|húmid',
+    '#e49635': 'crop|field|agricult|acker|äcker|feld|culture|champs?$|cultiv|coltiv|'
+    'agrícol|agricol|lavour',
+    '#dfc35a': 'shrub|scrub|savanna|open|busch|gebüsch|strauch|heide|arbust|buisson|'
+    'matorral|cespugli|macchia',
+    '#c4281b': 'built|urban|building|settlement|town|siedlung|bebau|gebäude|stadt|städt|'
+    'bâti|ville|urbain|ciudad|edific|construi|città|cidade',
+    '#a59b8f': 'bare|barren|sand|beach|rock|soil|strand|fels|boden$|sable|plage|roche|'
+    'sols?$|arena|playa|roca|suelo|sabbia|spiaggia|rocc|suolo|areia|praia|rocha',
+    '#b39fe1': 'snow|ice|glacier|schnee|eis$|gletscher|neige|glace|nieve|hielo|neve|'
+    'ghiacci|gelo$',
 }
 #: Colors of other classes, unlike those.
-OTHER_COLORS = ('#e377c2', '#9467bd', '#8c564b', '#bcbd22', '#17becf', '#f7b6d2')
+OTHER_COLORS = ('#e377c2', '#9467bd', '#8c564b', '#bcbd22', '#17becf', '#393b79')
 
 LEGENDS: dict[str, dict[int, str]] = {
     'worldcover': WORLDCOVER,
@@ -153,11 +163,11 @@ def usual_colors(names: Sequence[str]) -> list[str]:
     others = cycle(OTHER_COLORS)
     colors: list[str] = []
     for name in names:
-        words = re.findall(r'[^\W_]+', name.lower())
+        words = re.findall(r'[^\W_]+', name_key(name))
         fitting = [
             color
             for color, begins in COLORS.items()
-            if any(word.startswith(begins) for word in words) and color not in colors
+            if any(re.match(begins, word) for word in words) and color not in colors
         ]
         colors.append(fitting[0] if fitting else next(others))
     return colors

@@ -251,11 +251,27 @@ def _run(argv: Sequence[str]) -> None:
     function(*positional, **values)
 
 
+def as_options(text: str, command: str) -> str:
+    """Return a message with arguments of Python as options: ``crs=`` as ``--crs``.
+
+    Args:
+        text: Message of the library.
+        command: Command whose options are meant.
+    """
+    if command not in COMMANDS:
+        return text
+    names = '|'.join(action.dest for action in command_parser(command)._actions)
+    text = re.sub(rf'(?<![\w.\'"-])({names})=True\b', r'--\1', text)
+    text = re.sub(rf'(?<![\w.\'"-])({names})=(?=[.,;:)]?(?:\s|$))', r'--\1', text)
+    return re.sub(rf'(?<![\w.\'"-])({names})=', r'--\1 ', text)
+
+
 class OncePrinted:
     """Print each of our own warnings once, in one line; drop those of libraries."""
 
-    def __init__(self) -> None:
-        """Start with no warning printed."""
+    def __init__(self, command: str = '') -> None:
+        """Start with no warning printed, of a command."""
+        self._command = command
         self._printed: set[str] = set()
 
     def __call__(
@@ -268,7 +284,7 @@ class OncePrinted:
         line: str | None = None,
     ) -> None:
         """Print a warning (:func:`warnings.showwarning`)."""
-        text = str(message)
+        text = as_options(str(message), self._command)
         if issubclass(category, CTMWarning) and text not in self._printed:
             self._printed.add(text)
             line = f'{PROGRAM}: warning: {text}\n'
@@ -288,15 +304,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments after the program's name; None: those of the process.
     """
+    words = sys.argv[1:] if argv is None else argv
+    command = next(iter(words), '')
     with lenient_streams():
         try:
             with terminable(last=argv is None), warnings.catch_warnings():
                 warnings.simplefilter('default', CTMWarning)
-                warnings.showwarning = OncePrinted()
-                _run(sys.argv[1:] if argv is None else argv)
+                warnings.showwarning = OncePrinted(command)
+                _run(words)
         except CTMError as error:
-            # arguments of Python are options here
-            line = re.sub(r'Pass (\w+)=True', r'Pass --\1', one_line(error))
+            line = as_options(one_line(error), command)
             sys.stderr.write(f'{PROGRAM}: {line}\n')
             raise SystemExit(2) from None
         except (OSError, MemoryError) as error:

@@ -449,7 +449,8 @@ def _words(chip: LabeledChip, class_names: Sequence[str]) -> str:
     ]
     more = [f'and {len(names) - NAMED} more'] if len(names) > NAMED else []
     unknown = int((~known).sum())
-    more += [f'{unknown} unknown'] if unknown else []
+    if unknown:
+        more.append(f'{unknown} class{"es" * (unknown > 1)} unknown')
     return '\n'.join([*names[:NAMED], *more]) or 'no class'
 
 

@@ -50,7 +50,7 @@ def predict_scene(
     clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None,
     cloud_mask: str | None = None,
     cloud_dilation: int = 6,
-    bbox: Sequence[float] | None = None,
+    bbox: Sequence[float] | str | None = None,
     area: str | Path | None = None,
     sign: Callable[[str], str] | None = None,
     accelerator: str = 'auto',
@@ -226,7 +226,7 @@ def chosen_detector(
 
 
 def chosen_area(
-    scene: 'SceneWindows', bbox: Sequence[float] | None, area: str | Path | None
+    scene: 'SceneWindows', bbox: Sequence[float] | str | None, area: str | Path | None
 ) -> 'Area | None':
     """Return the part of a scene that is mapped, None for all of it.
 

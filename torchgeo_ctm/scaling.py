@@ -185,7 +185,13 @@ def match_bands(
         hint = f'missing: {", ".join(missing)}. '
         if len(missing) == len(wanted):
             hint = 'and none of them is there. '
-        hint += 'If only the names are wrong, pass the right ones with scene_bands.'
+        if all(re.fullmatch(r'band \d+', name) for name in wanted):
+            hint += (
+                'The bands of the model have no names: set bands of the model to those '
+                f'of the scene, [{", ".join(name or "unnamed" for name in found)}].'
+            )
+        else:
+            hint += 'If only the names are wrong, pass the right ones as scene_bands=.'
         if [band_key(name) for name in missing] == ['b10']:
             hint = 'missing: B10. Level-2A has no B10: map Level-1C, or train without B10 for both.'
         raise BandError(
@@ -212,8 +218,8 @@ def _match_seasons(
         if full.count(name.strip().casefold()) != 1:
             raise BandError(
                 f'{source} has {full.count(name.strip().casefold())} bands named '
-                f'{name!r}, expected one. Pass the names of all its bands with '
-                'scene_bands.'
+                f'{name!r}, expected one. Pass the names of all its bands as '
+                'scene_bands=.'
             )
     return [full.index(name.strip().casefold()) for name in wanted]
 

@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
 from scipy.optimize import linear_sum_assignment
 
 from .errors import (
@@ -39,7 +40,8 @@ BETTER = 0.25
 MOST_CLASSES = 4096
 #: Class of a value that has none.
 UNKNOWN = -2
-#: Band description of confidence rasters.
+#: Suffixes of files of points and polygons.
+VECTORS = ('.gpkg', '.geojson', '.json', '.shp', '.fgb', '.parquet', '.kml')
 
 
 def iou_from_confusion(confusion: NDArray[np.int64]) -> list[float | None]:
@@ -192,6 +194,42 @@ def evaluate(
     return scores | {'pixels_without_mask': without_mask}
 
 
+def reference_classes(
+    mask: str | Path,
+    reference: str | Path,
+    classes: Sequence[str] | None = None,
+    *,
+    class_map: Sequence[str] | None = None,
+    align: bool = False,
+    band: int | None = None,
+) -> NDArray[np.int64]:
+    """Read a reference raster with the class indices of a mask, matched by name.
+
+    Classes are matched as :func:`evaluate` does, with the same arguments and errors.
+
+    Returns:
+        (H, W) on the grid of the mask, −1 where the reference has no label, or a class
+        that the mask does not have.
+    """
+    with (
+        _open(mask) as predicted,
+        _open(reference, band) as truth,
+        _on_grid(truth, predicted, align) as aligned,
+    ):
+        legends = _legends(predicted, truth, classes, class_map)
+        window = RasterWindow(0, 0, predicted.width, predicted.height)
+        values = aligned.read(band or 1).astype(np.int64)
+        known = _labeled(aligned, values, window, band or 1)
+    indices = np.full(len(legends.names) + 1, -1)
+    own = np.flatnonzero(legends.mask >= 0)
+    indices[legends.mask[own]] = own
+    found = np.full(values.shape, -1)
+    # −1 and UNKNOWN become the last place
+    place = _classes(legends.reference, values[known])
+    found[known] = indices[np.where(place < 0, len(legends.names), place)]
+    return found
+
+
 class _Legends(NamedTuple):
     """The classes that are compared, and the class of each value of two rasters.
 
@@ -203,6 +241,8 @@ class _Legends(NamedTuple):
     reference: NDArray[np.int64]
     #: Whether classes were compared by name.
     by_name: bool
+    #: How to name the values of the reference.
+    advice: str
 
 
 def _legends(
@@ -248,7 +288,14 @@ def _legends(
         _table({v: -1 if n is None else index[name_key(n)] for v, n in each.items()})
         for each in (ours, named)
     ]
-    return _Legends([spelled[key] for key in index], tables[0], tables[1], by_name)
+    advice = 'Name its classes with classes= or class_map=.'
+    if classes is not None:
+        advice = (
+            'Names in classes= are for 0, 1, 2, …: name other values in class_map=.'
+        )
+    return _Legends(
+        [spelled[key] for key in index], tables[0], tables[1], by_name, advice
+    )
 
 
 def _table(classes: Mapping[int, int]) -> NDArray[np.int64]:
@@ -278,8 +325,18 @@ def _warn_about_names(
         warnings.warn(
             f'{mask} has no class {", ".join(map(repr, missing))} of {reference}: their '
             f'{true[sorted(unknown)].sum() / true.sum():.0%} of the pixels count as '
-            f'wrong. Pair them, as --class_map "{missing[0]}={legends.names[likely]}", or '
+            f'wrong. Pair them in class_map=, as "{missing[0]}={legends.names[likely]}", or '
             f'leave them out, as "{missing[0]}=".',
+            LabelWarning,
+            stacklevel=3,
+        )
+    absent = [n for i, n in enumerate(legends.names) if drawn[i] and not true[i]]
+    if absent:
+        iou = iou_from_confusion(confusion)
+        shared = mean_of_known([v for v, n in zip(iou, true, strict=True) if n])
+        warnings.warn(
+            f'{reference} has no {", ".join(map(repr, absent))}: they count as 0 in miou, '
+            f'which is {shared:.3f} without them.',
             LabelWarning,
             stacklevel=3,
         )
@@ -298,10 +355,10 @@ def _warn_about_names(
     ]
     if legends.by_name:
         problem, what = 'Classes were compared by name, but', 'class'
-        advice = 'Check the names, or pass others with --class_map.'
+        advice = 'Check the names, or pass others as class_map=.'
     else:
         problem, what = f'{reference} does not name its classes, and', 'value'
-        advice = 'Name its classes with --classes or --class_map.'
+        advice = legends.advice
     warnings.warn(
         f'{problem} another order fits far better ({best:.0%} instead of {found:.0%} of '
         f'the pixels agree): {what} {", ".join(order[:5])}. {advice}',
@@ -321,7 +378,7 @@ def _on_grid(
     except GridError as error:
         if not align:
             raise GridError(
-                f'{str(error).rpartition(" Warp one")[0]} Pass --align to bring the '
+                f'{str(error).rpartition(" Warp one")[0]} Pass align=True to bring the '
                 'reference to the grid of the mask.'
             ) from error
     else:
@@ -330,7 +387,7 @@ def _on_grid(
     for name, grid in ((predicted.name, ours), (truth.name, theirs)):
         if grid.crs is None or grid.transform.is_identity:
             raise GridError(
-                f'{name} has no georeference, so --align cannot know where it lies. '
+                f'{name} has no georeference, so align=True cannot know where it lies. '
                 'Assign one with gdal_edit.py -a_srs … -a_ullr …'
             )
     options: dict[str, Any] = {
@@ -360,7 +417,15 @@ def _open(path: str | Path, band: int | None = None) -> DatasetReader:
     """Open a raster of classes, which may have an alpha band beside it."""
     if not Path(path).exists():
         raise SceneError(f'{path} does not exist, expected a raster of classes.')
-    raster = open_raster(path)
+    try:
+        raster = open_raster(path)
+    except SceneError as error:
+        if Path(path).suffix.lower() not in VECTORS:
+            raise
+        raise SceneError(
+            f'{path} is a vector file, expected a raster of classes. For labeled points '
+            'use the command assess: sample draws them, assess scores the map by them.'
+        ) from error
     count, dtype = raster.count, raster.dtypes[(band or 1) - 1 : band or 1]
     alpha = count == 2 and raster.colorinterp[1] is ColorInterp.alpha
     fault = None
@@ -374,7 +439,7 @@ def _open(path: str | Path, band: int | None = None) -> DatasetReader:
     elif band is None and count != 1 and not alpha:
         fault = (
             f'{path} has {count} bands, expected 1 band of integer classes. Choose one '
-            'of the reference with --band, of a mask with gdal_translate -b.'
+            'of the reference with band=, of a mask with gdal_translate -b.'
         )
     elif raster.descriptions[0] == CONFIDENCE:
         fault = f'{path} holds confidence in percent, expected classes.'
@@ -437,8 +502,7 @@ def _count(
             shown = ', '.join(map(str, classes[:12])) + ', …' * (len(classes) > 12)
             raise SceneError(
                 f'{name} holds class {values[reference == UNKNOWN].max()}, '
-                f'expected {shown}, or 255 for pixels without a label. Name all with '
-                '--classes or --class_map.'
+                f'expected {shown}, or 255 for pixels without a label. {legends.advice}'
             )
         found = _labeled(predicted, mask, window)
         found[found] = _classes(legends.mask, mask[found]) >= 0

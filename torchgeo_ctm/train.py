@@ -79,7 +79,7 @@ def plan(
         labels: Polygons or points, or a table of scenes.
         field: Attribute or column with the classes.
         layer: Layer of the labels, if their file has several.
-        crs: CRS of the labels, if their file has none.
+        crs: CRS of the labels, if their file has none or a wrong one.
         window: Side of a window in pixels; None: the largest of :data:`WINDOWS` that
             the labels allow.
         steps: Training steps.

@@ -15,10 +15,11 @@ from tests.commands import Run, refused
 from tests.fakes.class_rasters import UTM, write_classes
 from tests.fakes.olofsson import COUNTS, PIXELS
 from tests.fakes.olofsson import NAMES as OLOFSSON
-from torchgeo_ctm.accuracy import estimate
-from torchgeo_ctm.assessment.assess import assess, content
+from torchgeo_ctm.accuracy import Design, estimate
+from torchgeo_ctm.assessment.assess import assess, content, lines
 from torchgeo_ctm.assessment.report import page
 from torchgeo_ctm.assessment.samples import draw_samples
+from torchgeo_ctm.assessment.strata import OTHER
 from torchgeo_ctm.errors import LabelError, LabelWarning
 
 #: A map with the shares of the paper's, a pixel standing for 2,500.
@@ -273,3 +274,53 @@ def test_clusters_have_wider_intervals(run: Run, tmp_path: Path) -> None:
     assert cluster.overall.half_width[0] > 2.5 * simple.overall.half_width[0]
     lone = write_points(tmp_path / 'lone.gpkg', np.array([[0, 0]]), ['a'])
     refused(run('assess', mask, lone, '--design', 'cluster'), "a column 'cluster'")
+
+
+def test_few_samples_and_agreement_are_no_certainty(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', MAP, names=OLOFSSON)
+    numbers = (23, 1, 5, 40)
+    wanted = zip(range(4), numbers, strict=True)
+    pixels = [np.argwhere(MAP == v)[:1].repeat(n, axis=0) for v, n in wanted]
+    labels: list[object] = np.repeat(OLOFSSON, numbers).tolist()
+    labels[-1] = OLOFSSON[0]
+    points = write_points(tmp_path / 's.gpkg', np.concatenate(pixels), labels)
+    with pytest.warns(LabelWarning, match=r'^stable forest \(5\): fewer than 10'):
+        found = assess(mask, points)
+    note = lines(found)[-1]
+    # 0.95 of samples of 23 have another class if 12 % of the pixels do
+    assert 1 - (1 - 0.122) ** 23 == pytest.approx(0.95, abs=1e-3)
+    assert note.startswith('± 0 is no certainty where all samples agree.')
+    assert note.endswith(
+        ': deforestation (23 samples, 12%), stable forest (5 samples, 45%).'
+    )
+    assert note in page(found, 'm.tif', 's.gpkg', 'stratified')
+
+
+@pytest.mark.parametrize('design', ['stratified', 'simple'])
+def test_a_class_that_is_not_on_the_map_counts_as_wrong(
+    tmp_path: Path, design: Design
+) -> None:
+    values = np.zeros((20, 20), np.uint8)
+    values[:, 10:] = 1
+    mask = write_classes(tmp_path / 'm.tif', values, names=['a', 'Other'])
+    pixels = np.concatenate([np.argwhere(values == v)[:20] for v in (0, 1)])
+    labels: list[object] = [*['a'] * 15, *[OTHER] * 5, *['other'] * 20]
+    points = write_points(tmp_path / 's.gpkg', pixels, labels)
+    found = assess(mask, points, design=design)
+    assert found.names == ['a', 'Other', OTHER]
+    assert found.counts.tolist() == [[15, 0, 5], [0, 20, 0], [0, 0, 0]]
+    document = content(found)
+    assert document['overall_accuracy']['value'] == pytest.approx(7 / 8)
+    rows = document['classes']
+    assert rows['a']['users_accuracy']['value'] == 3 / 4
+    assert rows[OTHER]['users_accuracy']['value'] is None
+    assert rows[OTHER]['producers_accuracy']['value'] == 0
+    # an eighth of 4 ha, and ± from the samples of a
+    assert rows[OTHER]['area']['value'] == pytest.approx(0.5, rel=1e-3)
+    assert rows[OTHER]['area']['ci95'] > 0
+    assert OTHER in page(found, 'm.tif', 's.gpkg', design)
+    # without a class of that name, the short word will do
+    plain = write_classes(tmp_path / 'p.tif', values, names=['a', 'b'])
+    short = ['a'] * 15 + ['OTHER'] * 5 + ['b'] * 20
+    points = write_points(tmp_path / 't.gpkg', pixels, [*short])
+    assert assess(plain, points).counts.tolist() == found.counts.tolist()

@@ -1,5 +1,6 @@
 """Joined maps: what each pixel gets, from maps of one grid, of others, of two zones."""
 
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,6 +15,7 @@ from tests.commands import Run, refused
 from tests.fakes.class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.assessment import join as joining
 from torchgeo_ctm.assessment.join import join
+from torchgeo_ctm.errors import LabelWarning
 from torchgeo_ctm.inference.masks import class_colors, class_names
 
 
@@ -106,6 +108,18 @@ def test_classes_are_joined_by_name(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / 'map.tif') as raster:
         assert class_names(raster) == [*NAMES, 'Bare']
         assert raster.read(1)[0].tolist() == [0] * 8 + [4, 0, 3, 255]
+
+
+def test_maps_without_a_class_in_common_are_said(tmp_path: Path) -> None:
+    values = np.zeros((8, 8), np.uint8)
+    one = write_classes(tmp_path / '1.tif', values, names=['water', 'wood'])
+    two = write_classes(tmp_path / '2.tif', values, names=['Wasser', 'Wald'])
+    with pytest.warns(LabelWarning, match=r'water, wood, .* Wasser, Wald: .* relabel'):
+        join([one, two], tmp_path / 'map.tif', polygons=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', LabelWarning)
+        same = write_classes(tmp_path / '3.tif', values, names=['WATER', 'Wald'])
+        join([one, same, two], tmp_path / 'm.tif', polygons=False)
 
 
 def test_a_map_of_the_next_zone_lies_in_its_true_place(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_qgis_finds_the_classes_in_the_geopackage(tmp_path: Path) -> None:
     assert [row[:3] for row in rows] == [('s', 'geom', 1)]
     assert rows[0][3].count('type="ValueMap"') == 1
     assert 'value="Urban &amp; &lt;Built-up&gt;/Roads"' in rows[0][3]
+    assert 'value="other (not on the map)"' in rows[0][3]
     metadata = pyogrio.read_info(tmp_path / 's.gpkg', 's')['dataset_metadata']
     assert list(json.loads(metadata['CTM_STRATA'])) == NAMES
 

@@ -72,10 +72,23 @@ def test_overlapping_zones_count_in_both_and_are_said(tmp_path: Path) -> None:
     with pytest.warns(LabelWarning) as caught:
         table = class_table(mask, zones=path)
     texts = ' '.join(str(each.message) for each in caught)
-    assert "1 pairs of zones overlap, as 'one' and 'two'" in texts
+    assert "1 pair of zones overlaps, as 'one' and 'two'" in texts
     assert '1 of 4 zones lie outside of' in texts
     assert '1 of 4 zones lie only partly in' in texts
     assert table['pixels'].tolist() == [400, 400, 0, 100]
+
+
+def test_zones_of_one_name_are_told_apart_by_row(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', np.zeros((40, 40), np.uint8), names=['a'])
+    frame = gpd.GeoDataFrame(
+        {'district': ['Wald', 'See', 'Wald', None]},
+        geometry=[window(0, 10 * n, 5, n + 1) for n in range(4)],
+        crs='EPSG:32630',
+    )
+    frame.to_file(tmp_path / 'z.gpkg')
+    table = class_table(mask, zones=tmp_path / 'z.gpkg')
+    assert table['zone'].tolist() == ['Wald (row 1)', 'See', 'Wald (row 3)', '']
+    assert table['pixels'].tolist() == [5, 10, 15, 20]
 
 
 def test_hectares_are_weighted_by_confidence(tmp_path: Path) -> None:

@@ -123,8 +123,8 @@ def test_options_of_vectorize(run: Run, tmp_path: Path) -> None:
         tmp_path / 'p.tif', random_classes(30, 30), None, Affine.identity()
     )
     output = tmp_path / 'o.gpkg'
-    refused(run('vectorize', mask, output, '--simplify', -1), 'simplify=-1')
-    refused(run('vectorize', plain, output, '--fill_holes', 1), 'fill_holes=1', 'CRS')
+    refused(run('vectorize', mask, output, '--simplify', -1), '--simplify -1')
+    refused(run('vectorize', plain, output, '--fill_holes', 1), '--fill_holes 1', 'CRS')
     assert not output.exists()
     assert run('vectorize', plain, output, '--smooth')[0] == 0
     nothing = np.full((5, 5), 255, np.uint8)

@@ -20,7 +20,7 @@ from tests.commands import Run, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.label_files import square
 from tests.fakes.runs import SMALL, read, stopped_at_batch
-from torchgeo_ctm.errors import ResumeWarning
+from torchgeo_ctm.errors import ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED, Grid, Window
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.rasters import grid_of
@@ -184,6 +184,7 @@ def test_windows_touch_an_area_if_they_share_ground(shape: Any, touching: int) -
         ((179.5, 9.7, -179.5, 10.2), (500, 1000)),
         ((-179.5, 9.7, -179.3, 10.2), (1500, 200)),
         ((179.2, 9.7, 179.5, 10.2), (200, 300)),
+        ('179.2, 9.7,179.5,10.2', (200, 300)),
     ],
 )
 @pytest.mark.parametrize('west', [-181, 179])
@@ -191,6 +192,8 @@ def test_a_box_across_the_date_line(bbox: Any, columns: Any, west: float) -> Non
     place = Affine(0.001, 0, west, 0, -0.001, 10.5)
     grid = Grid(1000, 2000, CRS.from_epsg(4326), place)
     assert box_area('s', grid, bbox).window == (300, columns[0], 500, columns[1])
+    with pytest.raises(SettingError, match="Invalid bbox '1,2;3', expected WEST,"):
+        box_area('s', grid, '1,2;3')
 
 
 def test_rows_of_polygons_do_not_depend_on_the_call() -> None:

@@ -256,6 +256,17 @@ def test_several_classes_in_a_text(tmp_path: Path, value: str) -> None:
     assert labels(path, CLASSES).shares(window(0, 0))[0].tolist() == [1, 1]
 
 
+def test_two_spellings_of_a_class_are_said(tmp_path: Path) -> None:
+    squares = [
+        ((0, 0, 5, 10), 'Wald'),
+        ((5, 0, 10, 10), 'wald '),
+        ((0, 0, 1, 1), 'See'),
+    ]
+    path = write_squares(tmp_path / 'a.gpkg', squares)
+    with pytest.warns(LabelWarning, match=r"are one class: 'wald' as 'Wald'\.$"):
+        assert labels(path).classes == ('See', 'Wald')
+
+
 @pytest.mark.parametrize('suffix', ['parquet', 'geojson'])
 def test_several_classes_in_a_list(tmp_path: Path, suffix: str) -> None:
     squares = [((0, 0, 5, 10), ['Forest', 'Water']), ((5, 0, 10, 10), ['Water'])]

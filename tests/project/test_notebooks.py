@@ -19,6 +19,7 @@ from tests.conftest import SHARED
 from tests.project.notebooks import FOLDER
 from tests.project.notebooks import execute as execute_notebook
 from torchgeo_ctm import errors
+from torchgeo_ctm.choose import SETTINGS
 from torchgeo_ctm.demo import find_scene
 
 NOTEBOOKS = sorted(FOLDER.glob('*.ipynb'))
@@ -195,7 +196,7 @@ def require_scene() -> None:
 def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of land and water, hardly trained, on the real chip."""
     checkpoint = tmp_path_factory.mktemp('water') / 'water.ckpt'
-    train(REAL, checkpoint, steps=20, seed=0)
+    train(REAL, checkpoint, 20, 0, SETTINGS['class always present'])
     return checkpoint
 
 

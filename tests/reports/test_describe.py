@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +18,7 @@ from tests.fakes.label_files import SCENE, write_squares
 from tests.fakes.torchgeo_configs import MAKERS, small_config
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import ImageLabel
+from torchgeo_ctm.reports.describe import describe
 
 TASK = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
 SMALL = {'embed_dim': 16, 'depth': 1, 'num_heads': 2}
@@ -78,6 +80,35 @@ class EmptyDataModule(HolesDataModule):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dataset_class = Empty
+
+
+class Mostly(Holes):
+    """Water in all chips but a few."""
+
+    def __init__(self, split: str = 'train', chips: int = 60, **_: Any) -> None:
+        super().__init__(split, 60)
+        self.label[:] = torch.tensor([0, 1, 0])
+        self.label[[7, 33, 51]] = torch.tensor([1.0, 0, 0])
+        self.label[[8, 9]] = torch.tensor([0, 0, 1.0])
+
+
+class MostlyDataModule(HolesDataModule):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dataset_class = Mostly
+
+
+def test_chips_of_rare_classes_are_plotted(tmp_path: Path) -> None:
+    config = holes_config(tmp_path / 'c.yaml')
+    content = yaml.safe_load(config.read_text())
+    content['data']['class_path'] = 'tests.reports.test_describe.MostlyDataModule'
+    config.write_text(yaml.safe_dump(content))
+    examples = describe(config, progress=False).examples
+    numbers = [chip.number for chip in examples]
+    # the rest is evenly spread, and has Water
+    assert numbers == [0, 6, 7, 8, 9, 12, 18, 24, 33, 51]
+    limited = describe(config, limit=3, progress=False).examples
+    assert [chip.number for chip in limited] == [0, 20, 40]
 
 
 def facts(printed: str) -> dict[str, str]:

@@ -148,7 +148,7 @@ def test_a_limit_is_spread_over_the_split(run: Run, tmp_path: Path) -> None:
     pixels = images.image[chosen, 1][images.valid[chosen]]
     assert measured.bands.count[1] == pixels.numel()
     refused(
-        run('stats', '--config', config, '--limit', 0), 'limit=0', 'Did you mean 1?'
+        run('stats', '--config', config, '--limit', 0), '--limit 0', 'Did you mean 1?'
     )
 
 

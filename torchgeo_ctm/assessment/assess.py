@@ -26,13 +26,13 @@ from ..errors import (
 from ..grids import to_pixels
 from ..inference.masks import open_mask
 from .samples import CLUSTER, STRATA
-from .strata import Strata, read_strata
+from .strata import OTHER, Strata, read_strata, warn_of_few
 
 
 class Assessment(NamedTuple):
     """Accuracy and areas of a map.
 
-    ``counts`` has a row for each class of the map and a column for each of the
+    The last class is :data:`~.strata.OTHER` if a sample has it. ``counts`` has a row for each class of the map and a column for each of the
     reference, in the order of ``names``.
     """
 
@@ -66,7 +66,8 @@ def assess(
         mask: Class raster.
         samples: Points with their true class, as :func:`.samples.draw_samples` writes
             them. Those without a class are left out, with a warning.
-        column: Column of the true class, as a name or a number of the map.
+        column: Column of the true class, as a name or a number of the map, or
+            ``other`` for none of them: the map is wrong there.
         design: Whether samples were drawn in each class of the map, at random in the
             whole of it, or in blocks, whose number is in the column ``cluster``.
 
@@ -108,14 +109,16 @@ def assess(
             f'{samples}: column {column} is empty, expected the class of each sample. '
             'Fill it in QGIS.'
         )
-    count = len(strata.names)
+    names, sizes = [*strata.names], strata.hectares
+    unit = 'pixels' if sizes is None else 'hectares'
+    sizes = strata.pixels.astype(float) if sizes is None else sizes
+    if (reference == len(names)).any():
+        names, sizes = [*names, OTHER], np.append(sizes, 0)
+    count = len(names)
     counts = np.zeros((count, count), np.int64)
     rows = np.searchsorted(strata.values, mapped[known])
     np.add.at(counts, (rows, reference[known]), 1)
-    sizes = strata.hectares
-    unit = 'pixels' if sizes is None else 'hectares'
-    sizes = strata.pixels.astype(float) if sizes is None else sizes
-    _warn_about_strata(strata.names, counts, sizes, unit)
+    _warn_about_strata(names, counts, sizes, unit)
     if missing := int((~known).sum()):
         warnings.warn(
             f'{samples}: {missing} of {len(known)} samples have no class and are left '
@@ -133,7 +136,7 @@ def assess(
                 f'{samples} has labels in one cluster only, expected two or more.'
             )
     accuracy = estimate(counts, sizes, design, clusters)
-    return Assessment(strata.names, counts, sizes, unit, accuracy, missing)
+    return Assessment(names, counts, sizes, unit, accuracy, missing)
 
 
 def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | None]:
@@ -221,9 +224,11 @@ def _some(ids: NDArray[Any], one: str, more: str) -> str:
 def _classes(
     values: 'pd.Series[Any]', strata: Strata, where: str, ids: NDArray[Any]
 ) -> NDArray[np.int64]:
-    """Return the class of each sample, −1 without one."""
+    """Return the class of each sample, −1 without one, C for one not on the map."""
     index = {str(value): i for i, value in enumerate(strata.values.tolist())}
     index |= {name_key(name): i for i, name in enumerate(strata.names)}
+    for word in ('other', OTHER):
+        index.setdefault(name_key(word), len(strata.names))
     found = np.full(len(values), -1)
     for number, value in enumerate(values):
         if pd.isna(value) or not str(value).strip():
@@ -234,7 +239,7 @@ def _classes(
         if key not in index:
             raise LabelError(
                 f'{where}, sample {ids[number]}: {value!r} is not a class of the map, '
-                f'expected one of: {", ".join(strata.names)}.'
+                f'expected one of: {", ".join([*strata.names, OTHER])}.'
                 f'{did_you_mean(str(value), strata.names)}'
             )
         found[number] = index[key]
@@ -247,8 +252,10 @@ def _warn_about_strata(
     sizes: NDArray[np.float64],
     unit: str,
 ) -> None:
-    """Warn of classes of the map with less than two samples."""
+    """Warn of classes of the map with few samples."""
     samples = counts.sum(axis=1)
+    several = samples > 1
+    warn_of_few(np.array(names)[several].tolist(), samples[several])
     for index in np.flatnonzero((samples < 2) & (sizes > 0)).tolist():
         share = sizes[index] / sizes.sum()
         warnings.warn(
@@ -318,6 +325,27 @@ def table(found: Assessment) -> pd.DataFrame:
     return frame
 
 
+def no_certainty(found: Assessment) -> str:
+    """Return a note on classes whose samples all agree: ± 0 is no certainty there.
+
+    Where n samples agree, 5 % of samples still would if a share of 1 − 0.05^(1 / n) of
+    the class were another one.
+    """
+    samples, most = found.counts.sum(axis=1), found.counts.max(axis=1)
+    agree = np.flatnonzero((samples > 1) & (samples == most)).tolist()
+    if not agree:
+        return ''
+    each = [
+        f'{found.names[index]} ({samples[index]} samples, '
+        f'{1 - 0.05 ** (1 / samples[index]):.0%})'
+        for index in agree
+    ]
+    return (
+        '± 0 is no certainty where all samples agree. As much of a class may still be '
+        f'another one, at 95 %: {", ".join(each)}.'
+    )
+
+
 def lines(found: Assessment) -> list[str]:
     """Return the lines of a report in plain text."""
     accuracy, areas = found.accuracy, found.areas
@@ -344,6 +372,7 @@ def lines(found: Assessment) -> list[str]:
         *text,
         f'{"overall accuracy":<{width}}  {shown(accuracy.overall, 0, ".3f")}',
         f'{"samples":<{width}}  {found.counts.sum()}',
+        *filter(None, [no_certainty(found)]),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import GridError, SceneError, SettingError, name_key
+from ..errors import GridError, LabelWarning, SceneError, SettingError, name_key
 from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, Grid
 from ..inference.geotiff import RasterRows, check_output, product_path
@@ -111,6 +112,7 @@ def join(
             check = check_vector_output if name == 'polygons' else check_file
             check(others[name], overwrite)
         names, colors, tables = _classes(rasters)
+        _warn_of_strangers(rasters)
         grid = _joined_grid(rasters) if like is None else _grid_like(like)
         placed = _placed(stack, rasters, percents, tables, grid)
         paths = {name: others[name] for name in wanted}
@@ -167,6 +169,25 @@ def _classes(
     return [*names.values()], colors, tables
 
 
+def _warn_of_strangers(rasters: Sequence[DatasetReader]) -> None:
+    """Warn of the first map that has no class in common with any other."""
+    names = [class_names(raster) for raster in rasters]
+    keys = [{name_key(name) for name in own} for own in names]
+    for number, own in enumerate(keys):
+        others = [other for other in range(len(keys)) if other != number]
+        if not any(own & keys[other] for other in others):
+            rest = dict.fromkeys(name for other in others for name in names[other])
+            warnings.warn(
+                f'{rasters[number].name} has the classes {", ".join(names[number])}, the '
+                f'other maps have {", ".join(rest)}: none in common, so the joined map '
+                'has all of them. Name them alike with torchgeo-ctm relabel --merge '
+                '"OLD=NEW" if they mean the same.',
+                LabelWarning,
+                stacklevel=3,
+            )
+            return
+
+
 def _joined_grid(rasters: Sequence[DatasetReader]) -> Grid:
     """Return the grid of the first map, as large as all maps need.
 
@@ -181,7 +202,7 @@ def _joined_grid(rasters: Sequence[DatasetReader]) -> Grid:
     if max(height, width) > LARGEST:
         raise GridError(
             f'The maps are far apart: joined they have {height:,} × {width:,} px, '
-            f'expected at most {LARGEST:,} on a side. Pass the grid of a raster as like.'
+            f'expected at most {LARGEST:,} on a side. Pass the grid of a raster as like=.'
         )
     transform = first.transform @ Affine.translation(left, top)
     return Grid(height, width, first.crs, transform)

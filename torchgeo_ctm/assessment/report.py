@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..accuracy import Design
-from .assess import Assessment, shown
+from .assess import Assessment, no_certainty, shown
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
@@ -48,6 +48,7 @@ def page(found: Assessment, mask: str, samples: str, design: Design) -> str:
 confidence interval.</p>
 <h2>Classes</h2>
 {_classes(found)}
+<p>{escape(no_certainty(found))}</p>
 <h2>Confusion matrix, samples</h2>
 {_matrix(found.counts, found.names, '{:,.0f}')}
 <h2>Confusion matrix, estimated {found.unit}</h2>

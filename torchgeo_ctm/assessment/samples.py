@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from ..accuracy import Floats, allocate, sample_size
-from ..errors import LabelWarning, OutputError, SettingError, did_you_mean, name_key
+from ..errors import OutputError, SettingError, did_you_mean, name_key
 from ..files import check_not_input, temporary_path
 from ..grids import from_pixels
 from ..inference.masks import open_mask
 from ..inference.style import embed_style, samples_style
 from ..inference.vector import check_vector_output, layer_name, publish_vector
 from .clusters import draw_clusters
-from .strata import Strata, class_bands, read_strata
+from .strata import OTHER, Strata, class_bands, read_strata, warn_of_few
 
 #: Key of the file's metadata: pixels of each class of the map that was sampled.
 STRATA = 'CTM_STRATA'
@@ -59,7 +59,7 @@ def draw_samples(
 
     The GeoPackage has a point in the center of each pixel, in random order and without
     the class of the map; an empty column ``reference``, for which QGIS offers the
-    classes; and the outlines of the pixel and of its surroundings as WKT.
+    classes and :data:`~.strata.OTHER`; and the outlines of the pixel and of its surroundings as WKT.
 
     Args:
         mask: Class raster.
@@ -123,7 +123,8 @@ def draw_samples(
             least if floor is None else floor,
             None if expected is None else users,
         )
-        _warn_about_few(strata, numbers)
+        occurs = strata.pixels > 0
+        warn_of_few(np.array(strata.names)[occurs].tolist(), numbers[occurs])
         pixels = _draw(raster, strata, numbers, np.random.default_rng(seed))
         frame = _frame(raster, pixels, window)
     _write(frame, output, strata)
@@ -197,24 +198,6 @@ def _expected(given: Sequence[str] | None, names: Sequence[str]) -> Floats:
             )
         users[index[name_key(name)] if equals else slice(None)] = value
     return users
-
-
-def _warn_about_few(strata: Strata, numbers: NDArray[np.int64]) -> None:
-    """Warn of classes with too few samples for an interval of their own."""
-    few = [
-        f'{name} ({number})'
-        for name, number, pixels in zip(
-            strata.names, numbers.tolist(), strata.pixels, strict=True
-        )
-        if number < 10 and pixels
-    ]
-    if few:
-        warnings.warn(
-            f'{", ".join(few)}: fewer than 10 samples give no useful interval for a '
-            'class. Raise --size or --floor, or merge rare classes with relabel.',
-            LabelWarning,
-            stacklevel=3,
-        )
 
 
 def _draw(
@@ -296,7 +279,9 @@ def _write(frame: gpd.GeoDataFrame, output: Path, strata: Strata) -> None:
                 **options,
             )
         with closing(sqlite3.connect(temporary)) as database, database:
-            embed_style(database, layer, samples_style(strata.names))
+            embed_style(
+                database, layer, samples_style([*dict.fromkeys([*strata.names, OTHER])])
+            )
         publish_vector(temporary, output)
     except (OSError, RuntimeError, sqlite3.Error) as error:
         reason = str(error).splitlines()[0]

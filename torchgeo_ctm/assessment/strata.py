@@ -1,6 +1,7 @@
 """The classes of a map as strata: their names, pixels and hectares."""
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,15 @@ from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import GridError, SceneError
+from ..errors import GridError, LabelWarning, SceneError
 from ..grids import IGNORED
 from ..inference.areas import PixelAreas
 from ..inference.masks import class_names, open_mask, row_bands
+
+#: True class of a sample that is none of the map's.
+OTHER = 'other (not on the map)'
+#: Fewest samples that give a useful interval for a class.
+FEW = 10
 
 
 class Strata(NamedTuple):
@@ -93,6 +99,28 @@ def read_strata(raster: DatasetReader, visit: Visit | None = None) -> Strata:
         totals[0, values].astype(np.int64),
         None if areas is None else totals[1, values],
     )
+
+
+def warn_of_few(names: Sequence[str], numbers: NDArray[np.int64]) -> None:
+    """Warn of classes with too few samples for an interval of their own.
+
+    Args:
+        names: Names of the classes.
+        numbers: Samples of each, (C,).
+    """
+    few = [
+        f'{name} ({number})'
+        for name, number in zip(names, numbers.tolist(), strict=True)
+        if number < FEW
+    ]
+    if few:
+        warnings.warn(
+            f'{", ".join(few)}: fewer than {FEW} samples give no useful interval for a '
+            'class. Draw more with sample --size or --floor, or merge rare classes with '
+            'relabel.',
+            LabelWarning,
+            stacklevel=4,
+        )
 
 
 def strata_of(path: str | Path) -> Strata:

@@ -1,6 +1,7 @@
 """Hectares of each class, in the whole map and in zones."""
 
 import warnings
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def class_table(
         confidence: Confidence raster in percent, on the same grid.
 
     Returns:
-        A row for each zone and class: ``zone`` (with zones), ``class``, ``name``,
+        A row for each zone and class: ``zone`` (with zones; ``Wald (row 3)`` where
+        several have one name), ``class``, ``name``,
         ``pixels``, ``hectares``, ``share`` of the zone's mapped hectares; with
         confidence also ``confidence``, the mean in percent, and ``hectares_weighted``,
         hectares times confidence.
@@ -232,7 +234,7 @@ def read_zones(
 
 
 def _names(frame: gpd.GeoDataFrame, field: str | None, name: str) -> list[str]:
-    """Return the names of zones."""
+    """Return the names of zones, with the row where several have one name."""
     columns = [str(c) for c in frame.columns if c != frame.geometry.name]
     if field is None:
         texts = [c for c in columns if pd.api.types.is_string_dtype(frame[c].dropna())]
@@ -244,8 +246,12 @@ def _names(frame: gpd.GeoDataFrame, field: str | None, name: str) -> list[str]:
         )
     if field is None:
         return [str(number) for number in range(1, len(frame) + 1)]
-    values = frame[field].tolist()
-    return ['' if pd.isna(value) else str(value) for value in values]
+    names = ['' if pd.isna(value) else str(value) for value in frame[field].tolist()]
+    counts = Counter(names)
+    return [
+        f'{each} (row {row})'.strip() if counts[each] > 1 else each
+        for row, each in enumerate(names, 1)
+    ]
 
 
 def _warn(
@@ -253,9 +259,15 @@ def _warn(
 ) -> None:
     """Warn of zones that overlap, and of those outside of the map."""
     if len(zones.overlaps):
+        count = len(zones.overlaps)
+        pairs = (
+            '1 pair of zones overlaps'
+            if count == 1
+            else f'{count} pairs of zones overlap'
+        )
         one, other = zones.overlaps[0].tolist()
         warnings.warn(
-            f'{name}: {len(zones.overlaps)} pairs of zones overlap, as '
+            f'{name}: {pairs}, as '
             f'{zones.names[other]!r} and {zones.names[one]!r}. What both cover counts in '
             'both.',
             LabelWarning,

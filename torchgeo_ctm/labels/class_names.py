@@ -113,7 +113,17 @@ def memberships(
     ]
     kept = [[n for n in names or () if class_key(n) not in skipped] for names in named]
     if classes is None:
-        classes = found_classes(sorted({name for names in kept for name in names}))
+        spelled = sorted({name for names in kept for name in names})
+        classes = found_classes(spelled)
+        keys = {class_key(name): name for name in classes}
+        if also := [name for name in spelled if name not in classes]:
+            pairs = [f'{name!r} as {keys[class_key(name)]!r}' for name in also]
+            warnings.warn(
+                f'{where}: names that differ in case and blanks alone are one class: '
+                f'{", ".join(pairs)}.',
+                LabelWarning,
+                stacklevel=4,
+            )
         if not classes:
             raise LabelError(f'{where}: no row names a class, expected at least one.')
     order = check_classes(classes)

@@ -139,7 +139,10 @@ def _points(features: Features) -> Features:
     kept = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
     features = kept_rows(features, kept, 'have no geometry')
     points = shapely.get_dimensions(features.geometry) == 0
+    lines = shapely.get_dimensions(features.geometry[~points]) == 1
     why = 'are not points (use PolygonLabels for polygons)'
+    if lines.all():
+        why = 'are lines (draw polygons for labels)'
     features = kept_rows(features, points, why)
     return features._replace(geometry=shapely.force_2d(features.geometry))
 

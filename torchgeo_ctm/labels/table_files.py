@@ -20,23 +20,28 @@ SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 BLANK = ('', 'nan', 'none', '<na>')
 
 
-def column(frame: pd.DataFrame, name: str, path: str | Path) -> Any:
-    """Return a column of a table.
+def column(
+    frame: pd.DataFrame, name: str, path: str | Path, argument: str = 'field'
+) -> Any:
+    """Return a column of a table, whose name an argument has.
 
     Raises:
         LabelError: If there is no column of this name.
     """
     if name not in frame.columns:
-        raise missing_column(path, name, frame.columns)
+        raise missing_column(path, name, frame.columns, argument)
     return frame[name]
 
 
-def missing_column(path: str | Path, name: str, columns: Iterable[Any]) -> LabelError:
-    """Return the error that a column or field is missing."""
+def missing_column(
+    path: str | Path, name: str, columns: Iterable[Any], argument: str = ''
+) -> LabelError:
+    """Return the error that a column or field is missing, which an argument names."""
     found = [str(column) for column in columns]
+    advice = f' Pass its name as {argument}=.' if argument and found else ''
     return LabelError(
         f'{path} has no column {name!r}, expected one of: {", ".join(found) or "none"}.'
-        f'{did_you_mean(name, found)}'
+        f'{did_you_mean(name, found) or advice}'
     )
 
 

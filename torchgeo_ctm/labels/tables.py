@@ -220,7 +220,7 @@ def read_label_table(
             is unknown.
     """
     frame = read_table(path)
-    ids = column(frame, id_field, path)
+    ids = column(frame, id_field, path, 'id_field')
     rows = frame.index.tolist()
     if field is None:
         order, present, known = _flags(frame, id_field, classes, ignore, path)

@@ -68,7 +68,7 @@ def read_features(
     if path.suffix.lower() in ('.shp', '.dbf'):
         _check_encoding(path, [*columns, *frame.get(field, [])])
     if field not in columns:
-        raise missing_column(path, field, columns)
+        raise missing_column(path, field, columns, 'field')
     rows = np.arange(1, len(frame) + 1)
     known_crs = _crs(path, frame.crs, crs)
     geometry: Geometries = np.array(frame.geometry.array, dtype=object)

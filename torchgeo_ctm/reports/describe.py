@@ -1,11 +1,13 @@
 """Describe the data of a configuration: bands, CRS, chips and labels, and a plot."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ..datamodules.chips import ChipDataModule
 from ..errors import CTMError
@@ -69,14 +71,17 @@ def describe(
     without_data = 0
     count = min(EXAMPLES, len(chips))
     wanted = {chips.chosen[index * len(chips) // count] for index in range(count)}
-    examples = []
+    each = -(-EXAMPLES // len(labels.present))
+    candidates = []
     for chip in chips.chips(progress, with_crs=True):
+        present = _present(chip, len(labels.present))
+        rare = present & (labels.present < each)
         labels.update(chip.label, chip.known, chip.mask)
         crs[chip.crs] += 1
         sizes[chip.image.shape] += 1
         without_data += not chip.valid.any()
-        if chip.number in wanted:
-            examples.append(chip)
+        if chip.number in wanted or rare.any():
+            candidates.append(chip)
     labels.warn(chips.task.class_names)
     return Description(
         chips.task,
@@ -88,8 +93,35 @@ def describe(
         sizes,
         without_data,
         labels,
-        examples,
+        _examples(
+            sorted(candidates, key=lambda chip: chip.number not in wanted), count
+        ),
     )
+
+
+def _present(chip: Chip, classes: int) -> NDArray[np.bool_]:
+    """Return which classes a chip is known to show, (C,)."""
+    if chip.label is None:
+        return np.zeros(classes, bool)
+    return (chip.label > 0) & (True if chip.known is None else chip.known)
+
+
+def _examples(candidates: Sequence[Chip], count: int) -> list[Chip]:
+    """Return chips in order, so that each class occurs as often as possible.
+
+    Each is the first candidate with the class that the chips before it show least.
+    """
+    classes = 0 if candidates[0].label is None else len(candidates[0].label)
+    shown = np.zeros(classes, np.int64)
+    rest = [*candidates]
+    taken: list[Chip] = []
+    while len(taken) < count:
+        present = np.array([_present(chip, classes) for chip in rest])
+        left = np.where(present.any(axis=0), shown, np.iinfo(np.int64).max)
+        best = int(present[:, left.argmin()].argmax()) if classes else 0
+        shown += present[best]
+        taken.append(rest.pop(best))
+    return sorted(taken, key=lambda chip: chip.number)
 
 
 def _data_set(data: ChipDataModule) -> str:

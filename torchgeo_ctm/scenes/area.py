@@ -99,7 +99,7 @@ class Area:
         return found
 
 
-def box_area(scene: str, grid: Grid, bbox: Sequence[Any]) -> Area:
+def box_area(scene: str, grid: Grid, bbox: Sequence[Any] | str) -> Area:
     """Return the part of a scene in a box of longitude and latitude.
 
     The rectangle covers the box, whose edges are not straight in other CRSs.
@@ -107,13 +107,15 @@ def box_area(scene: str, grid: Grid, bbox: Sequence[Any]) -> Area:
     Args:
         scene: Name of the scene.
         grid: Its grid.
-        bbox: West, south, east, north in degrees. A west beyond east crosses the date
-            line.
+        bbox: West, south, east, north in degrees, also as text with commas. A west
+            beyond east crosses the date line.
 
     Raises:
         SettingError: If the box is not one.
         GridError: If the scene has no CRS, or lies elsewhere.
     """
+    if isinstance(bbox, str):
+        bbox = [part.strip() for part in bbox.split(',')]
     text = ','.join(map(str, bbox))
     west, south, east, north = read_box(bbox)
     check_place(scene, grid, 'bbox')

@@ -146,6 +146,6 @@ def _names(own: list[str], given: Any) -> Any:
         raise SceneError(
             f'The bands of the scene are in the order {", ".join(own[:13])}, which '
             'long_name does not follow. Name them with .assign_coords(band=[…]), or pass '
-            'scene_bands.'
+            'scene_bands=.'
         )
     return given

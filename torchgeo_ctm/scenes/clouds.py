@@ -102,7 +102,7 @@ class CloudOptions:
         if classification is None and self.clouds == 'scl':
             raise SceneError(
                 f"{scene} has no scene classification (SCL), which clouds='scl' reads. "
-                'Pass a raster as cloud_mask.'
+                'Pass a raster as cloud_mask=.'
             )
         if classification is None or self.clouds == 'none':
             return None

@@ -326,7 +326,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         if scene_bands is not None:
             if len(scene_bands) != raster.count:
                 raise SceneError(
-                    f'{self.scene} has {raster.count} bands, but scene_bands names '
+                    f'{self.scene} has {raster.count} bands, but scene_bands= names '
                     f'{len(scene_bands)}. Name all bands in file order.'
                 )
             found = scene_bands
@@ -360,7 +360,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         )
         warnings.warn(
             f'{self.scene} has no band names, its bands are taken in order: {taken}. '
-            'Pass scene_bands if they are others.',
+            'Pass scene_bands= if they are others.',
             BandWarning,
             stacklevel=4,
         )
