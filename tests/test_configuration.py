@@ -246,8 +246,9 @@ def test_no_function_is_used_that_jsonargparse_gives_up(
     read_data(write(tmp_path / 'c.yaml', data=data))
 
 
-def test_names_are_written_as_they_are(tmp_path: Path) -> None:
+def test_names_are_written_in_ascii(tmp_path: Path) -> None:
+    # torchgeo fit opens a configuration in the encoding of the system
     path = tmp_path / 'c.yaml'
     write_content({'class_names': ['Gewässer', '水']}, path)
-    assert path.read_text(encoding='utf-8') == 'class_names: [Gewässer, 水]\n'
+    assert path.read_bytes().isascii()
     assert read_yaml(path, 'names') == {'class_names': ['Gewässer', '水']}

@@ -145,12 +145,7 @@ def write_content(
         OutputError: If the file cannot be written.
     """
     text = yaml.dump(
-        content,
-        Dumper=_Plain,
-        sort_keys=False,
-        default_flow_style=None,
-        width=88,
-        allow_unicode=True,
+        content, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=88
     )
     write_text(path, ''.join(f'# {line}'.rstrip() + '\n' for line in comments) + text)
 

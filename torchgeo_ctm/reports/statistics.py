@@ -184,11 +184,7 @@ def write_config(measured: SplitStatistics, config: str | Path, path: Path) -> N
     section = read_section(config, 'model')
     section = {'class_path': section['class_path'], 'init_args': {'scaling': scaling}}
     text = yaml.safe_dump(
-        {'model': section},
-        sort_keys=False,
-        default_flow_style=None,
-        width=88,
-        allow_unicode=True,
+        {'model': section}, sort_keys=False, default_flow_style=None, width=88
     )
     lines = [
         'Pass this file after the configuration that it was measured with:',
