@@ -145,8 +145,8 @@ def test_95_percent_of_the_intervals_of_clusters_hold_the_truth() -> None:
     blocks, rng, tries = blocks_of_a_map(), np.random.default_rng(1), 1500
     truth = np.bincount(blocks.ravel(), minlength=9).reshape(3, 3) / blocks.size
     sizes, hits = truth.sum(axis=1), np.diag(truth)
-    wanted = {
-        'overall': [hits.sum()],
+    wanted: dict[str, NDArray[np.float64]] = {
+        'overall': hits.sum(keepdims=True),
         'users': hits / sizes,
         'producers': hits / truth.sum(axis=0),
         'f1': 2 * hits / (sizes + truth.sum(axis=0)),

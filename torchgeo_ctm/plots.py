@@ -475,10 +475,10 @@ def footprint_figure(
         axes.fill(*corners.T, facecolor=color, edgecolor='0.3', linewidth=0.8)
     for tile, number in dates.items():
         corners = next(c for c, name, _ in footprints if name == tile)
-        place = (corners.min(axis=0) + corners.max(axis=0)) / 2
+        x, y = ((corners.min(axis=0) + corners.max(axis=0)) / 2).tolist()
         text = f'{tile}\n{number} {"date" if number == 1 else "dates"}'
         white = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8}
-        axes.annotate(text, place, ha='center', va='center', fontsize=9, bbox=white)
+        axes.text(x, y, text, ha='center', va='center', fontsize=9, bbox=white)
     axes.fill(*box.T, facecolor='none', edgecolor='tab:red', linewidth=2)
     axes.set_xlabel('longitude, degrees (red: the box)')
     axes.set_ylabel('latitude, degrees')

@@ -349,27 +349,20 @@ def no_certainty(found: Assessment) -> str:
 def lines(found: Assessment) -> list[str]:
     """Return the lines of a report in plain text."""
     accuracy, areas = found.accuracy, found.areas
-    width = max(20, *map(len, found.names))
-    heads = (
-        f'mapped {found.unit}',
-        f'{found.unit} ± 95 %',
-        "user's",
-        "producer's",
-        'F1',
-    )
-    text = [f'{"class":<{width}}  samples  ' + '  '.join(f'{h:>19}' for h in heads)]
+    heads = ('samples', f'mapped {found.unit}', f'{found.unit} ± 95 %')
+    table: list[tuple[str, ...]] = [('class', *heads, "user's", "producer's", 'F1')]
     for index, name in enumerate(found.names):
-        cells = [f'{found.sizes[index]:,.1f}', shown(areas, index, ',.1f')]
-        cells += [
-            shown(rate, index, '.3f')
-            for rate in (accuracy.users, accuracy.producers, accuracy.f1)
-        ]
-        text.append(
-            f'{name:<{width}}  {found.counts[index].sum():>7}  '
-            + '  '.join(f'{cell:>19}' for cell in cells)
-        )
+        size, area = f'{found.sizes[index]:,.1f}', shown(areas, index, ',.1f')
+        rates = (accuracy.users, accuracy.producers, accuracy.f1)
+        values = [shown(rate, index, '.3f') for rate in rates]
+        table.append((name, str(found.counts[index].sum()), size, area, *values))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    width = max(widths[0], len('overall accuracy'))
     return [
-        *text,
+        *(
+            '  '.join([f'{row[0]:<{width}}', *map(str.rjust, row[1:], widths[1:])])
+            for row in table
+        ),
         f'{"overall accuracy":<{width}}  {shown(accuracy.overall, 0, ".3f")}',
         f'{"samples":<{width}}  {found.counts.sum()}',
         *filter(None, [no_certainty(found)]),
