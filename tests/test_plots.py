@@ -14,6 +14,7 @@ from torchgeo_ctm.plots import (
     map_figure,
     mask_figure,
     quick_look,
+    stretch,
 )
 
 
@@ -129,3 +130,14 @@ def test_unknown_classes_are_counted_in_words(unknown: int, said: str) -> None:
     figure = label_figure([chip], list('abc'), ['#102030'] * 3, ['R', 'G', 'B'])
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert any(text.endswith(f'\n{said} unknown') for text in texts)
+
+
+def test_haze_of_a_band_does_not_color_the_picture() -> None:
+    gray = np.linspace(200, 3000, 10_000, dtype=np.float32).reshape(100, 100)
+    hazy = np.stack([gray, gray + 100, gray + 700])
+    hazy[:, :10] = np.nan
+    shown = stretch(hazy)
+    assert shown.shape == (100, 100, 3)
+    assert np.ptp(shown, axis=2).max() < 0.01
+    assert (shown.min(), shown.max()) == (0, 1)
+    assert (stretch(np.full((3, 4, 4), np.nan, np.float32)) == 0).all()

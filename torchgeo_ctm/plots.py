@@ -56,15 +56,15 @@ class Ground(NamedTuple):
 
 
 def stretch(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretch an image (3, H, W) to (H, W, 3) in 0…1 between percentiles 2 and 98.
+    """Stretch an image (3, H, W) to (H, W, 3) in 0…1.
 
-    The three bands share one stretch, which keeps hues.
+    From each band its first percentile is subtracted, which is haze. Then the three
+    bands share one factor, which keeps hues: percentile 98 of all becomes 1.
     """
-    known = rgb[~np.isnan(rgb)]
-    if not known.size:
+    if np.isnan(rgb).all(axis=(1, 2)).any():
         return np.zeros((*rgb.shape[1:], 3), np.float32)
-    low, high = np.percentile(known, [2, 98], overwrite_input=True)
-    scaled = (rgb - low) / max(float(high - low), 1e-6)
+    clear = rgb - np.nanpercentile(rgb, 1, axis=(1, 2), keepdims=True)
+    scaled = clear / max(float(np.nanpercentile(clear, 98)), 1e-6)
     clipped: NDArray[np.float32] = np.clip(np.nan_to_num(scaled), 0, 1)
     return clipped.transpose(1, 2, 0).astype(np.float32)
 
