@@ -97,6 +97,7 @@ def test_of_clouds_and_limits(catalog: Path) -> None:
         ({'limit': '0'}, ['--limit 0 is too small']),
         ({'catalog': 'nothing.json'}, ['Cannot search nothing.json']),
         ({'catalog': 'http://127.0.0.1:9/'}, ['Cannot search http://127.0.0.1:9/']),
+        ({'catalog': 'item.json'}, ['item.json is no catalog', 'predict takes items']),
         ({'output': 'scenes.gpkg'}, ["Did you mean 'scenes.json'?"]),
     ],
 )
@@ -109,6 +110,7 @@ def test_searches_that_find_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'item.json').write_text('{"type": "Feature"}')
     options = {'bbox': ','.join(BOX), 'date': '2026-06/2026-07', 'catalog': catalog}
     given = options | {'output': 'scenes.json'} | changes
     arguments = [each for k, v in given.items() for each in (f'--{k}', v)]

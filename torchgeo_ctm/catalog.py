@@ -62,7 +62,7 @@ def search(
         bbox: West, south, east, north in degrees. A west beyond east crosses the date
             line.
         date: A day, month or year, or two with a slash.
-        collection: Id of the collection; None: any.
+        collection: Id of the collection; None or '': any, or none.
         max_cloud: Highest cloud cover in percent. Scenes that do not tell it are kept.
         limit: Most scenes that are returned.
 
@@ -78,8 +78,10 @@ def search(
             'search requires pystac-client: pip install "torchgeo-ctm[catalog]".'
         )
     from pystac import STACError
+    from pystac_client.errors import ClientTypeError
     from pystac_client.exceptions import APIError
 
+    collection = collection or None
     box = read_box(bbox)
     first, last = _interval(date)
     if limit < 1:
@@ -90,6 +92,11 @@ def search(
         clear = [item for item in found if (_cloud(item) or 0) <= max_cloud]
         if not clear:
             raise DataError(_nothing(client, catalog, collection, found, max_cloud))
+    except ClientTypeError as error:
+        raise DataError(
+            f'{catalog} is no catalog, expected the URL of a STAC API, or URL or path of a '
+            'catalog.json. predict takes items as they are.'
+        ) from error
     except (OSError, ValueError, KeyError, STACError, APIError) as error:
         reason = ' '.join(str(error).split())[:300]
         raise DataError(f'Cannot search {catalog}: {reason}') from error
@@ -243,7 +250,12 @@ def _nothing(
             f'Did you mean max_cloud={np.ceil(least):g}?'
         )
     known = [str(each.id) for each in islice(client.get_collections(), 100)]
-    if collection is not None and known and collection not in known:
+    if collection is not None and not known:
+        return (
+            f'No scene of {catalog} matches, which has no collection {collection!r}: '
+            "pass collection='' for items of any or none. Or widen the box or the date."
+        )
+    if collection is not None and collection not in known:
         hint = did_you_mean(collection, known)
         return (
             f'{catalog} has no collection {collection!r}, expected one of: '

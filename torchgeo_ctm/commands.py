@@ -171,7 +171,7 @@ def search(
         catalog: URL of a STAC API, or URL or path of a static catalog.json.
         output: Scenes to write: .json (ItemCollection) or .parquet (GeoParquet). A
             picture of their footprints (.png) is written beside it.
-        collection: Id of the collection.
+        collection: Id of the collection; '' for any or none.
         max_cloud: Highest cloud cover in percent. Scenes that do not tell it stay.
         limit: Most scenes that are found, the earliest first.
         overwrite: Replace existing files.

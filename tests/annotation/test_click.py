@@ -207,5 +207,19 @@ def test_a_file_that_cannot_be_written_is_said_in_the_grid(
     grid = label_windows(ground.scene, 2, CLASSES, output)
     output.unlink()
     output.mkdir()
-    grid.answer(0, ['water'])
+    with pytest.raises(OutputError, match='is a folder'):
+        grid.answer(0, ['water'])
     assert grid.message.startswith(f'Not saved: {output} is a folder')
+
+
+def test_an_older_grid_does_not_erase_what_a_newer_one_wrote(
+    ground: LandCover, output: Path
+) -> None:
+    old = label_windows(ground.scene, 4, CLASSES, output)
+    new = label_windows(ground.scene, 4, CLASSES, output)
+    new.answer(1, ['water'])
+    with pytest.raises(OutputError, match='was changed by another grid'):
+        old.answer(0, ['forest'])
+    assert old.message.startswith('Not saved')
+    new.answer(2, ['forest'])
+    assert gpd.read_file(output)['class'].notna().tolist() == [False, True, True, False]

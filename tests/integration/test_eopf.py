@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
 from tests.conftest import decisive, save_task, tiny_task
 from tests.fakes.eopf import CHUNK, path_of, write_product
@@ -104,6 +105,14 @@ def edit(product: Path, path: str, **changes: Any) -> None:
     file.write_text(json.dumps(content))
 
 
+def compressed(values: Any, folder: Path) -> Any:
+    """Compress as the products are; skip where GDAL was built without it."""
+    try:
+        return blosc(values, folder)
+    except RasterioError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize('form', ['folder', 'zip', 'blosc', 'product crs'])
 def test_pixels_are_those_of_a_folder_of_bands(
     folder: Path, tmp_path: Path, form: str
@@ -112,7 +121,7 @@ def test_pixels_are_those_of_a_folder_of_bands(
     if form == 'blosc':
         settings = {'cname': 'zstd', 'clevel': 5, 'shuffle': 2, 'blocksize': 0}
         options['compressor'] = {'id': 'blosc', **settings}
-        options['compress'] = lambda values: blosc(values, tmp_path)
+        options['compress'] = lambda values: compressed(values, tmp_path)
     scene = write_product(
         tmp_path / 'eopf', {b: pixels(b) for b in BANDS}, classes(), **options
     )

@@ -50,6 +50,8 @@ class Answers:
         self.path, self.names = path, tuple(names)
         self.geometry = gpd.GeoSeries([], crs=crs)
         self.answers: list[Answer] = []
+        #: When the file was last written here, nanoseconds; None: not yet.
+        self._written: int | None = None
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -104,6 +106,10 @@ class Answers:
         Raises:
             OutputError: If it cannot be written, or another program edits it.
         """
+        if None not in (self._written, now := self._changed()) and now != self._written:
+            raise OutputError(
+                f'{self.path} was changed by another grid or program. Run the cell again.'
+            )
         check_vector_output(self.path, overwrite=True)
         temporary = temporary_path(self.path).with_suffix('.gpkg')
         try:
@@ -116,6 +122,11 @@ class Answers:
             raise OutputError(f'Cannot write {self.path}: {reason}') from error
         finally:
             temporary.unlink(missing_ok=True)
+        self._written = self._changed()
+
+    def _changed(self) -> int | None:
+        """Return when the file was last written; None without a file."""
+        return self.path.stat().st_mtime_ns if self.path.is_file() else None
 
 
 def read_answers(path: Path, names: Sequence[str], crs: Any) -> Answers:

@@ -40,6 +40,8 @@ class WindowGrid(anywidget.AnyWidget):
             colors: Color of each class.
         """
         self._saved = saved
+        #: Why the last answer was not written.
+        self._failure: CTMError | None = None
         super().__init__(
             classes=list(saved.names),
             colors=list(colors),
@@ -73,6 +75,7 @@ class WindowGrid(anywidget.AnyWidget):
 
         Raises:
             LabelError: If window or class is unknown.
+            OutputError: If the file cannot be written.
         """
         if not 0 <= window < len(self._saved):
             raise LabelError(
@@ -82,6 +85,8 @@ class WindowGrid(anywidget.AnyWidget):
         answers: list[Any] = list(self.answers)
         answers[window] = [sorted(indices), only_these, not_sure]
         self.answers = answers
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def path(self) -> Path:
@@ -98,10 +103,12 @@ class WindowGrid(anywidget.AnyWidget):
         self._saved.answers = [
             Answer(tuple(classes), only, unsure) for classes, only, unsure in change.new
         ]
+        self._failure = None
         try:
             self._saved.save()
         except CTMError as error:
             # an exception in here would go to a log that nobody sees
+            self._failure = error
             self.message = f'Not saved: {error}'
         else:
             self.message = self._state()

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
+from ..errors import SettingError
 from .strata import Strata, class_bands, read_strata
 
 Integers = NDArray[np.int64]
@@ -45,6 +46,7 @@ def draw_clusters(
 
     Raises:
         SceneError: If the map is damaged, or no pixel has a class.
+        SettingError: If a block has fewer pixels than samples.
     """
     columns = np.arange(0, raster.width, block)
     counts = np.zeros((-(-raster.height // block), len(columns)), np.int64)
@@ -57,6 +59,11 @@ def draw_clusters(
     valid = counts.ravel()
     chosen = rng.choice(len(valid), clusters, p=valid / valid.sum())
     each = -(-size // clusters)
+    if each > block**2:
+        raise SettingError(
+            f'block={block} px has {block**2} pixels, expected at least the {each} '
+            'samples of a block. Use larger blocks, more clusters or fewer samples.'
+        )
     # a block with fewer valid pixels is drawn from with replacement
     ranks = [
         np.sort(rng.choice(valid[index], each, replace=bool(valid[index] < each)))
