@@ -124,7 +124,7 @@ def train(
     _loading()
     from .labels.detect import read_labels
 
-    # before what takes seconds to import
+    # mistakes in labels are told before TorchGeo, which takes seconds, is imported
     read_labels(labels, field, layer, crs)
     from . import train as training
     from .configuration import write_content

@@ -332,10 +332,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
             given = sys.argv[1:] if argv is None else argv
-            again = 'resume' if {*given[:1]} & RESUMED else 'start again'
+            again = ' to resume' if {*given[:1]} & RESUMED else ': it starts over'
             sys.stderr.write(
                 f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
-                f'command again to {again}.\n'
+                f'command again{again}.\n'
             )
             status = 143 if isinstance(stop, Terminated) else 130
             if argv is None or status == 143:

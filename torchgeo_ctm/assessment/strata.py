@@ -16,7 +16,7 @@ from ..grids import IGNORED
 from ..inference.areas import PixelAreas
 from ..inference.masks import class_names, open_mask, row_bands
 
-#: True class of a sample that is none of the map's.
+#: True class of a sample whose class the map does not have.
 OTHER = 'other (not on the map)'
 #: Fewest samples that give a useful interval for a class.
 FEW = 10
