@@ -89,6 +89,7 @@ def train(
     steps: int = 400,
     seed: int = 0,
     accelerator: str = 'auto',
+    resample: Literal['nearest', 'bilinear'] | None = None,
     config_out: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -110,6 +111,9 @@ def train(
         steps: Training steps.
         seed: Seed of training, and of what is held out.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
+        resample: How bands of 20 m and 60 m in files of their own come to the grid of
+            10 m: nearest repeats their pixels, bilinear interpolates between valid
+            ones. By default nearest. The checkpoint maps with the same.
         config_out: Configuration to write (.yaml), with which torchgeo fit repeats
             the training.
         overwrite: Replace existing files.
@@ -139,6 +143,7 @@ def train(
         steps=steps,
         seed=seed,
         accelerator=accelerator,
+        resample=resample,
     )
     for line in plan.reasons:
         _print(line)

@@ -42,9 +42,10 @@ from .inference.products import (
 )
 from .inference.scene_loop import PICTURE
 from .inference.scene_mask import SceneMask
-from .prediction import chosen_area, chosen_detector, predict_scene
+from .prediction import chosen_detector, predict_scene
 from .rasters import open_raster
 from .scaling import rgb_indices
+from .scenes.area import chosen_area
 from .scenes.clouds import DILATION
 from .scenes.coverage import Coverage
 from .scenes.inputs import file_checksum, fingerprint
@@ -195,7 +196,8 @@ def _opened(
     first = opened[0]
     for scene in opened:
         check_same_grid(first.scene, first.grid, scene.scene, scene.grid)
-        scene.area = chosen_area(scene, options.get('bbox'), options.get('area'))
+        box, area = options.get('bbox'), options.get('area')
+        scene.area = chosen_area(scene.scene, scene.grid, box, area)
         if detector is not None:
             names = (options.get(name) for name in ('scene_bands', 'sign', 'offset'))
             CloudDetection.open(detector, scene, predictor, *names)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from .inference.chip_writer import ChipMaskWriter
     from .inference.scene_mask import SceneMask
-    from .scenes.area import Area
-    from .scenes.scene import SceneWindows
 
 ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
@@ -52,6 +50,7 @@ def predict_scene(
     cloud_dilation: int = 6,
     bbox: Sequence[float] | str | None = None,
     area: str | Path | None = None,
+    resample: Literal['nearest', 'bilinear'] | None = None,
     sign: Callable[[str], str] | None = None,
     accelerator: str = 'auto',
     precision: str = '32-true',
@@ -105,6 +104,10 @@ def predict_scene(
             degrees of longitude and latitude.
         area: Map the part of the scene in polygons alone, a vector file in any CRS. What
             is outside of them is nodata.
+        resample: How bands of 20 m and 60 m in files of their own come to the grid of
+            10 m: nearest repeats their pixels, bilinear interpolates between valid
+            ones. By default as in training, else nearest. A scene in one raster has one
+            grid, and stays as it is.
         sign: Function that changes the URL of each asset of a STAC item, as to add a
             token: planetary_computer.sign.
         accelerator: Device, as Lightning names it: auto, cpu, gpu, mps. For others use
@@ -146,6 +149,7 @@ def predict_scene(
     from .inference.geotiff import product_path, remove_raster
     from .inference.products import product_paths
     from .inference.scene_loop import SceneLoop
+    from .scenes.area import chosen_area
     from .scenes.coverage import Coverage
     from .trainers.loading import load_scene_predictor
 
@@ -173,10 +177,11 @@ def predict_scene(
         cloud_mask,
         cloud_dilation,
         sign,
+        resample,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
     opened = batches[0].scene
-    opened.area = chosen_area(opened, bbox, area)
+    opened.area = chosen_area(opened.scene, opened.grid, bbox, area)
     loop.check(predictor, batches)
     found, written = {}, False
     try:
@@ -223,35 +228,6 @@ def chosen_detector(
 
     check_detector(clouds)
     return clouds
-
-
-def chosen_area(
-    scene: 'SceneWindows', bbox: Sequence[float] | str | None, area: str | Path | None
-) -> 'Area | None':
-    """Return the part of a scene that is mapped, None for all of it.
-
-    Raises:
-        SettingError: If both are given, or the box is not one.
-        LabelError: If the polygons cannot be read.
-        GridError: If the scene has no CRS, or lies elsewhere.
-    """
-    from .scenes.area import box_area, check_place, polygon_area
-
-    if bbox is not None and area is not None:
-        raise SettingError(
-            f'Got bbox={bbox} and area={str(area)!r}, expected one of both.'
-        )
-    name, grid = scene.scene, scene.grid
-    if bbox is not None:
-        return box_area(name, grid, bbox)
-    if area is None:
-        return None
-    check_place(name, grid, 'area')
-    # imports geopandas
-    from .assessment.zones import read_zones
-
-    _, polygons = read_zones(Path(area), None, grid.crs)
-    return polygon_area(name, grid, Path(area).name, polygons)
 
 
 def _device(accelerator: str) -> 'torch.device':

@@ -14,6 +14,8 @@ from .errors import BandError, SettingError, did_you_mean
 
 METHODS = ('standard', 'log', 'per_chip_maximum')
 ADAPTATIONS = ('dark', 'none')
+Resample = Literal['nearest', 'bilinear']
+RESAMPLES = ('nearest', 'bilinear')
 #: Added to values before their logarithm: dark water then differs from shade, but
 #: noise near 0 does not count.
 LOG_SHIFT = 100.0
@@ -103,6 +105,7 @@ class ScalingOptions(TypedDict, total=False):
     low: list[float] | None
     high: list[float] | None
     adapt: Literal['dark', 'none']
+    resample: Literal['nearest', 'bilinear']
     per_band: dict[str, BandOptions] | None
 
 
@@ -260,6 +263,7 @@ class BandScaling(nn.Module):
         high: Sequence[float] | None = None,
         adapt: Literal['dark', 'none'] = 'none',
         per_band: Mapping[str, BandOptions] | None = None,
+        resample: Resample = 'nearest',
     ) -> None:
         """Initialize a new BandScaling instance.
 
@@ -279,6 +283,8 @@ class BandScaling(nn.Module):
                 :func:`~torchgeo_ctm.scenes.adaptation.dark_adaptation`.
             per_band: Options of single bands, by name: ``offset``, ``clip``, ``mean``
                 and ``std``, each in place of the above.
+            resample: How coarse bands of scenes in several files come to the grid of
+                the finest: 'nearest' or 'bilinear'.
 
         Raises:
             SettingError: If a statistic is missing, miscounted or not positive, or
@@ -306,7 +312,7 @@ class BandScaling(nn.Module):
         self._keep_ranges(own)
         #: First and 99th percentile of each band of the training data, if known.
         self.low, self.high = self._percentiles(low, high)
-        self.adapt = adapt
+        self.adapt, self.resample = adapt, check_resample(resample)
         check_adaptation(self, adapt)
 
     def _percentiles(
@@ -435,6 +441,20 @@ class BandScaling(nn.Module):
         return x if self.clip is None else x.clamp(*self.clip)
 
 
+def check_resample(resample: Resample) -> Resample:
+    """Return how coarse bands are resampled, checked.
+
+    Raises:
+        SettingError: If it is unknown.
+    """
+    if resample not in RESAMPLES:
+        raise SettingError(
+            f"Unknown resample {resample!r}, expected 'nearest' or 'bilinear'."
+            + did_you_mean(str(resample), RESAMPLES)
+        )
+    return resample
+
+
 def check_adaptation(scaling: nn.Module, adapt: str) -> None:
     """Check that a scaling knows what an adaptation of scenes requires.
 
@@ -532,8 +552,9 @@ def build_scaling(
 def scaling_tag(options: Mapping[str, Any] | None) -> str:
     """Return scaling options as text for the tags of products.
 
-    Ranges are left out, and so is the adaptation, which has a tag of its own.
+    Ranges are left out, and so are adaptation and resampling, which have tags of their
+    own.
     """
     known = (options or {}).items()
-    left_out = ('low', 'high', 'adapt')
+    left_out = ('low', 'high', 'adapt', 'resample')
     return ' '.join(f'{k}={v}' for k, v in known if v is not None and k not in left_out)

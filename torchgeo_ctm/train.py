@@ -23,7 +23,7 @@ from .prediction import build_trainer, check_choices, running
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
-from .scaling import SENTINEL2_BANDS, band_key
+from .scaling import SENTINEL2_BANDS, Resample, band_key
 from .scenes.adaptation import sample_pixels
 from .scenes.scene import SceneWindows
 from .scenes.sources import band_names, tile_of
@@ -71,6 +71,7 @@ def plan(
     steps: int = STEPS,
     seed: int = 0,
     accelerator: str = 'auto',
+    resample: Resample | None = None,
 ) -> Plan:
     """Choose a configuration for scenes and their labels.
 
@@ -85,6 +86,7 @@ def plan(
         steps: Training steps.
         seed: Seed of training, and of what is held out.
         accelerator: Device, as Lightning names it.
+        resample: How coarse bands come to the grid of the finest; None: nearest.
 
     Raises:
         CTMError: If scenes and labels cannot be used, or not together.
@@ -99,7 +101,8 @@ def plan(
             f'{max(1, round(window / 8)) * 8}?'
         )
     source, options = read_labels(labels, field, layer, crs)
-    ground = _Ground(scenes, band_names(scenes[0]), source, seed)
+    kept: dict[str, Any] = {} if resample is None else {'resample': resample}
+    ground = _Ground(scenes, band_names(scenes[0]), source, seed, kept)
     window, reason = _choose_window(ground, window)
     held_out = ground.holds_out(window)
     epochs = min(EPOCHS, steps) if held_out else 1
@@ -114,7 +117,7 @@ def plan(
         'class_names': [*source.classes],
         'class_colors': usual_colors(source.classes),
         'img_size': window,
-        'scaling': ({} if optical else {'clip': None}) | ground.scaling(),
+        'scaling': ({} if optical else {'clip': None}) | ground.scaling() | kept,
     }
     data = {
         'scene': [*scenes],
@@ -154,8 +157,14 @@ class _Ground:
     """Scenes and their labels, in windows of any size."""
 
     def __init__(
-        self, scenes: Sequence[str], bands: Sequence[str], labels: AnyLabels, seed: int
+        self,
+        scenes: Sequence[str],
+        bands: Sequence[str],
+        labels: AnyLabels,
+        seed: int,
+        options: dict[str, Any],
     ) -> None:
+        self.options = options
         self.scenes, self.bands, self.labels = scenes, [*bands], labels
         self.seed = seed
         grids = [scene.grid for scene in self._opened(WINDOWS[0])]
@@ -164,7 +173,10 @@ class _Ground:
         self.side = min(min(grid.height, grid.width) for grid in grids)
 
     def _opened(self, window: int) -> list[SceneWindows]:
-        return [SceneWindows(s, self.bands, window, window) for s in self.scenes]
+        return [
+            SceneWindows(scene, self.bands, window, window, **self.options)
+            for scene in self.scenes
+        ]
 
     def counts(
         self, window: int, shares: Sequence[float] = (1, 0, 0), split: Any = 'train'

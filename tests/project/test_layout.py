@@ -100,6 +100,7 @@ ARROWS: dict[str, set[str]] = {
     'accuracy': set(),
     'assessment': {
         'inference',
+        'scenes',
         'accuracy',
         'legends',
         'grids',
@@ -185,6 +186,7 @@ DOORS: dict[str, set[str]] = {
     'geopandas': {
         'labels.features',
         'labels.vector_files',
+        'scenes.polygon_file',
         'inference.vector',
         'catalog',
         # a return type
@@ -192,7 +194,7 @@ DOORS: dict[str, set[str]] = {
         'assessment',
         'annotation',
     },
-    'pyogrio': {'inference.vector', 'assessment'},
+    'pyogrio': {'inference.vector', 'assessment', 'scenes.polygon_file'},
     'pyproj': {
         'grids',
         'inference.areas',

@@ -9,7 +9,6 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyogrio
 import pyproj
 import rasterio.features
 import shapely
@@ -17,25 +16,16 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from ..errors import (
-    GridError,
-    LabelError,
-    LabelWarning,
-    OutputError,
-    did_you_mean,
-    gdal_reason,
-    similar_file,
-)
+from ..errors import LabelError, LabelWarning, OutputError, did_you_mean
 from ..files import atomic_path, check_file
 from ..grids import from_pixels
 from ..inference.areas import PixelAreas
 from ..inference.masks import open_confidence, open_mask, read_rows
+from ..scenes.polygon_file import read_polygons
 from .strata import class_bands, strata_of
 
 #: Libraries that write a table.
 WRITERS = {'.csv': 'pandas', '.xlsx': 'openpyxl', '.parquet': 'pyarrow'}
-#: Longest edge of a zone that is straight in another CRS, in meters and degrees.
-STRAIGHT = (5_000.0, 0.05)
 
 
 def check_table(path: str | Path, overwrite: bool = False) -> Path:
@@ -203,34 +193,8 @@ def read_zones(
         LabelError: If the file cannot be read, or has no polygons.
         GridError: If it has no CRS.
     """
-    if not path.exists():
-        close = similar_file(path, ('.gpkg', '.geojson', '.shp', '.fgb', '.parquet'))
-        raise LabelError(f'{path} does not exist, expected polygons.{close}')
-    try:
-        if path.suffix.lower() == '.parquet':
-            frame = gpd.read_parquet(path)
-        else:
-            layers = [name for name, kind in pyogrio.list_layers(path) if kind]
-            if len(layers) > 1:
-                raise LabelError(
-                    f'{path} has several layers ({", ".join(layers)}), expected one. '
-                    'Export the one to use to a file of its own.'
-                )
-            frame = pyogrio.read_dataframe(path, layer=layers[0] if layers else None)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise LabelError(f'Cannot read {path}: {gdal_reason(error)}.') from error
-    if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
-        raise LabelError(f'{path} has no polygon, expected at least one.')
-    kinds = set(frame.geom_type.dropna()) - {'Polygon', 'MultiPolygon'}
-    if kinds:
-        raise LabelError(f'{path} has {", ".join(kinds)}, expected polygons.')
-    names = _names(frame, field, str(path))
-    if frame.crs is None:
-        raise GridError(f'{path} has no CRS, expected one. Assign it in QGIS.')
-    meters, degrees = STRAIGHT
-    longest = degrees if frame.crs.is_geographic else meters
-    shapes = frame.geometry.make_valid().segmentize(longest)
-    return names, shapes.to_crs(crs).make_valid().to_numpy()
+    frame = read_polygons(path, crs)
+    return _names(frame, field, str(path)), frame.geometry.to_numpy()
 
 
 def _names(frame: gpd.GeoDataFrame, field: str | None, name: str) -> list[str]:

@@ -231,6 +231,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
                 nodata=self.nodata,
                 offset=self.offset,
                 model_offset=trained,
+                resample=getattr(self.scaling, 'resample', 'nearest'),
             )
             for given in self.images
             for path in _files(given, self.bands)

@@ -26,7 +26,7 @@ from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
-from ..scenes.area import box_area
+from ..scenes.area import chosen_area
 from ..scenes.clouds import DILATION
 from ..scenes.coverage import Coverage, check_least, check_window
 from ..scenes.sources import tile_of
@@ -96,6 +96,8 @@ class SceneDataModule(NonGeoDataModule):
         cloud_mask: str | list[str] | None = None,
         cloud_dilation: int = DILATION,
         bbox: Sequence[float] | None = None,
+        area: str | None = None,
+        resample: Literal['nearest', 'bilinear'] | None = None,
     ) -> None:
         """Initialize the data module.
 
@@ -156,8 +158,14 @@ class SceneDataModule(NonGeoDataModule):
                 the scene without suffix; a list has one for each, in the order of
                 *scene*, *val_scene*, *test_scene*.
             cloud_dilation: Pixels around clouds that are cloud too.
-            bbox: Predict the part of each scene in a box alone: west, south, east, north
-                in degrees of longitude and latitude.
+            bbox: Use the part of each of *scene* in a box alone, to train and to
+                predict: windows that touch it. West, south, east, north in degrees of
+                longitude and latitude.
+            area: Use the part in polygons alone, a vector file in any CRS.
+            resample: How coarse bands in separate files come to the grid of the finest:
+                'nearest' repeats their pixels, 'bilinear' interpolates between valid
+                ones. Training records it in the model's ``scaling.resample``. None: as
+                that says.
         """
         # a NonGeoDataset by registration, see datasets/__init__.py
         super().__init__(SceneWindows, batch_size)  # type: ignore[arg-type]
@@ -185,6 +193,8 @@ class SceneDataModule(NonGeoDataModule):
         self.cloud_mask = cloud_mask
         self.cloud_dilation = cloud_dilation
         self.bbox = bbox
+        self.area = None if area is None else _at_home(area)
+        self.resample = resample
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
@@ -242,9 +252,7 @@ class SceneDataModule(NonGeoDataModule):
                 self._part(),
             )
             self.predict_datasets = [batches.scene for batches in self.batches]
-            if self.bbox is not None:
-                for scene in self.predict_datasets:
-                    scene.area = box_area(scene.scene, scene.grid, self.bbox)
+            self._limit(self.predict_datasets)
         else:
             needed = (coverage.chip_window(task), tuple(task.bands))
             if self._split_for != needed:
@@ -269,7 +277,13 @@ class SceneDataModule(NonGeoDataModule):
             self.clouds,
             self.cloud_mask,
             self.cloud_dilation,
+            resample=self.resample,
         )
+
+    def _limit(self, scenes: Sequence[SceneWindows]) -> None:
+        """Limit scenes to the part that is used."""
+        for scene in scenes:
+            scene.area = chosen_area(scene.scene, scene.grid, self.bbox, self.area)
 
     def _references(self, count: int) -> list[str | None]:
         """Return the reference of each of the first scenes.
@@ -296,6 +310,7 @@ class SceneDataModule(NonGeoDataModule):
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
         references = self._references(len(scenes))
         opened = coverage.open(scenes, references, task, window, window)
+        self._limit(opened[: len(self.scenes)])
         names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
         check_overlap(labels, grids, names)
@@ -345,6 +360,7 @@ class SceneDataModule(NonGeoDataModule):
         check_window(task, window, 2 * task.model.patch_size)
         references = self._references(len(self.scenes))
         opened = self._coverage().open(self.scenes, references, task, window, window)
+        self._limit(opened)
         for path, scene in zip(self.scenes, opened, strict=True):
             height, width = scene.grid.height, scene.grid.width
             if min(height, width) < window:

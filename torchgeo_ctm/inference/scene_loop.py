@@ -432,7 +432,7 @@ def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, 
     """Return the tags that make a run repeatable."""
     facts = task.provenance()
     known = scene.offset is not None
-    adapted = scene.adaptation
+    adapted, resample = scene.adaptation, scene.source.resample
     return {
         'TORCHGEO_CTM_VERSION': __version__,
         'BANDS': facts.pop('BANDS'),
@@ -440,6 +440,7 @@ def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, 
         'OFFSET': f'{scene.offset:g}' if known else 'as in the training data',
         'NODATA': 'from the scene' if scene.nodata is None else f'{scene.nodata:g}',
         **({} if adapted is None else {'ADAPT': adapted.name}),
+        **({} if resample == 'nearest' else {'RESAMPLE': resample}),
         **({} if scene.clouds is None else {'CLOUDS': scene.clouds.tag}),
         **({} if scene.area is None else {'AREA': scene.area.name}),
         **facts,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
+import shapely
 import torch
 from affine import Affine
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class LabeledScene:
         #: Side in pixels of the cells of :attr:`starts`.
         self.step = max(1, scene.window // 8)
         #: Cells in which windows start that touch a labeled area, bool.
-        self.starts = self._starts() > 0
+        self.starts = (self._starts() > 0) & self._near_area()
 
     def window(self, row: int, col: int) -> Window:
         """Return the window that starts at a row and column."""
@@ -95,7 +96,7 @@ class LabeledScene:
     def tiling(self) -> list[Window]:
         """Return windows without overlap to look for labels in, from top to bottom.
 
-        Side by side from the upper left corner. Where labeled areas are few or far
+        Those that share ground with the scene's area, if it has one. Side by side from the upper left corner. Where labeled areas are few or far
         apart: in the middle of each of them, or side by side there.
         """
         if self._boxes is None or not self._apart(self._boxes):
@@ -103,7 +104,7 @@ class LabeledScene:
                 range(0, self.places[0], self.height),
                 range(0, self.places[1], self.width),
             )
-            return [self.window(row, col) for row, col in corners]
+            return self._inside([self.window(row, col) for row, col in corners])
         taken: dict[tuple[int, int], Window] = {}
         for top, left, bottom, right in self._boxes:
             for row in _middle(top, bottom, self.height, self.places[0]):
@@ -116,7 +117,25 @@ class LabeledScene:
                         if near in taken
                     ):
                         taken[key] = window
-        return sorted(taken.values())
+        return self._inside(sorted(taken.values()))
+
+    def _inside(self, windows: list[Window]) -> list[Window]:
+        """Return the windows that share ground with the area of the scene."""
+        if self.scene.area is None or not windows:
+            return windows
+        row, col, height, width = np.array(windows, float).T
+        boxes = shapely.box(col, row, col + width, row + height)
+        return [*itertools.compress(windows, self.scene.area.meets(boxes))]
+
+    def _near_area(self) -> NDArray[np.bool_]:
+        """Return in which cells windows start that may share ground with the area."""
+        row, col = np.indices([-(-places // self.step) for places in self.places])
+        if self.scene.area is None:
+            return np.ones(row.shape, bool)
+        top, left = row.ravel() * self.step, col.ravel() * self.step
+        right, bottom = left + self.step + self.width, top + self.step + self.height
+        boxes = shapely.box(left, top, right - 1, bottom - 1)
+        return self.scene.area.meets(boxes).reshape(row.shape)
 
     def _apart(self, boxes: NDArray[np.float64]) -> bool:
         """Return whether labeled areas are few or far apart."""
@@ -164,7 +183,8 @@ class LabeledScene:
         """Return whether a window may start at a row and column, near labels."""
         if row >= self.places[0] or col >= self.places[1]:
             return False
-        return bool(self.starts[row // self.step, col // self.step])
+        near = bool(self.starts[row // self.step, col // self.step])
+        return near and bool(self._inside([self.window(row, col)]))
 
 
 def _middle(first: float, last: float, window: int, places: int) -> list[int]:

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,10 @@ class Area:
         top, left = (
             values.ravel() for values in np.meshgrid(tops, lefts, indexing='ij')
         )
-        boxes = shapely.box(left, top, left + plan.window, top + plan.window)
+        return self.meets(shapely.box(left, top, left + plan.window, top + plan.window))
+
+    def meets(self, boxes: NDArray[Any]) -> Booleans:
+        """Return which boxes (n,) in pixels, column before row, share ground with it."""
         row, col, height, width = self.window
         whole = shapely.box(col, row, col + width, row + height)
         shape = whole if self.shape is None else self.shape
@@ -97,6 +101,38 @@ class Area:
         place = Affine.translation(self.window.col, self.window.row + row)
         found: Booleans = geometry_mask([self.shape], size, place, invert=True)
         return found
+
+
+def chosen_area(
+    name: str, grid: Grid, bbox: Sequence[Any] | str | None, area: str | Path | None
+) -> Area | None:
+    """Return the part of a scene that is mapped, None for all of it.
+
+    Args:
+        name: Name of the scene.
+        grid: Its grid.
+        bbox: A box of longitude and latitude, as for :func:`box_area`.
+        area: Or a file of polygons.
+
+    Raises:
+        SettingError: If both are given, or the box is not one.
+        LabelError: If the polygons cannot be read.
+        GridError: If the scene has no CRS, or lies elsewhere.
+    """
+    if bbox is not None and area is not None:
+        raise SettingError(
+            f'Got bbox={bbox} and area={str(area)!r}, expected one of both.'
+        )
+    if bbox is not None:
+        return box_area(name, grid, bbox)
+    if area is None:
+        return None
+    check_place(name, grid, 'area')
+    # imports geopandas
+    from .polygon_file import read_polygons
+
+    shapes = read_polygons(Path(area), grid.crs).geometry.to_numpy()
+    return polygon_area(name, grid, Path(area).name, shapes)
 
 
 def box_area(scene: str, grid: Grid, bbox: Sequence[Any] | str) -> Area:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import AtmosphereWarning, SettingError, did_you_mean
-from ..scaling import ADAPTATIONS, check_adaptation
+from ..scaling import ADAPTATIONS, Resample, check_adaptation
 from .adaptation import (
     atmosphere_complaint,
     dark_adaptation,
@@ -45,6 +45,8 @@ class Coverage:
             and a list has one for each.
         cloud_dilation: Pixels around clouds that are cloud too.
         sign: Changes the URL of each asset of a STAC item, as to add a token.
+        resample: How coarse bands in separate files come to the grid of the finest,
+            'nearest' or 'bilinear'; None: as the model's ``scaling.resample`` says.
     """
 
     batch_size: int = 10
@@ -60,6 +62,7 @@ class Coverage:
     cloud_mask: str | Sequence[str] | None = None
     cloud_dilation: int = DILATION
     sign: Sign | None = None
+    resample: Resample | None = None
 
     def open(
         self,
@@ -94,6 +97,7 @@ class Coverage:
                 threads,
                 CloudOptions(self.clouds, mask, self.cloud_dilation),
                 self.sign,
+                self.resample or getattr(task.scaling, 'resample', 'nearest'),
             )
             for scene, reference, mask in zip(
                 scenes, references, self._cloud_masks(scenes), strict=True

@@ -47,17 +47,18 @@ def input_files(raster: DatasetReader, name: str) -> list[Path]:
 def _files(raster: DatasetReader, depth: int) -> Iterator[Path]:
     """Yield the files of a raster, and those of the virtual rasters in it."""
     for name in raster.files:
-        path = _local(name)
-        if path is None or path.suffix.lower() == '.ovr':
-            continue
-        yield path
-        for beside in (*_sidecars(path), path.with_suffix('.aux.xml')):
-            if beside.is_file():
-                yield beside
-        inner = path.suffix.lower() == '.vrt' and name != raster.name
-        if inner and depth < DEEPEST:
+        # a virtual raster in another one may be text
+        text = name.startswith('<')
+        path = None if text else _local(name)
+        if path is not None and path.suffix.lower() != '.ovr':
+            yield path
+            for beside in (*_sidecars(path), path.with_suffix('.aux.xml')):
+                if beside.is_file():
+                    yield beside
+        virtual = text or (path is not None and path.suffix.lower() == '.vrt')
+        if virtual and name != raster.name and depth < DEEPEST:
             try:
-                with open_raster(path) as source:
+                with open_raster(name) as source:
                     yield from _files(source, depth + 1)
             except SceneError:
                 # said when its pixels are read

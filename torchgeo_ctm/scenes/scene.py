@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
 from ..rasters import grid_of, open_raster, read_failure, warn_of_control_points
-from ..scaling import SENTINEL2_BANDS, band_key, match_bands
+from ..scaling import SENTINEL2_BANDS, Resample, band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
 from .area import Area
@@ -104,6 +104,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         threads: int = 1,
         clouds: CloudOptions = NO_CLOUDS,
         sign: Sign | None = None,
+        resample: Resample = 'nearest',
     ) -> None:
         """Open a scene.
 
@@ -127,6 +128,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             threads: Threads that decode blocks.
             clouds: Where its clouds are known from. Pixels that are cloud are invalid.
             sign: Changes the URL of each asset of a STAC item, as to add a token.
+            resample: How pixels of coarse bands come to the grid of the finest, where
+                bands are separate files: 'nearest' or 'bilinear'.
 
         Raises:
             SceneError: If the scene cannot be opened.
@@ -137,7 +140,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """
         check_number('nodata', nodata)
         check_number('offset', offset)
-        self.source = find_source(scene, bands, sign)
+        self.source = find_source(scene, bands, sign, resample, nodata)
         self.scene = self.source.name
         self.nodata = nodata
         self.threads = max(threads, 1)
@@ -231,6 +234,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             'files': fingerprint(files),
             **clouds,
         }
+        if self.source.resample != 'nearest':
+            found['resample'] = self.source.resample
         if not files:
             with open_scene(self.source.dataset, name=self.scene) as raster:
                 found['pixels'] = pixel_checksum(raster, self.indexes[0])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from rasterio.enums import ColorInterp
 
 from ..errors import NodataWarning, SceneError, closest, did_you_mean
-from ..scaling import SENTINEL2_BANDS, band_key, resolve_bands
+from ..scaling import SENTINEL2_BANDS, Resample, band_key, check_resample, resolve_bands
 from .eopf import METADATA, METADATA_3, read_product
 from .items import Sign, gdal_name, is_classification, read_item, read_text, split_name
 from .sentinel2 import (
@@ -24,7 +24,7 @@ from .sentinel2 import (
     product_facts,
     tag_facts,
 )
-from .stack import open_dataset, read_layer, stack_layers
+from .stack import INTERPOLATED, Layer, open_dataset, read_layer, stack_layers
 
 #: Suffixes of files that may hold a band.
 RASTER_SUFFIXES = ('.tif', '.tiff', '.jp2', '.img', '.vrt')
@@ -52,10 +52,21 @@ class SceneSource(NamedTuple):
     acquired: str | None
     #: Argument for rasterio of the scene classification; None without one.
     classification: str | None = None
+    #: Bands that are still to be stacked.
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def resample(self) -> Resample:
+        """How pixels of coarse bands come to the grid of the finest."""
+        return 'bilinear' if INTERPOLATED in self.dataset else 'nearest'
 
 
 def find_source(
-    scene: str | Path, bands: Sequence[str] | None = None, sign: Sign | None = None
+    scene: str | Path,
+    bands: Sequence[str] | None = None,
+    sign: Sign | None = None,
+    resample: Resample = 'nearest',
+    nodata: float | None = None,
 ) -> SceneSource:
     """Return where the pixels of a scene are, and what its metadata say.
 
@@ -74,7 +85,7 @@ def find_source(
       GeoParquet, ``ITEMS.json#ID``, by path or URL.
 
     Bands in separate files are stacked by a VRT, in product order, on the grid of the
-    finest band. Coarser bands are placed by their own transform, and their
+    finest band. Coarser bands are placed by their own transform. By default their
     pixels are repeated (nearest neighbor): no value is changed or interpolated. Their
     origin may differ, but their pixels must be integer multiples of the finest and
     start at the corner of one. Where a band does not reach the edge of the scene, its
@@ -88,11 +99,25 @@ def find_source(
         bands: Names of the bands to use. They tell which files are bands if these are
             not named ``B…``; if all are found, others are left out.
         sign: Changes the URL of each asset of an item, as to add a token.
+        resample: How pixels of coarser bands come to the grid of the finest: 'nearest'
+            or 'bilinear'. Bilinear interpolates between valid pixels, and the same
+            pixels are valid. It changes no other band, nor a scene that is one raster.
+        nodata: Value of invalid pixels in all bands; None: as the files say.
 
     Raises:
         SceneError: If the scene does not exist, or cannot be read as one raster.
+        SettingError: If *resample* is unknown.
     """
-    name = str(scene)
+    check_resample(resample)
+    source = _found(str(scene), bands, sign)
+    if not source.layers:
+        return source
+    dataset = stack_layers(source.name, source.layers, resample, nodata)
+    return source._replace(dataset=dataset, layers=())
+
+
+def _found(name: str, bands: Sequence[str] | None, sign: Sign | None) -> SceneSource:
+    """Return :func:`find_source` of a scene, whose bands may still be separate."""
     if split_name(name):
         return _from_item(name, bands, sign)
     if '://' in name and name.rstrip('/').lower().endswith('.zarr'):
@@ -102,7 +127,7 @@ def find_source(
         return _from_archive(name, Path(archive), member.strip('/'), bands)
     if _is_gdal_name(name):
         return _from_raster('VRT' if name.startswith('<') else name, name)
-    path = Path(scene)
+    path = Path(name)
     if not path.exists():
         raise _nothing(name, path)
     if path.is_dir():
@@ -234,16 +259,16 @@ def _from_folder(name: str, folder: Folder, bands: Sequence[str] | None) -> Scen
     layers = [read_layer(name, band, _dataset(item), product) for band, item in found]
     facts = merge_facts(name, product, [layer.facts for layer in layers])
     names = tuple(layer.band for layer in layers)
-    stack = stack_layers(name, layers)
     scl = [image for image in _named(images) if image[0] == CLASSIFICATION]
     classes = _choose(name, scl, [CLASSIFICATION])
     return SceneSource(
         name,
-        stack,
+        '',
         names,
         facts.offset,
         facts.acquired,
         _dataset(classes[0][1]) if classes else None,
+        tuple(layers),
     )
 
 
@@ -287,8 +312,8 @@ def _from_item(
         )
     facts = merge_facts(name, item.facts, [layer.facts for layer in layers])
     names = tuple(layer.band for layer in layers)
-    stack = stack_layers(name, layers)
-    return SceneSource(name, stack, names, facts.offset, facts.acquired, classes)
+    offset, acquired, _ = facts
+    return SceneSource(name, '', names, offset, acquired, classes, tuple(layers))
 
 
 def _check_found(
@@ -337,12 +362,13 @@ def _from_zarr(
         _warn_of_chunks(name, folder, [layer.file for layer in layers])
     return SceneSource(
         name,
-        stack_layers(name, layers),
+        '',
         tuple(layer.band for layer in layers),
         product.facts.offset,
         product.facts.acquired,
         # with the CRS, which GDAL may not see
         stack_layers(name, [classes[0][1]]) if classes else None,
+        tuple(layers),
     )
 
 

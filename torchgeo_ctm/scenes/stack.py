@@ -1,5 +1,6 @@
 """Stack bands in separate files by a VRT, on the grid of the finest."""
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -15,8 +16,11 @@ from rasterio.io import DatasetReader
 from ..errors import NodataWarning, SceneError
 from ..grids import Grid, corners, same_crs
 from ..rasters import open_raster
+from ..scaling import Resample
 from .sentinel2 import Facts, image_facts
 
+#: What a VRT with an interpolated band holds.
+INTERPOLATED = 'resampling="bilinear"'
 #: First and last + 1 of some rows or columns.
 Span = tuple[float, float]
 #: Rows and columns.
@@ -139,18 +143,21 @@ class Extent(NamedTuple):
         last = size if size - self.stop < self.step else self.stop
         return first, last
 
-    def segments(self, size: int, span: Span) -> Iterator[tuple[Span, Span]]:
+    def segments(
+        self, size: int, span: Span, edge: float = 1
+    ) -> Iterator[tuple[Span, Span]]:
         """Yield pixels of the layer and those of the scene that show them.
 
         Args:
             size: Pixels of the scene along this axis.
             span: The pixels of the scene that are shown.
+            edge: Part of the first and last pixel that is repeated beyond them.
         """
         first, last = self.covered(size)
         for pixels, shown in (
             ((0, self.number), (self.start, self.stop)),
-            ((0, 1), (first, self.start)),
-            ((self.number - 1, self.number), (self.stop, last)),
+            ((0, edge), (first, self.start)),
+            ((self.number - edge, self.number), (self.stop, last)),
         ):
             begin, end = max(shown[0], span[0]), min(shown[1], span[1])
             if begin < end:
@@ -167,12 +174,19 @@ class Placed(NamedTuple):
     columns: Extent
 
 
-def stack_layers(name: str, layers: Sequence[Layer]) -> str:
+def stack_layers(
+    name: str,
+    layers: Sequence[Layer],
+    resample: Resample = 'nearest',
+    nodata: float | None = None,
+) -> str:
     """Stack layers on the grid of the finest one, each by its own transform.
 
     Args:
         name: Name of the scene, for messages.
         layers: One layer a band, in the order of the bands.
+        resample: How pixels of coarse layers come to the grid.
+        nodata: Nodata value that is not interpolated, in place of the layers' own.
 
     Returns:
         The text of a VRT.
@@ -193,8 +207,7 @@ def stack_layers(name: str, layers: Sequence[Layer]) -> str:
         band = _band(root, typename_fwd[dtype_rev[dtype]], band=str(index))
         ElementTree.SubElement(band, 'Description').text = item.layer.band
         if item.layer.nodata is not None:
-            nodata = ElementTree.SubElement(band, 'NoDataValue')
-            nodata.text = repr(item.layer.nodata)
+            ElementTree.SubElement(band, 'NoDataValue').text = repr(item.layer.nodata)
         for tag, number, usual in (
             ('Offset', item.layer.offset, 0.0),
             ('Scale', item.layer.scale, 1.0),
@@ -202,7 +215,11 @@ def stack_layers(name: str, layers: Sequence[Layer]) -> str:
             if number != usual:
                 ElementTree.SubElement(band, tag).text = repr(float(number))
         # outside of its sources, a band of a VRT is nodata
-        _add_pixels(band, item, finest.size, common if by_nodata else whole)
+        if nodata is not None:
+            layer = item.layer._replace(nodata=nodata, masked=False)
+            item = item._replace(layer=layer)
+        area = common if by_nodata else whole
+        _add_pixels(band, item, finest.size, area, resample)
     masked = any(layer.masked for layer in layers)
     if masked or (common != whole and not by_nodata):
         mask = _band(ElementTree.SubElement(root, 'MaskBand'), 'Byte')
@@ -325,23 +342,94 @@ def _band(
 
 
 def _add_pixels(
-    band: ElementTree.Element, placed: Placed, size: tuple[int, int], area: Area
+    band: ElementTree.Element,
+    placed: Placed,
+    size: tuple[int, int],
+    area: Area,
+    resample: Resample = 'nearest',
 ) -> None:
     """Add what a layer shows in an *area* to a band of a VRT of *size*."""
-    layer = placed.layer
+    if resample == 'bilinear' and max(placed.rows.step, placed.columns.step) > 1:
+        _add_interpolated(band, placed, size, area)
+        return
     for there, here in _rectangles(placed, size, area):
-        source = _source(band, 'SimpleSource', layer, '1')
-        # with these GDAL opens a file when it is read, not before
-        ElementTree.SubElement(
-            source,
-            'SourceProperties',
-            RasterXSize=str(layer.size[1]),
-            RasterYSize=str(layer.size[0]),
-            DataType=typename_fwd[dtype_rev[layer.dtype]],
-            BlockXSize=str(layer.block[1]),
-            BlockYSize=str(layer.block[0]),
-        )
-        _add_rectangles(source, there, here)
+        _add_source(band, placed.layer, there, here)
+
+
+def _add_interpolated(
+    band: ElementTree.Element, placed: Placed, size: tuple[int, int], area: Area
+) -> None:
+    """Add a layer by bilinear interpolation between its valid pixels.
+
+    GDAL leaves nodata out of the weights if the source declares it, and so fills nodata
+    beside valid pixels. These become nodata again.
+    """
+    layer = placed.layer
+    # NaN is never data, and no integer
+    floats = np.dtype(layer.dtype).kind == 'f'
+    if layer.nodata is None or math.isnan(layer.nodata):
+        layer = layer._replace(nodata=math.nan if floats else None)
+    if layer.nodata is not None:
+        layer = layer._replace(dataset=_declared(layer, layer.nodata))
+    # the outer half of a pixel, in which nothing is interpolated
+    for there, here in _rectangles(placed, size, area, 0.5):
+        _add_source(band, layer, there, here, 'bilinear')
+    if layer.nodata is not None:
+        for there, here in _rectangles(placed, size, area):
+            _add_nodata(band, layer, there, here)
+
+
+def _declared(layer: Layer, nodata: float) -> str:
+    """Return a VRT of a layer that is nodata where the layer is invalid."""
+    whole: Area = ((0, layer.size[0]), (0, layer.size[1]))
+    root = _canvas(layer)
+    band = _band(root, typename_fwd[dtype_rev[layer.dtype]], band='1')
+    value = ElementTree.SubElement(band, 'NoDataValue')
+    if math.isnan(nodata):
+        # GDAL would add NaN × 0. What is NaN is not written here, and so is nodata
+        nodata = float(np.finfo(layer.dtype).min)
+        source = _source(band, 'ComplexSource', layer, '1', None)
+        _add_rectangles(source, whole, whole)
+        ElementTree.SubElement(source, 'NODATA').text = 'nan'
+    else:
+        _add_source(band, layer, whole, whole, None)
+    value.text = repr(nodata)
+    if layer.masked:
+        _add_nodata(band, layer._replace(nodata=nodata), whole, whole)
+    return ElementTree.tostring(root, encoding='unicode')
+
+
+def _add_nodata(
+    band: ElementTree.Element, layer: Layer, there: Area, here: Area
+) -> None:
+    """Write nodata to a band where the mask of a layer is 0."""
+    source = _source(band, 'ComplexSource', layer, 'mask,1')
+    _add_rectangles(source, there, here)
+    ElementTree.SubElement(source, 'ScaleOffset').text = repr(layer.nodata)
+    ElementTree.SubElement(source, 'ScaleRatio').text = '1'
+    ElementTree.SubElement(source, 'NODATA').text = '255'
+
+
+def _add_source(
+    band: ElementTree.Element,
+    layer: Layer,
+    there: Area,
+    here: Area,
+    resample: Resample | None = 'nearest',
+) -> None:
+    """Add pixels of a layer to a band."""
+    source = _source(band, 'SimpleSource', layer, '1', resample)
+    # with these GDAL opens a file when it is read, not before
+    ElementTree.SubElement(
+        source,
+        'SourceProperties',
+        RasterXSize=str(layer.size[1]),
+        RasterYSize=str(layer.size[0]),
+        DataType=typename_fwd[dtype_rev[layer.dtype]],
+        BlockXSize=str(layer.block[1]),
+        BlockYSize=str(layer.block[0]),
+    )
+    _add_rectangles(source, there, here)
 
 
 def _add_mask(mask: ElementTree.Element, placed: Placed, size: tuple[int, int]) -> None:
@@ -357,10 +445,16 @@ def _add_mask(mask: ElementTree.Element, placed: Placed, size: tuple[int, int]) 
 
 
 def _source(
-    band: ElementTree.Element, kind: str, layer: Layer, content: str
+    band: ElementTree.Element,
+    kind: str,
+    layer: Layer,
+    content: str,
+    resample: Resample | None = 'nearest',
 ) -> ElementTree.Element:
     """Add a source to a band of a VRT: band 1 of a layer's file, or its mask."""
-    source = ElementTree.SubElement(band, kind, resampling='nearest')
+    source = ElementTree.SubElement(band, kind)
+    if resample is not None:
+        source.set('resampling', resample)
     file = ElementTree.SubElement(source, 'SourceFilename', relativeToVRT='0')
     file.text = layer.dataset
     ElementTree.SubElement(source, 'SourceBand').text = content
@@ -368,11 +462,11 @@ def _source(
 
 
 def _rectangles(
-    placed: Placed, size: tuple[int, int], area: Area
+    placed: Placed, size: tuple[int, int], area: Area, edge: float = 1
 ) -> Iterator[tuple[Area, Area]]:
     """Yield areas of a layer and the areas of the scene that show them."""
-    rows = placed.rows.segments(size[0], area[0])
-    columns = placed.columns.segments(size[1], area[1])
+    rows = placed.rows.segments(size[0], area[0], edge)
+    columns = placed.columns.segments(size[1], area[1], edge)
     for (row_span, to_rows), (column_span, to_columns) in product(rows, columns):
         yield (row_span, column_span), (to_rows, to_columns)
 

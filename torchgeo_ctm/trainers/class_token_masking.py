@@ -320,6 +320,26 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self._learn_normalization(*self._channels.normalization)
         if trainer is not None:
             check_chips_of_batches(trainer)
+            if stage == 'fit':
+                self._learn_resample(getattr(trainer, 'datamodule', None))
+
+    def _learn_resample(self, data: Any) -> None:
+        """Learn how coarse bands of scenes are resampled, to predict alike.
+
+        Raises:
+            SettingError: If there is no scaling that records it.
+        """
+        scenes = getattr(data, 'reads_bands_by_name', False)
+        resample = getattr(data, 'resample', None) if scenes else None
+        if resample in (None, getattr(self.scaling, 'resample', 'nearest')):
+            return
+        if not isinstance(self.scaling, BandScaling):
+            raise SettingError(
+                f'resample={resample!r} of the scenes is recorded in scaling, which is '
+                'null. Set model.init_args.scaling, or leave resample out.'
+            )
+        self.scaling.resample = resample
+        self.hparams['scaling'] = {**self.hparams['scaling'], 'resample': resample}
 
     def _name_bands(self, names: Sequence[str]) -> None:
         """Take the names of the data's bands, and what depends on them."""
