@@ -16,11 +16,14 @@ from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 
-from tests.commands import Run, refused
+from tests.commands import Run, TorchGeoMain, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.datamodules.test_scene import trainer
 from tests.fakes.label_files import square
+from tests.fakes.labeled_scenes import RuleLabels
 from tests.fakes.runs import SMALL, read, stopped_at_batch
-from torchgeo_ctm.errors import ResumeWarning, SettingError
+from torchgeo_ctm.datamodules import SceneDataModule
+from torchgeo_ctm.errors import CTMError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED, Grid, Window
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.rasters import grid_of
@@ -30,6 +33,7 @@ from torchgeo_ctm.windows import WindowPlan
 
 pytestmark = pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.PresenceWarning')
 
+CONFIGS = Path(__file__).parents[2] / 'configs'
 #: Several batches of two windows in a row.
 OPTIONS = SMALL | {'batch_size': 2, 'polygons': False}
 
@@ -248,3 +252,73 @@ def test_what_is_no_area_leaves_no_file(
     named = (*call[:2], '--output', tmp_path / 'area.tif', '--overwrite')
     path = write_area(scene, dot)
     refused(run('predict', scene, *named, '--area', path), 'is the input itself')
+
+
+def in_area(area: Path, scene: Path, window: Any) -> bool:
+    """Return whether a window shares ground with the polygons of a file."""
+    grid = grid_at(scene)
+    [shape] = gpd.read_file(area).to_crs(grid.crs).geometry
+    row, col, height, width = window
+    ground = square((row, col, row + height, col + width), grid)
+    return bool(shape.intersection(ground).area > 0)
+
+
+@pytest.mark.parametrize('unlabeled', [None, 24])
+def test_training_draws_windows_that_touch_the_area(
+    scene: Path, unlabeled: int | None
+) -> None:
+    area = write_area(scene, shapely.Point(120, 70).buffer(50))
+    classes = ('Forest', 'Water', 'Urban/Built-up')
+    shown: dict[str, list[Any]] = {}
+    for name, options in (('all', {}), ('area', {'area': str(area)})):
+        data = SceneDataModule(
+            str(scene), 4, 0, 16, labels=RuleLabels(classes, lambda grid: [1, 0, 1]),
+            shares=(0.6, 0.4, 0), block_size=32, length=64, windows_per_read=2,
+            unlabeled_window=unlabeled, **options,
+        )  # fmt: skip
+        data.trainer = trainer()
+        data.trainer.strategy.connect(tiny_task())
+        data.setup('fit')
+        batches = [*data.train_dataloader()]
+        shown[name] = [w for b in batches for w in b['window'].tolist()]
+        assert data.splits is not None
+        held = [window for _, window, _ in data.splits.windows('val').windows]
+        shown[name] += held
+        assert len(held) > 2
+    inside = {name: [in_area(area, scene, w) for w in shown[name]] for name in shown}
+    assert all(inside['area'])
+    assert not all(inside['all'])
+
+
+def test_a_data_module_maps_an_area_as_predict_does(
+    torchgeo_main: TorchGeoMain, scene: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    area = write_area(scene, shapely.Point(120, 70).buffer(45))
+    made = predict_scene(scene, checkpoint, tmp_path / 'm.tif', area=area, **OPTIONS)
+    torchgeo_main(
+        'predict', '--config', CONFIGS / 'scene.yaml', '--ckpt_path', checkpoint,
+        '--data.scene', scene, '--data.window', 32, '--data.stride', 16,
+        '--data.batch_size', 2, '--data.area', area, '--trainer.accelerator', 'cpu',
+        '--trainer.callbacks.output', tmp_path / 't.tif',
+    )  # fmt: skip
+    assert (tmp_path / 't.tif').read_bytes() == made.paths[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({'area': 'no.gpkg'}, 'does not exist, expected polygons'),
+        ({'area': 'a.gpkg', 'bbox': [1, 2, 3, 4]}, 'expected one of both'),
+        ({'bbox': [7, 50, 8, 51]}, 'lies outside of'),
+    ],
+)
+@pytest.mark.parametrize('stage', ['fit', 'predict'])
+def test_a_data_module_refuses_what_predict_refuses(
+    scene: Path, options: dict[str, Any], expected: str, stage: str
+) -> None:
+    labels = RuleLabels(('Forest', 'Water', 'Urban/Built-up'), lambda grid: [1, 0, 1])
+    data = SceneDataModule(str(scene), labels=labels, window=32, **options)
+    data.trainer = trainer()
+    data.trainer.strategy.connect(tiny_task())
+    with pytest.raises(CTMError, match=expected):
+        data.setup(stage)

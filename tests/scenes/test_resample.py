@@ -205,5 +205,5 @@ def test_nothing_else_changes(tmp_path: Path) -> None:
         found = find_source(scene, ['B02'], resample='bilinear')
         assert found == find_source(scene, ['B02'])
         assert found.resample == 'nearest'
-    with pytest.raises(SettingError, match="'bilinar', expected .* mean 'bilinear'"):
+    with pytest.raises(SettingError, match=r"'bilinar', expected .* mean 'bilinear'"):
         find_source(tmp_path, resample='bilinar')  # type: ignore[arg-type]

@@ -263,7 +263,7 @@ def check_window(task: Any, window: int, usual: int) -> None:
         what = 'field of view of' if is_local else 'smallest window,'
         raise SettingError(
             f'window={window} px is smaller than the {what} {least} px. Did you mean '
-            f'{usual}?'
+            f'{max(usual, -(-least // step) * step)}?'
         )
     if window % step:
         raise SettingError(
