@@ -9,11 +9,23 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rasterio.crs import CRS
 
 from tests.commands import Run, refused
-from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
+from tests.conftest import (
+    TRANSFORM,
+    WriteScene,
+    decisive,
+    save_task,
+    scene_pixels,
+    tiny_task,
+)
+from tests.fakes.cloud_packages import cloud_packages
+from tests.fakes.label_files import square, write_features
 from tests.fakes.runs import SMALL
+from tests.fakes.sentinel2 import write_shifted_bands
 from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.shards import predict_scenes, read_shard
 
@@ -179,3 +191,117 @@ def test_the_plan_has_the_measured_figures() -> None:
     assert f'{measured["peak_rss_mb"]["10980"] / 1000:.1f} GB' in page
     hours = 10_000 * round(seconds) / 3600
     assert f'{hours:.0f} hours' in page
+
+
+def kept(result: tuple[int, str, str]) -> list[str]:
+    """Return the warnings about maps that are kept."""
+    status, _, err = result
+    assert status == 0, err
+    return [line for line in err.splitlines() if ' is kept, but ' in line]
+
+
+def test_maps_that_are_kept_as_this_run_makes_them_are_no_news(
+    data: Path, run: Run
+) -> None:
+    """Whatever does not change a map: batches, threads, shards, what was written."""
+    assert not kept(run(*call(data, '--merge', 'Forest+Water=A', '--adapt', 'none')))
+    (data / 'scenes' / 'a.tif.aux.xml').write_text('<PAMDataset></PAMDataset>')
+    for more in (
+        (),
+        ('--batch_size', 3, '--num_workers', 2),
+        ('--shard', '1/2'),
+        ('--window', '32', '--stride', '16'),
+    ):
+        again = call(data, '--merge', 'Forest+Water=A', '--adapt', 'none', *more)
+        scenes = [x for x in again if not str(x).endswith('.xml')]
+        result = run(*scenes)
+        assert not kept(result)
+        assert ' 0 mapped' in f' {result[1]}'
+    # mapped, then deleted
+    (data / 'scenes' / 'a.tif').write_bytes(b'')
+    assert not kept(run(*scenes))
+
+
+@pytest.mark.parametrize(
+    ('more', 'words'),
+    [
+        (('--stride', 8), 'STRIDE 8 instead of 16.'),
+        (('--nodata', 0), 'NODATA 0 instead of from the scene.'),
+        (('--offset', -1000), 'OFFSET -1000 instead of as in the training data.'),
+        (('--ensemble', 'dihedral'), 'ENSEMBLE dihedral instead of None.'),
+        (('--merge', 'Forest+Water=A'), 'MERGE Forest+Water=A instead of none.'),
+        (('--probabilities',), '.tif is missing, '),
+        (('--checkpoint', 'other.ckpt'), ': another checkpoint.'),
+    ],
+)
+def test_a_map_that_this_run_would_make_otherwise_is_named(
+    data: Path, run: Run, more: tuple[object, ...], words: str
+) -> None:
+    assert not kept(run(*call(data, '--shard', '1/3')))
+    before = (data / 'maps' / 'a.tif').read_bytes()
+    more = tuple(data / x if str(x).endswith('.ckpt') else x for x in more)
+    options = {'embed_dim': 16, 'depth': 1, 'num_heads': 2}
+    other = decisive(tiny_task(model_options=options))
+    save_task(other, data / 'other.ckpt')
+    lines = kept(run(*call(data, '--shard', '1/3', *more)))
+    assert len(lines) == 2
+    name = data / 'maps' / 'a.tif'
+    start = f'torchgeo-ctm: warning: {name} is kept, but this run would make another'
+    assert lines[0].startswith(start)
+    assert words in lines[0]
+    assert lines[0].endswith(
+        'Delete it to make it anew, or pass --overwrite to replace all.'
+    )
+    assert name.read_bytes() == before
+
+
+def test_a_scene_that_changed_is_named(data: Path, run: Run) -> None:
+    assert not kept(run(*call(data)))
+    scene = data / 'scenes' / 'c.tif'
+    later = (data / 'maps' / 'c.tif').stat().st_mtime + 5
+    os.utime(scene, (later, later))
+    [line] = kept(run(*call(data)))
+    assert 'c.tif is kept' in line
+    assert 'another map: c.tif is newer. Delete it' in line
+    (data / 'maps' / 'c.tif').unlink()
+    for beside in (data / 'maps').glob('c*'):
+        beside.unlink()
+    os.utime(scene)
+    assert not kept(run(*call(data)))
+    assert not kept(run(*call(data)))
+
+
+@pytest.mark.parametrize('option', ['clouds', 'area', 'dark', 'bilinear', 'products'])
+def test_maps_with_options_of_all_kinds_are_no_news(
+    write_scene: WriteScene, tmp_path: Path, run: Run, option: str
+) -> None:
+    (tmp_path / 'maps').mkdir()
+    scene = write_scene(height=40, width=50)
+    task: dict[str, object] = {}
+    flags: dict[str, list[object]] = {
+        'clouds': ['--clouds', 's2cloudless', '--cloud_dilation', 0],
+        'area': ['--area', tmp_path / 'area.gpkg'],
+        'products': ['--stac', '--probabilities', '--no_polygons', '--no_confidence'],
+    }
+    if option == 'area':
+        grid = Grid(40, 50, CRS.from_epsg(32630), TRANSFORM)
+        write_features(
+            tmp_path / 'area.gpkg', [square((9, 9, 30, 40), grid)], [1], 32630
+        )
+    if option == 'dark':
+        task['scaling'] = {'low': [0.0] * 13, 'high': [9e3] * 13, 'adapt': 'dark'}
+    if option == 'bilinear':
+        write_shifted_bands(tmp_path / 'bands')
+        scene, bands = tmp_path / 'bands', ['B02', 'B05', 'B01']
+        scaling = {'resample': 'bilinear'}
+        task.update(in_channels=3, bands=bands, scaling=scaling)
+    checkpoint = save_task(decisive(tiny_task(**task)), tmp_path / 'model.ckpt')
+    call = ('predict', scene, '--checkpoint', checkpoint, '--output', tmp_path / 'maps')
+    with cloud_packages(tmp_path / 'site'):
+        for _ in range(2):
+            assert not kept(run(*call, '--window', '32', *flags.get(option, ())))
+        # without the option, the map would be another one
+        other = {'dark': ['--adapt', 'none'], 'bilinear': ['--resample', 'nearest']}
+        [line] = kept(run(*call, '--window', '32', *other.get(option, ())))
+    word = {'dark': 'ADAPT', 'bilinear': 'RESAMPLE', 'products': 'is missing'}
+    assert word.get(option, option.upper()) in line

@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ from .inference.products import (
 )
 from .inference.scene_loop import PICTURE
 from .inference.scene_mask import SceneMask
+from .options import options_of
 from .prediction import chosen_detector, predict_scene
 from .rasters import open_raster
 from .scaling import rgb_indices
@@ -135,7 +136,7 @@ def predict_dates(
         )
     output = Path(output)
     folder = output.with_name(f'.{output.name}.dates')
-    wanted = ProductOptions(**_chosen(ProductOptions, options))
+    wanted = ProductOptions(**options_of(ProductOptions, options))
     check_products(output, wanted, overwrite, folder)
     # an interrupted run, which found none, may have published its own
     looks = check_file(product_path(output, 'looks'), overwrite or folder.is_dir())
@@ -171,12 +172,6 @@ def predict_dates(
     return SceneMask(product_paths(output, wanted) | {'looks': looks})
 
 
-def _chosen(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that a dataclass has."""
-    names = {each.name for each in fields(kind)}
-    return {name: value for name, value in options.items() if name in names}
-
-
 def _opened(
     scenes: Sequence[str], predictor: Any, options: dict[str, Any]
 ) -> list[SceneWindows]:
@@ -191,7 +186,7 @@ def _opened(
     detector = _detector(options)
     # each date's own are found when it is mapped
     clouds = {} if detector is None else {'clouds': 'none'}
-    coverage = Coverage(**_chosen(Coverage, options) | clouds)
+    coverage = Coverage(**options_of(Coverage, options) | clouds)
     opened = [each.scene for each in coverage.batches(scenes, predictor, 'cpu')]
     first = opened[0]
     for scene in opened:

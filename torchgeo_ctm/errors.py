@@ -111,6 +111,10 @@ class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
 
 
+class KeptMapWarning(CTMWarning):
+    """A map that was there is kept, though the run would make another one."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line.
 

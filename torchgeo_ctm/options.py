@@ -37,6 +37,12 @@ def options_from(
     return given
 
 
+def options_of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some options that a dataclass has."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in options.items() if name in names}
+
+
 def _check_choices(options: Any, name: str) -> None:
     """Check that every option with a closed list of values has one of them."""
     for key, hint in get_type_hints(type(options)).items():

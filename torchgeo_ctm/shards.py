@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .errors import CheckpointError, CTMError, OutputError, SettingError, one_line
 from .inference.options import ProductOptions
+from .kept import KeptMaps
 from .prediction import predict_scene
 
 
@@ -54,7 +55,9 @@ def predict_scenes(
 ) -> Iterator[Mapped]:
     """Write a map of each scene, and continue if one fails.
 
-    Maps that exist are kept. So the same call resumes what is left.
+    Maps that exist are kept, so that the same call resumes what is left. If this call
+    would make another one, a :class:`~torchgeo_ctm.errors.KeptMapWarning` says what
+    differs.
 
     Args:
         scenes: The scenes, in any order; of a shard too, all of them.
@@ -84,8 +87,10 @@ def predict_scenes(
 
     every = sorted(scenes)
     paths = SceneLoop(output, overwrite, ProductOptions()).outputs(every)
+    kept = KeptMaps(checkpoint, options)
     for scene, path in [*zip(every, paths, strict=True)][number - 1 :: count]:
         if path.exists() and not overwrite:
+            kept.warn(scene, path)
             yield Mapped(scene, path, kept=True)
             continue
         try:

@@ -11,6 +11,7 @@ import torch
 from tests.conftest import WriteScene, scene_pixels, tiny_task
 from tests.fakes.label_files import write_squares
 from tests.fakes.labeled_scenes import RuleLabels
+from tests.fakes.runs import trainer
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
 from torchgeo_ctm.grids import Grid
@@ -34,17 +35,6 @@ def datamodule(scene: Path | list[Path], **arguments: Any) -> SceneDataModule:
         'num_workers': 0,
     }
     return SceneDataModule(scenes, **(options | arguments))
-
-
-def trainer(**options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator='cpu',
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
 
 
 class Watch(pl.Callback):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import lightning.pytorch as pl
 import numpy as np
 import rasterio
 
@@ -22,6 +23,18 @@ def read(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     with rasterio.open(path) as raster:
         values: np.ndarray[Any, np.dtype[np.uint8]] = raster.read(1)
         return values
+
+
+def trainer(**options: Any) -> pl.Trainer:
+    """Return a trainer that writes nothing."""
+    return pl.Trainer(
+        accelerator='cpu',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 @contextmanager

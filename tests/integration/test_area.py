@@ -18,10 +18,9 @@ from rasterio.warp import transform_bounds
 
 from tests.commands import Run, TorchGeoMain, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
-from tests.datamodules.test_scene import trainer
 from tests.fakes.label_files import square
 from tests.fakes.labeled_scenes import RuleLabels
-from tests.fakes.runs import SMALL, read, stopped_at_batch
+from tests.fakes.runs import SMALL, read, stopped_at_batch, trainer
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import CTMError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED, Grid, Window

@@ -13,7 +13,7 @@ import yaml
 from tests.commands import Run, TorchGeoMain
 from tests.conftest import decisive, save_task, tiny_task
 from tests.fakes.label_files import write_features
-from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch
+from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch, trainer
 from tests.fakes.sentinel2 import CORNER, native, on_10_m, pixels_of, write_band
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import ResumeWarning, SettingError
@@ -148,8 +148,6 @@ def data(scene: Path, labels: Path) -> Callable[..., SceneDataModule]:
 def fitted(
     data: SceneDataModule, path: Path, **task: Any
 ) -> tuple[ClassTokenMaskingTask, Any]:
-    from tests.datamodules.test_scene import trainer
-
     options: dict[str, Any] = {
         'in_channels': len(BANDS), 'bands': list(BANDS), 'img_size': 16,
         'num_classes': 2, 'class_names': ['Forest', 'Water'],

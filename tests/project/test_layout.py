@@ -136,6 +136,7 @@ ARROWS: dict[str, set[str]] = {
     'publish': {'export', 'trainers', 'files', 'errors', 'version'},
     'prediction': EVERYTHING,
     'dates': EVERYTHING,
+    'kept': EVERYTHING,
     'shards': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'train': {

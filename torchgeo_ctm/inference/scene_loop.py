@@ -211,7 +211,7 @@ class SceneLoop:
         self._runs, self._finished, self._pending = {}, 0, None
         self.written = []
         self._weights, self._settings = (
-            _weights_hash(task),
+            weights_hash(task),
             _conditions(task, precision),
         )
         if self.options.picture:
@@ -229,9 +229,8 @@ class SceneLoop:
         scene = batches.scene
         path = self.outputs([str(each.scene.scene) for each in self._batches])[number]
         check_memory(scene, task, batches.batch_size)
-        tags, classes = _tags(task, scene, self._weights), self._merging(task)
-        if self.options.merge:
-            tags['MERGE'] = ','.join(self.options.merge)
+        tags = map_tags(task, scene, self._weights, self.options)
+        classes = self._merging(task)
         facts = scene.fingerprint()
         self._files[number] = facts['files']
         settings = tags | facts | self._settings
@@ -428,8 +427,17 @@ def _journal_folder(output: Path) -> Path:
     return output.with_name(f'.{output.name}.part')
 
 
-def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, str]:
-    """Return the tags that make a run repeatable."""
+def map_tags(
+    task: ScenePredictor, scene: SceneWindows, weights: str, options: ProductOptions
+) -> dict[str, str]:
+    """Return the tags that make a run repeatable.
+
+    Args:
+        task: The task.
+        scene: The scene.
+        weights: Its :func:`weights_hash`.
+        options: Products to write.
+    """
     facts = task.provenance()
     known = scene.offset is not None
     adapted, resample = scene.adaptation, scene.source.resample
@@ -443,6 +451,7 @@ def _tags(task: ScenePredictor, scene: SceneWindows, weights: str) -> dict[str, 
         **({} if resample == 'nearest' else {'RESAMPLE': resample}),
         **({} if scene.clouds is None else {'CLOUDS': scene.clouds.tag}),
         **({} if scene.area is None else {'AREA': scene.area.name}),
+        **({'MERGE': ','.join(options.merge)} if options.merge else {}),
         **facts,
         'WINDOW': str(scene.window),
         'STRIDE': str(scene.stride),
@@ -464,7 +473,7 @@ def _conditions(task: ScenePredictor, precision: str) -> dict[str, Any]:
     }
 
 
-def _weights_hash(task: ScenePredictor) -> str:
+def weights_hash(task: ScenePredictor) -> str:
     """Return the SHA-256 of the weights, whichever file they came from."""
     whole = hashlib.sha256()
     for name, tensor in sorted(task.state_dict().items()):

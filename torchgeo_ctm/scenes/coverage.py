@@ -151,14 +151,14 @@ class Coverage:
             ahead = 1 if local and device == 'cpu' else 2
         decoders = ahead or os.cpu_count() or 1
         references = references or [None] * len(scenes)
-        self._adaptation(task)  # a wrong option is refused before weights are loaded
+        self.adaptation(task)  # a wrong option is refused before weights are loaded
         return [
             # more waiting batches would only use memory
             SceneBatches(scene, self.batch_size, min(ahead, 2), part)
             for scene in self.open(scenes, references, task, window, stride, decoders)
         ]
 
-    def _adaptation(self, task: Any) -> str:
+    def adaptation(self, task: Any) -> str:
         """Return how scenes are moved towards the training data.
 
         Raises:
@@ -181,7 +181,7 @@ class Coverage:
             batches: The batches of each scene.
             task: The task or predictor, with its weights.
         """
-        name = self._adaptation(task)
+        name = self.adaptation(task)
         for scene in (each.scene for each in batches):
             if name == 'none' and not reads_atmosphere(task.scaling):
                 continue
