@@ -1,7 +1,9 @@
 """Scenes are found in static catalogs and through an API."""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 from PIL import Image
 
 from tests.commands import Run, refused
@@ -200,6 +203,99 @@ def test_an_api_is_asked(api: tuple[str, list[dict[str, Any]]]) -> None:
     assert request['bbox'] == [float(edge) for edge in BOX]
     assert request['datetime'] == '2026-06-01T00:00:00Z/2026-07-31T23:59:59Z'
     assert request['collections'] == ['sentinel-2-l2a']
+
+
+@contextmanager
+def answering(status: int, body: bytes, delay: float = 0) -> Iterator[str]:
+    """Serve one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            time.sleep(delay)
+            self.send_response(status)
+            self.send_header('Content-Length', str(len(body)))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(body)
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f'127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+UNVERIFIED = requests.exceptions.SSLError(
+    "HTTPSConnectionPool(host='x', port=443): Max retries exceeded with url: / (Caused by "
+    "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate "
+    "verify failed: self-signed certificate (_ssl.c:1006)')))"
+)
+
+
+@pytest.mark.parametrize('command', ['search', 'predict'])
+@pytest.mark.parametrize(
+    ('answer', 'expected'),
+    [
+        ((400, b'no'), '{host} answers HTTP 400. The server refuses the request.'),
+        ((401, b'no'), '{host} answers HTTP 401. It asks for a login. Check the token'),
+        ((403, b'no'), '{host} answers HTTP 403. Access is denied. Check the token,'),
+        ((404, b'no'), '{host} answers HTTP 404. There is nothing at this address.'),
+        ((429, b'no'), '{host} answers HTTP 429. Too many requests. Wait some minutes'),
+        ((503, b'no'), '{host} answers HTTP 503. The server is busy or broken. Try'),
+        ((200, b'<!doctype html><p>'), '{host} answers with a web page in place of'),
+        ((200, b'hello'), '{host} answers with text in place of JSON. Check that the'),
+        (
+            (200, b'{}', 0.9),
+            '{host} does not answer in time. Try again later, or check',
+        ),
+        ('127.0.0.1:9', '127.0.0.1:9 refuses the connection. Check host and port, and'),
+        ('no.invalid', 'The host no.invalid is unknown. Check its spelling, and your'),
+        (UNVERIFIED, 'cannot be verified (self-signed certificate). Check address and'),
+    ],
+)
+def test_failed_requests_are_one_plain_line(
+    run: Run,
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    answer: Any,
+    expected: str,
+) -> None:
+    for module in ('torchgeo_ctm.catalog', 'torchgeo_ctm.scenes.network'):
+        monkeypatch.setattr(f'{module}.RETRIES', 0)
+        monkeypatch.setattr(f'{module}.WAIT', 0.3)
+    server = answering(*answer) if isinstance(answer, tuple) else nullcontext(answer)
+    if isinstance(answer, Exception):
+
+        def fails(*_: object, **__: object) -> None:
+            raise answer
+
+        monkeypatch.setattr(requests.Session, 'send', fails)
+        server = nullcontext('host')
+    with server as host:
+        url = f'http://{host}/v1/item.json?key=1'
+        call = {
+            'search': ('search', *OPTIONS, url, '--output', tmp_path / 's.json'),
+            'predict': (
+                'predict', url, '--checkpoint', checkpoint, '--output',
+                tmp_path / 'm.tif',
+            ),
+        }  # fmt: skip
+        refused(run(*call[command]), url, expected.format(host=host))
+
+
+def test_content_that_is_no_stac(run: Run, tmp_path: Path) -> None:
+    with answering(200, b'[1]') as host:
+        call = ('search', *OPTIONS, f'http://{host}', '--output', tmp_path / 's.json')
+        refused(run(*call), 'its content is not valid STAC (AttributeError: ')
+
+
+def test_an_address_without_https(run: Run, tmp_path: Path) -> None:
+    call = ('search', *OPTIONS, 'earth.com/v1', '--output', tmp_path / 's.json')
+    refused(run(*call), 'There is no such file.', 'A URL begins with https://')
 
 
 def test_the_extra_is_named(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CTMWarning, DataError, OutputError, SettingError, did_you_mean
+from .errors import (
+    CTMWarning,
+    DataError,
+    OutputError,
+    SettingError,
+    did_you_mean,
+    one_line,
+)
 from .files import atomic_path, check_file, write_text
 from .scenes.area import read_box
+from .scenes.network import BUSY, RETRIES, WAIT, failure
 
 if TYPE_CHECKING:
     import pystac
 
 SUFFIXES = ('.json', '.parquet')
-#: Answers of a server that may be another one later.
-BUSY = (429, 500, 502, 503, 504)
 #: Properties with the tile of a scene.
 TILES = ('grid:code', 's2:mgrs_tile', 's2:tile_id', 'tileId')
 
@@ -97,8 +103,14 @@ def search(
             f'{catalog} is no catalog, expected the URL of a STAC API, or URL or path of a '
             'catalog.json. predict takes items as they are.'
         ) from error
-    except (OSError, ValueError, KeyError, STACError, APIError) as error:
-        reason = ' '.join(str(error).split())[:300]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            f'Cannot search {catalog}: its content is not valid STAC '
+            f'({type(error).__name__}: {one_line(error)}). Check that the address is '
+            'that of a STAC API or of a catalog.json.'
+        ) from error
+    except (OSError, ValueError, STACError, APIError) as error:
+        reason = failure(error, catalog)
         raise DataError(f'Cannot search {catalog}: {reason}') from error
     clear.sort(key=lambda item: (_times(item)[0], item.id))
     if len(clear) > limit:
@@ -157,14 +169,20 @@ def _open(catalog: str) -> Any:
 
     # POST too, which a search is
     retry = Retry(
-        5, connect=2, backoff_factor=0.5, status_forcelist=BUSY, allowed_methods=None
+        RETRIES,
+        connect=2,
+        backoff_factor=0.5,
+        status_forcelist=BUSY,
+        allowed_methods=None,
     )
     if Path(catalog).is_dir():
         catalog = str(Path(catalog) / 'catalog.json')
     with warnings.catch_warnings():
         # says that a static catalog is no API
         warnings.filterwarnings('ignore', module='pystac_client')
-        return Client.open(catalog, stac_io=StacApiIO(max_retries=retry, timeout=60))
+        # open() replaces the timeout of its reader
+        reader = StacApiIO(max_retries=retry, timeout=WAIT)
+        return Client.open(catalog, stac_io=reader, timeout=WAIT)
 
 
 def _items(

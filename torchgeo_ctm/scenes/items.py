@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from ..errors import SceneError, did_you_mean
 from ..scaling import band_key
+from .network import failure, read_text
 from .sentinel2 import CLASSIFICATION, Facts, baseline_offset
 
 #: Changes the URL of an asset, as to add a token.
@@ -158,7 +159,7 @@ def read_items(path: str) -> list[dict[str, Any]]:
             _rows(path) if '.parquet' in path.lower() else json.loads(read_text(path))
         )
     except (OSError, ValueError, RecursionError) as error:
-        reason = ' '.join(str(error).split())
+        reason = failure(error, path)
         raise SceneError(f'Cannot read {path}, {expected}: {reason}') from error
     kind = content.get('type') if isinstance(content, dict) else None
     if kind in ('Catalog', 'Collection'):
@@ -174,26 +175,6 @@ def read_items(path: str) -> list[dict[str, Any]]:
     if not good or not found:
         raise SceneError(f'{path} holds no STAC item, {expected}.')
     return list(found)
-
-
-def read_text(path: str) -> bytes:
-    """Return the content of a file or URL.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    if '://' not in path:
-        return Path(path).read_bytes()
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3 import Retry
-
-    with requests.Session() as session:
-        retry = Retry(5, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
-        session.mount('http', HTTPAdapter(max_retries=retry))
-        answer = session.get(path, timeout=30)
-        answer.raise_for_status()
-        return answer.content
 
 
 def _rows(path: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from rasterio.enums import ColorInterp
 from ..errors import NodataWarning, SceneError, closest, did_you_mean
 from ..scaling import SENTINEL2_BANDS, Resample, band_key, check_resample, resolve_bands
 from .eopf import METADATA, METADATA_3, read_product
-from .items import Sign, gdal_name, is_classification, read_item, read_text, split_name
+from .items import Sign, gdal_name, is_classification, read_item, split_name
+from .network import failure, read_text
 from .sentinel2 import (
     CLASSIFICATION,
     Facts,
@@ -349,7 +350,8 @@ def _from_zarr(
         try:
             text = read_text(f'{root}/{METADATA}')
         except OSError as error:
-            raise SceneError(f'Cannot open {name} as EOPF Zarr: {error}') from error
+            reason = failure(error, root)
+            raise SceneError(f'Cannot open {name} as EOPF Zarr: {reason}') from error
     else:
         if not (folder / METADATA).is_file():
             raise SceneError(f'{name} is Zarr version 3, expected version 2.')
