@@ -6,8 +6,6 @@ imported inside the functions, so that help and errors in options come at once.
 """
 
 import json
-import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -245,7 +243,7 @@ def predict(
     from .inference.geotiff import check_output
     from .scenes.items import item_names
 
-    items = [item for each in scene for item in item_names(each)]
+    items = item_names(scene)
     if combine is None and len(items) > len(scene):
         raise SettingError(
             f'{scene[0]} holds {len(items)} scenes. Choose one by its id, as '
@@ -258,7 +256,7 @@ def predict(
     check_output(output, overwrite)
     _loading()
     # these import PyTorch
-    from .inference.memory import block_cache
+    from .inference.memory import set_block_cache
     from .trainers.published import locate
 
     # downloaded, if it is on the Hub
@@ -266,8 +264,7 @@ def predict(
     if model.commit is not None:
         _print(f'{"commit":<20}  {model.commit}')
 
-    # GDAL's own share, 5 % of the machine's memory, is more than a row band needs
-    os.environ.setdefault('GDAL_CACHEMAX', str(block_cache(scene[0])))
+    set_block_cache(scene)
     if combine is not None and len(scene) > 1:
         from .dates import predict_dates
 
@@ -297,11 +294,11 @@ def _predict_many(
     _check_inputs(checkpoint=checkpoint)
     from .scenes.items import item_names
 
-    every = [item for each in scenes for item in item_names(each)]
+    every = item_names(scenes)
     _loading()
-    from .inference.memory import block_cache
+    from .inference.memory import set_block_cache
 
-    os.environ.setdefault('GDAL_CACHEMAX', str(max(map(block_cache, every))))
+    set_block_cache(every)
     counts, failed = {'mapped': 0, 'already there': 0, 'failed': 0}, []
     given = options | {'shard': shard, 'progress': sys.stderr.isatty()}
     for result in predict_scenes(every, checkpoint, output, **given):
@@ -1046,8 +1043,12 @@ def _check_inputs(
         CTMError: If any is missing. The message names all of them.
     """
     missing: list[CTMError] = []
-    # URLs and GDAL's own names are no paths, and one of several items has an id
-    scene = scene and re.sub(r'(json|parquet)#.*', r'\1', scene)
+    if scene is not None and '#' in scene:
+        # one of several items; imports PyTorch
+        from .scenes.items import split_name
+
+        scene, _ = split_name(scene) or (scene, None)
+    # URLs and GDAL's own names are no paths
     remote = scene and (':' in scene[2:] or scene.startswith(('/vsi', '<')))
     if scene is not None and not remote and not Path(scene).exists():
         kinds = ('.tif', '.tiff', '.jp2', '.vrt', '.SAFE', '.zip', '.zarr', '.json', '')

@@ -219,9 +219,7 @@ def chosen_detector(
     """
     from .scenes.clouds import DETECTORS, CloudOptions
 
-    # checked by type where they come from a command
-    options: Any = clouds
-    CloudOptions(options, cloud_mask, dilation)
+    CloudOptions(clouds, cloud_mask, dilation)
     if clouds not in DETECTORS:
         return None
     from .inference.cloud_detection import check_detector

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from affine import Affine
@@ -19,20 +19,17 @@ from rasterio.windows import Window as RasterWindow
 from ..errors import GridError, ReadError, SceneError, SettingError, did_you_mean
 from ..grids import Grid, Window, check_same_grid, corners, same_crs
 from ..rasters import grid_of, open_raster, read_failure, without_tokens
+from .detectors import DETECTORS, Booleans
 from .inputs import input_files, pixel_checksum
 
 #: Values of the scene classification of Sentinel-2 that are no ground: shadow, cloud of
 #: medium and high probability, cirrus.
 CLOUDS: Final = (3.0, 8.0, 9.0, 10.0)
-#: Packages that find clouds, which ``inference.cloud_detection`` runs.
-DETECTORS: Final = ('s2cloudless', 'omnicloudmask')
 #: Distance in pixels around clouds that is cloud too.
 DILATION: Final = 6
 #: Columns that are dilated at once, and pixels of the raster that are read at once.
 COLUMNS: Final = 2048
 PIXELS: Final = 1 << 22
-
-Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class CloudOptions:
         dilation: Pixels of the scene around clouds that are cloud too.
     """
 
-    clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None
+    clouds: str | None = None
     mask: str | None = None
     dilation: int = DILATION
 

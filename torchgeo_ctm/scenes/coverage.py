@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import AtmosphereWarning, SettingError, did_you_mean
 from ..scaling import ADAPTATIONS, Resample, check_adaptation
@@ -58,7 +58,7 @@ class Coverage:
     offset: float | None = None
     shifted_grids: bool = False
     adapt: str | None = None
-    clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None
+    clouds: str | None = None
     cloud_mask: str | Sequence[str] | None = None
     cloud_dilation: int = DILATION
     sign: Sign | None = None

@@ -5,7 +5,7 @@ Items are read as JSON, without pystac: nothing heavy is imported to open a scen
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -93,16 +93,20 @@ def scene_stem(scene: str) -> str:
     return re.sub(r'[^\w.+-]', '_', split[1])
 
 
-def item_names(name: str) -> list[str]:
-    """Return ``FILE#ID`` for each item of a file, or the name itself if it has an id.
+def item_names(scenes: Iterable[str]) -> list[str]:
+    """Return scenes with ``FILE#ID`` for each item in place of a file of items.
 
     Raises:
-        SceneError: If the file cannot be read, or holds no items.
+        SceneError: If a file cannot be read, or holds no items.
     """
-    split = split_name(name)
-    if split is None or split[1] is not None:
-        return [name]
-    return [f'{name}#{item["id"]}' for item in read_items(split[0])]
+    found = []
+    for name in scenes:
+        path, item = split_name(name) or (name, name)
+        if item is None:
+            found += [f'{name}#{each["id"]}' for each in read_items(path)]
+        else:
+            found.append(name)
+    return found
 
 
 def read_item(
