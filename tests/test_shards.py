@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -235,7 +236,7 @@ def test_maps_that_are_kept_as_this_run_makes_them_are_no_news(
     ],
 )
 def test_a_map_that_this_run_would_make_otherwise_is_named(
-    data: Path, run: Run, more: tuple[object, ...], words: str
+    data: Path, run: Run, more: tuple[Any, ...], words: str
 ) -> None:
     assert not kept(run(*call(data, '--shard', '1/3')))
     before = (data / 'maps' / 'a.tif').read_bytes()

@@ -217,7 +217,8 @@ def chosen_detector(
         SettingError: If the options of clouds contradict each other, or the package is
             not installed.
     """
-    from .scenes.clouds import DETECTORS, CloudOptions
+    from .scenes.clouds import CloudOptions
+    from .scenes.detectors import DETECTORS
 
     CloudOptions(clouds, cloud_mask, dilation)
     if clouds not in DETECTORS:

@@ -269,11 +269,11 @@ def test_training_draws_windows_that_touch_the_area(
     area = write_area(scene, shapely.Point(120, 70).buffer(50))
     classes = ('Forest', 'Water', 'Urban/Built-up')
     shown: dict[str, list[Any]] = {}
-    for name, options in (('all', {}), ('area', {'area': str(area)})):
+    for name, given in (('all', None), ('area', str(area))):
         data = SceneDataModule(
             str(scene), 4, 0, 16, labels=RuleLabels(classes, lambda grid: [1, 0, 1]),
             shares=(0.6, 0.4, 0), block_size=32, length=64, windows_per_read=2,
-            unlabeled_window=unlabeled, **options,
+            unlabeled_window=unlabeled, area=given,
         )  # fmt: skip
         data.trainer = trainer()
         data.trainer.strategy.connect(tiny_task())

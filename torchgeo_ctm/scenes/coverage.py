@@ -83,6 +83,9 @@ class Coverage:
             stride: Distance between windows in pixels.
             threads: Threads that decode.
         """
+        resample: Any = self.resample
+        if resample is None:
+            resample = getattr(task.scaling, 'resample', 'nearest')
         return [
             SceneWindows(
                 scene,
@@ -97,7 +100,7 @@ class Coverage:
                 threads,
                 CloudOptions(self.clouds, mask, self.cloud_dilation),
                 self.sign,
-                self.resample or getattr(task.scaling, 'resample', 'nearest'),
+                resample,
             )
             for scene, reference, mask in zip(
                 scenes, references, self._cloud_masks(scenes), strict=True
