@@ -111,6 +111,10 @@ class ResumeWarning(CTMWarning):
     """An unfinished run was found: it goes on, or is thrown away, and why."""
 
 
+class ResumeNote(ResumeWarning):
+    """An unfinished run goes on; commands print it without the word warning."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line.
 
