@@ -19,15 +19,9 @@ from ..maps.decoder import MapDecoder
 from ..network.class_token_vit import ClassTokenViT
 from ..network.variants import build_network
 from ..scaling import BandScaling, build_scaling, resolve_bands, scaling_tag
-from .options import (
-    TaskOptions,
-    check_classes,
-    check_options,
-    class_list,
-    mask_schedule,
-    tab20,
-    task_options,
-)
+from .classes import check_classes, class_list, tab20
+from .masking import mask_schedule
+from .options import TaskOptions, check_options, task_options
 
 #: Hyperparameters of a task besides its groups of options.
 HPARAMS = frozenset(
