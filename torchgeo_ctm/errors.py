@@ -115,6 +115,10 @@ class KeptMapWarning(CTMWarning):
     """A map that was there is kept, though the run would make another one."""
 
 
+class ResumeNote(ResumeWarning):
+    """An unfinished run goes on; commands print it without the word warning."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line.
 

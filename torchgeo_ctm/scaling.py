@@ -436,7 +436,7 @@ class BandScaling(nn.Module):
     def _clipped(self, x: Tensor) -> Tensor:
         """Add offsets and clip."""
         if self.own_ranges:
-            return x.add(self.offsets).clamp(self.lowest, self.highest)
+            return x.add(self.offsets).clamp_(self.lowest, self.highest)
         x = x + self.offset if self.offset else x
         return x if self.clip is None else x.clamp(*self.clip)
 

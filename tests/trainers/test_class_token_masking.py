@@ -12,19 +12,8 @@ from tests.conftest import save_task, tiny_task
 from tests.fakes.chips import loader, trainer
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.trainers import load_task
-from torchgeo_ctm.trainers.class_token_masking import draw_masking
+from torchgeo_ctm.trainers.masking import draw_masking
 from torchgeo_ctm.trainers.optimizers import build_optimizer
-
-
-def test_masking_spares_present_classes_and_keeps_its_rate() -> None:
-    random = torch.Generator().manual_seed(1)
-    presence = (torch.rand(2000, 5, generator=random) < 0.4).float()
-    drop = draw_masking(presence, 0.3, torch.Generator().manual_seed(0))
-    assert not (drop & (presence == 1)).any()
-    assert drop[presence == 0].float().mean() == pytest.approx(0.3, abs=0.02)
-    again = draw_masking(presence, 0.3, torch.Generator().manual_seed(0))
-    assert torch.equal(drop, again)
-    assert not draw_masking(presence, 0.0, torch.Generator()).any()
 
 
 def test_what_is_not_known_moves_nothing() -> None:

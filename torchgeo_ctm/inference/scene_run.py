@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import NodataWarning, PresenceWarning, ResumeWarning
+from ..errors import NodataWarning, PresenceWarning, ResumeNote, ResumeWarning
 from ..files import uninterrupted
 from ..grids import IGNORED, Window
 from ..scenes.area import Area
@@ -247,15 +247,17 @@ def warn_about_resume(journal: ScoreJournal, reason: str | None) -> None:
         reason: Why the records of an earlier run were deleted, if they were.
     """
     done = int((journal.finished > 0).sum())
-    text = None
+    kind: type[ResumeWarning] = ResumeWarning
     if reason is not None:
         text = f'an interrupted run cannot be resumed, because {reason}; starting over.'
     elif done:
+        kind = ResumeNote
         text = (
             f'resuming an interrupted run at {done} of {len(journal.finished)} windows.'
         )
-    if text is not None:
-        warnings.warn(f'{journal.output}: {text}', ResumeWarning, stacklevel=2)
+    else:
+        return
+    warnings.warn(f'{journal.output}: {text}', kind, stacklevel=2)
 
 
 def _percent(scores: Tensor) -> Tensor:

@@ -11,6 +11,10 @@ from torch import Tensor
 from ..errors import DeviceMemoryWarning, SettingError
 from .protocols import ScenePredictor
 
+#: Bytes of images in a part, about: the tensors of a larger one leave the processor's
+#: cache, and their memory is fetched from the system again and again.
+PART = 4 * 2**20
+
 Step = Callable[[Mapping[str, Any]], dict[str, Tensor]]
 #: Returns the result of a batch, or raises what the step has raised.
 Result = Callable[[], dict[str, Tensor]]
@@ -37,7 +41,7 @@ class ImageThreads:
         torch.set_num_threads(self._threads)
 
     def submit(self, step: Step, batch: Mapping[str, Any]) -> Result:
-        """Run a step on parts of a batch, one part per thread.
+        """Run a step on parts of a batch, at least one per thread.
 
         Args:
             step: Takes a batch, returns tensors with one entry per image. Runs without
@@ -49,8 +53,8 @@ class ImageThreads:
             A function that waits for the result of the whole batch, images in their
             order.
         """
-        count = len(batch['image'])
-        parts = min(self._threads, count)
+        count, size = len(batch['image']), batch['image'].nbytes
+        parts = min(max(self._threads, size // PART), count)
         bounds = [count * part // parts for part in range(parts + 1)]
         # grad and autocast modes belong to a thread, so they are passed on
         modes = (
@@ -60,7 +64,7 @@ class ImageThreads:
         )
 
         def run(part: Mapping[str, Any]) -> dict[str, Tensor]:
-            torch.set_num_threads(self._threads // parts)
+            torch.set_num_threads(max(1, self._threads // parts))
             with (
                 torch.inference_mode(modes[0]),
                 torch.no_grad(),

@@ -99,12 +99,12 @@ def soft_assignment(
     size = (image.shape[-2], image.shape[-1])
     prior = resize(scores.float(), size)
     prior = prior / prior.sum(dim=1, keepdim=True).clamp(min=FLOOR)
+    if not rounds:
+        return prior
     present = (scores > 0).any(dim=-1).any(dim=-1)[:, :, None, None]
-    log_prior = prior.clamp(min=FLOOR).log().masked_fill(~present, -torch.inf)
-    values, counts = (
-        part.reshape(*part.shape[:2], *size) for part in _whitened(image, valid)
-    )
+    log_prior = prior.clamp(min=FLOOR).log_().masked_fill_(~present, -torch.inf)
     step = max(1, min(size) // SAMPLES)
+    values, counts = _whitened(image.float(), valid, step)
     some_prior, some_values, some_counts, some_log_prior = (
         part[..., ::step, ::step] for part in (prior, values, counts, log_prior)
     )
@@ -117,16 +117,11 @@ def soft_assignment(
             evidence = evidence + neighbours * _around(shares - some_prior, step)
         # what is said of an invalid pixel is left out
         shares = (some_log_prior + evidence * some_counts).softmax(dim=1)
-    if rounds:
-        fit = _fit(_looks(shares, some), values.flatten(2))
-        evidence = likelihood * fit.view_as(prior)
-        if neighbours:
-            told = neighbours * _around(shares - some_prior, step)
-            evidence = evidence + resize(told, size)
-        shares = (log_prior + evidence * counts).softmax(dim=1)
-    else:
-        shares = prior
-    return trust * shares + (1 - trust) * prior
+    fit = _fit(_looks(shares, some), values.flatten(2)).view_as(prior)
+    told = neighbours * _around(shares - some_prior, step)
+    evidence = torch.add(resize(told, size), fit, alpha=likelihood)
+    shares = evidence.mul_(counts).add_(log_prior).softmax(dim=1)
+    return prior.lerp(shares, trust)
 
 
 def geometric_blend(scores: Tensor, refined: Tensor, weight: float = 0.5) -> Tensor:
@@ -163,26 +158,27 @@ def _around(change: Tensor, step: int) -> Tensor:
     return change
 
 
-def _whitened(image: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Standardize and whiten the bands of each image over its valid pixels.
+def _whitened(image: Tensor, valid: Tensor | None, step: int) -> tuple[Tensor, Tensor]:
+    """Standardize and whiten the bands of each image by its valid pixels.
+
+    Args:
+        image: Images (B, bands, H, W).
+        valid: Valid pixels (B, H, W); None: all.
+        step: Distance of the pixels that are looked at.
 
     Returns:
-        Components (B, D, N), and which pixels count (B, 1, N).
+        Components (B, D, H, W), and which pixels count (B, 1, H, W).
     """
-    x = image.float().flatten(2)
-    if valid is None:
-        valid = torch.ones_like(x[:, 0], dtype=torch.bool)
-    keep = valid.flatten(1)[:, None].to(x.device)
-    # not a product: invalid pixels may hold anything, also NaN
-    x = x.masked_fill(~keep, 0)
-    counts = keep.float()
-    number = counts.sum(dim=-1, keepdim=True).clamp(min=1)
-    largest = x.abs().amax(dim=-1, keepdim=True)
-    x = (x - x.sum(dim=-1, keepdim=True) / number) * counts
-    deviation = (x.square().sum(dim=-1, keepdim=True) / number).sqrt()
-    varies = deviation > FLAT * largest
-    x = torch.where(varies, x / deviation.where(varies, 1), 0)
-    return _whiten(x, number), counts
+    counts = torch.ones_like(image[:, :1])
+    if valid is not None:
+        keep = valid.reshape(counts.shape).to(image.device, torch.bool)
+        counts = keep.to(image.dtype)
+        # not a product: invalid pixels may hold anything, also NaN
+        image = image.masked_fill(~keep, 0)
+    some = image[..., ::step, ::step].flatten(2)
+    matrix, mean = _whitening(some, counts[..., ::step, ::step].flatten(2))
+    values = torch.baddbmm(-matrix @ mean, matrix, image.flatten(2))
+    return values.view(*values.shape[:2], *image.shape[-2:]), counts
 
 
 def _pixels(values: Tensor, counts: Tensor) -> _Pixels:
@@ -206,13 +202,30 @@ def _products(values: Tensor) -> Iterator[tuple[slice, Tensor]]:
         start += row.shape[1]
 
 
-def _whiten(x: Tensor, number: Tensor) -> Tensor:
-    """Return the leading components (B, D, N) of x, at most unit variance each."""
-    variance, direction = torch.linalg.eigh(x @ x.transpose(1, 2) / number)
+def _whitening(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what makes leading components of at most unit variance from bands.
+
+    Args:
+        x: Bands (B, bands, N), 0 where they do not count.
+        counts: Which pixels count (B, 1, N).
+
+    Returns:
+        Matrix (B, D, bands) for bands without their mean, and that mean (B, bands, 1).
+    """
+    number = counts.sum(dim=-1, keepdim=True).clamp(min=1)
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    mean = x.sum(dim=-1, keepdim=True) / number
+    x = (x - mean) * counts
+    covariance = x @ x.transpose(1, 2) / number
+    deviation = covariance.diagonal(dim1=-2, dim2=-1)[..., None].clamp(min=0).sqrt()
+    varies = deviation > FLAT * largest
+    scale = torch.where(varies, 1 / deviation.where(varies, 1), 0)
+    correlation = covariance * scale * scale.transpose(1, 2)
+    variance, direction = torch.linalg.eigh(correlation)
     variance = variance.flip(-1)[:, :COMPONENTS].clamp(min=NOISE * x.shape[1])
     direction = direction.flip(-1)[..., :COMPONENTS] * variance.rsqrt()[:, None]
-    values: Tensor = direction.transpose(1, 2) @ x
-    return values
+    matrix: Tensor = direction.transpose(1, 2) * scale.transpose(1, 2)
+    return matrix, mean
 
 
 def _looks(shares: Tensor, pixels: _Pixels) -> _Looks:

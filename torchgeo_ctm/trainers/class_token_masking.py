@@ -39,6 +39,7 @@ from .batches import LabelTally, check_chips_of_batches, diverged, labeled
 from .calibration import calibrated
 from .data_channels import DataChannels, data_channels
 from .loading import CHECKPOINT_KEY, not_finite
+from .masking import draw_masking, mask_schedule
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
 from .options import (
@@ -48,7 +49,6 @@ from .options import (
     LabelOptions,
     OptimizationOptions,
     PatchOptions,
-    mask_schedule,
     task_options,
 )
 from .predictor import ClassTokenPrediction, image_size
@@ -63,21 +63,6 @@ logger = logging.getLogger(__name__)
 
 #: Key of a batch whose bands are in the task's order, and whose numbers are finite.
 USABLE = 'usable'
-
-
-def draw_masking(presence: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Draw which class tokens are set to zero (METHOD, section 2).
-
-    Args:
-        presence: Image-level labels (B, C): 1 present, 0 absent, other values unknown.
-        rate: Probability of masking, independently per image and absent class.
-        generator: A CPU generator, so that a seed repeats the draw on any device.
-
-    Returns:
-        (B, C) bool on the device of *presence*, false for present and unknown classes.
-    """
-    drawn = torch.rand(presence.shape, generator=generator) < rate
-    return drawn.to(presence.device, non_blocking=True) & (presence == 0)
 
 
 class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):

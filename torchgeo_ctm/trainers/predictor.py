@@ -19,15 +19,9 @@ from ..maps.decoder import MapDecoder
 from ..network.class_token_vit import ClassTokenViT
 from ..network.variants import build_network
 from ..scaling import BandScaling, build_scaling, resolve_bands, scaling_tag
-from .options import (
-    TaskOptions,
-    check_classes,
-    check_options,
-    class_list,
-    mask_schedule,
-    tab20,
-    task_options,
-)
+from .classes import check_classes, class_list, tab20
+from .masking import mask_schedule
+from .options import TaskOptions, check_options, task_options
 
 #: Hyperparameters of a task besides its groups of options.
 HPARAMS = frozenset(
@@ -178,8 +172,13 @@ class ClassTokenPrediction(nn.Module):
             patches: Whether to return patch logits even if the maps do not need them,
                 which costs the last block's work on patches.
         """
+        return self._maps(self._scaled(x), patches)
+
+    def _maps(
+        self, scaled: Tensor, patches: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what :meth:`maps` returns of scaled images."""
         source = self.decoder.options.source
-        scaled = self._scaled(x)
         if not patches and self.is_local:
             local = self.model.local_logits(scaled).float()
             logits = pool_patch_logits(local, 'share', share=self._final_share)
@@ -270,20 +269,21 @@ class ClassTokenPrediction(nn.Module):
             windows.
         """
 
-        def predict(image: Tensor) -> dict[str, Tensor]:
-            maps, logits, _ = self.maps(image, patches=False)
+        def predict(scaled: Tensor) -> dict[str, Tensor]:
+            maps, logits, _ = self._maps(scaled, patches=False)
             probs = self.probabilities(logits)
             if self.decoder.options.labels == 'true':
                 from .presence import filled
 
                 probs = filled(self.presence(batch), probs)
-            scores = self.decoder.scores(maps, probs, image_size(image))
+            scores = self.decoder.scores(maps, probs, image_size(scaled))
             return {'probs': probs, 'maps': maps, 'scores': scores}
 
-        found = self.decoder.average(batch['image'], predict)
-        image, valid = self._guide(batch)
-        if image is not None:
-            found['scores'] = self.decoder.refined(found['scores'], image, valid)
+        image = self._scaled(batch['image'])
+        found = self.decoder.average(image, predict)
+        if self.decoder.refines:
+            scores = self.decoder.refined(found['scores'], image, batch.get('valid'))
+            found['scores'] = scores
         return found
 
     @property

@@ -11,7 +11,7 @@ from ..errors import SettingError
 from ..maps.class_maps import posterior, resize
 from ..maps.decoder import MapDecoder, MapOptions
 from ..scaling import build_scaling, resolve_bands, scaling_tag
-from .options import check_classes
+from .classes import check_classes
 from .presence import class_mask, presence_of
 
 #: Keys of the checkpoint entry in which
