@@ -16,6 +16,7 @@ from tests.fakes.label_files import write_features
 from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch, trainer
 from tests.fakes.sentinel2 import CORNER, native, on_10_m, pixels_of, write_band
 from torchgeo_ctm.datamodules import SceneDataModule
+from torchgeo_ctm.dates import predict_dates
 from torchgeo_ctm.errors import ResumeWarning, SettingError
 from torchgeo_ctm.labels import PolygonLabels
 from torchgeo_ctm.prediction import predict_scene
@@ -85,6 +86,17 @@ def test_a_map_is_the_same_however_it_is_made(run: Run, scene: Path) -> None:
     status, _, err = run(*command, *flags, '--resample', 'bilinear')
     assert status == 0, err
     assert (scene / 'cli.tif').read_bytes() == smooth.read_bytes()
+
+
+@pytest.mark.filterwarnings('ignore:.*given more than once')
+def test_dates_are_mapped_as_one_is(scene: Path, tmp_path: Path) -> None:
+    checkpoint = model(tmp_path / 'plain.ckpt')
+    options = OPTIONS | {'resample': 'bilinear'}
+    one, both = tmp_path / 'one.tif', tmp_path / 'both.tif'
+    predict_scene(scene, checkpoint, one, **options)
+    predict_dates([scene, scene], checkpoint, both, **options)
+    assert np.array_equal(read(one), read(both))
+    assert tags(both)['RESAMPLE'] == 'bilinear'
 
 
 def test_one_raster_stays_as_it_is(scene: Path, tmp_path: Path) -> None:

@@ -128,14 +128,19 @@ class LabeledScene:
         return [*itertools.compress(windows, self.scene.area.meets(boxes))]
 
     def _near_area(self) -> NDArray[np.bool_]:
-        """Return in which cells windows start that may share ground with the area."""
-        row, col = np.indices([-(-places // self.step) for places in self.places])
-        if self.scene.area is None:
-            return np.ones(row.shape, bool)
-        top, left = row.ravel() * self.step, col.ravel() * self.step
-        right, bottom = left + self.step + self.width, top + self.step + self.height
-        boxes = shapely.box(left, top, right - 1, bottom - 1)
-        return self.scene.area.meets(boxes).reshape(row.shape)
+        """Return in which cells windows start that reach the rectangle of the area."""
+        area = self.scene.area
+        row, col, height, width = (
+            (0, 0, *self.grid[:2]) if area is None else area.window
+        )
+        near = [
+            (start < first + size) & (start + self.step - 1 + side > first)
+            for start, first, size, side in (
+                (np.arange(0, self.places[0], self.step), row, height, self.height),
+                (np.arange(0, self.places[1], self.step), col, width, self.width),
+            )
+        ]
+        return np.logical_and.outer(*near)
 
     def _apart(self, boxes: NDArray[np.float64]) -> bool:
         """Return whether labeled areas are few or far apart."""
