@@ -96,12 +96,16 @@ def changed(saved: Path, **properties: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    'options', [{}, {'resample': 'bilinear'}, {'resample': 'bilinear', 'nodata': 4000}]
+)
 def test_an_item_is_the_same_scene_as_its_files_in_a_folder(
-    store: Path, saved: Path
+    store: Path, saved: Path, options: dict[str, Any]
 ) -> None:
-    remote = SceneWindows(f'{saved}#S2A_1', BANDS, 32, 32)
-    local = SceneWindows(store / 'sentinel-2-l2a/S2A_1/item.json', BANDS, 32, 32)
-    folder = SceneWindows(store / 'bands', BANDS, 32, 32)
+    scenes = f'{saved}#S2A_1', store / 'sentinel-2-l2a/S2A_1/item.json', store / 'bands'
+    remote, local, folder = (
+        SceneWindows(scene, BANDS, 32, 32, **options) for scene in scenes
+    )
     assert remote.grid == local.grid == folder.grid
     assert remote.source.acquired == '2026-06-03T10:00:00Z'
     for number in (0, 77):
