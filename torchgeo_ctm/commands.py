@@ -256,7 +256,7 @@ def predict(
     check_output(output, overwrite)
     _loading()
     # these import PyTorch
-    from .inference.memory import set_block_cache
+    from .inference.memory import limit_memory
     from .trainers.published import locate
 
     # downloaded, if it is on the Hub
@@ -264,7 +264,7 @@ def predict(
     if model.commit is not None:
         _print(f'{"commit":<20}  {model.commit}')
 
-    set_block_cache(scene)
+    limit_memory(scene)
     if combine is not None and len(scene) > 1:
         from .dates import predict_dates
 
@@ -296,9 +296,9 @@ def _predict_many(
 
     every = item_names(scenes)
     _loading()
-    from .inference.memory import set_block_cache
+    from .inference.memory import limit_memory
 
-    set_block_cache(every)
+    limit_memory(every)
     counts, failed = {'mapped': 0, 'already there': 0, 'failed': 0}, []
     given = options | {'shard': shard, 'progress': sys.stderr.isatty()}
     for result in predict_scenes(every, checkpoint, output, **given):
