@@ -20,12 +20,12 @@ from tests.commands import Run, refused
 from tests.conftest import WriteScene, save_task, scene_pixels, tiny_task
 from tests.fakes.networks import reference_state
 from torchgeo_ctm.commands import COMMANDS
-from torchgeo_ctm.dates import predict_dates
 from torchgeo_ctm.inference.options import ProductOptions
 from torchgeo_ctm.main import as_options, command_parser
 from torchgeo_ctm.prediction import predict_scene, pseudo_masks
+from torchgeo_ctm.prediction.dates import predict_dates
+from torchgeo_ctm.prediction.shards import predict_scenes
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
-from torchgeo_ctm.shards import predict_scenes
 from torchgeo_ctm.version import __version__
 
 COMMAND = Path(sys.executable).with_name('torchgeo-ctm')

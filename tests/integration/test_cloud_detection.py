@@ -15,12 +15,12 @@ from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_t
 from tests.fakes.cloud_packages import cloud_packages
 from tests.fakes.runs import SMALL, read, stopped_at_batch
 from tests.fakes.sentinel2 import L2A_BANDS
-from torchgeo_ctm.dates import predict_dates
 from torchgeo_ctm.errors import CloudWarning, CTMError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.cloud_detection import CloudDetection, block_means
 from torchgeo_ctm.inference.scene_loop import SceneLoop
 from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.prediction.dates import predict_dates
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, SENTINEL2_STATISTICS
 from torchgeo_ctm.scenes.scene import SceneWindows
 
@@ -260,7 +260,7 @@ def test_each_date_has_its_own_clouds(
     shown: list[Any] = []
     with (
         pytest.warns(CloudWarning, match=r'b\.tif: about .*s2cloudless 9\.9'),
-        patch('torchgeo_ctm.dates.SceneWindows.overview', seen_in(shown)),
+        patch('torchgeo_ctm.prediction.dates.SceneWindows.overview', seen_in(shown)),
     ):
         mask = predict_dates(
             [first, second], checkpoint, tmp_path / 'm.tif', **DETECTED

@@ -16,10 +16,10 @@ from tests.fakes.label_files import write_features
 from tests.fakes.runs import QUIET, SMALL, read, stopped_at_batch, trainer
 from tests.fakes.sentinel2 import CORNER, native, on_10_m, pixels_of, write_band
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.dates import predict_dates
 from torchgeo_ctm.errors import ResumeWarning, SettingError
 from torchgeo_ctm.labels import PolygonLabels
 from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.prediction.dates import predict_dates
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, load_predictor
 
 pytestmark = pytest.mark.filterwarnings(

@@ -115,6 +115,15 @@ def test_invalid_pixels_do_not_count(filling: float) -> None:
     )
 
 
+def test_offsets_do_not_matter_beside_invalid_pixels() -> None:
+    scores, image, _ = halves()
+    valid = torch.ones(2, *SIZE, dtype=torch.bool)
+    valid[:, 4:] = False
+    expected = soft_assignment(scores, image, valid)
+    refined = soft_assignment(scores, image + 500, valid)
+    torch.testing.assert_close(refined, expected, atol=1e-2, rtol=0)
+
+
 def test_trust_mixes_with_the_given_scores() -> None:
     scores, image, _ = halves()
     full = soft_assignment(scores, image, trust=1.0)

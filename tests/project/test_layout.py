@@ -135,9 +135,6 @@ ARROWS: dict[str, set[str]] = {
     'catalog': {'scenes', 'files', 'errors'},
     'publish': {'export', 'trainers', 'files', 'errors', 'version'},
     'prediction': EVERYTHING,
-    'dates': EVERYTHING,
-    'kept': EVERYTHING,
-    'shards': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'train': {
         'configuration',
@@ -169,7 +166,7 @@ DOORS: dict[str, set[str]] = {
         'inference',
         'scoring',
         'labels',
-        'dates',
+        'prediction.dates',
         'annotation',
     },
     'lightning': {

@@ -122,7 +122,7 @@ def predict(
 
     limit_memory(scene)
     if combine is not None and len(scene) > 1:
-        from ..dates import predict_dates
+        from ..prediction.dates import predict_dates
 
         mask = predict_dates(scene, model.path, output, combine=combine, **options)
     else:
@@ -143,7 +143,7 @@ def _predict_many(
     Raises:
         SceneError: If any failed, after all others were mapped.
     """
-    from ..shards import predict_scenes, read_shard
+    from ..prediction.shards import predict_scenes, read_shard
 
     if shard is not None:
         read_shard(shard)

@@ -178,7 +178,10 @@ def _whitened(image: Tensor, valid: Tensor | None, step: int) -> tuple[Tensor, T
     some = image[..., ::step, ::step].flatten(2)
     matrix, mean = _whitening(some, counts[..., ::step, ::step].flatten(2))
     values = torch.baddbmm(-matrix @ mean, matrix, image.flatten(2))
-    return values.view(*values.shape[:2], *image.shape[-2:]), counts
+    values = values.view(*values.shape[:2], *image.shape[-2:])
+    if valid is not None:
+        values *= counts
+    return values, counts
 
 
 def _pixels(values: Tensor, counts: Tensor) -> _Pixels:

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import CheckpointError, CTMError, OutputError, SettingError, one_line
-from .inference.options import ProductOptions
+from ..errors import CheckpointError, CTMError, OutputError, SettingError, one_line
+from ..inference.options import ProductOptions
 from .kept import KeptMaps
-from .prediction import predict_scene
+from .scene import predict_scene
 
 
 class Mapped(NamedTuple):
@@ -83,7 +83,7 @@ def predict_scenes(
             f'{len(scenes)} scenes.'
         )
     # imports PyTorch
-    from .inference.scene_loop import SceneLoop
+    from ..inference.scene_loop import SceneLoop
 
     every = sorted(scenes)
     paths = SceneLoop(output, overwrite, ProductOptions()).outputs(every)

@@ -28,9 +28,9 @@ from tests.fakes.sentinel2 import write_shifted_bands
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.prediction import predict_scene
-from torchgeo_ctm.shards import predict_scenes, read_shard
+from torchgeo_ctm.prediction.shards import predict_scenes, read_shard
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / 'docs' / 'examples'
 NAMES = ['a', 'b', 'c', 'd', 'e']
 
@@ -66,7 +66,7 @@ def test_shards_map_every_scene_once(
 ) -> None:
     mapped = []
     monkeypatch.setattr(
-        'torchgeo_ctm.shards.predict_scene',
+        'torchgeo_ctm.prediction.shards.predict_scene',
         lambda scene, *_, **__: mapped.append(scene),
     )
     scenes = [str(path) for path in (data / 'scenes').iterdir()]

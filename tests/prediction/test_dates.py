@@ -14,7 +14,6 @@ from tests.commands import Run, refused
 from tests.conftest import WriteScene, decisive, save_task, scene_pixels, tiny_task
 from tests.fakes.runs import SMALL, read
 from tests.fakes.sentinel2 import write_band
-from torchgeo_ctm.dates import decide, predict_dates
 from torchgeo_ctm.errors import (
     CloudWarning,
     CTMWarning,
@@ -25,6 +24,7 @@ from torchgeo_ctm.errors import (
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.products import Products
 from torchgeo_ctm.prediction import predict_scene
+from torchgeo_ctm.prediction.dates import decide, predict_dates
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.CloudWarning'),
@@ -179,7 +179,7 @@ def test_a_resumed_run_writes_the_same_bytes(
             raise KeyboardInterrupt
         return predict_scene(*given, **more)
 
-    with patch('torchgeo_ctm.dates.predict_scene', stops):
+    with patch('torchgeo_ctm.prediction.dates.predict_scene', stops):
         with pytest.raises(KeyboardInterrupt):
             predict_dates(taken, checkpoint, tmp_path / 'r.tif', **options)
         assert not (tmp_path / 'r.tif').exists()
@@ -238,7 +238,7 @@ def test_dates_that_change_meanwhile_are_not_combined(
             return made
 
         with (
-            patch('torchgeo_ctm.dates.predict_scene', changes),
+            patch('torchgeo_ctm.prediction.dates.predict_scene', changes),
             pytest.raises(SceneError, match='changed while the dates were mapped'),
         ):
             predict_dates(taken, checkpoint, tmp_path / 'm.tif', **options)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CTMError, KeptMapWarning
-from .inference.options import ProductOptions
-from .options import options_of
-from .prediction import chosen_detector
-from .rasters import grid_of, open_raster
+from ..errors import CTMError, KeptMapWarning
+from ..inference.options import ProductOptions
+from ..options import options_of
+from ..rasters import grid_of, open_raster
+from .scene import chosen_detector
 
 #: Tags that only some maps have.
 OPTIONAL = frozenset({'ADAPT', 'RESAMPLE', 'CLOUDS', 'AREA', 'MERGE'})
@@ -67,8 +67,8 @@ class KeptMaps:
         """Return the predictor and the hash of its weights, loaded once."""
         if self._loaded is None:
             # import PyTorch
-            from .inference.scene_loop import weights_hash
-            from .trainers.loading import load_scene_predictor
+            from ..inference.scene_loop import weights_hash
+            from ..trainers.loading import load_scene_predictor
 
             predictor = load_scene_predictor(self._checkpoint)
             self._loaded = predictor, weights_hash(predictor)
@@ -78,11 +78,11 @@ class KeptMaps:
         self, scene: str, path: Path, predictor: Any, weights: str
     ) -> Iterator[str]:
         """Yield in a few words each what the run would do otherwise."""
-        from .inference.products import product_paths
-        from .inference.scene_loop import map_tags
-        from .scenes.area import chosen_area
-        from .scenes.clouds import DILATION
-        from .scenes.coverage import Coverage
+        from ..inference.products import product_paths
+        from ..inference.scene_loop import map_tags
+        from ..scenes.area import chosen_area
+        from ..scenes.clouds import DILATION
+        from ..scenes.coverage import Coverage
 
         given = self._options
         dilation = given.get('cloud_dilation', DILATION)

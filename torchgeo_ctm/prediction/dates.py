@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
-from .errors import (
+from ..errors import (
     CloudWarning,
     CTMWarning,
     NodataWarning,
@@ -28,32 +28,32 @@ from .errors import (
     SettingError,
     did_you_mean,
 )
-from .files import check_file, check_not_read, make_folder, uninterrupted, write_text
-from .grids import IGNORED, check_same_grid
-from .inference.cloud_detection import CloudDetection, detected_clouds
-from .inference.geotiff import RasterRows, product_path
-from .inference.masks import class_colors, class_names, open_mask
-from .inference.options import ProductOptions
-from .inference.products import (
+from ..files import check_file, check_not_read, make_folder, uninterrupted, write_text
+from ..grids import IGNORED, check_same_grid
+from ..inference.cloud_detection import CloudDetection, detected_clouds
+from ..inference.geotiff import RasterRows, product_path
+from ..inference.masks import class_colors, class_names, open_mask
+from ..inference.options import ProductOptions
+from ..inference.products import (
     Products,
     check_georeference,
     check_products,
     product_paths,
 )
-from .inference.scene_loop import PICTURE
-from .inference.scene_mask import SceneMask
-from .options import options_of
-from .prediction import chosen_detector, predict_scene
-from .rasters import open_raster
-from .scaling import rgb_indices
-from .scenes.area import chosen_area
-from .scenes.clouds import DILATION
-from .scenes.coverage import Coverage
-from .scenes.inputs import file_checksum, fingerprint
-from .scenes.scene import SceneWindows
-from .trainers.loading import load_scene_predictor
-from .trainers.published import files_of, locate
-from .version import __version__
+from ..inference.scene_loop import PICTURE
+from ..inference.scene_mask import SceneMask
+from ..options import options_of
+from ..rasters import open_raster
+from ..scaling import rgb_indices
+from ..scenes.area import chosen_area
+from ..scenes.clouds import DILATION
+from ..scenes.coverage import Coverage
+from ..scenes.inputs import file_checksum, fingerprint
+from ..scenes.scene import SceneWindows
+from ..trainers.loading import load_scene_predictor
+from ..trainers.published import files_of, locate
+from ..version import __version__
+from .scene import chosen_detector, predict_scene
 
 COMBINATIONS = ('mean', 'clearest')
 #: Products of the map of a date.

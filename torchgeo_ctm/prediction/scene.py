@@ -1,32 +1,24 @@
-"""A scene and a checkpoint in, the products of the scene out.
+"""Map a scene with a checkpoint.
 
 PyTorch takes seconds to import, Lightning and TorchGeo many more: the functions import
 what they need.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import DataError, SettingError, did_you_mean, one_line
-from .files import check_not_input
-from .inference.options import ProductOptions
-from .lightning_messages import quiet_lightning
-from .split import Split
+from ..errors import SettingError, did_you_mean
+from ..files import check_not_input
+from ..inference.options import ProductOptions
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-    from lightning.pytorch.callbacks import Callback
-    from numpy.typing import NDArray
 
-    from .inference.chip_writer import ChipMaskWriter
-    from .inference.scene_mask import SceneMask
+    from ..inference.scene_mask import SceneMask
 
-ACCELERATORS = ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu')
-PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
+from .trainer import check_choices
 
 
 def predict_scene(
@@ -127,8 +119,8 @@ def predict_scene(
     if not isinstance(scene, str | Path):
         given = {k: v for k, v in locals().items() if k not in ('scene', 'products')}
         given.update(products)
-        from .inference.geotiff import check_output
-        from .scenes.arrays import array_raster
+        from ..inference.geotiff import check_output
+        from ..scenes.arrays import array_raster
 
         check_output(output, overwrite)
         with array_raster(scene, output, scene_bands) as raster:
@@ -146,12 +138,12 @@ def predict_scene(
     detector = chosen_detector(clouds, cloud_mask, cloud_dilation)
     import torch
 
-    from .inference.geotiff import product_path, remove_raster
-    from .inference.products import product_paths
-    from .inference.scene_loop import SceneLoop
-    from .scenes.area import chosen_area
-    from .scenes.coverage import Coverage
-    from .trainers.loading import load_scene_predictor
+    from ..inference.geotiff import product_path, remove_raster
+    from ..inference.products import product_paths
+    from ..inference.scene_loop import SceneLoop
+    from ..scenes.area import chosen_area
+    from ..scenes.coverage import Coverage
+    from ..trainers.loading import load_scene_predictor
 
     loop = SceneLoop(output, overwrite, options, progress)
     [path] = loop.outputs([str(scene)])
@@ -186,7 +178,7 @@ def predict_scene(
     found, written = {}, False
     try:
         if detector is not None:
-            from .inference.cloud_detection import CloudDetection, detected_clouds
+            from ..inference.cloud_detection import CloudDetection, detected_clouds
 
             found = {'clouds': product_path(path, 'clouds')}
             written = CloudDetection.open(
@@ -203,7 +195,7 @@ def predict_scene(
         if not loop.abandon(error) and written:
             remove_raster(found['clouds'])
         raise
-    from .inference.scene_mask import SceneMask
+    from ..inference.scene_mask import SceneMask
 
     return SceneMask(product_paths(path, options) | found)
 
@@ -217,13 +209,13 @@ def chosen_detector(
         SettingError: If the options of clouds contradict each other, or the package is
             not installed.
     """
-    from .scenes.clouds import CloudOptions
-    from .scenes.detectors import DETECTORS
+    from ..scenes.clouds import CloudOptions
+    from ..scenes.detectors import DETECTORS
 
     CloudOptions(clouds, cloud_mask, dilation)
     if clouds not in DETECTORS:
         return None
-    from .inference.cloud_detection import check_detector
+    from ..inference.cloud_detection import check_detector
 
     check_detector(clouds)
     return clouds
@@ -256,173 +248,3 @@ def _autocast(precision: str, device: 'torch.device') -> AbstractContextManager[
         return nullcontext()
     dtype = torch.float16 if precision == '16-mixed' else torch.bfloat16
     return torch.autocast(device.type, dtype, cache_enabled=False)
-
-
-def pseudo_masks(
-    config: str | Path,
-    checkpoint: str | Path,
-    output: str | Path,
-    *,
-    split: Split = 'val',
-    labels: Literal['predicted', 'true'] = 'predicted',
-    source: Literal['attention', 'patches', 'patchcam', 'fused'] | None = None,
-    rule: Literal['argmax', 'paint'] | None = None,
-    ensemble: Literal['dihedral'] | None = None,
-    accelerator: str = 'auto',
-    overwrite: bool = False,
-    images: bool = True,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Write the pseudo-masks of a data set's split, as arrays and GeoTIFFs.
-
-    Args:
-        config: Configuration of ``torchgeo``; its ``data`` section says which chips.
-        checkpoint: As for :func:`predict_scene`.
-        output: Folder for ``pms_NAME.npy``, ``imgs_NAME.npy``, ``masks_NAME.npy``, and
-            ``pms_NAME/`` with GeoTIFFs of mask and confidence for each georeferenced
-            chip.
-        split: Split to read: train, val or test; in order, and as evaluation crops it.
-        labels: Classes taken as present in a chip: predicted ones, or the true ones of
-            its label.
-        source: Source of the class maps: attention, patches, patchcam or fused; by default the
-            checkpoint's. For class-token checkpoints only, as is rule.
-        rule: How class maps become masks: paint or argmax; by default the checkpoint's.
-            The paper's paint also takes its presence threshold, and no refinement.
-        ensemble: Use dihedral to average over flips and quarter turns of each chip.
-        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
-        overwrite: Replace existing arrays.
-        images: Write imgs_NAME.npy, by far the largest array.
-        progress: Show a progress bar.
-
-    Returns:
-        ``chips`` and ``rasters``, how many were written. With true masks also what
-        :func:`torchgeo_ctm.scoring.summarize` returns.
-
-    Raises:
-        CTMError: If any input cannot be used. No array is written then.
-    """
-    from .configuration import read_data
-    from .datamodules import ChipDataModule
-    from .inference.chip_writer import ChipMaskWriter
-    from .scoring import summarize
-    from .trainers import load_predictor
-
-    check_choices(accelerator)
-    quiet_lightning()
-    task = load_predictor(checkpoint)
-    chosen = {'source': source, 'rule': rule}
-    given: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
-    if rule == 'paint':
-        # the defaults of a checkpoint do not go with this rule
-        given |= {'presence': 'threshold', 'refinement': None}
-    try:
-        task.with_options(ensemble=ensemble, labels=labels, **given)
-    except SettingError as error:
-        raise SettingError(f'{checkpoint}: {error}') from error
-    datamodule = ChipDataModule(read_data(config), split)
-    writer = ChipMaskWriter(str(output), datamodule.dataset_name, overwrite, images)
-    _predict(task, datamodule, [writer], accelerator, progress)
-    written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
-    if writer.path('masks').exists():
-        confusion = _confusion(writer, len(task.class_names))
-        written |= summarize(confusion, task.class_names)
-    return written
-
-
-def _confusion(writer: 'ChipMaskWriter', num_classes: int) -> 'NDArray[np.int64]':
-    """Return the confusion matrix of the written arrays, chip by chip."""
-    import numpy as np
-
-    from .scoring import confusion_matrix
-
-    truth = np.load(writer.path('masks'), mmap_mode='r')
-    masks = np.load(writer.path('pms'), mmap_mode='r')
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    for reference, mask in zip(truth, masks, strict=True):
-        confusion += confusion_matrix(reference, mask, num_classes)
-    return confusion
-
-
-def _predict(
-    task: 'LightningModule',
-    datamodule: 'LightningDataModule',
-    callbacks: list['Callback'],
-    accelerator: str,
-    progress: bool,
-) -> None:
-    """Run Lightning's prediction, and re-raise its errors and exits as ours."""
-    from lightning.pytorch.callbacks import TQDMProgressBar
-
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
-    trainer = build_trainer(
-        accelerator, callbacks=callbacks, enable_progress_bar=progress
-    )
-    with running(trainer):
-        trainer.predict(task, datamodule=datamodule, return_predictions=False)
-
-
-def build_trainer(
-    accelerator: str, precision: str = '32-true', **options: Any
-) -> 'Trainer':
-    """Return a Trainer on one device that writes no logs and no checkpoints.
-
-    Args:
-        accelerator: Device, as Lightning names it: auto, cpu, gpu, mps.
-        precision: Precision of the model, as Lightning names it.
-        **options: Of Lightning's ``Trainer``.
-
-    Raises:
-        SettingError: If the device or the precision is unknown, or not available.
-    """
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch import Trainer
-
-    check_choices(accelerator, precision)
-    quiet_lightning()
-    try:
-        return Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,  # type: ignore[arg-type]
-            logger=False,
-            enable_model_summary=False,
-            **({'enable_checkpointing': False} | options),
-        )
-    except (MisconfigurationException, ModuleNotFoundError) as error:
-        raise SettingError(
-            f"accelerator={accelerator!r} is not available here. Did you mean 'auto'?"
-        ) from error
-
-
-@contextmanager
-def running(trainer: 'Trainer') -> Iterator[None]:
-    """Re-raise Lightning's errors and exits in the block as ours."""
-    from torchgeo.datasets import DatasetNotFoundError
-
-    try:
-        yield
-    except DatasetNotFoundError as error:
-        raise DataError(one_line(error)) from error
-    except SystemExit:
-        # Lightning turns Ctrl-C into SystemExit
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-
-
-def check_choices(accelerator: str, precision: str = '32-true') -> None:
-    """Check the names of accelerator and precision.
-
-    Raises:
-        SettingError: If one is unknown.
-    """
-    for name, value, known in (
-        ('accelerator', accelerator, ACCELERATORS),
-        ('precision', precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise SettingError(
-                f'Unknown {name} {value!r}, expected one of: {", ".join(known)}.'
-                + did_you_mean(value, known)
-            )
