@@ -220,6 +220,15 @@ def test_a_sample_of_another_map_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_a_sample_that_was_saved_again_is_said(tmp_path: Path) -> None:
+    mask, _ = paper(tmp_path)
+    draw_samples(mask, tmp_path / 'd.gpkg', size=400)
+    frame = gpd.read_file(tmp_path / 'd.gpkg', layer='d')
+    frame.assign(reference='stable forest').to_file(tmp_path / 'again.gpkg')
+    with pytest.warns(LabelWarning, match='does not record its map any more'):
+        assess(mask, tmp_path / 'again.gpkg')
+
+
 def test_degrees_are_weighted_by_area(tmp_path: Path) -> None:
     """A pixel in the north covers less ground than one in the south."""
     values = np.repeat([[0], [1]], 30, axis=0).astype(np.uint8)

@@ -233,6 +233,7 @@ def test_bad_clusters(run: Run, tmp_path: Path) -> None:
     assert 'block=2 px has 4 pixels' in fails(
         '--clusters', 5, '--size', 60, '--block', 2
     ).replace('--block 2', 'block=2')
+    assert 'Pass --clusters too' in fails('--size', 60, '--block', 50)
     assert '--clusters requires --size' in fails(
         '--clusters', 5, '--standard_error', 0.01
     )

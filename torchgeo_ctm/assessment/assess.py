@@ -101,6 +101,13 @@ def assess(
                 LabelWarning,
                 stacklevel=2,
             )
+    elif design != 'simple' and {'pixel', 'window'} <= {*frame.columns}:
+        warnings.warn(
+            f'{samples} does not record its map any more, because another program wrote '
+            f'it again. Estimates are right if it was drawn from {mask}.',
+            LabelWarning,
+            stacklevel=2,
+        )
     blocks = _clusters(frame, str(samples), design, sampled is not None)
     reference = _classes(frame[column], strata, f'{samples}, column {column}', ids)
     known = reference >= 0

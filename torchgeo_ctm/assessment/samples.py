@@ -28,6 +28,8 @@ from .strata import OTHER, Strata, class_bands, read_strata, warn_of_few
 
 #: Key of the file's metadata: pixels of each class of the map that was sampled.
 STRATA = 'CTM_STRATA'
+#: Side of a block in pixels, if none is given.
+BLOCK = 100
 #: Column with the block of a sample, from 1.
 CLUSTER = 'cluster'
 #: Fewest samples of a class by default, unless that is more than half of all.
@@ -46,7 +48,7 @@ def draw_samples(
     expected: Sequence[str] | None = None,
     window: int = 21,
     clusters: int | None = None,
-    block: int = 100,
+    block: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, int]:
@@ -73,7 +75,7 @@ def draw_samples(
             without, in proportion to pixels.
         window: Side of the surroundings in pixels.
         clusters: Number of blocks; None: draw pixels from each class.
-        block: Side of a block in pixels.
+        block: Side of a block in pixels, by default 100.
         seed: Seed of the draw.
         overwrite: Replace an existing file.
 
@@ -93,7 +95,10 @@ def draw_samples(
         )
     check_not_input(output, mask)
     _check(size, standard_error, floor, window)
+    if clusters is None and block is not None:
+        raise SettingError('--block is the side of a cluster. Pass --clusters too.')
     if clusters is not None:
+        block = BLOCK if block is None else block
         _check_clusters(clusters, block, size, floor, expected)
         with open_mask(mask) as raster:
             drawn = draw_clusters(

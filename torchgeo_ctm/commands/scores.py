@@ -86,7 +86,7 @@ def sample(
     expected: list[str] | None = None,
     window: int = 21,
     clusters: int | None = None,
-    block: int = 100,
+    block: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -106,7 +106,7 @@ def sample(
         window: Side of the surroundings that QGIS outlines, in pixels.
         clusters: Draw so many blocks of the map instead, and as many samples in each,
             so that fewer places are visited. Assess with --design cluster.
-        block: Side of a block in pixels.
+        block: Side of a block in pixels, by default 100.
         seed: Seed of the draw.
         overwrite: Replace an existing file, with all its labels.
     """
