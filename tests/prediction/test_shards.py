@@ -140,6 +140,9 @@ def test_what_does_not_go_together(data: Path, run: Run) -> None:
     # a mistake in the checkpoint is one mistake
     (data / 'model.ckpt').write_bytes(b'x')
     refused(run(*call(data)), 'model.ckpt')
+    scene = min((data / 'scenes').iterdir())
+    once = ['predict', scene, '--checkpoint', data / 'model.ckpt']
+    refused(run(*once, '--output', data / 'new'), 'nor an existing folder', "'new.tif'")
 
 
 def test_more_shards_than_scenes(data: Path, run: Run) -> None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import SceneError, SettingError
+from ..errors import OutputError, SceneError, SettingError
 from ..files import check_not_input
 from ..prediction import predict_scene
 from .inputs import check_inputs, check_output_file
@@ -109,6 +109,11 @@ def predict(
 
     # jsonargparse, which looks for **options, rejects options[...] inside a call
     overwrite = options['overwrite']
+    if not Path(output).suffix and combine is None:
+        raise OutputError(
+            f'{output} is neither the name of a GeoTIFF nor an existing folder. Did you '
+            f'mean {Path(output).name + ".tif"!r}?'
+        )
     check_output(output, overwrite)
     print_loading()
     # these import PyTorch

@@ -82,7 +82,9 @@ def describe(
         without_data += not chip.valid.any()
         if chip.number in wanted or rare.any():
             candidates.append(chip)
-    labels.warn(chips.task.class_names)
+    if len(chips) == chips.total:
+        # some chips alone do not tell what is missing
+        labels.warn(chips.task.class_names)
     return Description(
         chips.task,
         _data_set(chips.data),
