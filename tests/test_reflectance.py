@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import SHARED
 from torchgeo_ctm.datasets.synthetic import MATERIALS, render
-from torchgeo_ctm.reflectance import reflectance_complaint
+from torchgeo_ctm.reflectance import band_doubts, reflectance_complaint
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, SENTINEL2_STATISTICS, BandScaling
 
 Pixels = NDArray[np.float64]
@@ -168,3 +168,21 @@ def test_complaints_about_tensors_and_few_pixels() -> None:
         assert found and found.endswith('multiply the scene by 10,000')
     few = pixels[:, :63]
     assert reflectance_complaint(few, scaling.mean, scaling.std, scaling.bands) is None
+
+
+def test_a_band_without_values_is_doubted() -> None:
+    pixels = render(64, 64, (0, 0, 0))[0].reshape(13, -1).astype(np.float32)
+    assert band_doubts(pixels, SENTINEL2_BANDS, named=True) == []
+    pixels[5] = 0
+    [doubt] = band_doubts(pixels, SENTINEL2_BANDS, named=True)
+    assert doubt.startswith('B06 is 0 in all pixels')
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason='needs ../shared')
+def test_unnamed_bands_in_another_order_are_doubted() -> None:
+    pixels = real_chip()
+    eurosat = pixels[[0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 8]]
+    assert band_doubts(pixels, SENTINEL2_BANDS, named=False) == []
+    assert band_doubts(eurosat, SENTINEL2_BANDS, named=True) == []
+    [doubt] = band_doubts(eurosat, SENTINEL2_BANDS, named=False)
+    assert 'EuroSAT' in doubt and 'scene_bands=' in doubt

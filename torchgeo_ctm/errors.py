@@ -115,8 +115,16 @@ class KeptMapWarning(CTMWarning):
     """A map that was there is kept, though the run would make another one."""
 
 
-class ResumeNote(ResumeWarning):
-    """An unfinished run goes on; commands print it without the word warning."""
+class Note(CTMWarning):
+    """What a run says of itself; commands print it without the word warning."""
+
+
+class ResumeNote(ResumeWarning, Note):
+    """An unfinished run goes on."""
+
+
+class FailureNote(Note):
+    """One of many scenes cannot be mapped, and why."""
 
 
 def one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
-from .errors import CTMError, CTMWarning, ResumeNote, did_you_mean, one_line
+from .errors import CTMError, CTMWarning, Note, did_you_mean, one_line
 from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
@@ -287,7 +287,7 @@ class OncePrinted:
         text = as_options(str(message), self._command)
         if issubclass(category, CTMWarning) and text not in self._printed:
             self._printed.add(text)
-            kind = '' if issubclass(category, ResumeNote) else 'warning: '
+            kind = '' if issubclass(category, Note) else 'warning: '
             line = f'{PROGRAM}: {kind}{text}\n'
             if 'tqdm' in sys.modules:
                 # on a line of its own, not at the end of a progress bar

@@ -45,6 +45,43 @@ def scaling_complaint(
     )
 
 
+def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list[str]:
+    """Return what looks wrong with single bands, one line each.
+
+    Args:
+        pixels: Valid pixels (bands, n).
+        bands: Names of the bands, in that order.
+        named: Whether the scene names its bands.
+
+    Returns:
+        Bands that hold one value only, and the order of bands without names if B10,
+        which the atmosphere absorbs, is brighter than B09.
+    """
+    pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
+    if pixels.shape[1] < 64:
+        return []
+    flat = (pixels == pixels[:, :1]).all(axis=1)
+    doubts = []
+    if flat.any() and flat.mean() < 0.5:
+        which = [
+            f'{bands[i]} is {pixels[i, 0]:g}' for i in np.flatnonzero(flat).tolist()
+        ]
+        doubts.append(
+            f'{", ".join(which)} in all pixels that were looked at. Expect wrong classes '
+            'if the band is missing.'
+        )
+    keys = [band_key(band) for band in bands]
+    if not named and {'b9', 'b10'} <= {*keys}:
+        vapor, cirrus = (np.median(pixels[keys.index(key)]) for key in ('b9', 'b10'))
+        if cirrus > 1.5 * vapor > 0:
+            doubts.append(
+                'it does not name its bands, and what is taken for B10 is brighter than '
+                'B09, so that their order is probably another one (in EuroSAT, B8A is '
+                'the last). Pass scene_bands= with the names in file order.'
+            )
+    return doubts
+
+
 def reflectance_complaint(
     pixels: ArrayLike | Tensor,
     mean: ArrayLike | Tensor,

@@ -1,6 +1,7 @@
 import json
 import re
 import sqlite3
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -227,6 +228,18 @@ def test_a_sample_that_was_saved_again_is_said(tmp_path: Path) -> None:
     frame.assign(reference='stable forest').to_file(tmp_path / 'again.gpkg')
     with pytest.warns(LabelWarning, match='does not record its map any more'):
         assess(mask, tmp_path / 'again.gpkg')
+
+
+def test_copies_of_samples_are_said(tmp_path: Path) -> None:
+    mask, points = paper(tmp_path)
+    once = gpd.read_file(points).drop_duplicates('geometry')
+    once.to_file(tmp_path / 'once.gpkg')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', LabelWarning)
+        assess(mask, tmp_path / 'once.gpkg')
+    pd.concat([once, once[:2]]).to_file(tmp_path / 'twice.gpkg')
+    with pytest.warns(LabelWarning, match=r'2 samples \(.*\) lie on the pixel'):
+        assess(mask, tmp_path / 'twice.gpkg')
 
 
 def test_degrees_are_weighted_by_area(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Clouds as nodata, in a map and in training."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_clouds_are_255_and_far_from_them_nothing_changes(
         assert raster.tags()['CLOUDS'] == 'clouds.tif, 0 px'
     with rasterio.open(plain[0]) as raster:
         assert 'CLOUDS' not in raster.tags()
+
+
+def test_a_mask_of_a_part_of_the_scene_is_said(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    scene = write_scene()
+    mask = write_mask(scene, np.zeros((70, 90), bool))
+    options = SMALL | {'cloud_mask': str(mask), 'overwrite': True}
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message='.*covers')
+        predict_scene(scene, checkpoint, tmp_path / 'm.tif', **options)
+    with rasterio.open(mask) as raster:
+        profile = raster.profile | {'width': 45}
+    with rasterio.open(mask, 'w', **profile) as raster:
+        raster.write(np.zeros((70, 45), np.uint8), 1)
+    with pytest.warns(CloudWarning, match='covers 50 % of the scene; the rest counts'):
+        predict_scene(scene, checkpoint, tmp_path / 'm.tif', **options)
 
 
 def test_a_level_2a_product_is_mapped_without_its_clouds(

@@ -108,6 +108,15 @@ def assess(
             LabelWarning,
             stacklevel=2,
         )
+    _, first = np.unique(pixels, axis=0, return_index=True)
+    again = np.delete(np.arange(len(pixels)), first)
+    if len(again) and design != 'cluster':
+        warnings.warn(
+            f'{samples}: {_some(ids[again], "lies", "lie")} on the pixel of another '
+            'sample. Delete copies: they make intervals too narrow.',
+            LabelWarning,
+            stacklevel=2,
+        )
     blocks = _clusters(frame, str(samples), design, sampled is not None)
     reference = _classes(frame[column], strata, f'{samples}, column {column}', ids)
     known = reference >= 0

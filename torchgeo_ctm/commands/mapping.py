@@ -1,10 +1,11 @@
 """Commands from scenes to maps."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import OutputError, SceneError, SettingError
+from ..errors import FailureNote, OutputError, SceneError, SettingError
 from ..files import check_not_input
 from ..prediction import predict_scene
 from .inputs import check_inputs, check_output_file
@@ -166,7 +167,7 @@ def _predict_many(
         if result.failure is not None:
             counts['failed'] += 1
             failed.append(result.scene)
-            sys.stderr.write(f'torchgeo-ctm: failed: {result.failure}\n')
+            warnings.warn(f'failed: {result.failure}', FailureNote, stacklevel=2)
             continue
         counts['already there' if result.kept else 'mapped'] += 1
         if not result.kept:

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import (
+    BandWarning,
     CheckpointError,
     CTMError,
     OutputError,
@@ -31,7 +32,7 @@ from ..errors import (
 )
 from ..files import check_not_input, check_not_read, check_space
 from ..grids import IGNORED
-from ..reflectance import scaling_complaint
+from ..reflectance import band_doubts, scaling_complaint
 from ..scaling import rgb_indices
 from ..scenes.batches import SceneBatches
 from ..scenes.inputs import check_unchanged
@@ -336,11 +337,8 @@ class SceneLoop:
         if self.progress and not self.processes.number:
             run.show_progress(run.products.output.name)
         scene = self._batches[number].scene
-        complaint = _complaint(task, batch, scene) if first else None
-        if complaint is not None:
-            warnings.warn(
-                f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=3
-            )
+        if first:
+            _compare(task, batch, scene)
 
     def _record(self, task: ScenePredictor) -> None:
         """Record and blend the pending batch of windows."""
@@ -409,17 +407,22 @@ class SceneLoop:
         return keep
 
 
-def _complaint(
+def _compare(
     task: ScenePredictor, batch: Mapping[str, Tensor], scene: SceneWindows
-) -> str | None:
-    """Return why a batch does not look like the training data, or None."""
+) -> None:
+    """Warn if a batch does not look like the training data."""
     some = np.s_[..., ::SAMPLED, ::SAMPLED]
     image, valid = batch['image'][some], batch['valid'][some]
     pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
     if scene.adaptation is not None:
         pixels = scene.adaptation.undone(pixels)
     eight_bits = scene.dtype.itemsize == 1 and bool((scene.factors == 1).all())
-    return scaling_complaint(pixels, task.bands, task.scaling, eight_bits)
+    complaint = scaling_complaint(pixels, task.bands, task.scaling, eight_bits)
+    if complaint is not None:
+        warnings.warn(f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=4)
+        return
+    for doubt in band_doubts(pixels, task.bands, scene.named):
+        warnings.warn(f'{scene.scene}: {doubt}', BandWarning, stacklevel=4)
 
 
 def _journal_folder(output: Path) -> Path:

@@ -13,11 +13,19 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import GridError, ReadError, SceneError, SettingError, did_you_mean
-from ..grids import Grid, Window, check_same_grid, corners, same_crs
+from ..grids import (
+    Grid,
+    Window,
+    check_same_grid,
+    corners,
+    from_pixels,
+    same_crs,
+    to_pixels,
+)
 from ..rasters import grid_of, open_raster, read_failure, without_tokens
 from .detectors import DETECTORS, Booleans
 from .inputs import input_files, pixel_checksum
@@ -186,6 +194,20 @@ class CloudMask:
         """Return the local files that the clouds are read from."""
         with open_raster(self.dataset) as raster:
             return input_files(raster, self.dataset)
+
+    def covers(self) -> float:
+        """Return the share of the scene that the raster covers, 0 to 1, about."""
+        with open_raster(self.dataset) as raster:
+            theirs = grid_of(raster)
+        parts = (np.arange(32) + 0.5) / 32
+        across, down = np.meshgrid(parts * self._grid.width, parts * self._grid.height)
+        places = np.stack([across.ravel(), down.ravel()], axis=1)
+        xy = from_pixels(places, self._grid.transform)
+        if self._grid.crs is not None:
+            xy = np.transpose(transform(self._grid.crs, theirs.crs, *xy.T))
+        pixels = to_pixels(xy, theirs.transform)
+        inside = (pixels >= 0) & (pixels <= (theirs.width, theirs.height))
+        return float(inside.all(axis=1).mean())
 
     def read(self, window: Window) -> Booleans:
         """Return which pixels (H, W) of a window of the scene are cloud.

@@ -191,8 +191,15 @@ class Coverage:
             pixels = sample_pixels(scene)
             complaint = atmosphere_complaint(pixels, task.scaling)
             if complaint is not None:
+                order = (
+                    ''
+                    if scene.named
+                    else ' Or its bands, unnamed, are in another order.'
+                )
                 warnings.warn(
-                    f'{scene.scene}: {complaint}', AtmosphereWarning, stacklevel=2
+                    f'{scene.scene}: {complaint}{order}',
+                    AtmosphereWarning,
+                    stacklevel=2,
                 )
             # an empty scene gets a warning of its own, once it is mapped
             if name == 'dark' and pixels.shape[1]:

@@ -262,6 +262,12 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         size = shrunk(self.grid[:2], OVERVIEW)
         share = self.clouds.thumbnail(size, Window(0, 0, *self.grid[:2])).mean()
         hint = '' if asked else ' Set clouds to none to keep these pixels.'
+        seen = self.clouds.covers()
+        if seen < 0.99:
+            hint = (
+                f' The mask covers {100 * seen:.0f} % of the scene; the rest counts as '
+                f'clear.{hint}'
+            )
         warnings.warn(
             f'{self.scene}: about {100 * share:.0f} % is cloud or shadow and '
             f'becomes nodata ({self.clouds.tag}).{hint}',
@@ -335,6 +341,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
                     f'{len(scene_bands)}. Name all bands in file order.'
                 )
             found = scene_bands
+        #: Whether the bands have names.
+        self.named = any(found)
         positions = match_bands(bands, found, self.scene)
         self._warn_of_order(bands, found, positions)
         left_out = [

@@ -414,6 +414,9 @@ def _no_bands(name: str, folder: Folder, images: Sequence[Folder]) -> SceneError
     else:
         given = 'with rasters, but no bands'
         hint = f' Did you mean {str(images[0])!r}?'
+        if len(images) > 1:
+            files = str(Path(name) / f'*{Path(images[0].name).suffix}')
+            hint += f' If each is a scene, pass them as {files}.'
     kind = 'an archive' if isinstance(folder, zipfile.Path) else 'a folder'
     return SceneError(
         f'{name} is {kind} {given}, expected one raster, or one per band named like '
