@@ -210,6 +210,36 @@ def test_edits_of_an_open_geopackage_count(ground: LandCover, labels: Path) -> N
     assert 'Marsh' in names['class_names']
 
 
+def test_another_offset_is_seen(
+    run: Run, ground: LandCover, labels: Path, tmp_path: Path
+) -> None:
+    """In the scene that is mapped, and among those of training."""
+    with rasterio.open(ground.scene) as raster:
+        profile, names = raster.profile, raster.descriptions
+        values = raster.read()
+    for name, added in (('four.tif', 0), ('more.tif', 1000)):
+        with rasterio.open(tmp_path / name, 'w', **profile) as raster:
+            raster.write(values + added)
+            raster.descriptions = names
+    arguments = ['--labels', labels, '--accelerator', 'cpu', '--steps', 3]
+    train = ['train', tmp_path / 'four.tif', *arguments]
+    status, _, err = run(*train, '--output', tmp_path / 'model.ckpt')
+    assert status == 0
+    assert 'offset' not in err
+    status, _, err = run(
+        *train[:2], tmp_path / 'more.tif', *train[2:], '--output', tmp_path / 'b.ckpt'
+    )
+    assert 'more.tif: dark pixels are about 1,000 higher than those of' in err
+    map_it = ['--checkpoint', tmp_path / 'model.ckpt', '--accelerator', 'cpu']
+    for name, said in (('four.tif', False), ('more.tif', True)):
+        output = tmp_path / f'map_{name}'
+        status, _, err = run('predict', tmp_path / name, *map_it, '--output', output)
+        assert status == 0
+        assert (
+            'in every band, as with another offset. Pass --offset -1000.' in err
+        ) == said
+
+
 def test_one_polygon_of_a_class_is_warned_about(
     ground: LandCover, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ from .scaling import BandScaling, band_key, is_reflectance
 _REFLECTANCES = (300.0, 6000.0)
 #: Number of Landsat Collection 2 for a reflectance of 0, with room for darker pixels.
 _LANDSAT = 6900
+#: Part of the median of all bands that B10 does not reach, but in thick clouds.
+BRIGHT = 0.7
 #: Bands in which water and shade are far darker than any dry land.
 _INFRARED = ('b5', 'b6', 'b7', 'b8', 'b8a', 'b11', 'b12')
 
@@ -55,7 +57,7 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
 
     Returns:
         Bands that hold one value only, and the order of bands without names if B10,
-        which the atmosphere absorbs, is brighter than B09.
+        which the atmosphere absorbs, is not dark.
     """
     pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
     if pixels.shape[1] < 64:
@@ -71,13 +73,13 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
             'if the band is missing.'
         )
     keys = [band_key(band) for band in bands]
-    if not named and {'b9', 'b10'} <= {*keys}:
-        vapor, cirrus = (np.median(pixels[keys.index(key)]) for key in ('b9', 'b10'))
-        if cirrus > 1.5 * vapor > 0:
+    if not named and 'b10' in keys:
+        middle = np.median(pixels, axis=1)
+        if middle[keys.index('b10')] > BRIGHT * np.median(middle) > 0:
             doubts.append(
-                'it does not name its bands, and what is taken for B10 is brighter than '
-                'B09, so that their order is probably another one (in EuroSAT, B8A is '
-                'the last). Pass scene_bands= with the names in file order.'
+                'it does not name its bands, and what is taken for B10 is no dark band, '
+                'so that their order is probably another one (in EuroSAT, B8A is the '
+                'last). Pass scene_bands= with the names in file order.'
             )
     return doubts
 

@@ -14,7 +14,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from numpy.typing import NDArray
 
 from .configuration import build_task, read_data, write_content
-from .errors import LabelError, LabelWarning, SceneError, SettingError
+from .errors import (
+    LabelError,
+    LabelWarning,
+    ReflectanceWarning,
+    SceneError,
+    SettingError,
+)
 from .files import staging_folder
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
@@ -24,7 +30,7 @@ from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
 from .scaling import SENTINEL2_BANDS, Resample, band_key
-from .scenes.adaptation import sample_pixels
+from .scenes.adaptation import dark_values, offset_difference, sample_pixels
 from .scenes.scene import SceneWindows
 from .scenes.sources import band_names, tile_of
 
@@ -204,11 +210,31 @@ class _Ground:
     def scaling(self) -> dict[str, Any]:
         """Return mean, deviation and percentiles of the bands in all scenes."""
         statistics = BandStatistics(len(self.bands))
+        dark: list[tuple[str, NDArray[Any]]] = []
         for scene in self._opened(WINDOWS[0]):
-            statistics.update(sample_pixels(scene))
+            pixels = sample_pixels(scene)
+            statistics.update(pixels)
+            if pixels.shape[1]:
+                dark.append((scene.scene, dark_values(pixels, self.bands)))
+        _warn_about_offsets(dark)
         if not statistics.count.all():
             raise SceneError(f'{self.scenes[0]} has no valid pixel to measure.')
         return measured_scaling(statistics)
+
+
+def _warn_about_offsets(dark: Sequence[tuple[str, NDArray[Any]]]) -> None:
+    """Warn about scenes whose values differ from the first one's by an offset."""
+    for scene, values in dark[1:]:
+        first, expected = dark[0]
+        difference = offset_difference(values, expected)
+        if difference is not None:
+            kind = 'higher' if difference > 0 else 'lower'
+            warnings.warn(
+                f'{scene}: dark pixels are about {abs(difference):,.0f} {kind} than those '
+                f'of {first} in every band, as with another offset. Give both the same.',
+                ReflectanceWarning,
+                stacklevel=3,
+            )
 
 
 def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:

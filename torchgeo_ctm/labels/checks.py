@@ -69,7 +69,7 @@ def _has_labels(source: LabelSource, grid: Grid, tile: str | None) -> bool:
 
 
 def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
-    """Check that features touch the scenes; warn if most do not.
+    """Check that features touch the scenes; warn if some do not.
 
     Raises:
         LabelError: If none does.
@@ -82,7 +82,7 @@ def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
             hint = 'The file has x and y (longitude and latitude) swapped.'
         raise LabelError(f'{_name(source)} {scenes}. {hint}')
     outside = len(source) - touching
-    if outside > len(source) / 2:
+    if outside:
         _warn(f'{_name(source)}: {outside:,} of {len(source):,} {scenes}.')
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import AtmosphereWarning, SettingError, did_you_mean
+from ..errors import AtmosphereWarning, ReflectanceWarning, SettingError, did_you_mean
 from ..scaling import ADAPTATIONS, Resample, check_adaptation
 from .adaptation import (
     atmosphere_complaint,
     dark_adaptation,
-    reads_atmosphere,
+    knows_range,
+    offset_complaint,
     sample_pixels,
 )
 from .batches import SceneBatches
@@ -186,11 +187,15 @@ class Coverage:
         """
         name = self.adaptation(task)
         for scene in (each.scene for each in batches):
-            if name == 'none' and not reads_atmosphere(task.scaling):
+            if name == 'none' and not knows_range(task.scaling):
                 continue
             pixels = sample_pixels(scene)
-            complaint = atmosphere_complaint(pixels, task.scaling)
+            complaint = offset_complaint(pixels, task.scaling)
             if complaint is not None:
+                warnings.warn(
+                    f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=2
+                )
+            elif complaint := atmosphere_complaint(pixels, task.scaling):
                 order = (
                     ''
                     if scene.named
