@@ -57,6 +57,8 @@ if os.environ.get('CTM_DOCS_ONLINE'):
 suppress_warnings = ['toc.empty_glob', 'config.cache']
 
 html_math_renderer = 'mathml'
+# quotes alone: '--option' must not become a dash
+smartquotes_action = 'q'
 html_theme = 'pydata_sphinx_theme'
 html_title = f'torchgeo-ctm {version}'
 html_static_path = ['_static']

@@ -123,6 +123,10 @@ class ResumeNote(ResumeWarning, Note):
     """An unfinished run goes on."""
 
 
+class AreaNote(Note):
+    """A part of the area that is asked for lies outside of a scene."""
+
+
 class FailureNote(Note):
     """One of many scenes cannot be mapped, and why."""
 

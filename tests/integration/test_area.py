@@ -1,5 +1,6 @@
 """A part of a scene is mapped as in the map of the whole scene."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -22,7 +23,7 @@ from tests.fakes.label_files import square
 from tests.fakes.labeled_scenes import RuleLabels
 from tests.fakes.runs import SMALL, read, stopped_at_batch, trainer
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import CTMError, ResumeWarning, SettingError
+from torchgeo_ctm.errors import AreaNote, CTMError, ResumeWarning, SettingError
 from torchgeo_ctm.grids import IGNORED, Grid, Window
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.rasters import grid_of
@@ -163,6 +164,18 @@ def test_a_resumed_run_writes_the_same_bytes_and_notices_another_area(
     write_area(scene, disk.buffer(-5))
     with pytest.warns(ResumeWarning, match='because area changed; starting over'):
         predict_scene(scene, checkpoint, tmp_path / 'm.tif', **options)
+
+
+def test_what_lies_outside_of_the_scene_is_told(
+    scene: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', AreaNote)
+        options = OPTIONS | {'area': write_area(scene, shapely.box(0, 0, 40, 40))}
+        predict_scene(scene, checkpoint, tmp_path / 'inside.tif', **options)
+    options['area'] = write_area(scene, shapely.box(-30, 0, 10, 40))
+    with pytest.warns(AreaNote, match='25 % of .* lies in the scene'):
+        predict_scene(scene, checkpoint, tmp_path / 'partly.tif', **options)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import SettingError
 from ..lightning_messages import quiet_lightning
 from ..split import Split
+from .trainer import build_trainer, check_choices, running
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..inference.chip_writer import ChipMaskWriter
-
-from .trainer import build_trainer, check_choices, running
 
 
 def pseudo_masks(

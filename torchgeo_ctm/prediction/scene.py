@@ -4,21 +4,24 @@ PyTorch takes seconds to import, Lightning and TorchGeo many more: the functions
 what they need.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import SettingError, did_you_mean
+from ..errors import AreaNote, SettingError, did_you_mean
 from ..files import check_not_input
 from ..inference.options import ProductOptions
+from .trainer import check_choices
 
 if TYPE_CHECKING:
     import torch
 
     from ..inference.scene_mask import SceneMask
 
-from .trainer import check_choices
+#: Share of an area below which what lies outside of the scene is told.
+WHOLE = 0.99
 
 
 def predict_scene(
@@ -174,6 +177,13 @@ def predict_scene(
     batches = coverage.batches([str(scene)], predictor, device.type)
     opened = batches[0].scene
     opened.area = chosen_area(opened.scene, opened.grid, bbox, area)
+    if opened.area is not None and opened.area.inner < WHOLE:
+        warnings.warn(
+            f'{opened.scene}: {100 * opened.area.inner:.0f} % of {opened.area.name} lies '
+            'in the scene, the rest is not mapped.',
+            AreaNote,
+            stacklevel=2,
+        )
     loop.check(predictor, batches)
     found, written = {}, False
     try:

@@ -35,11 +35,13 @@ class Area:
         name: What tags of a mask call it.
         window: The rectangle of the scene that the map covers.
         shape: Polygons in pixels of the scene, column before row; None: the rectangle.
+        inner: Share of the wanted ground that lies in the scene, 0 to 1.
     """
 
     name: str
     window: Window
     shape: Any = None
+    inner: float = 1.0
     _rows: dict[int, Booleans] = field(default_factory=dict, repr=False)
 
     @property
@@ -241,4 +243,6 @@ def _area(scene: str, grid: Grid, name: str, shape: Any, exact: bool) -> Area:
     col, row = (math.floor(value + ROUNDING) for value in (left, top))
     width = max(1, math.ceil(right - ROUNDING) - col)
     height = max(1, math.ceil(bottom - ROUNDING) - row)
-    return Area(name, Window(row, col, height, width), inner if exact else None)
+    share = float(shapely.area(inner) / shapely.area(pixels))
+    window = Window(row, col, height, width)
+    return Area(name, window, inner if exact else None, share)
