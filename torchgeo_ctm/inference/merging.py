@@ -60,7 +60,7 @@ def merging(
     """
     groups: dict[int, tuple[str, list[int]]] = {}
     used: set[int] = set()
-    for entry in rejoined(merge or ()):
+    for entry in rejoined([merge] if isinstance(merge, str) else merge or ()):
         left, _, name = entry.rpartition('=')
         parts = [part.strip() for part in left.split('+')]
         if not name.strip() or not all(parts):

@@ -509,7 +509,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             self._fills.append(value)
             warnings.warn(
                 f'{self.scene}: pixels with {value:g} in every band look like a fill '
-                f'value, but count as data. Pass nodata={value:g} if they are none.',
+                f'value, but count as data. Pass nodata={value:g} if they are no data.',
                 NodataWarning,
                 stacklevel=3,
             )
