@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import rasterio
@@ -6,7 +8,11 @@ from numpy.typing import NDArray
 
 from tests.conftest import SHARED
 from torchgeo_ctm.datasets.synthetic import MATERIALS, render
-from torchgeo_ctm.reflectance import band_doubts, reflectance_complaint
+from torchgeo_ctm.reflectance import (
+    band_doubts,
+    offset_difference,
+    reflectance_complaint,
+)
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, SENTINEL2_STATISTICS, BandScaling
 
 Pixels = NDArray[np.float64]
@@ -187,3 +193,31 @@ def test_unnamed_bands_in_another_order_are_doubted() -> None:
     for other in (eurosat, pixels[::-1]):
         [doubt] = band_doubts(other, SENTINEL2_BANDS, named=False)
         assert 'EuroSAT' in doubt and 'scene_bands=' in doubt
+
+
+class TestOffset:
+    """Dark values that differ alike in every band are an offset, others are not."""
+
+    low: ClassVar[list[float]] = [800, 500, 300, 200]
+
+    @pytest.mark.parametrize('shift', [1000, -1000])
+    def test_an_offset_is_seen(self, shift: float) -> None:
+        found = np.array(self.low) + shift + [20, -60, 90, 10]
+        assert offset_difference(found, np.array(self.low)) == pytest.approx(
+            shift, abs=60
+        )
+
+    @pytest.mark.parametrize(
+        'found',
+        [
+            pytest.param([1500, 1100, 700, 250], id='haze'),
+            pytest.param([900, 700, 900, 2400], id='inland'),
+            pytest.param([9000, 9000, 8500, 8000], id='snow'),
+            pytest.param([900, 620, 390, 330], id='the same'),
+        ],
+    )
+    def test_other_scenes_are_none(self, found: list[float]) -> None:
+        assert offset_difference(np.array(found), np.array(self.low)) is None
+
+    def test_two_bands_do_not_tell(self) -> None:
+        assert offset_difference(np.array([1800, 1500]), np.array([800, 500])) is None

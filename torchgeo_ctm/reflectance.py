@@ -13,6 +13,13 @@ from .scaling import BandScaling, band_key, is_reflectance
 _REFLECTANCES = (300.0, 6000.0)
 #: Number of Landsat Collection 2 for a reflectance of 0, with room for darker pixels.
 _LANDSAT = 6900
+#: Percentile that stands for dark objects, such as water and shade.
+DARK = 1
+#: Sizes of a difference that may be an offset, how much bands may differ then, and the
+#: fewest bands that tell.
+OFFSETS = (600, 1500)
+ALIKE = 500
+FEWEST = 3
 #: Part of the median of all bands that B10 does not reach, but in thick clouds.
 BRIGHT = 0.7
 #: Bands in which water and shade are far darker than any dry land.
@@ -82,6 +89,56 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
                 'last). Pass scene_bands= with the names in file order.'
             )
     return doubts
+
+
+def dark_values(pixels: NDArray[Any], bands: Sequence[str]) -> NDArray[Any]:
+    """Return the dark values of the bands of reflectance, from pixels (bands, n)."""
+    optical = [index for index, band in enumerate(bands) if is_reflectance(band)]
+    return np.percentile(pixels[optical], DARK, axis=1) if optical else np.zeros(0)
+
+
+def offset_difference(found: NDArray[Any], expected: NDArray[Any]) -> float | None:
+    """Return by how much the dark values of all bands differ alike, as an offset does.
+
+    Haze brightens blue more than infrared, and another place has other dark objects.
+    Both leave some band where it was.
+
+    Args:
+        found: Dark values (bands,) of a scene, reflectance × 10,000.
+        expected: Those of the training data, or of another scene.
+    """
+    if len(found) < FEWEST:
+        return None
+    difference = found - expected
+    middle = float(np.median(difference))
+    least, most = OFFSETS
+    alike = np.ptp(difference) <= ALIKE
+    return middle if alike and least <= abs(middle) <= most else None
+
+
+def offset_complaint(pixels: NDArray[Any], scaling: BandScaling) -> str | None:
+    """Return in one line that all bands differ from the training data by an offset.
+
+    Args:
+        pixels: Valid pixels (bands, n) of a scene, in the units of the training data.
+        scaling: The scaling of the network, which knows its training range.
+    """
+    low, high = _REFLECTANCES
+    if scaling.low is None or not pixels.shape[1]:
+        return None
+    if not low <= float(scaling.mean.median()) <= high:
+        return None
+    values = pixels + scaling.offsets.flatten()[:, None].cpu().numpy()
+    # a column of the range is a pixel as dark as the training data
+    expected = dark_values(np.array(scaling.low)[:, None], scaling.bands)
+    difference = offset_difference(dark_values(values, scaling.bands), expected)
+    if difference is None:
+        return None
+    kind, remedy = ('higher', -1000) if difference > 0 else ('lower', 1000)
+    return (
+        f'dark pixels are about {abs(difference):,.0f} {kind} than those of the training '
+        f'data in every band, as with another offset. Pass offset={remedy}.'
+    )
 
 
 def reflectance_complaint(

@@ -26,11 +26,12 @@ from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
 from .prediction import build_trainer, check_choices, running
+from .reflectance import dark_values, offset_difference
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
 from .scaling import SENTINEL2_BANDS, Resample, band_key
-from .scenes.adaptation import dark_values, offset_difference, sample_pixels
+from .scenes.adaptation import sample_pixels
 from .scenes.scene import SceneWindows
 from .scenes.sources import band_names, tile_of
 

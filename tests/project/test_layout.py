@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     'rasters': {'grids', 'errors'},
     'windows': {'grids', 'errors'},
     'labels': {'grids', 'rasters', 'legends', 'errors'},
-    'scenes': {'grids', 'rasters', 'windows', 'scaling', 'errors'},
+    'scenes': {'grids', 'rasters', 'windows', 'scaling', 'reflectance', 'errors'},
     'network': {'losses', 'errors'},
     'models': {'network', 'losses', 'scaling', 'errors'},
     'reflectance': {'scaling', 'errors'},
@@ -139,6 +139,7 @@ ARROWS: dict[str, set[str]] = {
     'train': {
         'configuration',
         'prediction',
+        'reflectance',
         'reports',
         'samplers',
         'labels',

@@ -3,7 +3,7 @@
 import json
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +25,6 @@ from torchgeo_ctm.scenes.adaptation import (
     DOSE,
     atmosphere_complaint,
     dark_adaptation,
-    offset_difference,
     sample_pixels,
 )
 from torchgeo_ctm.scenes.scene import SceneWindows
@@ -241,31 +240,3 @@ class TestPrediction:
         with pytest.raises(SettingError, match=said):
             predict_scene(write_scene(), checkpoint, output, adapt=adapt, **QUIET)
         assert not list(tmp_path.glob('*out*'))
-
-
-class TestOffset:
-    """Dark values that differ alike in every band are an offset, others are not."""
-
-    low: ClassVar[list[float]] = [800, 500, 300, 200]
-
-    @pytest.mark.parametrize('shift', [1000, -1000])
-    def test_an_offset_is_seen(self, shift: float) -> None:
-        found = np.array(self.low) + shift + [20, -60, 90, 10]
-        assert offset_difference(found, np.array(self.low)) == pytest.approx(
-            shift, abs=60
-        )
-
-    @pytest.mark.parametrize(
-        'found',
-        [
-            pytest.param([1500, 1100, 700, 250], id='haze'),
-            pytest.param([900, 700, 900, 2400], id='inland'),
-            pytest.param([9000, 9000, 8500, 8000], id='snow'),
-            pytest.param([900, 620, 390, 330], id='the same'),
-        ],
-    )
-    def test_other_scenes_are_none(self, found: list[float]) -> None:
-        assert offset_difference(np.array(found), np.array(self.low)) is None
-
-    def test_two_bands_do_not_tell(self) -> None:
-        assert offset_difference(np.array([1800, 1500]), np.array([800, 500])) is None

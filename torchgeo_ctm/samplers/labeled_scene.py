@@ -96,8 +96,9 @@ class LabeledScene:
     def tiling(self) -> list[Window]:
         """Return windows without overlap to look for labels in, from top to bottom.
 
-        Those that share ground with the scene's area, if it has one. Side by side from the upper left corner. Where labeled areas are few or far
-        apart: in the middle of each of them, or side by side there.
+        Side by side from the upper left corner. Where labeled areas are few or far
+        apart: in the middle of each of them, or side by side there. If the scene has an
+        area, those that share ground with it.
         """
         if self._boxes is None or not self._apart(self._boxes):
             corners = itertools.product(

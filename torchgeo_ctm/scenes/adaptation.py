@@ -1,13 +1,13 @@
 """Move a scene towards the training data by its own statistics, in small doses."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..grids import Window
+from ..reflectance import DARK
 from ..scaling import (
     ATMOSPHERE_BANDS,
     BandScaling,
@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 #: Weight of the scene's own mean and standard deviation. The full dose destroys maps,
 #: because it also removes what distinguishes the classes of the scene.
 DOSE: Final = 0.25
-#: Percentile that stands for dark objects, such as water and shade.
-DARK: Final = 1
 #: Share of the pixels outside the training range above which a band is reported.
 OUTSIDE: Final = 0.5
-#: Sizes of a difference that may be an offset, how much bands may differ then, and the
-#: fewest bands that tell.
-OFFSETS: Final = (600, 1500)
-ALIKE: Final = 500
-FEWEST: Final = 3
 #: Longest side of the overview that is read, and the side and number of the windows
 #: that are read along each axis of a scene without overviews.
 LONGEST, SIDE, WINDOWS = 512, 64, 8
@@ -133,54 +126,6 @@ def dark_adaptation(pixels: NDArray[np.float32], scaling: BandScaling) -> Adapta
 def knows_range(scaling: object) -> bool:
     """Return whether a model knows the range of its training data."""
     return getattr(scaling, 'low', None) is not None
-
-
-def dark_values(pixels: NDArray[np.float32], bands: Sequence[str]) -> NDArray[Any]:
-    """Return the dark values of the bands of reflectance, from pixels (bands, n)."""
-    optical = [index for index, band in enumerate(bands) if is_reflectance(band)]
-    return np.percentile(pixels[optical], DARK, axis=1) if optical else np.zeros(0)
-
-
-def offset_difference(found: NDArray[Any], expected: NDArray[Any]) -> float | None:
-    """Return by how much the dark values of all bands differ alike, as an offset does.
-
-    Haze brightens blue more than infrared, and another place has other dark objects.
-    Both leave some band where it was.
-
-    Args:
-        found: Dark values (bands,) of a scene, reflectance × 10,000.
-        expected: Those of the training data, or of another scene.
-    """
-    if len(found) < FEWEST:
-        return None
-    difference = found - expected
-    middle = float(np.median(difference))
-    least, most = OFFSETS
-    alike = np.ptp(difference) <= ALIKE
-    return middle if alike and least <= abs(middle) <= most else None
-
-
-def offset_complaint(pixels: NDArray[np.float32], scaling: BandScaling) -> str | None:
-    """Return in one line that all bands differ from the training data by an offset.
-
-    Args:
-        pixels: Pixels (bands, n) of :func:`sample_pixels`.
-        scaling: The model's scaling.
-    """
-    optical = [i for i, band in enumerate(scaling.bands) if is_reflectance(band)]
-    middle = float(scaling.mean.median()) if optical else 0
-    if scaling.low is None or not pixels.shape[1] or not 300 <= middle <= 6000:
-        return None
-    offsets = scaling.offsets.flatten().cpu().numpy()[optical]
-    found = dark_values(pixels, scaling.bands) + offsets
-    difference = offset_difference(found, np.asarray(scaling.low)[optical])
-    if difference is None:
-        return None
-    kind, remedy = ('higher', -1000) if difference > 0 else ('lower', 1000)
-    return (
-        f'dark pixels are about {abs(difference):,.0f} {kind} than those of the training '
-        f'data in every band, as with another offset. Pass offset={remedy}.'
-    )
 
 
 def atmosphere_complaint(

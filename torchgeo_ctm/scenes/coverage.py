@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtmosphereWarning, ReflectanceWarning, SettingError, did_you_mean
+from ..reflectance import offset_complaint
 from ..scaling import ADAPTATIONS, Resample, check_adaptation
 from .adaptation import (
     atmosphere_complaint,
     dark_adaptation,
     knows_range,
-    offset_complaint,
     sample_pixels,
 )
 from .batches import SceneBatches
