@@ -195,12 +195,14 @@ class CloudMask:
         with open_raster(self.dataset) as raster:
             return input_files(raster, self.dataset)
 
-    def covers(self) -> float:
-        """Return the share of the scene that the raster covers, 0 to 1, about."""
+    def covers(self, window: Window) -> float:
+        """Return the share of a window that the raster covers, 0 to 1, about."""
         with open_raster(self.dataset) as raster:
             theirs = grid_of(raster)
         parts = (np.arange(32) + 0.5) / 32
-        across, down = np.meshgrid(parts * self._grid.width, parts * self._grid.height)
+        across, down = np.meshgrid(
+            window.col + parts * window.width, window.row + parts * window.height
+        )
         places = np.stack([across.ravel(), down.ravel()], axis=1)
         xy = from_pixels(places, self._grid.transform)
         if self._grid.crs is not None:

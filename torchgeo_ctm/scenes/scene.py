@@ -259,10 +259,10 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """
         if self.clouds is None:
             return
-        size = shrunk(self.grid[:2], OVERVIEW)
-        share = self.clouds.thumbnail(size, Window(0, 0, *self.grid[:2])).mean()
+        part = Window(0, 0, *self.grid[:2]) if self.area is None else self.area.window
+        share = self.clouds.thumbnail(shrunk(part[2:], OVERVIEW), part).mean()
         hint = '' if asked else ' Set clouds to none to keep these pixels.'
-        seen = self.clouds.covers()
+        seen = self.clouds.covers(part)
         if seen < 0.99:
             hint = (
                 f' The mask covers {100 * seen:.0f} % of the scene; the rest counts as '
