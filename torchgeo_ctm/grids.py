@@ -1,5 +1,6 @@
 """Rasters as grids of pixels: a window, a georeferenced grid, the ignored value."""
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from .errors import GridError
 
 Floats = NDArray[np.float64]
 
+#: Pixels whose sides differ by up to this factor are of one size to a network: pixels in
+#: degrees are narrower in the north.
+SAME_SIZE: Final = 1.5
 #: Value of the pixels of a mask that are no data or have no label.
 IGNORED: Final = 255
 
@@ -139,6 +143,51 @@ def from_pixels(pixels: Floats, transform: Any) -> Floats:
     matrix = np.array([[transform.a, transform.d], [transform.b, transform.e]])
     xy: Floats = pixels @ matrix + (transform.c, transform.f)
     return xy
+
+
+def pixel_sides(grid: Grid) -> tuple[float, float] | None:
+    """Return the sides of the middle pixel in meters, along the row and the column.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Both lengths on the ellipsoid, or None for a grid without a place on Earth.
+    """
+    if grid.crs is None:
+        return None
+    middle = np.array([grid.width, grid.height]) / 2
+    steps = middle + np.array([(0, 0), (1, 0), (0, 1)])
+    x, y = from_pixels(steps, grid.transform).T
+    try:
+        crs = pyproj.CRS.from_user_input(grid.crs)
+        degrees = pyproj.Transformer.from_crs(crs, 'OGC:CRS84', always_xy=True)
+        lon, lat = degrees.transform(x, y)
+    except ProjError:
+        return None
+    if not np.isfinite([lon, lat]).all():
+        return None
+    geod = pyproj.Geod(ellps='WGS84')
+    across, down = (geod.inv(lon[0], lat[0], lon[i], lat[i])[2] for i in (1, 2))
+    return (float(across), float(down)) if across > 0 and down > 0 else None
+
+
+def pixel_size(grid: Grid) -> float | None:
+    """Return the side in meters of a square as large as the middle pixel, if known.
+
+    It has two digits: scale factors of projections differ in the third.
+    """
+    sides = pixel_sides(grid)
+    return None if sides is None else float(f'{(sides[0] * sides[1]) ** 0.5:.2g}')
+
+
+def common_pixel_size(grids: Iterable[Grid]) -> float | None:
+    """Return the median :func:`pixel_size`, or None if they differ or one is unknown."""
+    sizes = [pixel_size(grid) for grid in grids]
+    known = [size for size in sizes if size is not None]
+    if not known or len(known) < len(sizes) or max(known) > SAME_SIZE * min(known):
+        return None
+    return float(np.median(known))
 
 
 def corners(grid: Grid) -> Floats:

@@ -106,6 +106,7 @@ class ScalingOptions(TypedDict, total=False):
     high: list[float] | None
     adapt: Literal['dark', 'none']
     resample: Literal['nearest', 'bilinear']
+    pixel_size: float | None
     per_band: dict[str, BandOptions] | None
 
 
@@ -264,6 +265,7 @@ class BandScaling(nn.Module):
         adapt: Literal['dark', 'none'] = 'none',
         per_band: Mapping[str, BandOptions] | None = None,
         resample: Resample = 'nearest',
+        pixel_size: float | None = None,
     ) -> None:
         """Initialize a new BandScaling instance.
 
@@ -285,10 +287,12 @@ class BandScaling(nn.Module):
                 and ``std``, each in place of the above.
             resample: How coarse bands of scenes in several files come to the grid of
                 the finest: 'nearest' or 'bilinear'.
+            pixel_size: Side of the pixels of the training data in meters, if known. A
+                scene with other pixels gets a warning. Training on scenes records it.
 
         Raises:
-            SettingError: If a statistic is missing, miscounted or not positive, or
-                *per_band* has an unknown band or option.
+            SettingError: If a statistic is missing, miscounted or not positive, *per_band*
+                has an unknown band or option, or *pixel_size* is not positive.
         """
         super().__init__()
         if method not in METHODS:
@@ -313,6 +317,11 @@ class BandScaling(nn.Module):
         #: First and 99th percentile of each band of the training data, if known.
         self.low, self.high = self._percentiles(low, high)
         self.adapt, self.resample = adapt, check_resample(resample)
+        if pixel_size is not None and pixel_size <= 0:
+            raise SettingError(
+                f'scaling pixel_size={pixel_size:g} m, expected above 0.'
+            )
+        self.pixel_size = pixel_size
         check_adaptation(self, adapt)
 
     def _percentiles(
@@ -552,9 +561,9 @@ def build_scaling(
 def scaling_tag(options: Mapping[str, Any] | None) -> str:
     """Return scaling options as text for the tags of products.
 
-    Ranges are left out, and so are adaptation and resampling, which have tags of their
-    own.
+    Ranges and the size of pixels are left out, and so are adaptation and resampling,
+    which have tags of their own.
     """
     known = (options or {}).items()
-    left_out = ('low', 'high', 'adapt', 'resample')
+    left_out = ('low', 'high', 'adapt', 'resample', 'pixel_size')
     return ' '.join(f'{k}={v}' for k, v in known if v is not None and k not in left_out)

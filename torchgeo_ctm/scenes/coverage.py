@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import AtmosphereWarning, ReflectanceWarning, SettingError, did_you_mean
+from ..errors import (
+    AtmosphereWarning,
+    PixelSizeWarning,
+    ReflectanceWarning,
+    SettingError,
+    did_you_mean,
+)
+from ..grids import SAME_SIZE, pixel_size
 from ..reflectance import offset_complaint
 from ..scaling import ADAPTATIONS, Resample, check_adaptation
 from .adaptation import (
@@ -187,6 +194,7 @@ class Coverage:
         """
         name = self.adaptation(task)
         for scene in (each.scene for each in batches):
+            _compare_pixel_sizes(scene, getattr(task.scaling, 'pixel_size', None))
             if name == 'none' and not knows_range(task.scaling):
                 continue
             pixels = sample_pixels(scene)
@@ -250,6 +258,22 @@ class Coverage:
             odd = 2 * (stride // (2 * half)) + 1
             stride = odd * half if odd * half <= window else (odd - 2) * half
         return stride
+
+
+def _compare_pixel_sizes(scene: SceneWindows, trained: float | None) -> None:
+    """Warn if a scene has larger or smaller pixels than the training data, in meters."""
+    size = pixel_size(scene.grid)
+    if trained is None or size is None:
+        return
+    if max(size, trained) <= SAME_SIZE * min(size, trained):
+        return
+    warnings.warn(
+        f'{scene.scene}: its pixels are {size:g} m wide, those of the training data '
+        f'{trained:g} m, so its map may be worse. Resample the scene to {trained:g} m '
+        'first, for example with gdalwarp -tr.',
+        PixelSizeWarning,
+        stacklevel=3,
+    )
 
 
 def check_least(numbers: Iterable[tuple[str, int | None, int]]) -> None:

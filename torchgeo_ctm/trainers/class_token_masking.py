@@ -306,16 +306,20 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if trainer is not None:
             check_chips_of_batches(trainer)
             if stage == 'fit':
-                self._learn_resample(getattr(trainer, 'datamodule', None))
+                self._learn_reading(getattr(trainer, 'datamodule', None))
 
-    def _learn_resample(self, data: Any) -> None:
-        """Learn how coarse bands of scenes are resampled, to predict alike.
+    def _learn_reading(self, data: Any) -> None:
+        """Learn how scenes are resampled, and their pixel size, to predict alike.
 
         Raises:
             SettingError: If there is no scaling that records it.
         """
         scenes = getattr(data, 'reads_bands_by_name', False)
         resample = getattr(data, 'resample', None) if scenes else None
+        size = getattr(data, 'pixel_size', None)
+        if size is not None and isinstance(self.scaling, BandScaling):
+            self.scaling.pixel_size = size
+            self.hparams['scaling'] = {**self.hparams['scaling'], 'pixel_size': size}
         if resample in (None, getattr(self.scaling, 'resample', 'nearest')):
             return
         if not isinstance(self.scaling, BandScaling):
