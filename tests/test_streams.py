@@ -76,3 +76,20 @@ def test_handlers_are_those_of_the_caller_after_a_block() -> None:
     with terminable():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ('number', 'kind'),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)],
+)
+def test_a_signal_that_an_extension_turns_into_an_error_is_raised(
+    number: int, kind: type[BaseException]
+) -> None:
+    with pytest.raises(kind) as caught, terminable():
+        try:
+            signal.raise_signal(number)
+        except BaseException:  # noqa: BLE001 # what a C extension does
+            raise ValueError('glyph') from None
+    assert str(caught.value.__cause__) == 'glyph'
+    with pytest.raises(ValueError, match='ours'), terminable():
+        raise ValueError('ours')

@@ -6,6 +6,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -238,6 +239,53 @@ def test_another_offset_is_seen(
         assert (
             'in every band, as with another offset. Pass --offset -1000.' in err
         ) == said
+
+
+def test_a_scene_is_read_as_the_options_say(
+    run: Run,
+    torchgeo_main: TorchGeoMain,
+    ground: LandCover,
+    labels: Path,
+    tmp_path: Path,
+) -> None:
+    """Unnamed bands, an offset and a nodata value that the file does not tell."""
+    plain, bare = tmp_path / 'plain', tmp_path / 'bare'
+    with rasterio.open(ground.scene) as raster:
+        profile, names = raster.profile, [*raster.descriptions]
+        values = raster.read()
+    values[:, :9, :9] = 0
+    profile.pop('nodata', None)
+    for folder, added in ((plain, 0), (bare, 1000)):
+        folder.mkdir()
+        filled = np.where(values == 0, 0, values + added)
+        with rasterio.open(folder / 'scene.tif', 'w', **profile) as raster:
+            raster.write(filled.astype(values.dtype))
+    reading = ['--scene_bands', ','.join(names), '--nodata', 0]
+
+    def train(folder: Path, *more: object) -> dict[str, torch.Tensor]:
+        model, config = folder / 'model.ckpt', folder / 'model.yaml'
+        output = ['--output', model, '--config_out', config, '--accelerator', 'cpu']
+        command = ['train', folder / 'scene.tif', '--labels', labels, '--steps', 3]
+        status, _, err = run(*command, *output, *reading, *more)
+        assert status == 0, err
+        return weights(model)
+
+    one, other = train(plain), train(bare, '--offset', -1000)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    torchgeo_main('fit', '--config', bare / 'model.yaml')
+    [again] = (tmp_path / 'output').rglob('*.ckpt')
+    assert all(torch.equal(one[key], weights(again)[key]) for key in one)
+
+
+def test_one_outline_with_two_classes_is_told(
+    ground: LandCover, tmp_path: Path
+) -> None:
+    frame = drawn(ground)
+    frame = pd.concat([frame, frame.iloc[[0]].assign(**{'class': 'Water'})])
+    path = save(frame, tmp_path / 'twice.gpkg')
+    said = 'rows 1 and 13 have one outline, but the classes .* and Water'
+    with pytest.warns(LabelWarning, match=said):
+        plan([str(ground.scene)], str(path))
 
 
 def test_one_polygon_of_a_class_is_warned_about(

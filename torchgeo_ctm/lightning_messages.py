@@ -12,9 +12,11 @@ def quiet_lightning() -> None:
 
 
 def hide_tips() -> None:
-    """Hide Lightning's tips for other products, and its use of a deprecated class."""
+    """Hide Lightning's tips for other products, and what a task does on purpose."""
     logging.getLogger('lightning.pytorch.utilities.rank_zero').addFilter(_no_tip)
     warnings.filterwarnings('ignore', '.*treespec, LeafSpec.*')
+    # of blocks that are frozen on purpose
+    warnings.filterwarnings('ignore', r'.*module\(s\) in eval mode.*')
 
 
 def _no_tip(record: logging.LogRecord) -> bool:

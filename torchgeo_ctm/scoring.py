@@ -349,7 +349,7 @@ def _warn_about_names(
     if best - found < BETTER:
         return
     order = [
-        f'{legends.names[row]} is {legends.names[column]}'
+        f'{legends.names[row]} as {legends.names[column]}'
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         if row != column and confusion[row, column]
     ]

@@ -86,6 +86,9 @@ def _redirect(stream: LenientStream) -> None:
 def terminable(last: bool = False) -> Iterator[None]:
     """Raise :class:`Terminated` when SIGTERM is received in the block.
 
+    Extensions such as Matplotlib's may turn it, or the KeyboardInterrupt of Ctrl-C, into
+    an exception of their own. What was received is raised then.
+
     Args:
         last: The process ends after the block. What it was asked for is done then: a
             signal that comes while Python ends changes nothing.
@@ -94,16 +97,25 @@ def terminable(last: bool = False) -> Iterator[None]:
         yield
         return
     working = True
+    received: list[type[BaseException]] = []
 
-    def terminate(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         if working:
-            raise Terminated
+            kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
+            received.append(kind)
+            raise kind
 
     stops = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in stops}
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, stop)
+    if before[signal.SIGINT] is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
     try:
         yield
+    except Exception as error:
+        if received:
+            raise received[-1] from error
+        raise
     finally:
         working = False
         for number, handler in before.items():

@@ -79,6 +79,9 @@ def plan(
     seed: int = 0,
     accelerator: str = 'auto',
     resample: Resample | None = None,
+    scene_bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    offset: float | None = None,
 ) -> Plan:
     """Choose a configuration for scenes and their labels.
 
@@ -94,6 +97,9 @@ def plan(
         seed: Seed of training, and of what is held out.
         accelerator: Device, as Lightning names it.
         resample: How coarse bands come to the grid of the finest; None: nearest.
+        scene_bands: Names of the scenes' bands in file order; None: their own.
+        nodata: Value of invalid pixels; None: as the scenes declare them.
+        offset: Added to the values to get reflectance × 10,000; None: from the metadata.
 
     Raises:
         CTMError: If scenes and labels cannot be used, or not together.
@@ -109,7 +115,10 @@ def plan(
         )
     source, options = read_labels(labels, field, layer, crs)
     kept: dict[str, Any] = {} if resample is None else {'resample': resample}
-    ground = _Ground(scenes, band_names(scenes[0]), source, seed, kept)
+    given = {'scene_bands': scene_bands, 'nodata': nodata, 'offset': offset}
+    reading = {name: value for name, value in given.items() if value is not None}
+    bands = band_names(scenes[0]) if scene_bands is None else [*scene_bands]
+    ground = _Ground(scenes, bands, source, seed, reading | kept)
     window, reason = _choose_window(ground, window)
     held_out = ground.holds_out(window)
     epochs = min(EPOCHS, steps) if held_out else 1
@@ -137,7 +146,7 @@ def plan(
         'draw': 'areas',
         'shares': [*HELD_OUT] if held_out else [1.0, 0.0, 0.0],
         'seed': seed,
-    }
+    } | reading
     content = {
         'seed_everything': seed,
         'trainer': _trainer(epochs, held_out, accelerator, Path(labels).stem),

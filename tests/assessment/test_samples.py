@@ -144,6 +144,7 @@ def test_expected_accuracy_moves_samples_to_uncertain_classes(tmp_path: Path) ->
         (('--size', 9, '--expected', 'Watr=0.5'), ["Did you mean 'Water'?"]),
         (('--size', 9, '--expected', '90'), ["Invalid --expected '90'"]),
         (('--size', 9, '--window', 0), ['--window 0']),
+        (('--size', 3), ['--size 3 is less than the 4 classes of the map']),
     ],
 )
 def test_wrong_options(

@@ -93,7 +93,7 @@ RUNS: dict[str, str] = {
     'sample': """
         map.tif --output points.gpkg --size 20
         map.tif --output points.gpkg --size 20
-        map.tif --output few.gpkg --size 1
+        map.tif --output few.gpkg --size 5
         map.tif --output few.gpkg
     """,
     'assess': """

@@ -121,6 +121,11 @@ def draw_samples(
             size = sample_size(strata.pixels.astype(float), rates, standard_error)
         total = size or 0
         occurring = int((strata.pixels > 0).sum())
+        if floor is None and total < occurring:
+            raise SettingError(
+                f'--size {total} is less than the {occurring} classes of the map, '
+                'expected at least one sample of each. Did you mean --size 300?'
+            )
         least = min(FLOOR, max(1, total // (2 * occurring)))
         numbers = allocate(
             strata.pixels,

@@ -8,7 +8,7 @@ from ..errors import SettingError
 from ..files import check_not_input
 from ..prediction import pseudo_masks
 from .inputs import check_inputs, check_output_file, read_seeds
-from .output import print_line, print_loading
+from .output import bars_on_stderr, print_line, print_loading
 
 
 def demo(
@@ -45,12 +45,16 @@ def demo(
     if synthetic:
         from ..demo import synthetic as made
 
-        metrics = made.run_synthetic_demo(folder, compare, seed, steps or made.STEPS)
+        with bars_on_stderr():
+            metrics = made.run_synthetic_demo(
+                folder, compare, seed, steps or made.STEPS
+            )
         lines = made.report(metrics)
     else:
         from ..demo import real
 
-        metrics = real.run_demo(folder, seed, steps or real.STEPS)
+        with bars_on_stderr():
+            metrics = real.run_demo(folder, seed, steps or real.STEPS)
         lines = real.report(metrics)
     for line in lines:
         print_line(line)
@@ -75,6 +79,9 @@ def train(
     seed: int = 0,
     accelerator: str = 'auto',
     resample: Literal['nearest', 'bilinear'] | None = None,
+    scene_bands: list[str] | None = None,
+    nodata: float | None = None,
+    offset: float | None = None,
     config_out: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -99,6 +106,11 @@ def train(
         resample: How bands of 20 m and 60 m in files of their own come to the grid of
             10 m: nearest repeats their pixels, bilinear interpolates between valid
             ones. By default nearest. The checkpoint maps with the same.
+        scene_bands: Names of the scenes' bands in file order, for scenes whose own
+            descriptions are missing or wrong.
+        nodata: Value of invalid pixels; by default as the scenes declare them.
+        offset: Added to the values to get reflectance x 10,000, as -1000 since
+            Sentinel-2 processing baseline 04.00; by default from the metadata.
         config_out: Configuration to write (.yaml), with which torchgeo fit repeats
             the training.
         overwrite: Replace existing files.
@@ -129,10 +141,14 @@ def train(
         seed=seed,
         accelerator=accelerator,
         resample=resample,
+        scene_bands=scene_bands,
+        nodata=nodata,
+        offset=offset,
     )
     for line in plan.reasons:
         print_line(line)
-    logged = training.train(plan.content, Path(output))
+    with bars_on_stderr():
+        logged = training.train(plan.content, Path(output))
     if config_out is not None:
         write_content(plan.content, Path(config_out), plan.reasons)
         print_line(config_out)
@@ -217,9 +233,9 @@ def pseudomasks(
     print_loading()
     from ..configuration import Overridden
 
-    written = pseudo_masks(
-        Overridden(config, overrides), checkpoint, output, progress=True, **options
-    )
+    configured = Overridden(config, overrides)
+    with bars_on_stderr():
+        written = pseudo_masks(configured, checkpoint, output, progress=True, **options)
     print_line(f'{"chips":<20}  {written["chips"]}')
     print_line(f'{"GeoTIFFs":<20}  {written["rasters"]}')
     if 'miou' in written:

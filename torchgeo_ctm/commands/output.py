@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ def print_loading() -> None:
     """Tell a terminal at once that libraries are being loaded, which takes seconds."""
     if sys.stderr.isatty():
         sys.stderr.write('torchgeo-ctm: loading PyTorch and TorchGeo ...\n')
+
+
+def bars_on_stderr() -> AbstractContextManager[Any]:
+    """Return a context in which progress bars of Lightning go to standard error.
+
+    It draws them on standard output, which is for results.
+    """
+    return redirect_stdout(sys.stderr)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

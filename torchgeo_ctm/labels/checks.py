@@ -43,6 +43,8 @@ def check_overlap(
         raise SettingError('No scene was given, expected at least one.')
     if isinstance(source, FeatureLabels):
         _check_features(source, grids)
+    if isinstance(source, PolygonLabels):
+        _check_outlines(source)
     names = [None] * len(grids) if tiles is None else tiles
     labeled = [
         _has_labels(source, grid, name) for grid, name in zip(grids, names, strict=True)
@@ -84,6 +86,26 @@ def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
     outside = len(source) - touching
     if outside:
         _warn(f'{_name(source)}: {outside:,} of {len(source):,} {scenes}.')
+
+
+def _check_outlines(source: PolygonLabels) -> None:
+    """Warn about polygons with one outline and other classes."""
+    outlines = shapely.to_wkb(shapely.normalize(source.geometry))
+    first: dict[bytes, int] = {}
+    for index, outline in enumerate(outlines):
+        before = first.setdefault(outline, index)
+        if (source.members[before] != source.members[index]).any():
+            rows, classes = (
+                source.rows[[before, index]],
+                source.members[[before, index]],
+            )
+            one, other = (';'.join(np.array(source.classes)[row]) for row in classes)
+            _warn(
+                f'{_name(source)}: rows {rows[0]:,} and {rows[1]:,} have one outline, but '
+                f'the classes {one} and {other}. Remove one, or write both classes into '
+                f'one, as {one};{other}.'
+            )
+            return
 
 
 def _count_touching(source: FeatureLabels, grids: Sequence[Grid]) -> int:
