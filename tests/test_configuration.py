@@ -16,6 +16,7 @@ from tests.fakes.label_files import (
 )
 from torchgeo_ctm.configuration import (
     Overridden,
+    check_rest,
     first_cause,
     read_data,
     read_task,
@@ -159,7 +160,7 @@ def test_a_wrong_weight_is_named_without_a_download(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
-        ('labels.PolygonLabel', "has no attribute 'PolygonLabel'"),
+        ('labels.PolygonLabel', "has no 'PolygonLabel'. Did you mean 'PolygonLabels'?"),
         (
             'datamodules.SceneDataModule',
             'SceneDataModule does not implement protocol LabelSource',
@@ -188,6 +189,39 @@ def test_missing_options_and_other_sections(tmp_path: Path) -> None:
     said = "the model section of .*ClassTokenMaskingTask has no key 'num_clases'"
     with pytest.raises(DataError, match=said):
         read_task(config)
+
+
+@pytest.mark.parametrize(
+    ('rest', 'message'),
+    [
+        ({'trainr': {}}, "has an unknown key 'trainr', .* Did you mean 'trainer'?"),
+        ({'trainer': {'max_epoch': 3}}, "trainer has no key 'max_epoch'. Did you mean"),
+        (
+            {'trainer': {'max_epochs': 'many'}},
+            'trainer.max_epochs: expected an integer',
+        ),
+        (
+            {
+                'trainer': {
+                    'logger': {'class_path': 'lightning.pytorch.loggers.CSVLoger'}
+                }
+            },
+            "loggers has no 'CSVLoger'. Did you mean 'CSVLogger'?",
+        ),
+    ],
+)
+def test_mistakes_beside_model_and_data_are_told(
+    tmp_path: Path, rest: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / 'c.yaml'
+    path.write_text(yaml.safe_dump(rest))
+    with pytest.raises(DataError, match=message):
+        check_rest(path)
+
+
+@pytest.mark.parametrize('path', sorted(Path('configs').glob('*.yaml')), ids=str)
+def test_our_configurations_have_known_keys(path: Path) -> None:
+    check_rest(path)
 
 
 def test_a_misspelt_file_is_told_with_the_nearest(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torchgeo_ctm.reflectance import (
     band_doubts,
     offset_difference,
     reflectance_complaint,
+    surplus,
 )
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, SENTINEL2_STATISTICS, BandScaling
 
@@ -111,15 +112,15 @@ def test_a_missing_offset_is_seen(name: str) -> None:
     if name in ('cloud', 'high cloud', 'bright cloud', 'polar snow'):
         assert found == ''  # B10 is bright there: no telling
     else:
-        assert 'give offset -1000' in found
-    assert 'give offset 0' in complaint(pixels - 1000) or pixels[:10].mean() > 1200
+        assert 'Pass offset=-1000.' in found
+    assert 'Pass offset=1000.' in complaint(pixels - 1000) or pixels[:10].mean() > 1200
 
 
 def test_a_missing_offset_is_seen_without_b10() -> None:
     pixels = np.concatenate([spread(SURFACES[name]) for name in MIXED], axis=1)
     assert reflectance_complaint(pixels, *SURFACE_STATISTICS, WITHOUT_B10) is None
     shifted = reflectance_complaint(pixels + 1000, *SURFACE_STATISTICS, WITHOUT_B10)
-    assert shifted and 'give offset -1000' in shifted
+    assert shifted and 'Pass offset=-1000.' in shifted
     # a model that was trained on such numbers wants them
     mean, std = np.array(SURFACE_STATISTICS)
     assert reflectance_complaint(pixels + 1000, mean + 1000, std, WITHOUT_B10) is None
@@ -130,7 +131,7 @@ def test_complaints_name_the_remedy(source: str) -> None:
     pixels = real_chip() if source == 'real' else render(96, 96, 1)[0].reshape(13, -1)
     reflectance = pixels.astype(float)
     assert complaint(reflectance) == ''
-    assert 'give offset -1000' in complaint(reflectance + 1000)
+    assert 'Pass offset=-1000.' in complaint(reflectance + 1000)
     assert 'multiply the scene by 10,000' in complaint(reflectance / 10_000)
     assert 'multiply the scene by 100' in complaint((reflectance / 100).clip(0, 90))
     picture = (reflectance / 2000 * 255).round().clip(0, 255)
@@ -139,6 +140,41 @@ def test_complaints_name_the_remedy(source: str) -> None:
     assert 'trained on about 1,200: give' in complaint(reflectance * 40)
     assert 'one and the same value' in complaint(np.zeros((13, 200)))
     assert '\n' not in complaint(picture)
+
+
+@pytest.mark.parametrize(
+    ('change', 'offset', 'said'),
+    [
+        pytest.param(2000, 0, 'Pass offset=-2000.', id='none was given'),
+        pytest.param(2000, 1000, 'Pass offset=-1000.', id='of the wrong sign'),
+        pytest.param(-1000, 0, 'Pass offset=1000.', id='in the file'),
+        pytest.param(-1000, -1000, 'Pass offset=0.', id='given, and in the file'),
+    ],
+)
+def test_the_advice_corrects_the_offset_that_was_given(
+    change: int, offset: float, said: str
+) -> None:
+    pixels = render(96, 96, 1)[0].reshape(13, -1).astype(float) + change
+    mean, std = np.array([SENTINEL2_STATISTICS[band] for band in SENTINEL2_BANDS]).T
+    given = (pixels, mean, std, SENTINEL2_BANDS, False, offset)
+    assert (reflectance_complaint(*given) or '').endswith(said)
+
+
+def test_standardized_values_are_seen() -> None:
+    pixels = render(96, 96, 1)[0].reshape(13, -1).astype(float)
+    middle, spread = (
+        pixels.mean(axis=1, keepdims=True),
+        pixels.std(axis=1, keepdims=True),
+    )
+    assert 'as standardized values do' in complaint((pixels - middle) / spread)
+
+
+def test_values_of_scenes_tell_what_was_added() -> None:
+    pixels = render(96, 96, 1)[0].reshape(13, -1)
+    for added in (0, 1000, 2000):
+        assert surplus(pixels + added, SENTINEL2_BANDS) == added
+    assert surplus(pixels + 1000, [f'band {n}' for n in range(13)]) == 0
+    assert surplus(pixels[:, :0], SENTINEL2_BANDS) == 0
 
 
 def test_numbers_of_landsat_are_seen_without_their_scale() -> None:
@@ -184,12 +220,27 @@ def test_a_band_without_values_is_doubted() -> None:
     assert doubt.startswith('B06 is 0 in all pixels')
 
 
+def test_a_band_in_another_unit_is_doubted() -> None:
+    pixels = render(64, 64, (0, 0, 0))[0].reshape(13, -1).astype(np.float32)
+    pixels[7] /= 10_000
+    [doubt] = band_doubts(pixels, SENTINEL2_BANDS, named=True)
+    assert doubt == 'values of B08 lie below 2, those of other bands far above.'
+
+
+def test_a_mosaic_of_two_offsets_is_doubted() -> None:
+    pixels = render(64, 64, (0, 0, 0))[0].reshape(13, -1).astype(np.float32)
+    pixels[:, ::2] += 1000
+    [doubt] = band_doubts(pixels, SENTINEL2_BANDS, named=True)
+    assert doubt.startswith('50 % of the pixels look as if 1000 had been added')
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason='needs ../shared')
 def test_unnamed_bands_in_another_order_are_doubted() -> None:
     pixels = real_chip()
     eurosat = pixels[[0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 8]]
     assert band_doubts(pixels, SENTINEL2_BANDS, named=False) == []
-    assert band_doubts(eurosat, SENTINEL2_BANDS, named=True) == []
+    [doubt] = band_doubts(eurosat, SENTINEL2_BANDS, named=True)
+    assert doubt.startswith('its B10 is no dark band, so that its bands probably')
     for other in (eurosat, pixels[::-1]):
         [doubt] = band_doubts(other, SENTINEL2_BANDS, named=False)
         assert 'EuroSAT' in doubt and 'scene_bands=' in doubt

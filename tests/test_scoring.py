@@ -10,7 +10,7 @@ from rasterio.transform import array_bounds
 from rasterio.warp import calculate_default_transform, reproject
 
 from tests.commands import Run, refused
-from torchgeo_ctm.errors import GridError, LabelWarning, SceneError
+from torchgeo_ctm.errors import GridError, LabelWarning, Note, SceneError
 from torchgeo_ctm.legends import DFC2020, renamed
 from torchgeo_ctm.scoring import (
     cohens_kappa,
@@ -161,14 +161,21 @@ def test_numbers_in_another_order_are_said_and_names_repair_them(
 ) -> None:
     mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
     truth = write(tmp_path / 't.tif', 1 - LAND)
-    with pytest.warns(
-        LabelWarning, match='another order fits far better .100% instead'
-    ):
+    with pytest.warns(LabelWarning, match='another order fits better .100% instead'):
         assert evaluate(mask, truth)['miou'] == 0
     assert evaluate(mask, truth, ['land', 'Water'])['miou'] == 1
     assert evaluate(mask, truth, class_map=['0=land', '1=water'])['miou'] == 1
     with pytest.warns(LabelWarning, match='compared by name, but another order'):
         evaluate(mask, truth, ['water', 'land'])
+
+
+def test_values_without_names_are_told(tmp_path: Path) -> None:
+    mask = write(tmp_path / 'm.tif', LAND, CLASS_NAMES=NAMED)
+    truth = write(tmp_path / 't.tif', LAND)
+    with pytest.warns(
+        Note, match=r'compared with those of .*: 0 as water, 1 as land\.'
+    ):
+        assert evaluate(mask, truth)['miou'] == 1
 
 
 def test_a_reference_is_read_as_classes_of_the_mask(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from tests.commands import Run, TorchGeoMain, refused
+from tests.conftest import WriteScene
 from tests.fakes.land_cover import (
     BANDS,
     CLASSES,
@@ -24,6 +25,7 @@ from tests.fakes.land_cover import (
     write_raster,
     write_squares,
 )
+from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.errors import LabelWarning
 from torchgeo_ctm.legends import usual_colors
 from torchgeo_ctm.prediction import predict_scene
@@ -239,6 +241,29 @@ def test_another_offset_is_seen(
         assert (
             'in every band, as with another offset. Pass --offset -1000.' in err
         ) == said
+
+
+def test_another_offset_is_seen_elsewhere(
+    run: Run, write_scene: WriteScene, tmp_path: Path
+) -> None:
+    """In a scene whose dark pixels are others, by its B10."""
+    pixels = render(96, 96, 1)[0]
+    # haze, which leaves B10 alone
+    haze = np.linspace(700, 0, 13)[:, None, None] * (np.arange(13) != 10)[:, None, None]
+    here = write_scene('here.tif', pixels=pixels.astype(np.uint16))
+    far = write_scene('far.tif', pixels=(pixels + haze + 1000).astype(np.uint16))
+    with rasterio.open(here) as raster:
+        left, top = raster.transform @ (0, 0)
+        crs, side = raster.crs, 16 * raster.res[0]
+    shapes = [shapely.box(x, -y - 1, x + 1, -y) for y, x in np.ndindex(6, 6)]
+    names = [('Forest', 'Water')[number % 2] for number in range(36)]
+    frame = gpd.GeoDataFrame({'class': names}, geometry=shapes, crs=crs)
+    frame.geometry = frame.affine_transform([side, 0, 0, side, left, top])
+    labels = save(frame, tmp_path / 'squares.gpkg')
+    more = ['--accelerator', 'cpu', '--steps', 1, '--output', tmp_path / 'b.ckpt']
+    status, _, err = run('train', here, far, '--labels', labels, *more)
+    assert status == 0, err
+    assert 'far.tif: dark pixels are about 1,000 higher than those of' in err
 
 
 def test_a_scene_is_read_as_the_options_say(

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 
 from .errors import CTMError, DataError, SettingError, did_you_mean, similar_file
 from .files import write_text
@@ -24,6 +24,11 @@ from .trainers.weights import check_weights
 YAML = ('.yaml', '.yml')
 #: Levels and aliases that a configuration has at most.
 DEEPEST, MOST_ALIASES = 40, 100
+#: Keys that ``torchgeo fit``, ``test`` and ``predict`` read.
+KEYS = (
+    'seed_everything', 'trainer', 'model', 'data', 'optimizer', 'lr_scheduler',
+    'ckpt_path', 'weights_only', 'verbose', 'return_predictions',
+)  # fmt: skip
 #: Longest message of jsonargparse that is shown, in characters.
 LONGEST = 300
 #: Types of Python in words.
@@ -223,6 +228,37 @@ def read_section(config: str | Path, name: str) -> dict[str, Any]:
     return section
 
 
+def check_rest(config: str | Path) -> None:
+    """Check what a configuration has beside the sections of model and data.
+
+    Raises:
+        DataError: If a key is unknown, or a value of the trainer has another type.
+    """
+    content = read_yaml(config, 'a configuration of torchgeo')
+    for key in content if isinstance(content, dict) else ():
+        if key not in KEYS:
+            raise DataError(
+                f'{config} has an unknown key {key!r}, expected some of: '
+                f'{", ".join(KEYS)}.{did_you_mean(str(key), KEYS)}'
+            )
+    section = content.get('trainer') or {}
+    known = signature(Trainer).parameters
+    for key in section if isinstance(section, dict) else ():
+        if key not in known:
+            raise DataError(
+                f'{config}: trainer has no key {key!r}.{did_you_mean(str(key), known)}'
+            )
+    parser = _Parser(exit_on_error=False)
+    parser.add_class_arguments(Trainer, 'trainer')
+    try:
+        parser.parse_object({'trainer': section})
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise DataError(
+            f'Cannot use the trainer section of {config}: '
+            f'{in_words(first_cause(str(error)))}'
+        ) from error
+
+
 def _check_nesting(config: str | Path, text: str) -> None:
     """Check that a YAML text is not too deep, and does not grow by aliases.
 
@@ -365,6 +401,11 @@ def in_words(cause: str) -> str:
         module, _, name = option[1].rpartition('.')
         known = signature(getattr(import_module(module), name)).parameters
         return f'{name} has no key {option[2]!r}.{did_you_mean(option[2], known)}'
+    unknown = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", cause)
+    if unknown is not None:
+        owner = import_module(unknown[1])
+        named = getattr(owner, '__all__', None) or dir(owner)
+        return f'{unknown[1]} has no {unknown[2]!r}.{did_you_mean(unknown[2], named)}'
     expected = re.fullmatch(
         r'(?:Problem with given class_path .+?: )?(?:Parser key "(.+?)": )?Expected a (.+?)(?:\. Got value: (.*))?',
         cause,

@@ -83,6 +83,10 @@ class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
 
 
+class UniformMapWarning(CTMWarning):
+    """A map that is nearly all of one class."""
+
+
 class SecondStageWarning(CTMWarning):
     """A second stage that is not better than its teacher, which is kept."""
 

@@ -332,12 +332,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             raise SystemExit(2) from None
         except (KeyboardInterrupt, Terminated) as stop:
-            given = sys.argv[1:] if argv is None else argv
-            again = ' to resume' if {*given[:1]} & RESUMED else ': it starts over'
-            sys.stderr.write(
-                f'{PROGRAM}: Interrupted, no product is half-written. Run the same '
-                f'command again{again}.\n'
-            )
+            again = ' to resume' if command in RESUMED else ': it starts over'
+            text = f'no product is half-written. Run the same command again{again}.'
+            if getattr(stop, '__notes__', None):
+                text = 'when the map was complete.'
+            sys.stderr.write(f'{PROGRAM}: Interrupted, {text}\n')
             status = 143 if isinstance(stop, Terminated) else 130
             if argv is None or status == 143:
                 leave(status)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .scaling import BandScaling, band_key, is_reflectance
+from .scaling import SENTINEL2_STATISTICS, BandScaling, band_key, is_reflectance
 
 #: Medians of a checkpoint's means between which they are reflectances x 10,000.
 _REFLECTANCES = (300.0, 6000.0)
@@ -17,9 +17,12 @@ _LANDSAT = 6900
 DARK = 1
 #: Sizes of a difference that may be an offset, how much bands may differ then, and the
 #: fewest bands that tell.
-OFFSETS = (600, 1500)
+OFFSETS = (600, 2500)
 ALIKE = 500
 FEWEST = 3
+#: First percentile of reflectances x 10,000 that none has without a wrong offset, in most
+#: bands: the correction of the atmosphere leaves dark water a little below 0.
+NEGATIVE = -400
 #: Part of the median of all bands that B10 does not reach, but in thick clouds.
 BRIGHT = 0.7
 #: Bands in which water and shade are far darker than any dry land.
@@ -31,6 +34,7 @@ def scaling_complaint(
     bands: Sequence[str],
     scaling: object,
     eight_bits: bool = False,
+    offset: float | None = None,
 ) -> str | None:
     """Return in one line why values are not what a scaling expects, or None.
 
@@ -39,6 +43,7 @@ def scaling_complaint(
         bands: Names of the bands, in that order.
         scaling: The scaling of the network.
         eight_bits: They are stored in 8 bits, without a scale.
+        offset: The offset of the scene, for the advice; None: that of the scaling.
     """
     optical = [i for i, band in enumerate(bands) if is_reflectance(band)]
     if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
@@ -51,6 +56,7 @@ def scaling_complaint(
         scaling.std.flatten()[optical].cpu(),
         [bands[index] for index in optical],
         eight_bits,
+        scaling.offset if offset is None else offset,
     )
 
 
@@ -63,8 +69,9 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
         named: Whether the scene names its bands.
 
     Returns:
-        Bands that hold one value only, and the order of bands without names if B10,
-        which the atmosphere absorbs, is not dark.
+        Bands that hold one value only or have another unit, parts with another offset,
+        and the order or the names of bands if B10, whose light the atmosphere absorbs,
+        is not dark.
     """
     pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
     if pixels.shape[1] < 64:
@@ -80,14 +87,29 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
             'if the band is missing.'
         )
     keys = [band_key(band) for band in bands]
-    if not named and 'b10' in keys:
-        middle = np.median(pixels, axis=1)
-        if middle[keys.index('b10')] > BRIGHT * np.median(middle) > 0:
+    middle = np.median(pixels, axis=1)
+    small = (pixels % 1 != 0).any(axis=1) & (np.quantile(abs(pixels), 0.999, 1) <= 2)
+    if small.any() and np.median(middle) > _REFLECTANCES[0]:
+        which = ', '.join(bands[index] for index in np.flatnonzero(small).tolist())
+        doubts.append(f'values of {which} lie below 2, those of other bands far above.')
+    if 'b10' in keys:
+        b10 = pixels[keys.index('b10')]
+        shifted = float(((b10 >= 990) & (b10 <= 1100)).mean())
+        if shifted > 0.05 and np.mean(b10 < 200) > 0.05:
             doubts.append(
-                'it does not name its bands, and what is taken for B10 is no dark band, '
-                'so that their order is probably another one (in EuroSAT, B8A is the '
-                'last). Pass scene_bands= with the names in file order.'
+                f'{100 * shifted:.0f} % of the pixels look as if 1000 had been added, '
+                'the others do not, as in a mosaic of scenes before and after processing '
+                'baseline 04.00. Expect wrong classes in one part.'
             )
+        elif np.median(b10) > BRIGHT * np.median(middle) > 0:
+            why = 'its B10 is no dark band, so that its bands probably have wrong names'
+            if not named:
+                why = (
+                    'it does not name its bands, and what is taken for B10 is no dark '
+                    'band, so that their order is probably another one (in EuroSAT, B8A '
+                    'is the last)'
+                )
+            doubts.append(f'{why}. Pass scene_bands= with the names in file order.')
     return doubts
 
 
@@ -116,12 +138,34 @@ def offset_difference(found: NDArray[Any], expected: NDArray[Any]) -> float | No
     return middle if alike and least <= abs(middle) <= most else None
 
 
-def offset_complaint(pixels: NDArray[Any], scaling: BandScaling) -> str | None:
+def surplus(pixels: NDArray[Any], bands: Sequence[str]) -> int:
+    """Return by how many thousands values are too large for reflectances × 10,000.
+
+    0 if no band tells, or if bands are not those of Sentinel-2.
+
+    Args:
+        pixels: Valid pixels (bands, n).
+        bands: Names of the bands, in that order.
+    """
+    known = {band_key(name): numbers for name, numbers in SENTINEL2_STATISTICS.items()}
+    keys = [band_key(band) for band in bands]
+    at = [index for index, key in enumerate(keys) if key in known]
+    if not at or not pixels.shape[1]:
+        return 0
+    keys = [keys[index] for index in at]
+    means, stds = np.array([known[key] for key in keys]).T
+    return _shift(pixels[at].astype(np.float64), keys, means, stds)
+
+
+def offset_complaint(
+    pixels: NDArray[Any], scaling: BandScaling, offset: float | None = None
+) -> str | None:
     """Return in one line that all bands differ from the training data by an offset.
 
     Args:
         pixels: Valid pixels (bands, n) of a scene, in the units of the training data.
         scaling: The scaling of the network, which knows its training range.
+        offset: The offset of the scene, for the advice; None: that of the scaling.
     """
     low, high = _REFLECTANCES
     if scaling.low is None or not pixels.shape[1]:
@@ -134,11 +178,18 @@ def offset_complaint(pixels: NDArray[Any], scaling: BandScaling) -> str | None:
     difference = offset_difference(dark_values(values, scaling.bands), expected)
     if difference is None:
         return None
-    kind, remedy = ('higher', -1000) if difference > 0 else ('lower', 1000)
+    kind = 'higher' if difference > 0 else 'lower'
+    given = scaling.offset if offset is None else offset
     return (
         f'dark pixels are about {abs(difference):,.0f} {kind} than those of the training '
-        f'data in every band, as with another offset. Pass offset={remedy}.'
+        f'data in every band, as with another offset. {_remedy(given, difference)}'
     )
+
+
+def _remedy(given: float, surplus: float) -> str:
+    """Return the advice to correct an offset by a surplus, in whole thousands."""
+    thousands = max(1, round(abs(surplus) / 1000)) * np.sign(surplus)
+    return f'Pass offset={given - 1000 * thousands:g}.'
 
 
 def reflectance_complaint(
@@ -147,6 +198,7 @@ def reflectance_complaint(
     std: ArrayLike | Tensor,
     bands: Sequence[str],
     eight_bits: bool = False,
+    offset: float = 0.0,
 ) -> str | None:
     """Return in one line why values are not in the units of the training data.
 
@@ -159,6 +211,7 @@ def reflectance_complaint(
         std: Standard deviation (bands,) of the training data.
         bands: Names of the bands, in that order.
         eight_bits: They are stored in 8 bits, which cannot hold reflectances x 10,000.
+        offset: The offset that was added, for the advice.
 
     Returns:
         What was found and what to change, or None without a fault, or with less than 64
@@ -180,7 +233,7 @@ def reflectance_complaint(
                 f'{_span(values)}, stored in 8 bits: give reflectances × 10,000, or a '
                 'scale that makes them reflectances'
             )
-        return _reflectance_fault(values, middle, means, stds, bands)
+        return _reflectance_fault(values, means, stds, bands, offset)
     ratio = float(np.median(np.abs(middle) / (np.abs(means) + 3 * stds)))
     if ratio <= 30:
         return None
@@ -218,13 +271,13 @@ def _typical(middle: NDArray[np.float64], means: NDArray[np.float64]) -> str:
 
 def _reflectance_fault(
     values: NDArray[np.float64],
-    middle: NDArray[np.float64],
     means: NDArray[np.float64],
     stds: NDArray[np.float64],
     bands: Sequence[str],
+    offset: float,
 ) -> str | None:
     """Return what is wrong with numbers that should be reflectances x 10,000."""
-    smallest, span = float(values.min()), _span(values)
+    smallest, span, middle = values.min(), _span(values), np.median(values, axis=1)
     keys = [band_key(band) for band in bands]
     if smallest >= -1 and np.quantile(values, 0.999) <= 2:
         return f'{span}, as reflectances of 0…1 do: multiply the scene by 10,000'
@@ -232,14 +285,23 @@ def _reflectance_fault(
         return f'{span}, as reflectances in percent do: multiply the scene by 100'
     if _is_8_bit(values, keys):
         return f'{span}, as in an 8-bit picture: give reflectances × 10,000'
-    if np.mean(middle < -0.05 * np.median(means)) >= 0.5:
-        return f'{span}, most below 0: the offset was subtracted already, give offset 0'
-    bright = np.median((middle - 1000 - means) / stds) > 2.5
+    if (values % 1).any() and np.quantile(abs(values), 0.999) <= 100:
+        return f'{span}, as standardized values do: give reflectances × 10,000'
+    lowest = np.percentile(values, DARK, axis=1)
+    if (
+        np.median(lowest) < NEGATIVE
+        or np.mean(middle < -0.05 * np.median(means)) >= 0.5
+    ):
+        return (
+            f'{span}, many below 0, as after an offset that was subtracted twice. '
+            + _remedy(offset, -1000)
+        )
     # a model that was trained on shifted numbers has no band of a low mean
-    if means.min() < 950 and _is_shifted(values, keys, bool(bright)):
+    shift = _shift(values, keys, means, stds) if means.min() < 950 else 0
+    if shift:
         return (
             f'{span}, none near 0, as in Sentinel-2 products of processing baseline '
-            '04.00 and later: give offset -1000'
+            f'04.00 and later. {_remedy(offset, shift)}'
         )
     # six bands reach the shortwave infrared, where snow is dark, and clouds have shadows
     if len(values) >= 6 and np.quantile(values, 0.001, axis=1).min() >= _LANDSAT:
@@ -267,22 +329,30 @@ def _is_8_bit(values: NDArray[np.float64], keys: Sequence[str]) -> bool:
     return bool(white > 10 + 2 * almost or (tops.size and telling and tops.min() > 200))
 
 
-def _is_shifted(values: NDArray[np.float64], keys: Sequence[str], bright: bool) -> bool:
-    """Return whether values are 1,000 too large, not those of a bright scene.
+def _shift(
+    values: NDArray[np.float64],
+    keys: Sequence[str],
+    means: NDArray[np.float64],
+    stds: NDArray[np.float64],
+) -> int:
+    """Return by how many thousands values are too large; 0 for a bright scene.
 
     B10 alone is enough: the atmosphere absorbs nearly all of it, and above clouds it
     varies. Without B10, the check looks for open water, which is about 0 in the whole
     infrared: 1 in 1,000 pixels near 1,000 in three such bands or more, at nearly the
-    same value, none darker in any band, in a scene that is not *bright* as snow is.
+    same value, none darker in any band, in a scene that is not bright as snow is.
     """
     floor = np.quantile(values, 0.001, axis=1)
-    if floor.min() < 900:
-        return False
+    shift = round(max(0, floor.min() - 50) / 1000) * 1000
+    if not shift or floor.min() < shift - 100:
+        return 0
     if 'b10' in keys:
         cirrus = keys.index('b10')
         steady = np.median(values[cirrus]) - floor[cirrus] < 80
-        return bool(990 <= floor[cirrus] <= 1100 and steady)
+        return shift if steady and -10 <= floor[cirrus] - shift <= 100 else 0
     dark = [floor[keys.index(key)] for key in _INFRARED if key in keys]
+    bright = np.median((np.median(values, axis=1) - shift - means) / stds) > 2.5
     if len(dark) < 3 or bright:
-        return False
-    return bool(min(dark) >= 980 and max(dark) <= 1100 and max(dark) - min(dark) <= 60)
+        return 0
+    near = min(dark) >= shift - 20 and max(dark) <= shift + 100
+    return shift if near and max(dark) - min(dark) <= 60 else 0

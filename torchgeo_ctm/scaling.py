@@ -177,7 +177,8 @@ def match_bands(
         if len(found) < len(wanted):
             raise BandError(
                 f'{source} has {count} without names, expected {len(wanted)} in this '
-                f'order: {names}.'
+                f'order: {names}. If they are others, as those of Level-2A, which has no '
+                'B10, pass scene_bands= with the names in file order.'
             )
         return list(range(len(wanted)))
     if len({band_key(name) for name in wanted}) < len(wanted):

@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from .errors import (
     GridError,
     LabelWarning,
+    Note,
     SceneError,
     SettingError,
     check_names,
@@ -34,8 +35,9 @@ from .rasters import (
     warn_of_control_points,
 )
 
-#: Share of the pixels by which another order of classes must fit better to be said.
-BETTER = 0.25
+#: Share of the pixels by which another order of classes must fit better to be said, where
+#: they are compared by name and by number.
+BETTER, BETTER_NUMBERS = 0.25, 0.05
 #: Classes that are compared at most.
 MOST_CLASSES = 4096
 #: Class of a value that has none.
@@ -243,6 +245,8 @@ class _Legends(NamedTuple):
     by_name: bool
     #: How to name the values of the reference.
     advice: str
+    #: Whether the mask names its classes.
+    named: bool
 
 
 def _legends(
@@ -276,6 +280,7 @@ def _legends(
                 'refer to them. Name them first with relabel --class_map.'
             )
         named = None
+    own_names = value_names(predicted) is not None
     by_name = named is not None
     if named is None:
         named = {**ours}
@@ -294,7 +299,7 @@ def _legends(
             'Names in classes= are for 0, 1, 2, …: name other values in class_map=.'
         )
     return _Legends(
-        [spelled[key] for key in index], tables[0], tables[1], by_name, advice
+        [spelled[key] for key in index], *tables, by_name, advice, own_names
     )
 
 
@@ -316,7 +321,7 @@ def _classes(table: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.int64
 def _warn_about_names(
     confusion: NDArray[np.int64], legends: _Legends, mask: str, reference: str
 ) -> None:
-    """Warn of classes that only one raster has, and if another order fits better."""
+    """Warn of classes that only one raster has, and of their order."""
     drawn, true = confusion.sum(axis=0), confusion.sum(axis=1)
     unknown = set(range(len(drawn))) - set(legends.mask.tolist())
     missing = [n for i, n in enumerate(legends.names) if true[i] and i in unknown]
@@ -340,16 +345,38 @@ def _warn_about_names(
             LabelWarning,
             stacklevel=3,
         )
-    if min((drawn > 0).sum(), (true > 0).sum()) < 2:
-        return
+    _warn_about_order(confusion, legends, mask, reference)
+
+
+def _warn_about_order(
+    confusion: NDArray[np.int64], legends: _Legends, mask: str, reference: str
+) -> None:
+    """Warn if another order of classes fits better, or tell the order of numbers."""
+    drawn, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    # the reference as it spells its classes: by name, or by the value of each
+    values = legends.names
+    if not legends.by_name:
+        known = np.flatnonzero(legends.reference >= 0).tolist()
+        by_class = {int(legends.reference[value]): str(value) for value in known}
+        values = [by_class.get(i, name) for i, name in enumerate(legends.names)]
     rows, columns = linear_sum_assignment(confusion, maximize=True)
     total = confusion.sum()
     found = float(np.trace(confusion) / total)
     best = float(confusion[rows, columns].sum() / total)
-    if best - found < BETTER:
+    least = BETTER if legends.by_name else BETTER_NUMBERS
+    if min((drawn > 0).sum(), (true > 0).sum()) < 2 or best - found < least:
+        if legends.named and not legends.by_name:
+            seen = np.flatnonzero(true).tolist()
+            order = [f'{values[index]} as {legends.names[index]}' for index in seen]
+            warnings.warn(
+                f'{reference} does not name its classes. Its values are compared with '
+                f'those of {mask}: {", ".join(order[:9])}. {legends.advice}',
+                Note,
+                stacklevel=4,
+            )
         return
     order = [
-        f'{legends.names[row]} as {legends.names[column]}'
+        f'{values[row]} as {legends.names[column]}'
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         if row != column and confusion[row, column]
     ]
@@ -360,10 +387,10 @@ def _warn_about_names(
         problem, what = f'{reference} does not name its classes, and', 'value'
         advice = legends.advice
     warnings.warn(
-        f'{problem} another order fits far better ({best:.0%} instead of {found:.0%} of '
+        f'{problem} another order fits better ({best:.0%} instead of {found:.0%} of '
         f'the pixels agree): {what} {", ".join(order[:5])}. {advice}',
         LabelWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -430,7 +457,7 @@ def _open(path: str | Path, band: int | None = None) -> DatasetReader:
     alpha = count == 2 and raster.colorinterp[1] is ColorInterp.alpha
     fault = None
     if band is not None and not 1 <= band <= count:
-        fault = f'{path} has {count} bands, but band {band} is asked for.'
+        fault = f'{path} has {count} band{"s" * (count > 1)}, expected band={band}.'
     elif np.dtype(dtype[0]).kind not in 'iu':
         fault = (
             f'{path} has {count} band{"s" * (count > 1)} of {dtype[0]}, expected 1 band '

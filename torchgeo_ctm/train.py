@@ -20,13 +20,14 @@ from .errors import (
     ReflectanceWarning,
     SceneError,
     SettingError,
+    did_you_mean,
 )
 from .files import staging_folder
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
 from .prediction import build_trainer, check_choices, running
-from .reflectance import dark_values, offset_difference
+from .reflectance import dark_values, offset_difference, surplus
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
@@ -110,7 +111,7 @@ def plan(
             raise SettingError(f'{name}={value}, expected at least {least}.')
     if window is not None and (window < 8 or window % 8):
         raise SettingError(
-            f'window={window} px, expected a multiple of 8. Did you mean '
+            f'window={window} px, expected a multiple of 8 from 8 on. Did you mean '
             f'{max(1, round(window / 8)) * 8}?'
         )
     source, options = read_labels(labels, field, layer, crs)
@@ -220,28 +221,39 @@ class _Ground:
     def scaling(self) -> dict[str, Any]:
         """Return mean, deviation and percentiles of the bands in all scenes."""
         statistics = BandStatistics(len(self.bands))
-        dark: list[tuple[str, NDArray[Any]]] = []
+        dark: list[_Dark] = []
         for scene in self._opened(WINDOWS[0]):
             pixels = sample_pixels(scene)
             statistics.update(pixels)
             if pixels.shape[1]:
-                dark.append((scene.scene, dark_values(pixels, self.bands)))
+                values = dark_values(pixels, self.bands)
+                dark.append(_Dark(scene.scene, values, surplus(pixels, self.bands)))
         _warn_about_offsets(dark)
         if not statistics.count.all():
             raise SceneError(f'{self.scenes[0]} has no valid pixel to measure.')
         return measured_scaling(statistics)
 
 
-def _warn_about_offsets(dark: Sequence[tuple[str, NDArray[Any]]]) -> None:
+class _Dark(NamedTuple):
+    """Dark values (bands,) of a scene, and by how much they are too large."""
+
+    scene: str
+    values: NDArray[Any]
+    surplus: int
+
+
+def _warn_about_offsets(dark: Sequence[_Dark]) -> None:
     """Warn about scenes whose values differ from the first one's by an offset."""
-    for scene, values in dark[1:]:
-        first, expected = dark[0]
-        difference = offset_difference(values, expected)
-        if difference is not None:
+    for scene in dark[1:]:
+        first = dark[0]
+        difference: float | None = scene.surplus - first.surplus
+        difference = difference or offset_difference(scene.values, first.values)
+        if difference:
             kind = 'higher' if difference > 0 else 'lower'
             warnings.warn(
-                f'{scene}: dark pixels are about {abs(difference):,.0f} {kind} than those '
-                f'of {first} in every band, as with another offset. Give both the same.',
+                f'{scene.scene}: dark pixels are about {abs(difference):,.0f} {kind} than '
+                f'those of {first.scene} in every band, as with another offset. Give both '
+                'the same.',
                 ReflectanceWarning,
                 stacklevel=3,
             )
@@ -257,7 +269,10 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
     reason = f'the largest of which {ENOUGH}, side by side, show each class'
     sizes, small = ([*WINDOWS], [*SMALL]) if window is None else ([], [window])
     needed = np.full(len(labels.classes), ENOUGH)
-    lacking = f'expected labels that cover {COVERAGE:.0%} of one. Label larger areas.'
+    lacking = (
+        f'expected labels that cover {COVERAGE:.0%} of one, where the scenes have data. '
+        'Label larger areas, or smaller ones elsewhere.'
+    )
     if isinstance(labels, TableLabels):
         reason = 'as large as the scenes, whose labels describe all of them'
         lacking = 'which the table names for other scenes only.'
@@ -275,6 +290,10 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
         if counts.all():
             return size, reason if window is None else 'as given'
     missing = [n for n, c in zip(labels.classes, counts, strict=True) if not c]
+    if window is not None and window > ground.side:
+        lacking = (
+            f'which is larger than a scene of {ground.side} px. Use smaller windows.'
+        )
     raise LabelError(f'No window of {size} px shows {", ".join(missing)}, {lacking}')
 
 
@@ -286,9 +305,11 @@ def _amounts(labels: AnyLabels) -> str:
     kind = 'polygon' if isinstance(labels, PolygonLabels) else 'point'
     few = [n for n, c in zip(labels.classes, counts, strict=True) if c < 2]
     if few:
+        others = [name for name in labels.classes if name not in few]
+        hint = did_you_mean(few[0], others)
         warnings.warn(
             f'{labels.path} has one {kind} of {", ".join(few)}, which cannot show how '
-            'the class varies. Draw another elsewhere.',
+            f'the class varies. Draw another elsewhere.{hint}',
             LabelWarning,
             stacklevel=3,
         )

@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from tests.commands import Run, refused
-from tests.fakes.class_rasters import UTM, write_classes
+from tests.fakes.class_rasters import UTM, random_classes, write_classes
 from tests.fakes.olofsson import COUNTS, PIXELS
 from tests.fakes.olofsson import NAMES as OLOFSSON
 from torchgeo_ctm.accuracy import Design, estimate
@@ -23,6 +23,7 @@ from torchgeo_ctm.assessment.report import page
 from torchgeo_ctm.assessment.samples import draw_samples
 from torchgeo_ctm.assessment.strata import OTHER
 from torchgeo_ctm.errors import LabelError, LabelWarning
+from torchgeo_ctm.inference.masks import class_names
 
 #: A map with the shares of the paper's, a pixel standing for 2,500.
 MAP = np.repeat(np.arange(4), PIXELS // 2500).reshape(50, 80).astype(np.uint8)
@@ -121,6 +122,39 @@ def test_a_drawn_sample_estimates_the_truth(tmp_path: Path) -> None:
         )
     # 18 intervals of 95 %
     assert inside >= 15
+
+
+def test_numbers_of_samples_are_those_of_the_map(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 20))
+    samples = tmp_path / 's.gpkg'
+    draw_samples(mask, samples, size=60)
+    frame = gpd.read_file(samples)
+    frame['reference'] = 0
+    frame.to_file(samples, layer='other', engine='pyogrio')
+    frame.to_file(tmp_path / 'n.gpkg')
+    said = r'column reference holds numbers\. .* map: 0 as \w+, 1 as '
+    with pytest.warns(LabelWarning, match=said):
+        assess(mask, tmp_path / 'n.gpkg')
+
+
+def test_a_table_of_points_is_read_as_one_of_labels_is(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 20))
+    draw_samples(mask, tmp_path / 's.gpkg', size=60)
+    frame = gpd.read_file(tmp_path / 's.gpkg')
+    with rasterio.open(mask) as raster:
+        names = class_names(raster)
+        xy = [*zip(frame.geometry.x, frame.geometry.y, strict=True)]
+        frame['reference'] = [names[int(value[0])] for value in raster.sample(xy)]
+    frame.to_file(tmp_path / 'p.gpkg')
+    degrees = frame.to_crs(4326).geometry
+    table = frame[['reference']].assign(lon=degrees.x, lat=degrees.y)
+    table.to_csv(tmp_path / 't.csv', index=False)
+    found = assess(mask, tmp_path / 't.csv', design='simple')
+    expected = assess(mask, tmp_path / 'p.gpkg', design='simple')
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    table.drop(columns='lat').to_csv(tmp_path / 'u.csv', index=False)
+    with pytest.raises(LabelError, match='no two columns of coordinates'):
+        assess(mask, tmp_path / 'u.csv', design='simple')
 
 
 def test_classes_of_a_map_without_names_and_samples_as_numbers(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_the_highest_confidence_counts_in_any_order(tmp_path: Path) -> None:
     for order in (maps, maps[::-1]):
         output = tmp_path / 'joined.tif'
         paths = join(order, output, polygons=False, overwrite=True)
-        assert [path.suffix for path in paths] == ['.tif', '.tif', '.qml']
+        assert [path.suffix for path in paths] == ['.tif', '.tif', '.qml', '.qml']
         np.testing.assert_array_equal(read(output), expected)
         found = read(tmp_path / 'joined_confidence.tif')
         np.testing.assert_array_equal(found == 255, expected == 255)

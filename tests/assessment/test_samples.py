@@ -98,7 +98,7 @@ def test_masked_and_nodata_pixels_are_not_drawn(tmp_path: Path) -> None:
     with rasterio.open(mask, 'r+') as raster:
         raster.nodata = None
         raster.write_mask(valid)
-    draw_samples(mask, tmp_path / 's.gpkg', size=500)
+    draw_samples(mask, tmp_path / 's.gpkg', size=75)
     frame = samples(tmp_path / 's.gpkg')
     assert len(frame) == 75
     assert frame.geometry.x.min() > 500_150

@@ -242,12 +242,16 @@ def test_what_is_no_area_leaves_no_file(
         'cpu',
     )
     dot = shapely.box(50.1, 50.1, 50.3, 50.3)
+    with rasterio.open(scene) as raster:
+        west, south, east, north = transform_bounds(raster.crs, 4326, *raster.bounds)
+    swapped = (south, west, north, east)
     for path, flags, words in (
         (scene, ('--bbox', 'a,b,c,d'), "Invalid bbox 'a,b,c,d', expected WEST,SOUTH"),
         (scene, ('--bbox', 1, 2, 3), "Invalid bbox '1,2,3'"),
         (scene, ('--bbox', 500000, 1, 2, 3), 'in degrees of longitude and latitude'),
         (scene, ('--bbox', 1, 3, 2, 1), 'south below north'),
         (scene, ('--bbox', 7, 50, 8, 51), 'bbox 7,50,8,51 lies outside of'),
+        (scene, ('--bbox', *swapped), 'Longitude and latitude are swapped.'),
         (bare, ('--bbox', 7, 50, 8, 51), 'has no CRS or no transform, which bbox'),
         (bare, area(dot), 'has no CRS or no transform, which area requires'),
         (scene, area(dot), '.gpkg contains the center of no pixel'),

@@ -100,6 +100,7 @@ ARROWS: dict[str, set[str]] = {
     'accuracy': set(),
     'assessment': {
         'inference',
+        'labels',
         'scenes',
         'accuracy',
         'legends',

@@ -25,6 +25,8 @@ from ..errors import (
 )
 from ..grids import to_pixels
 from ..inference.masks import open_mask
+from ..labels.points import table_points
+from ..labels.table_files import TEXT, read_table
 from .samples import CLUSTER, STRATA
 from .strata import OTHER, Strata, read_strata, warn_of_few
 
@@ -164,6 +166,10 @@ def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | N
     try:
         if path.suffix.lower() == '.parquet':
             frame = gpd.read_parquet(path)
+        elif path.suffix.lower() in TEXT:
+            table = read_table(path)
+            points, crs = table_points(path, table)
+            frame = gpd.GeoDataFrame(table, geometry=points, crs=crs)
         else:
             layers = [name for name, kind in pyogrio.list_layers(path) if kind]
             if not layers:
@@ -246,12 +252,14 @@ def _classes(
     for word in ('other', OTHER):
         index.setdefault(name_key(word), len(strata.names))
     found = np.full(len(values), -1)
+    by_number = False
     for number, value in enumerate(values):
         if pd.isna(value) or not str(value).strip():
             continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         key = name_key(value)
+        by_number |= key.isdecimal()
         if key not in index:
             raise LabelError(
                 f'{where}, sample {ids[number]}: {value!r} is not a class of the map, '
@@ -259,6 +267,15 @@ def _classes(
                 f'{did_you_mean(str(value), strata.names)}'
             )
         found[number] = index[key]
+    numbers = dict(zip(strata.values.tolist(), strata.names, strict=True))
+    if by_number and any(str(value) != name for value, name in numbers.items()):
+        listed = ', '.join(f'{value} as {name}' for value, name in numbers.items())
+        warnings.warn(
+            f'{where} holds numbers. They are read as those of the map: {listed}. Write '
+            'names if they mean other classes.',
+            LabelWarning,
+            stacklevel=3,
+        )
     return found
 
 

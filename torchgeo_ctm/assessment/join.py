@@ -19,7 +19,13 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import GridError, LabelWarning, SceneError, SettingError, name_key
-from ..files import check_file, check_not_input, staging_folder, uninterrupted
+from ..files import (
+    check_file,
+    check_not_input,
+    staging_folder,
+    uninterrupted,
+    write_text,
+)
 from ..grids import IGNORED, Grid
 from ..inference.geotiff import RasterRows, check_output, product_path
 from ..inference.masks import (
@@ -29,7 +35,7 @@ from ..inference.masks import (
     open_confidence,
     open_mask,
 )
-from ..inference.style import write_style
+from ..inference.style import ramp_style, write_style
 from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import CONFIDENCE, grid_of, open_raster
 
@@ -76,7 +82,7 @@ def join(
         like: Raster whose grid the joined map gets; None: CRS and pixels of the first
             map, as large as all maps need.
         polygons: Also write OUTPUT.gpkg.
-        style: Also write OUTPUT.qml.
+        style: Also write OUTPUT.qml, and OUTPUT_confidence.qml.
         overwrite: Replace existing files.
 
     Returns:
@@ -95,6 +101,7 @@ def join(
     check_file(output.with_name(f'{output.name}.aux.xml'), overwrite)
     others = {
         'confidence': product_path(output, 'confidence'),
+        'confidence_style': product_path(output, 'confidence', '.qml'),
         'style': output.with_suffix('.qml'),
         'polygons': output.with_suffix('.gpkg'),
     }
@@ -107,6 +114,7 @@ def join(
         rasters = [stack.enter_context(open_mask(path)) for path in maps]
         percents = _confidence(stack, rasters)
         wanted = ['confidence'] if percents else []
+        wanted += ['confidence_style'] if percents and style else []
         wanted += [n for n, on in (('style', style), ('polygons', polygons)) if on]
         for name in wanted:
             check = check_vector_output if name == 'polygons' else check_file
@@ -346,7 +354,7 @@ def _write(
         maps: The maps.
         grid: Grid of the joined one.
         output: Class raster.
-        paths: Those of confidence, style and polygons that are wanted.
+        paths: Those of confidence, styles and polygons that are wanted.
         classes: Names and colors.
         folder: Folder for files that are not complete.
     """
@@ -369,6 +377,8 @@ def _write(
             raster.close()
         if 'style' in paths:
             write_style(staged['style'], *classes)
+        if 'confidence_style' in paths:
+            write_text(staged['confidence_style'], ramp_style(100))
         if 'polygons' in paths:
             percents = rasters[1].rows if len(rasters) > 1 else None
             vectorize(mask.rows, staged['polygons'], confidence=percents)
@@ -377,8 +387,9 @@ def _write(
         with uninterrupted():
             for raster in rasters:
                 raster.publish()
-            if 'style' in paths:
-                staged['style'].replace(paths['style'])
+            for name in ('style', 'confidence_style'):
+                if name in paths:
+                    staged[name].replace(paths[name])
             if 'polygons' in paths:
                 publish_vector(staged['polygons'], paths['polygons'])
     finally:

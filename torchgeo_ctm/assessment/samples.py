@@ -121,6 +121,11 @@ def draw_samples(
             size = sample_size(strata.pixels.astype(float), rates, standard_error)
         total = size or 0
         occurring = int((strata.pixels > 0).sum())
+        if total > strata.pixels.sum():
+            raise SettingError(
+                f'--size {total} is more than the {strata.pixels.sum():,} pixels of the '
+                'map that have a class. Did you mean --size 300?'
+            )
         if floor is None and total < occurring:
             raise SettingError(
                 f'--size {total} is less than the {occurring} classes of the map, '

@@ -338,7 +338,7 @@ class SceneLoop:
             run.show_progress(run.products.output.name)
         scene = self._batches[number].scene
         if first:
-            _compare(task, batch, scene)
+            run.doubted = _compare(task, batch, scene)
 
     def _record(self, task: ScenePredictor) -> None:
         """Record and blend the pending batch of windows."""
@@ -409,20 +409,24 @@ class SceneLoop:
 
 def _compare(
     task: ScenePredictor, batch: Mapping[str, Tensor], scene: SceneWindows
-) -> None:
-    """Warn if a batch does not look like the training data."""
+) -> bool:
+    """Warn if a batch does not look like the training data, and return whether."""
     some = np.s_[..., ::SAMPLED, ::SAMPLED]
     image, valid = batch['image'][some], batch['valid'][some]
     pixels = image.movedim(1, 0)[:, valid].float().cpu().numpy()
     if scene.adaptation is not None:
         pixels = scene.adaptation.undone(pixels)
     eight_bits = scene.dtype.itemsize == 1 and bool((scene.factors == 1).all())
-    complaint = scaling_complaint(pixels, task.bands, task.scaling, eight_bits)
+    complaint = scaling_complaint(
+        pixels, task.bands, task.scaling, eight_bits, scene.offset
+    )
     if complaint is not None:
         warnings.warn(f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=4)
-        return
-    for doubt in band_doubts(pixels, task.bands, scene.named):
+        return True
+    doubts = band_doubts(pixels, task.bands, scene.named)
+    for doubt in doubts:
         warnings.warn(f'{scene.scene}: {doubt}', BandWarning, stacklevel=4)
+    return bool(doubts)
 
 
 def _journal_folder(output: Path) -> Path:

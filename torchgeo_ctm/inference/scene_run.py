@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import NodataWarning, PresenceWarning, ResumeNote, ResumeWarning
+from ..errors import (
+    NodataWarning,
+    PresenceWarning,
+    ResumeNote,
+    ResumeWarning,
+    UniformMapWarning,
+)
 from ..files import uninterrupted
 from ..grids import IGNORED, Window
 from ..scenes.area import Area
@@ -24,6 +30,10 @@ from .products import Products
 
 #: Windows read back from the journal at a time.
 REPLAYED = 16
+#: Note of an interruption that came when every file was written.
+COMPLETE = 'complete'
+#: Share of a map from which one class is reported as nearly all of it.
+UNIFORM = 0.99
 #: Byte that stands for a score of 1, where scores are stored as bytes.
 FULL = 255
 
@@ -70,7 +80,9 @@ class SceneRun:
         top, height = self._area.window.row, self._area.window.height
         self._mosaic = RowMosaic(plan, merging.count, range(top, top + height))
         self._next = 0
-        self._pixels = 0
+        self._pixels = np.zeros(IGNORED, np.int64)
+        #: Whether a warning has said already that the scene looks unusual.
+        self.doubted = False
         self._progress: tqdm[None] | None = None
 
     def show_progress(self, title: str) -> None:
@@ -157,7 +169,8 @@ class SceneRun:
                 name: value.masked_fill(~rows.valid, IGNORED).cpu().numpy()
                 for name, value in values.items()
             }
-            self._pixels += int(rows.valid.sum())
+            drawn = written['mask'][written['mask'] != IGNORED]
+            self._pixels += np.bincount(drawn, minlength=IGNORED)
             self.products.write(rows.row, written)
 
     def _inside(self, rows: Rows) -> Rows:
@@ -188,16 +201,35 @@ class SceneRun:
         picture = thumbnail.picture if thumbnail is not None else None
         self.products.finish(picture, scene.source.acquired)
         self._warn(scene.scene)
-        with uninterrupted():
-            self.products.publish(overwrite)
-            self.journal.remove()
-            self.journal.close()
+        published = False
+        try:
+            with uninterrupted():
+                self.products.publish(overwrite)
+                self.journal.remove()
+                self.journal.close()
+                published = True
+        except BaseException as stop:
+            if published:
+                # what was interrupted after its last file has nothing to resume
+                stop.add_note(COMPLETE)
+            raise
 
     def _warn(self, scene: str) -> None:
         """Warn about an empty mask, and about windows below the threshold."""
         windows = int((self.journal.finished > 0).sum())
         nothing = int((self.journal.finished > 1).sum())
-        if not self._pixels:
+        total, most = int(self._pixels.sum()), int(self._pixels.argmax())
+        share = self._pixels[most] / max(total, 1)
+        several = len(self.products.class_names) > 1
+        if share >= UNIFORM and several and not self.doubted:
+            warnings.warn(
+                f'{scene}: {share:.1%} of the map is {self.products.class_names[most]!r}. '
+                'If the scene shows more than that, its bands or their values are not '
+                'what the model expects.',
+                UniformMapWarning,
+                stacklevel=2,
+            )
+        if not total:
             warnings.warn(
                 f'{scene} has no valid pixel: the mask is empty.',
                 NodataWarning,

@@ -153,6 +153,29 @@ def _read_table_points(
     """Read the points of a table."""
     table = read_table(path)
     values = column(table, field, path).to_numpy()
+    geometry, known_crs = table_points(path, table, crs, x_field, y_field)
+    return Features(str(path), geometry, values, table.index.to_numpy(), known_crs)
+
+
+def table_points(
+    path: str | Path,
+    table: pd.DataFrame,
+    crs: Any = None,
+    x_field: str | None = None,
+    y_field: str | None = None,
+) -> tuple[NDArray[np.object_], Any]:
+    """Return the points (n,) of a table's rows, None where one is blank, and their CRS.
+
+    Args:
+        path: Path of the table, for messages.
+        table: The table, with columns lon and lat, or x and y.
+        crs: CRS of the coordinates; None: degrees of WGS 84.
+        x_field: Column of x, if it has another name.
+        y_field: Column of y, likewise.
+
+    Raises:
+        LabelError: If there are no such columns, or they hold no coordinates.
+    """
     x_name, y_name, degrees = _coordinate_columns(path, table, x_field, y_field)
     if crs is None and not degrees:
         raise LabelError(
@@ -165,7 +188,7 @@ def _read_table_points(
     check_degrees(path, table.index, bounds, known_crs, (x_name, y_name))
     geometry = shapely.points(xy)
     geometry[np.isnan(xy).any(axis=1)] = None
-    return Features(str(path), geometry, values, table.index.to_numpy(), known_crs)
+    return geometry, known_crs
 
 
 def _coordinate_columns(

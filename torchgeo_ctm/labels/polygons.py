@@ -229,13 +229,16 @@ def clipped_areas(polygons: Geometries, grid: Grid) -> Floats:
     cut = np.flatnonzero(
         (left < 0) | (top < 0) | (right > grid.width) | (bottom > grid.height)
     )
-    clipped = shapely.clip_by_rect(pixels[cut], 0, 0, grid.width, grid.height)
-    # GEOS 3.14 may return invalid polygons where holes touch the rectangle, as those
-    # of vectorized masks do
-    wrong = ~shapely.is_valid(clipped)
-    if wrong.any():
-        window = shapely.box(0, 0, grid.width, grid.height)
+    window = shapely.box(0, 0, grid.width, grid.height)
+    try:
+        clipped = shapely.clip_by_rect(pixels[cut], *window.bounds)
+        # GEOS 3.14 may return invalid polygons where holes touch the rectangle, as
+        # those of vectorized masks do
+        wrong = ~shapely.is_valid(clipped)
         clipped[wrong] = shapely.intersection(pixels[cut[wrong]], window)
+    except shapely.errors.GEOSException:
+        # or fail at slivers along its edge, as borders of tagged squares are
+        clipped = shapely.intersection(shapely.make_valid(pixels[cut]), window)
     pixels[cut] = clipped
     area: Floats = shapely.area(pixels)
     return area

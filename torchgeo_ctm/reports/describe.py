@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..configuration import check_rest
 from ..datamodules.chips import ChipDataModule
 from ..errors import CTMError
 from ..lightning_messages import quiet_lightning
@@ -64,6 +65,7 @@ def describe(
         CTMError: If the configuration, or the data, cannot be used.
     """
     quiet_lightning()
+    check_rest(config)
     chips = ConfiguredSplit(config, split, limit, nodata)
     labels = LabelCounts(len(chips.task.class_names))
     crs: Counter[str | None] = Counter()

@@ -157,12 +157,31 @@ def box_area(scene: str, grid: Grid, bbox: Sequence[Any] | str) -> Area:
     text = ','.join(map(str, bbox))
     west, south, east, north = read_box(bbox)
     check_place(scene, grid, 'bbox')
-    east += 360 * (east <= west)
-    bounds = transform_bounds('EPSG:4326', grid.crs, west, south, east, north)
-    left, bottom, right, top = bounds
-    return _area(
-        scene, grid, f'bbox {text}', shapely.box(left, bottom, right, top), False
-    )
+    box = west, south, east + 360 * (east <= west), north
+    try:
+        return _box_area(scene, grid, f'bbox {text}', box)
+    except GridError as error:
+        swapped = south, west, north, east
+        if max(abs(west), abs(east)) > 90 or not _touches(scene, grid, swapped):
+            raise
+        raise GridError(f'{error} Longitude and latitude are swapped.') from error
+
+
+def _touches(scene: str, grid: Grid, box: tuple[float, float, float, float]) -> bool:
+    """Return whether a box of longitude and latitude touches a scene."""
+    try:
+        _box_area(scene, grid, 'box', box)
+    except GridError:
+        return False
+    return True
+
+
+def _box_area(
+    scene: str, grid: Grid, name: str, box: tuple[float, float, float, float]
+) -> Area:
+    """Return the part of a scene in a box of west, south, east, north in degrees."""
+    bounds = transform_bounds('EPSG:4326', grid.crs, *box)
+    return _area(scene, grid, name, shapely.box(*bounds), False)
 
 
 def read_box(bbox: Sequence[Any]) -> tuple[float, float, float, float]:

@@ -198,7 +198,7 @@ class Coverage:
             if name == 'none' and not knows_range(task.scaling):
                 continue
             pixels = sample_pixels(scene)
-            complaint = offset_complaint(pixels, task.scaling)
+            complaint = offset_complaint(pixels, task.scaling, scene.offset)
             if complaint is not None:
                 warnings.warn(
                     f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=2

@@ -98,7 +98,7 @@ class DataChannels:
         said = scaling_complaint(pixels.float(), bands, scaling)
         said = said or _unusual(image, scaling, spread)
         if self.checked and said is not None:
-            text = f'The images of {self.source}: {said}.'
+            text = f'The images of {self.source}: {said.rstrip(".")}.'
             warnings.warn(text, ReflectanceWarning, stacklevel=3)
 
 
