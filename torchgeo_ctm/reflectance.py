@@ -90,8 +90,8 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
     middle = np.median(pixels, axis=1)
     small = (pixels % 1 != 0).any(axis=1) & (np.quantile(abs(pixels), 0.999, 1) <= 2)
     if small.any() and np.median(middle) > _REFLECTANCES[0]:
-        which = ', '.join(bands[index] for index in np.flatnonzero(small).tolist())
-        doubts.append(f'values of {which} lie below 2, those of other bands far above.')
+        names = ', '.join(bands[index] for index in np.flatnonzero(small).tolist())
+        doubts.append(f'values of {names} lie below 2, those of other bands far above.')
     if 'b10' in keys:
         b10 = pixels[keys.index('b10')]
         shifted = float(((b10 >= 990) & (b10 <= 1100)).mean())

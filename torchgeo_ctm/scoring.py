@@ -299,7 +299,12 @@ def _legends(
             'Names in classes= are for 0, 1, 2, …: name other values in class_map=.'
         )
     return _Legends(
-        [spelled[key] for key in index], *tables, by_name, advice, own_names
+        [spelled[key] for key in index],
+        tables[0],
+        tables[1],
+        by_name,
+        advice,
+        own_names,
     )
 
 

@@ -387,9 +387,9 @@ def _write(
         with uninterrupted():
             for raster in rasters:
                 raster.publish()
-            for name in ('style', 'confidence_style'):
-                if name in paths:
-                    staged[name].replace(paths[name])
+            for part in ('style', 'confidence_style'):
+                if part in paths:
+                    staged[part].replace(paths[part])
             if 'polygons' in paths:
                 publish_vector(staged['polygons'], paths['polygons'])
     finally:
