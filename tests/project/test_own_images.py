@@ -1,4 +1,4 @@
-"""What README.md says about data sets of one's own, done as it says."""
+"""What the page on folders of images says, done as it says."""
 
 import re
 import shlex
@@ -14,8 +14,9 @@ from tests.fakes.image_folders import blocks, paint, save
 from torchgeo_ctm.datasets import ImageFolder
 from torchgeo_ctm.errors import LabelWarning
 
-README = Path(__file__).parents[2] / 'README.md'
-HEADING = '## Add your own data set'
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / 'docs' / 'how-to' / 'own-images.md'
+HEADING = '## With masks'
 #: How many images a reader has in each folder.
 IMAGES = 5
 
@@ -30,7 +31,7 @@ class Section(NamedTuple):
 
 def read_section() -> Section:
     """Read the section from its heading to the next of the same level."""
-    content = README.read_text(encoding='utf-8')
+    content = PAGE.read_text(encoding='utf-8')
     assert HEADING in content
     text = content.split(f'{HEADING}\n')[1].split('\n## ')[0]
     fenced = re.findall(r'^```(\w+)\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
@@ -64,7 +65,7 @@ def test_add_your_own_data_set(
     write_images(section.blocks['text'], tmp_path, len(classes))
     (tmp_path / 'my_data.yaml').write_text(section.blocks['yaml'])
     for line in section.blocks['console'].splitlines():
-        command, *arguments = shlex.split(line)
+        command, *arguments = shlex.split(line.removeprefix('$ '))
         if command == 'torchgeo':
             torchgeo_main(*arguments)
         else:
@@ -77,14 +78,16 @@ def test_add_your_own_data_set(
 
 
 def test_the_other_words(tmp_path: Path) -> None:
-    """What the last paragraph offers, on files as it describes them."""
-    paragraph = read_section().text.rpartition('```')[2]
+    """What the sections below it offer, on files as they describe them."""
+    page = PAGE.read_text(encoding='utf-8')
+    [table] = re.findall(r'`([\w;]+,[\w;]+)`', page.replace('`image,classes`', ''))
+    table = ['image,classes', table]
+    paragraph = page.split('## In another layout')[1] + '`labels: labels.csv`'
     offered: dict[str, Any] = {}
     for words in re.findall(r'`(\w+: [^`]+)`', paragraph):
         [(key, value)] = yaml.safe_load(words).items()
         offered.setdefault(key, value)
     list_file, shares, table_file = map(offered.pop, ('list_file', 'shares', 'labels'))
-    table = re.findall(r'`([\w;]+,[\w;]+)`', paragraph)
     for number in range(IMAGES):
         labels = blocks(number, 2, 20, 20)
         save(tmp_path / f'pictures/a{number}.png', paint(labels))
@@ -114,8 +117,7 @@ def test_it_is_short_and_uses_every_kind_of_block() -> None:
 
 
 def test_no_page_has_a_placeholder() -> None:
-    root = README.parent
-    pages = [README, *(root / 'docs').rglob('*.md')]
-    pages += (root / 'benchmarks').glob('*.md')
+    pages = [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')]
+    pages += (ROOT / 'benchmarks').glob('*.md')
     for page in pages:
         assert not re.search(r'@[A-Z]+@', page.read_text(encoding='utf-8')), page
