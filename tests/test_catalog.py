@@ -264,7 +264,7 @@ def test_failed_requests_are_one_plain_line(
     answer: Any,
     expected: str,
 ) -> None:
-    for module in ('torchgeo_ctm.catalog', 'torchgeo_ctm.scenes.network'):
+    for module in ('torchgeo_ctm.catalog', 'torchgeo_ctm.scenes.remote'):
         monkeypatch.setattr(f'{module}.RETRIES', 0)
         monkeypatch.setattr(f'{module}.WAIT', 0.3)
     server = answering(*answer) if isinstance(answer, tuple) else nullcontext(answer)

@@ -65,7 +65,7 @@ def test_without_overlap_every_weight_is_one() -> None:
 def test_windows_are_numbered_strip_by_strip() -> None:
     plan = WindowPlan(20, 30, 8, 6)
     assert [row for row, _ in plan.rows] == [0, 6, 12]
-    assert plan.strip_of(len(plan.cols)) == 1
+    assert plan.row_of(len(plan.cols)) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from .errors import (
 )
 from .files import atomic_path, check_file, write_text
 from .scenes.area import read_box
-from .scenes.network import BUSY, RETRIES, WAIT, failure
+from .scenes.remote import BUSY, RETRIES, WAIT, failure
 
 if TYPE_CHECKING:
     import pystac

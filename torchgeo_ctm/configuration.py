@@ -184,7 +184,7 @@ def overridden_section(config: str | Path, name: str, base: type) -> dict[str, A
 
 
 def ranges(task: ClassTokenMaskingTask) -> dict[str, Any]:
-    """Return a task's scaling options without statistics and what requires them."""
+    """Return a task's scaling options, without statistics and options that require them."""
     given = task.hparams['scaling']
     # unscaled bands are not clipped; otherwise the default is BandScaling's own
     options: dict[str, Any] = {'clip': None} if given is None else dict(given)

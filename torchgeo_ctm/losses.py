@@ -164,7 +164,7 @@ def _ranked(flat: Tensor, weight: Tensor) -> Tensor:
 def diversity_loss(
     maps: Tensor, presence: Tensor, form: DiversityForm = 'present'
 ) -> Tensor:
-    """Penalise class tokens that look at the same places (METHOD, section 5).
+    """Penalize class tokens that look at the same places (METHOD, section 5).
 
     Args:
         maps: Attention maps (B, C, h, w).

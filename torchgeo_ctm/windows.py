@@ -75,7 +75,7 @@ def axis_weights(
 
 
 class WindowPlan:
-    """The windows of one scene: rows of windows ("strips") from top to bottom.
+    """The windows of one scene: rows of windows from top to bottom.
 
     The weight of a pixel in a window is the product of a weight along its column and
     one along its row, so weights need not be summed up during the run.
@@ -110,7 +110,7 @@ class WindowPlan:
         tall, wide = min(self.window, self.height), min(self.window, self.width)
         return Window(self.rows[row][0], self.cols[col][0], tall, wide)
 
-    def strip_of(self, index: int) -> int:
+    def row_of(self, index: int) -> int:
         """Return the row of windows that a window belongs to."""
         return index // len(self.cols)
 

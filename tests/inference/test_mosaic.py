@@ -18,7 +18,7 @@ def run(
     rows = []
     columns = len(plan.cols)
     for strip in range(len(plan.rows)):
-        held = [n for n in windows if plan.strip_of(n) == strip]
+        held = [n for n in windows if plan.row_of(n) == strip]
         for numbers in split_evenly(held, batch_size):
             scores = torch.stack([windows[n] for n in numbers])
             valid = torch.ones(len(numbers), side, side, dtype=torch.bool)

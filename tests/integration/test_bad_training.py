@@ -60,7 +60,7 @@ from torchgeo_ctm.labels import TableLabels
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.scoring import evaluate
 from torchgeo_ctm.trainers import load_task
-from torchgeo_ctm.trainers.channels import band_names
+from torchgeo_ctm.trainers.channel_facts import band_names
 
 S2 = SENTINEL2_BANDS
 

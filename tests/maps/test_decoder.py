@@ -59,3 +59,19 @@ def test_every_class_may_be_in_a_mask_but_those_that_a_true_label_excludes() -> 
     found = decoder.with_options(labels='true').shares(maps, probs)
     # 0.1 stands for an unknown label
     assert (found[:, :2] > 0).all() and (found[:, 2] == 0).all()
+
+
+def test_one_threshold_decides_presence_in_maps_and_in_warnings() -> None:
+    """With ``presence='probability'`` a class of 30 % is drawn, so it is present."""
+    probs = torch.tensor([[0.3, 0.001]])
+    for presence, expected in (
+        ('threshold', [False, False]),
+        ('probability', [True, False]),
+        ('all', [True, True]),
+    ):
+        decoder = MapDecoder(MapOptions(source='patches', presence=presence))
+        assert (probs > decoder.threshold).tolist() == [expected]
+        shares = decoder.shares(torch.full((1, 2, 1, 1), 0.5), probs)
+        drawn = shares.flatten() > 0
+        # the most probable class is drawn if none is present
+        assert drawn.tolist() == ([True, False] if not any(expected) else expected)

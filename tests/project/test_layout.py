@@ -223,7 +223,7 @@ DOORS: dict[str, set[str]] = {
         'datasets',
         'assessment',
         'inference.polygons',
-        'inference.coverage',
+        'inference.generalize',
         'inference.outlines',
         'inference.stac',
         'inference.vector',

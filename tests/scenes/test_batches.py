@@ -30,7 +30,7 @@ def test_batches_hold_what_samples_hold(
     assert len(batches) <= len(SceneBatches(scene, 3))
     for batch in batches:
         assert len(batch['index']) <= 3
-        strips = {scene.plan.strip_of(number) for number in batch['index'].tolist()}
+        strips = {scene.plan.row_of(number) for number in batch['index'].tolist()}
         assert len(strips) == 1
         for position, number in enumerate(batch['index'].tolist()):
             for key, value in scene[number].items():

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import geopandas as gpd
 import pandas as pd
 
-from ..errors import LabelError, OutputError, gdal_reason
+from ..errors import LabelError, OutputError, gdal_reason, name_key
 from ..files import temporary_path
 from ..inference.vector import check_vector_output, layer_name, publish_vector
 from ..labels.class_names import DELIMITERS, names_in
 from ..labels.detect import ONLY_THESE
-from ..labels.source import class_indices, class_key
+from ..labels.source import class_indices
 
 #: Columns of the file: classes of a window; whether they are all; whether the person
 #: looked and could not tell.
@@ -148,7 +148,7 @@ def read_answers(path: Path, names: Sequence[str], crs: Any) -> Answers:
             f'{path} was not written by label_windows: it has no column {missing[0]!r}. '
             'Choose another output.'
         )
-    known = {class_key(name) for name in names}
+    known = {name_key(name) for name in names}
     found = []
     for row, (cell, only, unsure) in enumerate(
         zip(*(frame[name] for name in COLUMNS), strict=True), 1

@@ -71,7 +71,7 @@ def join(
     """Join maps that overlap or lie side by side.
 
     Where several maps know a pixel, the class with the highest confidence counts, by
-    the rasters MAP_confidence.tif beside them: no seam between two maps follows the
+    the rasters MAP_confidence.tif beside them: no border between two maps follows the
     border of a scene. Of equal ones the first class counts. Without these rasters, the
     first map that knows a pixel counts. Classes are joined by name. Maps of another
     grid are brought over by nearest neighbor.

@@ -10,7 +10,7 @@ from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows
-from ..errors import LabelError, SettingError, did_you_mean
+from ..errors import LabelError, SettingError, did_you_mean, name_key
 from ..grids import Grid, Window
 from ..labels import (
     LabelSource,
@@ -22,7 +22,6 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
-from ..labels.source import class_key
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
@@ -270,18 +269,18 @@ class SceneDataModule(NonGeoDataModule):
     def _coverage(self) -> Coverage:
         """Return how the scenes are cut into windows and read."""
         return Coverage(
-            self.batch_size,
-            self.threads,
-            self.window,
-            self.stride,
-            self.scene_bands,
-            self.nodata,
-            self.offset,
-            self.shifted_grids,
-            self.adapt,
-            self.clouds,
-            self.cloud_mask,
-            self.cloud_dilation,
+            batch_size=self.batch_size,
+            num_workers=self.threads,
+            window=self.window,
+            stride=self.stride,
+            scene_bands=self.scene_bands,
+            nodata=self.nodata,
+            offset=self.offset,
+            shifted_grids=self.shifted_grids,
+            adapt=self.adapt,
+            clouds=self.clouds,
+            cloud_mask=self.cloud_mask,
+            cloud_dilation=self.cloud_dilation,
             resample=self.resample,
         )
 
@@ -420,7 +419,7 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
         LabelError: If number or names differ; a task without names takes any.
     """
     given, needed = (
-        [class_key(name) for name in group] for group in (labels.classes, names)
+        [name_key(name) for name in group] for group in (labels.classes, names)
     )
     unnamed = needed == [str(number) for number in range(len(needed))]
     if len(given) != len(needed) or (given != needed and not unnamed):

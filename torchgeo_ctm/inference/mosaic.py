@@ -88,7 +88,7 @@ class RowMosaic:
         Yields:
             Finished rows, from top to bottom.
         """
-        number = self._plan.strip_of(numbers[0])
+        number = self._plan.row_of(numbers[0])
         if number != self._number:
             yield from self._release(self._plan.rows[number][0])
             self._bands.append(self._empty(number, scores))

@@ -1,4 +1,4 @@
-"""Polygons of the regions of a class raster."""
+"""Trace the outlines of the regions of a class raster."""
 
 from collections.abc import Iterator
 from typing import Any

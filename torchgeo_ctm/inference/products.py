@@ -275,11 +275,19 @@ def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
         'picture': product_path(output, '', '.png'),
         'stac': product_path(output, '', '.json'),
     }
-    return {
-        name: path
-        for name, path in names.items()
-        if name == 'mask' or all(getattr(options, part) for part in name.split('_'))
+    # a style of a raster is written if both are
+    wanted = {
+        'mask': True,
+        'confidence': options.confidence,
+        'probabilities': options.probabilities,
+        'polygons': options.polygons,
+        'style': options.style,
+        'confidence_style': options.confidence and options.style,
+        'probabilities_style': options.probabilities and options.style,
+        'picture': options.picture,
+        'stac': options.stac,
     }
+    return {name: path for name, path in names.items() if wanted[name]}
 
 
 def check_products(

@@ -1,4 +1,4 @@
-"""Predict every window of scenes, and write their products: one loop for all doors.
+"""Predict every window of scenes, and write their products: one loop for the command, Python and Lightning.
 
 ``torchgeo-ctm predict`` and :func:`~torchgeo_ctm.prediction.predict_scene` run it alone,
 Lightning runs it through :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`. So
@@ -358,9 +358,7 @@ class SceneLoop:
         elif task.refines:
             # one byte per class is enough, as there is one score per pixel
             scores = (FULL * scores).round().to(torch.uint8)
-        # no threshold decides where every class may be in a mask
-        least = -1.0 if options.presence == 'all' else options.threshold
-        nothing = (outputs['probs'] <= least).all(dim=1)
+        nothing = (outputs['probs'] <= task.decoder.threshold).all(dim=1)
         numbers = pending.index.tolist()
         self._runs[pending.scene].take(numbers, scores, pending.valid, nothing)
 

@@ -1,4 +1,4 @@
-"""Polygons of a class raster."""
+"""Write the polygons of a class raster to a vector file, with attributes."""
 
 import importlib.util
 import shutil
@@ -243,17 +243,17 @@ def _generalized(
     smooth: bool,
 ) -> _Generalized:
     """Fill holes, simplify and smooth all polygons together, in memory."""
-    from . import coverage
+    from . import generalize
 
     parts = [chunk for chunk in chunks if len(chunk[0])]
     if not parts:
         return _Generalized((np.empty(0, object), np.empty(0, np.int64)), regions)
     shapes, index = (np.concatenate(each) for each in zip(*parts, strict=True))
     shapes = shapely.transform(shapes, lambda xy: to_coordinates(xy, ~source.transform))
-    shapes = coverage.with_every_corner(shapes)
+    shapes = generalize.with_every_corner(shapes)
     if fill_holes:
         pixel = (regions.hectares / regions.pixels)[index]
-        shapes, gained, inside = coverage.holes_to_fill(shapes, fill_holes / pixel)
+        shapes, gained, inside = generalize.holes_to_fill(shapes, fill_holes / pixel)
         hectares = regions.hectares.copy()
         hectares[index] += gained * pixel
         regions = regions._replace(hectares=hectares)
@@ -262,9 +262,9 @@ def _generalized(
     if simplify:
         side = np.sqrt(10_000 * regions.hectares.sum() / regions.pixels.sum())
         tolerance = simplify / side
-    shapes = coverage.simplified(shapes, tolerance)
+    shapes = generalize.simplified(shapes, tolerance)
     if smooth:
-        shapes = coverage.smoothed(shapes, source.shape)
+        shapes = generalize.smoothed(shapes, source.shape)
     shapes = shapely.transform(shapes, lambda xy: to_coordinates(xy, source.transform))
     return _Generalized((shapes, index), regions)
 

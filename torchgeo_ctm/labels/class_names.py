@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import LabelError, LabelWarning, SettingError
-from .source import class_indices, class_key
+from ..errors import LabelError, LabelWarning, SettingError, name_key
+from .source import class_indices
 
 #: A quoted text, as Python and NumPy print it.
 QUOTED = re.compile(r""" '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" """, re.VERBOSE)
@@ -50,7 +50,7 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     for name in classes:
         if not str(name).isprintable():
             raise SettingError(f'classes has {name!r}, expected printable characters.')
-    keys = [class_key(name) for name in classes]
+    keys = [name_key(name) for name in classes]
     twice = [
         name for name, key in zip(classes, keys, strict=True) if keys.count(key) > 1
     ]
@@ -68,7 +68,7 @@ def found_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Return names in order, without those that differ only in case and blanks."""
     spelled: dict[str, str] = {}
     for name in names:
-        spelled.setdefault(class_key(name), name)
+        spelled.setdefault(name_key(name), name)
     return tuple(spelled.values())
 
 
@@ -92,8 +92,8 @@ def memberships(
     Raises:
         LabelError: If a name is not one of *classes* or a list cannot be read.
     """
-    skipped = {class_key(name) for name in ignore}
-    known = skipped | {class_key(name) for name in classes or ()}
+    skipped = {name_key(name) for name in ignore}
+    known = skipped | {name_key(name) for name in classes or ()}
     # millions of features have few different values: each is read once
     numbers: dict[Hashable, int] = {}
     first: list[str] = []
@@ -111,13 +111,13 @@ def memberships(
         names_in(value, known, found, at)
         for value, at in zip(different, first, strict=True)
     ]
-    kept = [[n for n in names or () if class_key(n) not in skipped] for names in named]
+    kept = [[n for n in names or () if name_key(n) not in skipped] for names in named]
     if classes is None:
         spelled = sorted({name for names in kept for name in names})
         classes = found_classes(spelled)
-        keys = {class_key(name): name for name in classes}
+        keys = {name_key(name): name for name in classes}
         if also := [name for name in spelled if name not in classes]:
-            pairs = [f'{name!r} as {keys[class_key(name)]!r}' for name in also]
+            pairs = [f'{name!r} as {keys[name_key(name)]!r}' for name in also]
             warnings.warn(
                 f'{where}: names that differ in case and blanks alone are one class: '
                 f'{", ".join(pairs)}.',
@@ -173,7 +173,7 @@ def names_in(
     if isinstance(value, list | tuple | np.ndarray):
         return [name for item in value for name in _single(item)]
     single = _single(value)
-    if not single or class_key(single[0]) in known:
+    if not single or name_key(single[0]) in known:
         return single or None
     text = single[0]
     if _is_printed(text):
@@ -187,10 +187,10 @@ def names_in(
 def _parts(value: Any) -> set[str]:
     """Return the keys of the names that a cell may have, and of their parts."""
     if isinstance(value, list | tuple | np.ndarray):
-        return {class_key(name) for item in value for name in _single(item)}
+        return {name_key(name) for item in value for name in _single(item)}
     whole = [text for text in _single(value) if not _is_printed(text)]
     names = [name for text in whole for name in _delimited(text)]
-    return {class_key(name) for name in whole + names}
+    return {name_key(name) for name in whole + names}
 
 
 def _at_commas(
@@ -199,9 +199,9 @@ def _at_commas(
     """Return the names in a text with commas, which a name may contain."""
     if known:
         return _joined(parts, known)
-    if found[class_key(text)] > 1:
+    if found[name_key(text)] > 1:
         return [text]
-    if re.search(r',\s', text) and all(found[class_key(part)] < 2 for part in parts):
+    if re.search(r',\s', text) and all(found[name_key(part)] < 2 for part in parts):
         warnings.warn(
             f'{where}: {text!r} is taken as one class name, not as a list of '
             f'{len(parts)}. Separate classes by ; or |, or pass classes=.',
@@ -220,7 +220,7 @@ def _joined(parts: list[str], known: set[str]) -> list[str]:
             name = ', '.join(parts[:count])
             if (
                 count == 1
-                or {class_key(name), class_key(name.replace(', ', ','))} & known
+                or {name_key(name), name_key(name.replace(', ', ','))} & known
             ):
                 break
         names.append(name)

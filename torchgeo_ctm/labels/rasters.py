@@ -9,7 +9,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from ..errors import SettingError
+from ..errors import SettingError, name_key
 from ..grids import Grid, Window, clipped_boxes, from_pixels, to_pixels
 from ..legends import legend
 from .class_names import check_classes, found_classes
@@ -22,14 +22,7 @@ from .raster_files import (
     raster_paths,
     read_header,
 )
-from .source import (
-    ROUNDING,
-    ImageLabel,
-    check_share,
-    class_indices,
-    class_key,
-    label_from_shares,
-)
+from .source import ROUNDING, ImageLabel, check_share, class_indices, label_from_shares
 
 Floats = NDArray[np.float64]
 #: Most points along each side of a window that finer rasters are read at.
@@ -101,8 +94,8 @@ class RasterLabels:
                 f'samples={samples} is too small, expected 1 or more. Did you mean 1?'
             )
         values = legend(class_map)
-        skipped = {class_key(name) for name in ignore}
-        kept = {v: name for v, name in values.items() if class_key(name) not in skipped}
+        skipped = {name_key(name) for name in ignore}
+        kept = {v: name for v, name in values.items() if name_key(name) not in skipped}
         self.classes = check_classes(
             found_classes(kept.values()) if classes is None else classes
         )

@@ -132,11 +132,11 @@ def class_indices(
     Raises:
         LabelError: If a name is not one of *classes*.
     """
-    known = {class_key(name): index for index, name in enumerate(classes)}
+    known = {name_key(name): index for index, name in enumerate(classes)}
     found = []
     for name in names:
-        if class_key(name) not in known:
-            close = closest(class_key(name), known)
+        if name_key(name) not in known:
+            close = closest(name_key(name), known)
             hint = f' Did you mean {classes[known[close]]!r}?' if close else ''
             if name.strip().lstrip('-').isdecimal():
                 hint = (
@@ -147,10 +147,5 @@ def class_indices(
                 f'{where}: unknown class {name!r}, expected one of: '
                 f'{", ".join(classes)}.{hint}'
             )
-        found.append(known[class_key(name)])
+        found.append(known[name_key(name)])
     return found
-
-
-def class_key(name: str) -> str:
-    """Return a class name without what makes no difference: case, blanks, spelling."""
-    return name_key(name)

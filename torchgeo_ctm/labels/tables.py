@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import LabelError, LabelWarning
+from ..errors import LabelError, LabelWarning, name_key
 from ..grids import Grid
 from .class_names import check_classes, memberships
-from .source import ImageLabel, class_key
+from .source import ImageLabel
 from .table_files import BLANK, column, missing_column, read_table
 
 #: Valid cells of a column of 0 and 1, in lower case.
@@ -248,8 +248,8 @@ def _flags(
     Raises:
         LabelError: If a class has no column, or a cell is neither 0, 1 nor blank.
     """
-    skipped = {class_key(name) for name in (id_field, *ignore)}
-    columns = {class_key(n): n for n in frame.columns if class_key(n) not in skipped}
+    skipped = {name_key(name) for name in (id_field, *ignore)}
+    columns = {name_key(n): n for n in frame.columns if name_key(n) not in skipped}
     if not columns:
         raise LabelError(
             f'{path} has no column besides {id_field!r}, expected one for each class. '
@@ -257,10 +257,10 @@ def _flags(
         )
     order = check_classes(list(columns.values()) if classes is None else classes)
     for name in order:
-        if class_key(name) not in columns:
+        if name_key(name) not in columns:
             raise missing_column(path, name, frame.columns)
     words = frame.map(lambda cell: str(cell).strip().lower())
-    chosen = [columns.pop(class_key(name)) for name in order]
+    chosen = [columns.pop(name_key(name)) for name in order]
     others = [n for n in columns.values() if words[n].isin(PRESENT + ABSENT).all()]
     if others:
         warnings.warn(

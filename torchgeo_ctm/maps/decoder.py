@@ -250,12 +250,18 @@ class MapDecoder:
             weight = self.options.refinement_weight
             return finer if weight == 1 else geometric_blend(scores, finer, weight)
 
-    def _weighted(self, maps: Tensor, probs: Tensor) -> tuple[Tensor, float]:
-        """Return maps (B, C, h, w) weighted by presence, and the presence threshold."""
-        threshold = self.options.threshold
-        if self.options.presence == 'threshold':
-            return maps, threshold
+    @property
+    def threshold(self) -> float:
+        """Probability above which a class is present."""
         if self.options.presence == 'all':
             # true labels are 0 where a class is absent, and probabilities are above 0
-            return maps, 0.0 if self.options.labels == 'true' else -1.0
-        return maps * probs[:, :, None, None], min(UNLIKELY, threshold)
+            return 0.0 if self.options.labels == 'true' else -1.0
+        if self.options.presence == 'probability':
+            return min(UNLIKELY, self.options.threshold)
+        return self.options.threshold
+
+    def _weighted(self, maps: Tensor, probs: Tensor) -> tuple[Tensor, float]:
+        """Return maps (B, C, h, w) weighted by presence, and the presence threshold."""
+        if self.options.presence == 'probability':
+            maps = maps * probs[:, :, None, None]
+        return maps, self.threshold

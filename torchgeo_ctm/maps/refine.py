@@ -27,11 +27,11 @@ SHRINKAGE = 0.1
 #: Pixels that describe the classes along the shorter side of an image, at least: of a
 #: larger one every second pixel is looked at, or every third, and so on.
 SAMPLES = 64
-#: Side in pixels of the mean, taken twice, that neighbours are asked through; and the
-#: same where only some pixels are looked at, in those.
+#: Side in pixels of the mean filter over neighbors, which is applied twice; and the same
+#: where only some pixels are looked at, in those.
 NEIGHBOURHOOD = 5
 NEIGHBOURHOOD_OF_SAMPLES = 3
-#: Rounds, the last ones, in which neighbours are asked: earlier, errors would spread.
+#: Rounds, the last ones, in which neighbors count: earlier, errors would spread.
 ASKING = 2
 
 
@@ -88,7 +88,7 @@ def soft_assignment(
         valid: Pixels that hold data (B, H, W) bool; None: all.
         rounds: How often classes are described and pixels assigned.
         likelihood: Exponent of the likelihood; 0 leaves the scores as they are.
-        neighbours: How much a pixel follows what the surrounding 9 px have learnt.
+        neighbours: How much a pixel follows what the surrounding 9 px have learned.
         trust: Share 0…1 of the assignment in the result, the rest is the prior.
             Assignments are far surer than they are right: 1 would spoil confidences.
 

@@ -19,7 +19,7 @@ def parameter_groups(
     gate_lr: float | None = None,
     head_lr: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Group the network's parameters for an optimiser, through timm.
+    """Group the network's parameters for an optimizer, through timm.
 
     Tokens, position embedding, norms and biases never decay. Gates have a learning
     rate of their own, and never decay either (METHOD, section 3).

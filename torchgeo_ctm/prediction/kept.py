@@ -1,4 +1,4 @@
-"""Tell which maps of a folder are kept, though a run would make other ones."""
+"""Warn about existing maps that differ from what this run would write."""
 
 import warnings
 from collections.abc import Iterator, Mapping

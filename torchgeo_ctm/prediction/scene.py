@@ -158,21 +158,21 @@ def predict_scene(
         # CPUs have no autocast to 16 bits but bfloat16
         precision = 'bf16-mixed'
     coverage = Coverage(
-        batch_size,
-        num_workers,
-        window,
-        stride,
-        scene_bands,
-        nodata,
-        offset,
-        shifted_grids,
-        adapt,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        window=window,
+        stride=stride,
+        scene_bands=scene_bands,
+        nodata=nodata,
+        offset=offset,
+        shifted_grids=shifted_grids,
+        adapt=adapt,
         # those of a detector come once all inputs are checked
-        'none' if detector else clouds,
-        cloud_mask,
-        cloud_dilation,
-        sign,
-        resample,
+        clouds='none' if detector else clouds,
+        cloud_mask=cloud_mask,
+        cloud_dilation=cloud_dilation,
+        sign=sign,
+        resample=resample,
     )
     batches = coverage.batches([str(scene)], predictor, device.type)
     opened = batches[0].scene

@@ -17,7 +17,7 @@ from ..datamodules import ChipDataModule
 from ..errors import CTMError, DataError, SettingError, one_line
 from ..scenes.validity import check_number
 from ..split import Split
-from ..trainers.channels import band_names, channel_order
+from ..trainers.channel_facts import band_names, channel_order
 
 
 class Chip(NamedTuple):

@@ -153,14 +153,15 @@ class LabeledScene:
         return bool(large and sides.prod(axis=1).sum() < 0.9 * scene)
 
     def chances(self) -> NDArray[np.float64]:
-        """Return how often windows start in each cell if labeled areas are drawn alike.
+        """Return a weight for each cell of starts, so that areas are drawn equally often.
 
-        Each area adds 1, shared by the cells in which windows start that touch it.
+        The weight 1 of a labeled area is divided among the cells from which a window
+        reaches it.
         """
         return self._starts(alike=True)
 
     def _starts(self, alike: bool = False) -> NDArray[np.float64]:
-        """Return how many labeled areas windows touch that start in a cell.
+        """Return how many labeled areas a window touches, by the cell that it starts in.
 
         Args:
             alike: Count each area as 1 over all cells together.

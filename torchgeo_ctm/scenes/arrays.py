@@ -123,7 +123,9 @@ def _check_even(array: Any) -> None:
 
 
 def _names(own: list[str], given: Any) -> Any:
-    """Return the names of bands, which selecting bands leaves in ``long_name`` as it was.
+    """Return the names of an array's bands.
+
+    xarray does not change ``long_name`` when bands are selected: it may list more.
 
     Args:
         own: Coordinate of the bands.

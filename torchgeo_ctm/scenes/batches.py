@@ -53,9 +53,9 @@ class SceneBatches(IterableDataset[Batch]):
         self.scene = scene
         self.batch_size = batch_size
         self.ahead = ahead
-        strips = len(scene.plan.rows)
-        first, last = (strips * (part[0] + i) // part[1] for i in (0, 1))
-        self.strips = range(first, last)
+        rows = len(scene.plan.rows)
+        first, last = (rows * (part[0] + i) // part[1] for i in (0, 1))
+        self.window_rows = range(first, last)
         #: Above 0 for windows that are finished, by number.
         self.finished: NDArray[np.uint8] = np.zeros(len(scene.plan), np.uint8)
         #: Windows that were read and hold no valid pixel, by number.
@@ -68,9 +68,9 @@ class SceneBatches(IterableDataset[Batch]):
 
         Lightning prefetches a batch from loaders without a length.
         """
-        in_strip = -(-len(self.scene.plan.cols) // self.batch_size)
+        in_row = -(-len(self.scene.plan.cols) // self.batch_size)
         # Lightning raises if a process has none
-        return max(1, len(self.strips) * in_strip)
+        return max(1, len(self.window_rows) * in_row)
 
     def take_thumbnail(self, bands: Sequence[int], longest: int) -> None:
         """Take a thumbnail of the scene while it is read.
@@ -97,7 +97,7 @@ class SceneBatches(IterableDataset[Batch]):
         """
         columns = len(self.scene.plan.cols)
         own = np.concatenate(
-            [np.arange(strip * columns, (strip + 1) * columns) for strip in self.strips]
+            [np.arange(row * columns, (row + 1) * columns) for row in self.window_rows]
             or [np.zeros(0, np.int64)]
         )
         left = (finished[own] == 0) & ~self.empty[own]
@@ -119,8 +119,8 @@ class SceneBatches(IterableDataset[Batch]):
         first, last = int(groups[0][0]), int(groups[-1][-1])
         left, right = plan[first].col, plan[last].col + plan[last].width
         rows = _Rows(scene, left, right - left)
-        for strip in self.strips:
-            begin = strip * len(plan.cols)
+        for row in self.window_rows:
+            begin = row * len(plan.cols)
             numbers = np.arange(begin + first, begin + last + 1)
             if (self.finished[numbers] > 0)[wanted[numbers]].all():
                 continue

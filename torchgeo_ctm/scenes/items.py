@@ -12,7 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from ..errors import SceneError, did_you_mean
 from ..scaling import band_key
-from .network import failure, read_text
+from .remote import failure, read_text
 from .sentinel2 import CLASSIFICATION, Facts, baseline_offset
 
 #: Changes the URL of an asset, as to add a token.
@@ -80,7 +80,7 @@ class Item(NamedTuple):
 
 
 def split_name(name: str) -> tuple[str, str | None] | None:
-    """Return file and id of ``FILE.json#ID`` (id None without one), None if not that."""
+    """Split ``FILE.json#ID`` into file and id, which may be None; None for other names."""
     match = _NAME.fullmatch(name)
     return (match[1], match[2]) if match else None
 

@@ -14,7 +14,7 @@ from ..errors import NodataWarning, SceneError, closest, did_you_mean
 from ..scaling import SENTINEL2_BANDS, Resample, band_key, check_resample, resolve_bands
 from .eopf import METADATA, METADATA_3, read_product
 from .items import Sign, gdal_name, is_classification, read_item, split_name
-from .network import failure, read_text
+from .remote import failure, read_text
 from .sentinel2 import (
     CLASSIFICATION,
     Facts,

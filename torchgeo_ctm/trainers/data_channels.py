@@ -11,7 +11,7 @@ from ..errors import BandWarning, ReflectanceWarning, SettingError
 from ..reflectance import scaling_complaint
 from ..scaling import SENTINEL2_BANDS, BandScaling
 from .batches import check_shapes, finite
-from .channels import (
+from .channel_facts import (
     DataFacts,
     channel_order,
     check_same_bands,

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.gpu import GOALS, STAGES, Stage, Worker, goals, run
 from benchmarks.gpu_machine import Job
 
-GOLDEN = Path(__file__).parents[2] / 'shared' / 'golden'
+GOLDEN = Path(__file__).parents[3] / 'shared' / 'golden'
 
 
 @pytest.fixture

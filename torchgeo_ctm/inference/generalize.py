@@ -145,7 +145,7 @@ def _crossed(
     segments: NDArray[np.float64],
     own: NDArray[np.integer],
 ) -> NDArray[np.bool_]:
-    """Return which triangles (N, 3, 2) meet one of segments (M, 2, 2) not their own."""
+    """Return which triangles (N, 3, 2) meet a segment that is not an edge of theirs."""
     tree = shapely.STRtree(shapely.linestrings(segments))
     found = np.zeros(len(triangles), bool)
     index = np.flatnonzero(_area(triangles) > 0)

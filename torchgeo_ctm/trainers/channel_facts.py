@@ -1,4 +1,4 @@
-"""What the channels of a data set are: names, order, and numbers that were scaled."""
+"""Read what a data set says of its channels: names, order, normalization."""
 
 import warnings
 from collections.abc import Mapping, Sequence
