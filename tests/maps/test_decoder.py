@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 
 from torchgeo_ctm.maps.decoder import MapDecoder, MapOptions
@@ -64,11 +66,12 @@ def test_every_class_may_be_in_a_mask_but_those_that_a_true_label_excludes() -> 
 def test_one_threshold_decides_presence_in_maps_and_in_warnings() -> None:
     """With ``presence='probability'`` a class of 30 % is drawn, so it is present."""
     probs = torch.tensor([[0.3, 0.001]])
-    for presence, expected in (
+    cases: tuple[tuple[Any, list[bool]], ...] = (
         ('threshold', [False, False]),
         ('probability', [True, False]),
         ('all', [True, True]),
-    ):
+    )
+    for presence, expected in cases:
         decoder = MapDecoder(MapOptions(source='patches', presence=presence))
         assert (probs > decoder.threshold).tolist() == [expected]
         shares = decoder.shares(torch.full((1, 2, 1, 1), 0.5), probs)
