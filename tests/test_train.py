@@ -1,6 +1,7 @@
 """``torchgeo-ctm train``: from drawn polygons to a checkpoint, without a configuration."""
 
 import sqlite3
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,49 @@ def test_another_offset_is_seen_elsewhere(
     status, _, err = run('train', here, far, '--labels', labels, *more)
     assert status == 0, err
     assert 'far.tif: dark pixels are about 1,000 higher than those of' in err
+
+
+def test_other_units_offsets_and_scenes_given_twice_are_told(
+    run: Run, ground: LandCover, labels: Path, tmp_path: Path
+) -> None:
+    with rasterio.open(ground.scene) as raster:
+        profile, names = raster.profile | {'dtype': 'float32'}, raster.descriptions
+        values = raster.read().astype(np.float32)
+    for name, changed in (('unit.tif', values / 10_000), ('low.tif', values - 3000)):
+        with rasterio.open(tmp_path / name, 'w', **profile) as raster:
+            raster.write(changed)
+            raster.descriptions = names
+    more = ['--labels', labels, '--accelerator', 'cpu', '--steps', 1, '--overwrite']
+    for names, said in (
+        ((ground.scene, tmp_path / 'unit.tif'), 'Give both the same unit.'),
+        ((tmp_path / 'low.tif',), 'low.tif: dark pixels are far below 0'),
+        ((ground.scene, ground.scene), 'is given more than once.'),
+    ):
+        status, _, err = run('train', *names, *more, '--output', tmp_path / 'm.ckpt')
+        assert status == 0, err
+        assert said in err
+
+
+@pytest.mark.parametrize(
+    ('names', 'said'),
+    [
+        (('tree', 'trees'), "'tree' and 'trees'. Write one name"),
+        (('watr', 'water'), "'water' and 'watr'. Write one name"),
+        (('trees', 'water', 'trees/water'), "class 'trees/water' beside its parts"),
+        (('trees', 'water', 'bare land', 'built-up'), ''),
+    ],
+)
+def test_classes_that_may_be_one_are_told(
+    ground: LandCover, tmp_path: Path, names: tuple[str, ...], said: str
+) -> None:
+    frame = drawn(ground)
+    frame['class'] = [names[number % len(names)] for number in range(len(frame))]
+    path = save(frame, tmp_path / 'named.gpkg')
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        plan([str(ground.scene)], str(path), window=16)
+    spelled = [str(w.message) for w in caught if ' class' in str(w.message)]
+    assert any(said in text for text in spelled) if said else not spelled
 
 
 def test_a_scene_is_read_as_the_options_say(

@@ -83,10 +83,6 @@ class PresenceWarning(CTMWarning):
     """Images in which no class reached the presence threshold."""
 
 
-class UniformMapWarning(CTMWarning):
-    """A map that is nearly all of one class."""
-
-
 class SecondStageWarning(CTMWarning):
     """A second stage that is not better than its teacher, which is kept."""
 
@@ -125,6 +121,10 @@ class PixelSizeWarning(CTMWarning):
 
 class Note(CTMWarning):
     """What a run says of itself; commands print it without the word warning."""
+
+
+class UniformMapNote(Note):
+    """A map that is nearly all of one class."""
 
 
 class ResumeNote(ResumeWarning, Note):

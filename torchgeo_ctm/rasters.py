@@ -13,13 +13,15 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from .errors import CTMError, GeoreferenceWarning, SceneError
+from .errors import CTMError, GeoreferenceWarning, NodataWarning, SceneError, name_key
 from .grids import Grid
 
 #: Settings of GDAL for scenes over HTTP and in buckets.
 RETRIES = {'GDAL_HTTP_MAX_RETRY': '5', 'GDAL_HTTP_RETRY_DELAY': '1'}
 #: Name of the band of a confidence raster.
 CONFIDENCE = 'confidence, per cent'
+#: Names of a value that is no class.
+NO_CLASS = ('no data', 'nodata', 'none', 'background', 'unlabeled', 'unknown')
 
 
 @contextmanager
@@ -150,6 +152,22 @@ def tagged_class_names(raster: DatasetReader) -> list[str] | None:
             'printable names. Remove it with gdal_edit.py -mo CLASS_NAMES=.'
         )
     return names or None
+
+
+def warn_of_nodata_class(raster: DatasetReader) -> None:
+    """Warn if the nodata value of a class raster is one of its classes."""
+    if raster.nodata is None or not raster.nodata.is_integer():
+        return
+    name = (value_names(raster) or {}).get(int(raster.nodata))
+    if name is None or name_key(name) in NO_CLASS:
+        return
+    warnings.warn(
+        f'{raster.name} has the nodata value {raster.nodata:g}, which is its class '
+        f'{name!r}: these pixels do not count. Remove it with gdal_edit.py '
+        '-unsetnodata.',
+        NodataWarning,
+        stacklevel=4,
+    )
 
 
 def value_names(raster: DatasetReader) -> dict[int, str] | None:

@@ -33,6 +33,7 @@ from .rasters import (
     tagged_class_names,
     value_names,
     warn_of_control_points,
+    warn_of_nodata_class,
 )
 
 #: Share of the pixels by which another order of classes must fit better to be said, where
@@ -479,6 +480,8 @@ def _open(path: str | Path, band: int | None = None) -> DatasetReader:
         raster.close()
         raise SceneError(fault)
     warn_of_control_points(raster, str(path))
+    if band is None:
+        warn_of_nodata_class(raster)
     return raster
 
 

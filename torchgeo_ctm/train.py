@@ -3,6 +3,8 @@
 What is chosen is a configuration of ``torchgeo``. Training runs what it names.
 """
 
+import itertools
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +23,14 @@ from .errors import (
     SceneError,
     SettingError,
     did_you_mean,
+    name_key,
 )
 from .files import staging_folder
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
 from .prediction import build_trainer, check_choices, running
-from .reflectance import dark_values, offset_difference, surplus
+from .reflectance import NEGATIVE, dark_values, offset_difference, surplus
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
@@ -42,6 +45,10 @@ WINDOWS: Final = (64, 48, 32, 24, 16)
 SMALL: Final = (16, 8)
 #: Labeled windows of each class, side by side, that training or validation should have.
 ENOUGH: Final = 5
+#: Factor between typical values of two scenes above which they have other units.
+OTHER_UNIT: Final = 30
+#: What stands between two classes in one name.
+SEVERAL: Final = re.compile(r'[/&+]|\band\b')
 #: Shares of training, validation and test, and epochs, if there are that many.
 HELD_OUT: Final = (0.8, 0.2, 0.0)
 EPOCHS: Final = 10
@@ -114,6 +121,8 @@ def plan(
             f'window={window} px, expected a multiple of 8 from 8 on. Did you mean '
             f'{max(1, round(window / 8)) * 8}?'
         )
+    for scene in {name for name in scenes if [*scenes].count(name) > 1}:
+        warnings.warn(f'{scene} is given more than once.', LabelWarning, stacklevel=2)
     source, options = read_labels(labels, field, layer, crs)
     kept: dict[str, Any] = {} if resample is None else {'resample': resample}
     given = {'scene_bands': scene_bands, 'nodata': nodata, 'offset': offset}
@@ -134,7 +143,11 @@ def plan(
         'class_names': [*source.classes],
         'class_colors': usual_colors(source.classes),
         'img_size': window,
-        'scaling': ({} if optical else {'clip': None}) | ground.scaling() | kept,
+        'scaling': ({} if optical else {'clip': None})
+        | ground.scaling()
+        | kept
+        # the network adds it, so that predict does without being told
+        | ({} if offset is None else {'offset': offset}),
     }
     data = {
         'scene': [*scenes],
@@ -227,7 +240,9 @@ class _Ground:
             statistics.update(pixels)
             if pixels.shape[1]:
                 values = dark_values(pixels, self.bands)
-                dark.append(_Dark(scene.scene, values, surplus(pixels, self.bands)))
+                typical = float(np.median(np.abs(pixels)))
+                added = surplus(pixels, self.bands)
+                dark.append(_Dark(scene.scene, values, added, typical))
         _warn_about_offsets(dark)
         if not statistics.count.all():
             raise SceneError(f'{self.scenes[0]} has no valid pixel to measure.')
@@ -235,17 +250,37 @@ class _Ground:
 
 
 class _Dark(NamedTuple):
-    """Dark values (bands,) of a scene, and by how much they are too large."""
+    """Dark values (bands,) of a scene, by how much they are too large, and its median."""
 
     scene: str
     values: NDArray[Any]
     surplus: int
+    typical: float
 
 
 def _warn_about_offsets(dark: Sequence[_Dark]) -> None:
-    """Warn about scenes whose values differ from the first one's by an offset."""
+    """Warn about scenes whose values differ from the first one's by offset or unit."""
+    for scene in dark:
+        fault = None
+        if scene.surplus:
+            fault = f'look as if {scene.surplus} had been added. Check the offset'
+        elif len(scene.values) and np.median(scene.values) < NEGATIVE:
+            fault = 'are far below 0, as after an offset that was subtracted twice'
+        if fault is not None:
+            warnings.warn(
+                f'{scene.scene}: dark pixels {fault}.', ReflectanceWarning, stacklevel=3
+            )
     for scene in dark[1:]:
         first = dark[0]
+        small, large = sorted([first.typical, scene.typical])
+        if large > OTHER_UNIT * small:
+            warnings.warn(
+                f'{scene.scene}: values of about {scene.typical:.3g}, those of '
+                f'{first.scene} are about {first.typical:.3g}. Give both the same unit.',
+                ReflectanceWarning,
+                stacklevel=3,
+            )
+            continue
         difference: float | None = scene.surplus - first.surplus
         difference = difference or offset_difference(scene.values, first.values)
         if difference:
@@ -299,6 +334,7 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
 
 def _amounts(labels: AnyLabels) -> str:
     """Return how many labels each class has, and warn about classes with one."""
+    _warn_of_spelling(labels)
     if isinstance(labels, TableLabels):
         return f'{len(labels)} scenes, {", ".join(labels.classes)}'
     counts = labels.members.sum(axis=0).tolist()
@@ -316,6 +352,29 @@ def _amounts(labels: AnyLabels) -> str:
     named = zip(labels.classes, counts, strict=True)
     listed = ', '.join(f'{name} {count}' for name, count in named)
     return f'{len(labels)} {kind}s ({listed})'
+
+
+def _warn_of_spelling(labels: AnyLabels) -> None:
+    """Warn of classes that may be one, or several, by their names."""
+    names = {name_key(name): name for name in labels.classes}
+    single = [name for name in names if not SEVERAL.search(name)]
+    for one, other in itertools.combinations(single, 2):
+        if one == f'{other}s' or other == f'{one}s' or did_you_mean(one, [other]):
+            warnings.warn(
+                f'{labels.path} has the classes {names[one]!r} and {names[other]!r}. '
+                'Write one name if they are one class.',
+                LabelWarning,
+                stacklevel=4,
+            )
+    for key, name in names.items():
+        parts = [part.strip() for part in SEVERAL.split(key)]
+        if len(parts) > 1 and all(part in names for part in parts):
+            warnings.warn(
+                f'{labels.path} has a class {name!r} beside its parts. Separate classes '
+                'with a semicolon if both are there.',
+                LabelWarning,
+                stacklevel=4,
+            )
 
 
 def _section(class_path: str, init_args: dict[str, Any]) -> dict[str, Any]:

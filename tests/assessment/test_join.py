@@ -1,5 +1,6 @@
 """Joined maps: what each pixel gets, from maps of one grid, of others, of two zones."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from tests.commands import Run, refused
 from tests.fakes.class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.assessment import join as joining
 from torchgeo_ctm.assessment.join import join
-from torchgeo_ctm.errors import LabelWarning
-from torchgeo_ctm.inference.masks import class_colors, class_names
+from torchgeo_ctm.errors import LabelWarning, NodataWarning, Note
+from torchgeo_ctm.inference.masks import class_colors, class_names, open_mask
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +211,22 @@ def test_bad_input(tmp_path: Path, run: Run) -> None:
             'map.gpkg',
         )
     }
+
+
+def test_a_nodata_value_that_is_a_class_is_told(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(20, 20))
+    with rasterio.open(mask, 'r+') as raster:
+        raster.nodata = 0
+        name = class_names(raster)[0]
+    said = f"has the nodata value 0, which is its class '{name}'"
+    with pytest.warns(NodataWarning, match=re.escape(said)):
+        open_mask(mask).close()
+
+
+def test_without_confidence_the_order_is_told(tmp_path: Path) -> None:
+    paths = [
+        write_classes(tmp_path / f'{n}.tif', random_classes(20, 20, seed=n))
+        for n in range(2)
+    ]
+    with pytest.warns(Note, match='the first of them counts'):
+        join(paths, tmp_path / 'map.tif', polygons=False)

@@ -18,6 +18,7 @@ from ..accuracy import Accuracy, Design, Estimate, estimate
 from ..errors import (
     LabelError,
     LabelWarning,
+    Note,
     did_you_mean,
     gdal_reason,
     name_key,
@@ -25,10 +26,11 @@ from ..errors import (
 )
 from ..grids import to_pixels
 from ..inference.masks import open_mask
-from ..labels.points import table_points
-from ..labels.table_files import TEXT, read_table
 from .samples import CLUSTER, STRATA
 from .strata import OTHER, Strata, read_strata, warn_of_few
+
+#: Suffixes of tables with coordinates in columns.
+TABLES = ('.csv', '.tsv', '.txt')
 
 
 class Assessment(NamedTuple):
@@ -107,7 +109,7 @@ def assess(
         warnings.warn(
             f'{samples} does not record its map any more, because another program wrote '
             f'it again. Estimates are right if it was drawn from {mask}.',
-            LabelWarning,
+            Note,
             stacklevel=2,
         )
     _, first = np.unique(pixels, axis=0, return_index=True)
@@ -166,7 +168,11 @@ def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | N
     try:
         if path.suffix.lower() == '.parquet':
             frame = gpd.read_parquet(path)
-        elif path.suffix.lower() in TEXT:
+        elif path.suffix.lower() in TABLES:
+            # labels import PyTorch
+            from ..labels.points import table_points
+            from ..labels.table_files import read_table
+
             table = read_table(path)
             points, crs = table_points(path, table)
             frame = gpd.GeoDataFrame(table, geometry=points, crs=crs)
@@ -222,6 +228,11 @@ def _pixels(
     xy = np.stack([frame.geometry.x, frame.geometry.y], axis=1)
     pixels = to_pixels(xy, raster.transform)[:, ::-1]
     inside = (np.isfinite(pixels) & (pixels >= 0) & (pixels < raster.shape)).all(axis=1)
+    if not inside.any():
+        raise LabelError(
+            f'All samples of {name} lie outside of {raster.name}. Is the CRS of their '
+            'coordinates right, and x before y?'
+        )
     if not inside.all():
         which = _some(_ids(frame)[~inside], 'lies', 'lie')
         raise LabelError(

@@ -18,7 +18,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import GridError, LabelWarning, SceneError, SettingError, name_key
+from ..errors import GridError, LabelWarning, Note, SceneError, SettingError, name_key
 from ..files import (
     check_file,
     check_not_input,
@@ -123,6 +123,13 @@ def join(
         _warn_of_strangers(rasters)
         grid = _joined_grid(rasters) if like is None else _grid_like(like)
         placed = _placed(stack, rasters, percents, tables, grid)
+        if not percents:
+            warnings.warn(
+                'Not every map has its …_confidence.tif beside it: where maps overlap, '
+                'the first of them counts, so that their order matters.',
+                Note,
+                stacklevel=2,
+            )
         paths = {name: others[name] for name in wanted}
         with staging_folder(output) as folder:
             _write(placed, grid, output, paths, (names, colors), folder)

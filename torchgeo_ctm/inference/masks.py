@@ -62,6 +62,7 @@ def open_mask(path: str | Path) -> DatasetReader:
         raster.close()
         raise SceneError(fault)
     rasters.warn_of_control_points(raster, str(path))
+    rasters.warn_of_nodata_class(raster)
     return raster
 
 

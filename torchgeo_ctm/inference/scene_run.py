@@ -15,7 +15,7 @@ from ..errors import (
     PresenceWarning,
     ResumeNote,
     ResumeWarning,
-    UniformMapWarning,
+    UniformMapNote,
 )
 from ..files import uninterrupted
 from ..grids import IGNORED, Window
@@ -34,6 +34,8 @@ REPLAYED = 16
 COMPLETE = 'complete'
 #: Share of a map from which one class is reported as nearly all of it.
 UNIFORM = 0.99
+#: Pixels below which a map of one class is nothing unusual.
+ENOUGH = 100_000
 #: Byte that stands for a score of 1, where scores are stored as bytes.
 FULL = 255
 
@@ -221,12 +223,12 @@ class SceneRun:
         total, most = int(self._pixels.sum()), int(self._pixels.argmax())
         share = self._pixels[most] / max(total, 1)
         several = len(self.products.class_names) > 1
-        if share >= UNIFORM and several and not self.doubted:
+        if share >= UNIFORM and total >= ENOUGH and several and not self.doubted:
             warnings.warn(
                 f'{scene}: {share:.1%} of the map is {self.products.class_names[most]!r}. '
                 'If the scene shows more than that, its bands or their values are not '
                 'what the model expects.',
-                UniformMapWarning,
+                UniformMapNote,
                 stacklevel=2,
             )
         if not total:

@@ -28,6 +28,9 @@ from .clouds import DILATION, CloudOptions
 from .items import Sign, scene_stem
 from .scene import SceneWindows
 
+#: Windows may be larger than a scene by this factor, or have this side.
+LARGER, SMALL = 2, 512
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -94,7 +97,7 @@ class Coverage:
         resample: Any = self.resample
         if resample is None:
             resample = getattr(task.scaling, 'resample', 'nearest')
-        return [
+        opened = [
             SceneWindows(
                 scene,
                 task.bands,
@@ -114,6 +117,14 @@ class Coverage:
                 scenes, references, self._cloud_masks(scenes), strict=True
             )
         ]
+        for scene in opened if self.window is not None else ():
+            side = max(scene.grid.height, scene.grid.width)
+            if window > max(LARGER * side, SMALL):
+                raise SettingError(
+                    f'window={window} px is far larger than {scene.scene}, which has '
+                    f'{scene.grid.height} × {scene.grid.width} px. Leave window out.'
+                )
+        return opened
 
     def _cloud_masks(self, scenes: Sequence[str]) -> Sequence[str | None]:
         """Return the raster of clouds of each scene.

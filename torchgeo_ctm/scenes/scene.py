@@ -499,6 +499,11 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         self._warn_of_fill(pixels, valid)
         return pixels, valid
 
+    @property
+    def fills(self) -> tuple[float, ...]:
+        """Values that look like fill values, but count as data, as found so far."""
+        return tuple(self._fills)
+
     def _warn_of_fill(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Warn once about a fill value that is not declared as nodata."""
         if self._fills:

@@ -294,6 +294,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def setup(self, stage: str) -> None:
         """Seed the masking, by process so that no two draw the same."""
+        if stage != 'fit':
+            # callbacks of training, which have nothing to do here
+            warnings.filterwarnings('ignore', 'Be aware that when using `ckpt_path`')
         seed = self.options.optimization.mask_seed
         self._generator.manual_seed(seed + self.global_rank)
         trainer = getattr(self, '_trainer', None)
