@@ -235,7 +235,10 @@ def check_rest(config: str | Path) -> None:
         DataError: If a key is unknown, or a value of the trainer has another type.
     """
     content = read_yaml(config, 'a configuration of torchgeo')
-    for key in content if isinstance(content, dict) else ():
+    if not isinstance(content, dict):
+        # the sections say what is missing
+        return
+    for key in content:
         if key not in KEYS:
             raise DataError(
                 f'{config} has an unknown key {key!r}, expected some of: '

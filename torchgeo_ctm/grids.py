@@ -1,6 +1,7 @@
 """Rasters as grids of pixels: a window, a georeferenced grid, the ignored value."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -160,9 +161,7 @@ def pixel_sides(grid: Grid) -> tuple[float, float] | None:
     steps = middle + np.array([(0, 0), (1, 0), (0, 1)])
     x, y = from_pixels(steps, grid.transform).T
     try:
-        crs = pyproj.CRS.from_user_input(grid.crs)
-        degrees = pyproj.Transformer.from_crs(crs, 'OGC:CRS84', always_xy=True)
-        lon, lat = degrees.transform(x, y)
+        lon, lat = _degrees(grid.crs).transform(x, y)
     except ProjError:
         return None
     if not np.isfinite([lon, lat]).all():
@@ -170,6 +169,13 @@ def pixel_sides(grid: Grid) -> tuple[float, float] | None:
     geod = pyproj.Geod(ellps='WGS84')
     across, down = (geod.inv(lon[0], lat[0], lon[i], lat[i])[2] for i in (1, 2))
     return (float(across), float(down)) if across > 0 and down > 0 else None
+
+
+@cache
+def _degrees(crs: Any) -> pyproj.Transformer:
+    """Return the transformer from a CRS to longitude and latitude."""
+    known = pyproj.CRS.from_user_input(crs)
+    return pyproj.Transformer.from_crs(known, 'OGC:CRS84', always_xy=True)
 
 
 def pixel_size(grid: Grid) -> float | None:

@@ -121,16 +121,8 @@ def draw_samples(
             size = sample_size(strata.pixels.astype(float), rates, standard_error)
         total = size or 0
         occurring = int((strata.pixels > 0).sum())
-        if total > strata.pixels.sum():
-            raise SettingError(
-                f'--size {total} is more than the {strata.pixels.sum():,} pixels of the '
-                'map that have a class. Did you mean --size 300?'
-            )
-        if floor is None and total < occurring:
-            raise SettingError(
-                f'--size {total} is less than the {occurring} classes of the map, '
-                'expected at least one sample of each. Did you mean --size 300?'
-            )
+        if standard_error is None:
+            _check_size(total, strata.pixels, floor)
         least = min(FLOOR, max(1, total // (2 * occurring)))
         numbers = allocate(
             strata.pixels,
@@ -164,6 +156,21 @@ def _check(
         )
     if window < 1:
         raise SettingError(f'--window {window} is too small, expected 1 px or more.')
+
+
+def _check_size(size: int, pixels: NDArray[np.int64], floor: int | None) -> None:
+    """Check that a map (pixels of each class) can have so many samples, or so few."""
+    occurring = int((pixels > 0).sum())
+    if size > pixels.sum():
+        raise SettingError(
+            f'--size {size} is more than the {pixels.sum():,} pixels of the map that '
+            'have a class. Did you mean --size 300?'
+        )
+    if floor is None and size < occurring:
+        raise SettingError(
+            f'--size {size} is less than the {occurring} classes of the map, expected at '
+            'least one sample of each. Did you mean --size 300?'
+        )
 
 
 def _check_clusters(

@@ -1,4 +1,4 @@
-"""Predict every window of scenes, and write their products: one loop for the command, Python and Lightning.
+"""Predict every window of scenes, and write their products.
 
 ``torchgeo-ctm predict`` and :func:`~torchgeo_ctm.prediction.predict_scene` run it alone,
 Lightning runs it through :class:`~torchgeo_ctm.inference.writer.PseudoMaskWriter`. So
