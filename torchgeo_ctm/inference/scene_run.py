@@ -171,8 +171,8 @@ class SceneRun:
                 name: value.masked_fill(~rows.valid, IGNORED).cpu().numpy()
                 for name, value in values.items()
             }
-            drawn = written['mask'][written['mask'] != IGNORED]
-            self._pixels += np.bincount(drawn, minlength=IGNORED)
+            counts = np.bincount(written['mask'].ravel(), minlength=IGNORED + 1)
+            self._pixels += counts[:IGNORED]
             self.products.write(rows.row, written)
 
     def _inside(self, rows: Rows) -> Rows:
