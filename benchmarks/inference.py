@@ -45,7 +45,7 @@ from benchmarks.model_speed import model_ratios
 
 CHIP = 224
 #: What loads a checkpoint for predict_scene.
-LOADER = 'torchgeo_ctm.trainers.loading.load_scene_predictor'
+LOADER = 'torchgeo_ctm.trainers.any_checkpoint.load_scene_predictor'
 TILE = 512
 
 

@@ -39,7 +39,8 @@ from benchmarks.real_scene_data import (
     read_cache,
     read_scene,
 )
-from benchmarks.real_scene_rows import ROWS, Map, Run, chosen_rows
+from benchmarks.real_scene_rows import ROWS, Map, chosen_rows
+from benchmarks.real_scene_run import Run
 from benchmarks.real_scene_score import scores
 from torchgeo_ctm.errors import CTMError, DataError, SettingError
 from torchgeo_ctm.files import atomic_path

@@ -1,6 +1,6 @@
 """Second stage of the real scene's benchmark, as a user trains it."""
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import lightning.pytorch as pl
 import numpy as np
@@ -9,13 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.real_scene_data import Ground
+from benchmarks.real_scene_run import Run
 from benchmarks.real_scene_tokens import Budget, fit, map_scores, trained_task
 from benchmarks.real_scene_unet import turned
 from torchgeo_ctm.maps.decoder import MapDecoder
 from torchgeo_ctm.trainers import SoftMaskSegmentationTask
-
-if TYPE_CHECKING:
-    from benchmarks.real_scene_rows import Run
 
 #: Side in pixels of the windows that are drawn, and of those that are mapped.
 WINDOW: Final = 128
@@ -53,7 +51,7 @@ class AnyWindows(Dataset[dict[str, Tensor]]):
         return {'image': turned(part, int(rng.integers(8))).contiguous()}
 
 
-def second_stage_scores(run: 'Run', refinement: str | None) -> Tensor:
+def second_stage_scores(run: Run, refinement: str | None) -> Tensor:
     """Return scores (C, H, W) of the scored rows by a second stage.
 
     It learns from windows of all rows, none of which needs a label. No labeled window

@@ -4,7 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +20,7 @@ from benchmarks.real_scene_data import (
     Windows,
     statistics,
 )
+from benchmarks.real_scene_run import Run
 from benchmarks.real_scene_unet import jittered, turned
 from torchgeo_ctm.lightning_messages import quiet_lightning
 from torchgeo_ctm.maps.class_maps import resize
@@ -27,9 +28,6 @@ from torchgeo_ctm.maps.decoder import MapDecoder
 from torchgeo_ctm.scaling import SENTINEL2_BANDS as BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, SoftMaskSegmentationTask
 from torchgeo_ctm.windows import WindowPlan
-
-if TYPE_CHECKING:
-    from benchmarks.real_scene_rows import Run
 
 #: Windows that are mapped at a time.
 BATCH: Final = 32
@@ -225,7 +223,7 @@ def fit(task: pl.LightningModule, chips: Any, device: str) -> None:
     trainer.fit(task, chips)
 
 
-def trained_task(run: 'Run', setting: str) -> ClassTokenMaskingTask:
+def trained_task(run: Run, setting: str) -> ClassTokenMaskingTask:
     """Return the network of a setting; rows that share it train it once.
 
     Args:
@@ -249,7 +247,7 @@ def trained_task(run: 'Run', setting: str) -> ClassTokenMaskingTask:
     return task
 
 
-def token_scores(run: 'Run', setting: str, ground: Ground, **options: Any) -> Tensor:
+def token_scores(run: Run, setting: str, ground: Ground, **options: Any) -> Tensor:
     """Return scores (C, H, W) of some rows.
 
     Args:

@@ -35,7 +35,7 @@ from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
 from .scaling import SENTINEL2_BANDS, Resample, band_key
-from .scenes.adaptation import sample_pixels
+from .scenes.pixel_sample import sample_pixels
 from .scenes.scene import SceneWindows
 from .scenes.sources import band_names, tile_of
 

@@ -1,6 +1,7 @@
 """Every file imports only what the house plan allows it to import."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -297,3 +298,34 @@ def test_doors(path: Path) -> None:
         library = imported.split('.')[0]
         if not ours and library in DOORS:
             assert _within(name, DOORS[library]), f'{name} imports {library}'
+
+
+@pytest.mark.parametrize('package', ['torchgeo_ctm', 'benchmarks'])
+def test_no_circles(package: str) -> None:
+    """No two files import each other, not even later or for types."""
+    root = PACKAGE.parent
+    modules = {
+        '.'.join(path.relative_to(root).with_suffix('').parts).removesuffix(
+            '.__init__'
+        ): path
+        for path in (root / package).rglob('*.py')
+    }
+    graph = {
+        name: _modules_imported(name, path, modules) for name, path in modules.items()
+    }
+    # raises CycleError with the names in the circle
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
+
+
+def _modules_imported(name: str, path: Path, modules: dict[str, Path]) -> set[str]:
+    """Return those of our modules that a file imports, anywhere in it."""
+    package = name.split('.') if path.stem == '__init__' else name.split('.')[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        base = package[: len(package) - node.level + 1] if node.level else []
+        module = '.'.join([*base, *([node.module] if node.module else [])])
+        files = [f'{module}.{alias.name}' for alias in node.names]
+        found |= {file if file in modules else module for file in files}
+    return found & set(modules) - {name}

@@ -21,13 +21,9 @@ from torchgeo_ctm.errors import (
 )
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
-from torchgeo_ctm.scenes import adaptation
-from torchgeo_ctm.scenes.adaptation import (
-    DOSE,
-    atmosphere_complaint,
-    dark_adaptation,
-    sample_pixels,
-)
+from torchgeo_ctm.scenes import pixel_sample
+from torchgeo_ctm.scenes.adaptation import DOSE, atmosphere_complaint, dark_adaptation
+from torchgeo_ctm.scenes.pixel_sample import sample_pixels
 from torchgeo_ctm.scenes.scene import SceneWindows
 
 BANDS = ('B02', 'B12', 'VV')
@@ -102,7 +98,7 @@ def test_a_sample_comes_from_all_parts_of_a_scene(
     if overviews:
         with rasterio.open(path, 'r+') as raster:
             raster.build_overviews([2])
-    monkeypatch.setattr(adaptation, 'SIDE', 8)
+    monkeypatch.setattr(pixel_sample, 'SIDE', 8)
     scene = SceneWindows(path, ('B03', 'B02'), 32, 16, offset=-50)
     found = sample_pixels(scene)
     assert found.shape[0] == 2

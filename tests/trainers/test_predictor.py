@@ -9,7 +9,7 @@ import torch
 from tests.conftest import decisive, save_task, tiny_task
 from torchgeo_ctm.errors import CheckpointError
 from torchgeo_ctm.trainers import load_task
-from torchgeo_ctm.trainers.loading import load_scene_predictor
+from torchgeo_ctm.trainers.any_checkpoint import load_scene_predictor
 from torchgeo_ctm.trainers.predictor import ClassTokenPredictor
 
 CASES: list[dict[str, Any]] = [

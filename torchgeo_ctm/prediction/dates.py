@@ -50,7 +50,7 @@ from ..scenes.clouds import DILATION
 from ..scenes.coverage import Coverage
 from ..scenes.inputs import file_checksum, fingerprint
 from ..scenes.scene import SceneWindows
-from ..trainers.loading import load_scene_predictor
+from ..trainers.any_checkpoint import load_scene_predictor
 from ..trainers.published import files_of, locate
 from ..version import __version__
 from .scene import chosen_detector, predict_scene

@@ -68,7 +68,7 @@ class KeptMaps:
         if self._loaded is None:
             # import PyTorch
             from ..inference.scene_loop import weights_hash
-            from ..trainers.loading import load_scene_predictor
+            from ..trainers.any_checkpoint import load_scene_predictor
 
             predictor = load_scene_predictor(self._checkpoint)
             self._loaded = predictor, weights_hash(predictor)

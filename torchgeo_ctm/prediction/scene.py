@@ -146,7 +146,7 @@ def predict_scene(
     from ..inference.scene_loop import SceneLoop
     from ..scenes.area import chosen_area
     from ..scenes.coverage import Coverage
-    from ..trainers.loading import load_scene_predictor
+    from ..trainers.any_checkpoint import load_scene_predictor
 
     loop = SceneLoop(output, overwrite, options, progress)
     [path] = loop.outputs([str(scene)])

@@ -1,12 +1,11 @@
 """Move a scene towards the training data by its own statistics, in small doses."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grids import Window
 from ..reflectance import DARK
 from ..scaling import (
     ATMOSPHERE_BANDS,
@@ -17,17 +16,11 @@ from ..scaling import (
     is_reflectance,
 )
 
-if TYPE_CHECKING:
-    from .scene import SceneWindows
-
 #: Weight of the scene's own mean and standard deviation. The full dose destroys maps,
 #: because it also removes what distinguishes the classes of the scene.
 DOSE: Final = 0.25
 #: Share of the pixels outside the training range above which a band is reported.
 OUTSIDE: Final = 0.5
-#: Longest side of the overview that is read, and the side and number of the windows
-#: that are read along each axis of a scene without overviews.
-LONGEST, SIDE, WINDOWS = 512, 64, 8
 
 
 @dataclass(frozen=True)
@@ -54,42 +47,6 @@ class Adaptation:
         return (pixels - self.shift[:, None]) / self.gain[:, None]
 
 
-def sample_pixels(scene: 'SceneWindows') -> NDArray[np.float32]:
-    """Return valid pixels (bands, n) from all parts of a scene, offset added.
-
-    From the scene's overviews if it has any, else from windows on a regular grid. Cheap
-    for a scene of any size, and the same pixels for every process.
-
-    Raises:
-        SceneError: If the pixels cannot be read.
-    """
-    raster = scene.open()
-    if all(raster.overviews(index) for index in scene.indexes):
-        picture = scene.overview(range(len(scene.indexes)), LONGEST)
-        pixels = picture.reshape(len(picture), -1)
-    else:
-        places = [
-            Window(row, col, height, width)
-            for row, height in _places(scene.grid.height)
-            for col, width in _places(scene.grid.width)
-        ]
-        parts = []
-        for place in places:
-            values, valid = scene.read(place)
-            parts.append(values[:, valid].astype(np.float32))
-        pixels = np.concatenate(parts, axis=1)
-    pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
-    return pixels * scene.factors.reshape(-1, 1) + scene.shifts.reshape(-1, 1)
-
-
-def _places(size: int) -> list[tuple[int, int]]:
-    """Return start and length of evenly spread windows along one axis."""
-    side = min(SIDE, size)
-    count = min(WINDOWS, -(-size // side))
-    starts = np.linspace(0, size - side, count).round().astype(int)
-    return [(int(start), side) for start in starts]
-
-
 def dark_adaptation(pixels: NDArray[np.float32], scaling: BandScaling) -> Adaptation:
     """Return the adaptation 'dark' of a scene to the data that a model was trained on.
 
@@ -99,7 +56,7 @@ def dark_adaptation(pixels: NDArray[np.float32], scaling: BandScaling) -> Adapta
     the training data. Bands of radar stay as they are.
 
     Args:
-        pixels: Pixels (bands, n) of :func:`sample_pixels`, at least one.
+        pixels: Pixels (bands, n) of :func:`~torchgeo_ctm.scenes.pixel_sample.sample_pixels`, at least one.
         scaling: The model's :class:`~torchgeo_ctm.scaling.BandScaling`.
 
     Raises:
@@ -134,7 +91,7 @@ def atmosphere_complaint(
     """Return in one line which atmosphere bands are outside their training range.
 
     Args:
-        pixels: Pixels (bands, n) of :func:`sample_pixels`.
+        pixels: Pixels (bands, n) of :func:`~torchgeo_ctm.scenes.pixel_sample.sample_pixels`.
         scaling: The model's scaling.
 
     Returns:

@@ -17,15 +17,11 @@ from ..errors import (
 from ..grids import SAME_SIZE, pixel_size
 from ..reflectance import offset_complaint
 from ..scaling import ADAPTATIONS, Resample, check_adaptation
-from .adaptation import (
-    atmosphere_complaint,
-    dark_adaptation,
-    knows_range,
-    sample_pixels,
-)
+from .adaptation import atmosphere_complaint, dark_adaptation, knows_range
 from .batches import SceneBatches
 from .clouds import DILATION, CloudOptions
 from .items import Sign, scene_stem
+from .pixel_sample import sample_pixels
 from .scene import SceneWindows
 
 #: Windows may be larger than a scene by this factor, or have this side.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..maps.decoder import MapOptions
-    from .checkpoint import import_reference, load_predictor, load_task, save_task
+    from .any_checkpoint import load_predictor
+    from .checkpoint import import_reference, load_task, save_task
     from .class_token_masking import ClassTokenMaskingTask
     from .options import (
         AttentionOptions,
@@ -41,7 +42,7 @@ _FILES = {
     'SegmentationPredictor': 'segmentation',
     'SoftMaskSegmentationTask': 'soft_masks',
     'import_reference': 'checkpoint',
-    'load_predictor': 'checkpoint',
+    'load_predictor': 'any_checkpoint',
     'load_task': 'checkpoint',
     'save_task': 'checkpoint',
 }

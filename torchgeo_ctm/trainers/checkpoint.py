@@ -2,28 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from ..compat import SemanticSegmentation
 from ..errors import CheckpointError, SettingError
 from ..files import atomic_path
 from ..maps.decoder import MapOptions
 from ..models.reference import from_reference, reference_options
 from .class_token_masking import ClassTokenMaskingTask
-from .loading import (
-    CHECKPOINT_KEY,
-    SOFT_MASKS_KEY,
-    is_second_stage,
-    is_segmentation,
-    load_file,
-    own_content,
-    rebuilt,
-)
+from .loading import load_file, own_content, rebuilt
 from .options import AttentionOptions, PatchOptions
-from .segmentation import FACTS, SegmentationPredictor
 
 
 def load_task(path: str | Path) -> ClassTokenMaskingTask:
@@ -39,72 +28,6 @@ def load_task(path: str | Path) -> ClassTokenMaskingTask:
             something else.
     """
     return rebuilt(ClassTokenMaskingTask, own_content(load_file(path), path), path)
-
-
-def load_predictor(path: str | Path) -> ClassTokenMaskingTask | SegmentationPredictor:
-    """Load the predictor of a checkpoint, in evaluation mode, on the CPU.
-
-    Args:
-        path: A checkpoint of :class:`ClassTokenMaskingTask`, of
-            :class:`~torchgeo_ctm.trainers.SoftMaskSegmentationTask`, or of TorchGeo's
-            segmentation task trained with a
-            :class:`~torchgeo_ctm.datamodules.PseudoMaskDataModule`.
-
-    Raises:
-        CheckpointError: If the file cannot be used.
-    """
-    content = load_file(path)
-    if is_segmentation(content) or is_second_stage(content):
-        return segmentation_predictor(content, path)
-    return rebuilt(ClassTokenMaskingTask, own_content(content, path), path)
-
-
-def segmentation_predictor(
-    content: dict[str, Any], path: str | Path
-) -> SegmentationPredictor:
-    """Return the predictor of the content of a segmentation network's checkpoint.
-
-    Raises:
-        CheckpointError: If it does not name classes and bands, or does not fit.
-    """
-    if is_second_stage(content):
-        return _second_stage(content, path)
-    entries = [entry for entry in content.values() if isinstance(entry, dict)]
-    facts = [entry for entry in entries if entry.keys() >= FACTS]
-    if not facts or not facts[0]['class_names']:
-        raise CheckpointError(
-            f'{path} is a segmentation network without names of classes and bands. '
-            'Train it with torchgeo_ctm.datamodules.PseudoMaskDataModule.'
-        )
-    task = rebuilt(SemanticSegmentation, content, path)
-    try:
-        return SegmentationPredictor(task, facts[0]).eval()
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f'{path} does not fit this version: {reason}') from error
-
-
-def _second_stage(content: dict[str, Any], path: str | Path) -> SegmentationPredictor:
-    """Return the task of a second stage, with the teacher that its checkpoint holds."""
-    # it builds on load_task
-    from .soft_masks import SoftMaskSegmentationTask
-
-    prefix, entry = 'teacher.', content[SOFT_MASKS_KEY]
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in content['state_dict'].items()
-        if name.startswith(prefix)
-    }
-    inner = {
-        'hyper_parameters': entry['teacher'],
-        'state_dict': weights,
-        CHECKPOINT_KEY: {'version': entry['version']},
-    }
-    teacher = rebuilt(ClassTokenMaskingTask, own_content(inner, path), path)
-    hparams = content['hyper_parameters'] | {'teacher': teacher}
-    return rebuilt(
-        SoftMaskSegmentationTask, content | {'hyper_parameters': hparams}, path
-    )
 
 
 def save_task(task: ClassTokenMaskingTask, path: str | Path) -> None:

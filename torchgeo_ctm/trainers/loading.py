@@ -5,18 +5,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, SettingError, similar_file
 from .options import regrouped, with_former_defaults
-from .predictor import ClassTokenPrediction, ClassTokenPredictor
+from .predictor import ClassTokenPrediction
 from .published import locate, read_published
-
-if TYPE_CHECKING:
-    from .segmentation import SegmentationPredictor
 
 #: Key that marks checkpoints of this package. Its value holds the version.
 CHECKPOINT_KEY = 'torchgeo_ctm'
@@ -27,27 +24,6 @@ SOFT_MASKS_KEY = 'torchgeo_ctm_soft_masks'
 LARGEST = 100_000
 
 Network = TypeVar('Network', bound=nn.Module)
-
-
-def load_scene_predictor(
-    path: str | Path,
-) -> 'ClassTokenPredictor | SegmentationPredictor':
-    """Load what predicts scenes, in evaluation mode, on the CPU.
-
-    Args:
-        path: A checkpoint of :class:`~torchgeo_ctm.trainers.ClassTokenMaskingTask`, or
-            of a segmentation network, see
-            :func:`~torchgeo_ctm.trainers.load_predictor`.
-
-    Raises:
-        CheckpointError: If the file cannot be used.
-    """
-    content = load_file(path)
-    if is_segmentation(content) or is_second_stage(content):
-        from .checkpoint import segmentation_predictor
-
-        return segmentation_predictor(content, path)
-    return rebuilt(ClassTokenPredictor, own_content(content, path), path)
 
 
 def load_file(path: str | Path) -> Any:
