@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu_machine import Job, Results, exact_float32, python_path
+from benchmarks.reference_fusion import ReferenceFusion
 from benchmarks.tile import recommended_arguments
 from benchmarks.training import NO_TRAINER, Setting, make_batch, make_task
 from torchgeo_ctm.errors import LabelWarning
 from torchgeo_ctm.losses import DiversityForm, PatchPooling
-from torchgeo_ctm.models.reference import ReferenceFusion, from_reference
+from torchgeo_ctm.models.reference import from_reference
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, save_task
 from torchgeo_ctm.trainers.options import regrouped

@@ -1,5 +1,6 @@
 """``torchgeo-ctm publish``, and maps with what it wrote, from a folder and from a Hub."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -263,6 +264,23 @@ def test_bad_input(
     )
     refused(wrong, "Did you mean '", "scores.json'")
     assert not (tmp_path / 'b').exists()
+
+
+def test_scores_of_another_model_are_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Path
+) -> None:
+    monkeypatch.setattr('torchgeo_ctm.publish._export', copy_onnx)
+    mask, scores = tmp_path / 'mask.tif', tmp_path / 'scores.json'
+    predict_scene(scene, CHECKPOINT, mask, accelerator='cpu', progress=False)
+    assert run('evaluate', mask, mask, '--json', scores)[0] == 0
+    given = ('publish', CHECKPOINT, '--folder', tmp_path / 'a', '--scores', scores)
+    status, _, said = run(*given)
+    assert status == 0 and 'another checkpoint' not in said
+    content = json.loads(scores.read_text())
+    scores.write_text(json.dumps(content | {'weights_sha256': '0' * 64}))
+    status, _, said = run(*given, '--overwrite')
+    assert status == 0
+    assert 'scores.json was measured on a map of another checkpoint' in said
 
 
 def test_damaged_folders(folder: Path, tmp_path: Path, scene: Path) -> None:

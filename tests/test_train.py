@@ -31,7 +31,7 @@ from torchgeo_ctm.errors import LabelWarning
 from torchgeo_ctm.legends import usual_colors
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scenes.sources import band_names
-from torchgeo_ctm.train import plan
+from torchgeo_ctm.train import plan, train
 
 pytestmark = pytest.mark.filterwarnings('ignore::torchgeo_ctm.errors.LabelWarning')
 
@@ -86,11 +86,32 @@ def test_twelve_polygons_make_a_map(
     assert status == 0
     assert '12 polygons (Croplands 3, Forest 3, Urban/Built-up 3, Water 3)' in out
     assert 'held out: nothing' in out
+    shifted = predict_scene(
+        ground.scene,
+        model,
+        tmp_path / 'shifted.tif',
+        accelerator='cpu',
+        progress=False,
+        stride=128,
+        shifted_grids=True,
+    )
+    with shifted.open() as raster:
+        # an odd multiple of half the 4 px of the local head
+        assert int(raster.tags()['STRIDE']) == 130
     predict_scene(ground.scene, model, mask, accelerator='cpu', progress=False)
     with rasterio.open(mask) as raster:
         found = raster.read(1)
     order = np.argsort(np.argsort(CLASSES))
     assert (found == order[ground.classes]).mean() > 0.8
+
+
+def test_python_takes_paths_of_any_kind(
+    ground: LandCover, labels: Path, tmp_path: Path
+) -> None:
+    made = plan(ground.scene, labels, steps=1, accelerator='cpu')
+    assert made == plan([str(ground.scene)], str(labels), steps=1, accelerator='cpu')
+    train(made.content, str(tmp_path / 'model.ckpt'), progress=False)
+    assert (tmp_path / 'model.ckpt').is_file()
 
 
 def test_torchgeo_repeats_the_training(

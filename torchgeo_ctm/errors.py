@@ -131,6 +131,10 @@ class ResumeNote(ResumeWarning, Note):
     """An unfinished run goes on."""
 
 
+class DateNote(Note):
+    """A STAC item of a scene whose date is not known."""
+
+
 class AreaNote(Note):
     """A part of the area that is asked for lies outside of a scene."""
 

@@ -39,7 +39,7 @@ class Grid(NamedTuple):
     transform: Any
 
 
-def same_crs(one: Any, two: Any, xy: Floats) -> bool:
+def crs_agree_at(one: Any, two: Any, xy: Floats) -> bool:
     """Return whether two CRSs put points at the same place, however they are spelled.
 
     A CRS with heights is compared by its horizontal part. A datum that is only called
@@ -114,7 +114,11 @@ def check_same_grid(name: str, ours: Grid, other: str, theirs: Grid) -> None:
     )
     for what, same, pair in (
         ('size (rows, columns)', ours[:2] == theirs[:2], (ours[:2], theirs[:2])),
-        ('CRS', same_crs(ours.crs, theirs.crs, corners(ours)), (ours.crs, theirs.crs)),
+        (
+            'CRS',
+            crs_agree_at(ours.crs, theirs.crs, corners(ours)),
+            (ours.crs, theirs.crs),
+        ),
         ('transform', near, (tuple(one)[:6], tuple(two)[:6])),
     ):
         if not same:

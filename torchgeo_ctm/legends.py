@@ -129,7 +129,7 @@ LEGENDS: dict[str, dict[int, str]] = {
 }
 
 
-def legend(class_map: Mapping[int, str] | str) -> dict[int, str]:
+def as_class_map(class_map: Mapping[int, str] | str) -> dict[int, str]:
     """Return a class map, looking up the name of a well-known legend.
 
     Raises:
@@ -195,7 +195,7 @@ def renamed(
     for entry in rejoined(entries, LEGENDS):
         old, equals, new = (part.strip() for part in entry.rpartition('='))
         if not equals:
-            found |= legend(new)
+            found |= as_class_map(new)
         elif old.lstrip('-').isdigit():
             if given.setdefault(int(old), new) != new:
                 raise SettingError(

@@ -13,6 +13,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
 from .errors import CTMError, CTMWarning, Note, did_you_mean, one_line
+from .options import comma_separated
 from .streams import Terminated, leave, lenient_streams, terminable
 from .version import __version__
 
@@ -99,13 +100,6 @@ class CommandParser(ArgumentParser):
     def _as_typed(self, name: str) -> str:
         """Return an argument's name as a user types it: ``--output`` or ``SCENE``."""
         return f'--{name}' if self._action(name).option_strings else name.upper()
-
-
-def comma_separated(text: str | list[str]) -> list[str]:
-    """Return the names in ``A,B,C``, with or without brackets."""
-    if isinstance(text, list):  # jsonargparse validates what it has parsed
-        return text
-    return [name.strip() for name in text.strip('[]').split(',') if name.strip()]
 
 
 def _kind(action: Action) -> str:

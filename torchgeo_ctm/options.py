@@ -1,6 +1,6 @@
 """Groups of options: dataclasses that a configuration may give as mappings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -59,3 +59,10 @@ def _check_choices(options: Any, name: str) -> None:
             f'Unknown {name}.{key} {value!r}, expected one of: '
             f'{", ".join(map(str, choices))}.{did_you_mean(str(value), choices)}'
         )
+
+
+def comma_separated(text: str | Sequence[str]) -> list[str]:
+    """Return the names in ``A,B,C``, with or without brackets; a list as it is."""
+    if not isinstance(text, str):
+        return [*text]
+    return [name.strip() for name in text.strip('[]').split(',') if name.strip()]

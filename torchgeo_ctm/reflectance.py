@@ -94,8 +94,10 @@ def band_doubts(pixels: NDArray[Any], bands: Sequence[str], named: bool) -> list
         doubts.append(f'values of {names} lie below 2, those of other bands far above.')
     if 'b10' in keys:
         b10 = pixels[keys.index('b10')]
-        shifted = float(((b10 >= 990) & (b10 <= 1100)).mean())
-        if shifted > 0.05 and np.mean(b10 < 200) > 0.05:
+        shifted, dark = float(((b10 >= 990) & (b10 <= 1100)).mean()), np.mean(b10 < 200)
+        # other bands have most of their values between
+        between = np.mean((b10 >= 300) & (b10 < 900))
+        if min(shifted, dark) > max(0.05, between):
             doubts.append(
                 f'{100 * shifted:.0f} % of the pixels look as if 1000 had been added, '
                 'the others do not, as in a mosaic of scenes before and after processing '

@@ -29,6 +29,7 @@ from .files import staging_folder
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
+from .options import comma_separated
 from .prediction import build_trainer, check_choices, running
 from .reflectance import NEGATIVE, dark_values, offset_difference, surplus
 from .reports.statistics import BandStatistics, measured_scaling
@@ -76,8 +77,8 @@ class Plan(NamedTuple):
 
 
 def plan(
-    scenes: Sequence[str],
-    labels: str,
+    scenes: Sequence[str | Path] | str | Path,
+    labels: str | Path,
     field: str = 'class',
     *,
     layer: str | None = None,
@@ -94,7 +95,7 @@ def plan(
     """Choose a configuration for scenes and their labels.
 
     Args:
-        scenes: Scenes with the same bands.
+        scenes: Scenes with the same bands, or one.
         labels: Polygons or points, or a table of scenes.
         field: Attribute or column with the classes.
         layer: Layer of the labels, if their file has several.
@@ -121,14 +122,18 @@ def plan(
             f'window={window} px, expected a multiple of 8 from 8 on. Did you mean '
             f'{max(1, round(window / 8)) * 8}?'
         )
-    for scene in {name for name in scenes if [*scenes].count(name) > 1}:
+    given_scenes = [scenes] if isinstance(scenes, str | Path) else scenes
+    paths = [str(path) for path in given_scenes]
+    for scene in {path for path in paths if paths.count(path) > 1}:
         warnings.warn(f'{scene} is given more than once.', LabelWarning, stacklevel=2)
-    source, options = read_labels(labels, field, layer, crs)
+    source, options = read_labels(str(labels), field, layer, crs)
     kept: dict[str, Any] = {} if resample is None else {'resample': resample}
     given = {'scene_bands': scene_bands, 'nodata': nodata, 'offset': offset}
     reading = {name: value for name, value in given.items() if value is not None}
-    bands = band_names(scenes[0]) if scene_bands is None else [*scene_bands]
-    ground = _Ground(scenes, bands, source, seed, reading | kept)
+    bands = (
+        band_names(paths[0]) if scene_bands is None else comma_separated(scene_bands)
+    )
+    ground = _Ground(paths, bands, source, seed, reading | kept)
     window, reason = _choose_window(ground, window)
     held_out = ground.holds_out(window)
     epochs = min(EPOCHS, steps) if held_out else 1
@@ -150,7 +155,7 @@ def plan(
         | ({} if offset is None else {'offset': offset}),
     }
     data = {
-        'scene': [*scenes],
+        'scene': paths,
         'labels': _section(f'torchgeo_ctm.labels.{type(source).__name__}', options),
         'batch_size': batch_size,
         'length': batch_size * per_epoch,
@@ -401,7 +406,7 @@ def _trainer(
 
 
 def train(
-    content: dict[str, Any], output: Path, *, progress: bool = True
+    content: dict[str, Any], output: str | Path, *, progress: bool = True
 ) -> dict[str, float]:
     """Train what a configuration of :func:`plan` names, and write a checkpoint.
 
@@ -416,7 +421,7 @@ def train(
     Raises:
         CTMError: If training is impossible. No file is written then.
     """
-    options = content['trainer']
+    output, options = Path(output), content['trainer']
     callbacks = [TQDMProgressBar(refresh_rate=10)] if progress else []
     with staging_folder(output) as folder:
         config = folder / 'model.yaml'

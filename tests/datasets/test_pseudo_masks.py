@@ -7,7 +7,7 @@ from torchgeo.datasets import DatasetNotFoundError, IntersectionDataset, RasterD
 
 from tests.fakes.masks import CLASSES, COLORS, coded, place, write_image, write_mask
 from torchgeo_ctm.datasets import PseudoMasks
-from torchgeo_ctm.datasets.pseudo_masks import legend
+from torchgeo_ctm.datasets.pseudo_masks import shared_legend
 from torchgeo_ctm.errors import DataError, LabelError, SettingError
 
 
@@ -99,15 +99,15 @@ def test_the_legend_is_the_masks_own(tmp_path: Path) -> None:
     write_mask(tmp_path / 'a.tif', classes, scene='a_scene.tif')
     facts = PseudoMasks(tmp_path).facts
     assert facts[0].scene == 'a_scene.tif'
-    assert legend(facts) == (list(CLASSES), list(COLORS))
-    assert legend(facts, CLASSES, ['#000000'] * 3)[1] == ['#000000'] * 3
+    assert shared_legend(facts) == (list(CLASSES), list(COLORS))
+    assert shared_legend(facts, CLASSES, ['#000000'] * 3)[1] == ['#000000'] * 3
     with pytest.raises(LabelError, match='expected Land, Sea'):
-        legend(facts, ['Land', 'Sea'])
+        shared_legend(facts, ['Land', 'Sea'])
     with pytest.raises(LabelError, match='2 colors for 3 classes'):
-        legend(facts, None, ['#000000', '#ffffff'])
+        shared_legend(facts, None, ['#000000', '#ffffff'])
     write_mask(tmp_path / 'b.tif', classes, names=('x', 'y', 'z'))
     with pytest.raises(LabelError, match=r'b\.tif has the classes x, y, z'):
-        legend(PseudoMasks(tmp_path).facts)
+        shared_legend(PseudoMasks(tmp_path).facts)
     write_image(tmp_path / 'plain' / 'c.tif', classes[None], bands=('classes',))
     with pytest.raises(LabelError, match='Pass class_names'):
-        legend(PseudoMasks(tmp_path / 'plain').facts)
+        shared_legend(PseudoMasks(tmp_path / 'plain').facts)

@@ -5,18 +5,18 @@ from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.inference.protocols import (
     ChipPredictor,
-    SceneSource,
+    SceneData,
+    scene_data,
     scene_predictor,
-    scene_source,
 )
 
 
 def test_our_classes_satisfy_them() -> None:
     # mypy compares signatures, the functions compare names
     predictor: ChipPredictor = tiny_task()
-    source: SceneSource = SceneDataModule('scene.tif')
+    source: SceneData = SceneDataModule('scene.tif')
     assert scene_predictor(predictor) is predictor
-    assert scene_source(source) is source
+    assert scene_data(source) is source
 
 
 def test_the_network_may_be_known_to_getattr_alone() -> None:
@@ -28,6 +28,6 @@ def test_the_network_may_be_known_to_getattr_alone() -> None:
 
 def test_anything_else_is_refused() -> None:
     with pytest.raises(SettingError, match='expected a SceneDataModule, got Chip'):
-        scene_source(type('ChipModule', (), {})())
+        scene_data(type('ChipModule', (), {})())
     with pytest.raises(SettingError, match='expected a ClassTokenMaskingTask'):
         scene_predictor(SceneDataModule('scene.tif'))

@@ -18,7 +18,7 @@ from pystac.extensions.raster import RasterExtension
 from referencing import Registry, Resource
 
 from tests.fakes.class_rasters import COLORS, NAMES, UTM, random_classes, write_classes
-from torchgeo_ctm.errors import GridError, OutputError
+from torchgeo_ctm.errors import DateNote, GridError, OutputError
 from torchgeo_ctm.inference.stac import write_item
 
 NOTHING: Mapping[str, Any] = {}
@@ -141,7 +141,8 @@ def test_a_grid_without_a_code_has_its_definition(tmp_path: Path) -> None:
 
 def test_the_date_is_the_scene_s_where_it_is_known(tmp_path: Path) -> None:
     mask = write_classes(tmp_path / 'a.tif', random_classes(40, 50))
-    found = item_of(tmp_path, mask)['properties']
+    with pytest.warns(DateNote, match='no date of acquisition was found'):
+        found = item_of(tmp_path, mask)['properties']
     assert found['datetime'] == found['created']
     assert 'written' in found['ctm:datetime_source']
     for tag, text in (

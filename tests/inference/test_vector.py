@@ -17,7 +17,11 @@ from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.errors import GridError, OutputError, SceneError, SettingError
 from torchgeo_ctm.inference import polygons, vector
 from torchgeo_ctm.inference.areas import class_areas
-from torchgeo_ctm.inference.vector import check_vector_output, read_polygons, vectorize
+from torchgeo_ctm.inference.vector import (
+    check_vector_output,
+    read_vectorized,
+    vectorize,
+)
 
 SUFFIXES = ('.gpkg', '.fgb', '.parquet')
 COLUMNS = ['class', 'name', 'area_ha', 'confidence', 'geometry']
@@ -25,7 +29,7 @@ DEGREES = Affine(1e-4, 0, 10, 0, -1e-4, 50)
 
 
 def read(path: Path) -> gpd.GeoDataFrame:
-    return read_polygons(path)
+    return read_vectorized(path)
 
 
 def burnt(frame: gpd.GeoDataFrame, mask: Path) -> Any:

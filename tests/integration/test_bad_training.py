@@ -60,7 +60,7 @@ from torchgeo_ctm.labels import TableLabels
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 from torchgeo_ctm.scoring import evaluate
 from torchgeo_ctm.trainers import load_task
-from torchgeo_ctm.trainers.channel_facts import band_names
+from torchgeo_ctm.trainers.channel_facts import channel_names
 
 S2 = SENTINEL2_BANDS
 
@@ -76,21 +76,21 @@ def test_band_names_are_those_of_the_numbers(tmp_path: Path) -> None:
     write_bigearthnet(tmp_path / 'b')
     write_l8biome(tmp_path / 'l', scenes=1)
     eurosat = EuroSAT(str(tmp_path / 'e'))
-    names = band_names(Subset(eurosat, [0]))
+    names = channel_names(Subset(eurosat, [0]))
     held = eurosat[0]['image'][:, 0, 0].int().tolist()
     assert names == tuple(S2[number - 1] for number in held)
-    assert band_names(EuroSAT(str(tmp_path / 'e'), bands=('B04', 'B8A'))) == (
+    assert channel_names(EuroSAT(str(tmp_path / 'e'), bands=('B04', 'B8A'))) == (
         'B04',
         'B8A',
     )
     sen12ms = SEN12MS(str(tmp_path / 's'), checksum=False)
-    assert band_names(sen12ms)[:3] == ('VV', 'VH', 'B01')  # type: ignore[index]
+    assert channel_names(sen12ms)[:3] == ('VV', 'VH', 'B01')  # type: ignore[index]
     for bands in ('s1', 's2', 'all'):
         data = BigEarthNet(str(tmp_path / 'b'), bands=bands)
         files = [Path(path).stem.split('_')[-1] for path in data._load_paths(0)]
-        assert band_names(data) == tuple(files)
+        assert channel_names(data) == tuple(files)
     landsat = tuple(f'B{number}' for number in range(1, 12))
-    assert band_names(L8Biome(str(tmp_path / 'l'))) == landsat
+    assert channel_names(L8Biome(str(tmp_path / 'l'))) == landsat
 
 
 def number(band: str) -> int:
@@ -432,9 +432,9 @@ def test_masks_outside_the_classes_are_said_and_ignored() -> None:
 def test_joined_data_sets_have_the_same_bands() -> None:
     names = ['B02', 'B03', 'B04']
     chips = [Chips(bands=names), Chips(bands=names[::-1])]
-    assert band_names(ConcatDataset([chips[0], chips[0]])) == tuple(names)
+    assert channel_names(ConcatDataset([chips[0], chips[0]])) == tuple(names)
     with pytest.raises(BandError, match='different bands are joined'):
-        band_names(ConcatDataset(chips))
+        channel_names(ConcatDataset(chips))
 
 
 @pytest.mark.parametrize('split', SSL4EOS12.metadata)
@@ -449,7 +449,7 @@ def test_ssl4eo_bands_are_those_of_its_files(
     monkeypatch.setattr(SSL4EOS12, '_verify', lambda self: None)
     data = SSL4EOS12(str(tmp_path), split)  # type: ignore[arg-type]
     assert data[0]['image'][:, 0, 0].tolist() == list(range(len(names)))
-    assert band_names(Subset(data, [0])) == tuple(names)
+    assert channel_names(Subset(data, [0])) == tuple(names)
 
 
 @pytest.mark.parametrize(

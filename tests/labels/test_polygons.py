@@ -26,7 +26,7 @@ from tests.fakes.label_files import (
 from tests.fakes.labeled_scenes import grid_at
 from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
 from torchgeo_ctm.grids import Grid
-from torchgeo_ctm.labels import PolygonLabels, check_overlap, check_sizes
+from torchgeo_ctm.labels import PointLabels, PolygonLabels, check_overlap, check_sizes
 from torchgeo_ctm.labels.polygons import (
     clipped_areas,
     disjoint,
@@ -596,3 +596,24 @@ def test_polygons_smaller_than_a_window_are_told(
         message = str(caught[0].message)
         assert f'has {edge} × {edge} px, a window {side} × {side} px' in message
         assert message.endswith(f'Did you mean img_size={round(edge / 4) * 4}?')
+
+
+def test_a_geodataframe_serves_as_a_file(tmp_path: Path) -> None:
+    path = write_squares(
+        tmp_path / 'a.gpkg', [((0, 0, 6, 10), 'Forest'), ((6, 0, 9, 10), 'Water')]
+    )
+    frame = geopandas.read_file(path)
+    found = PolygonLabels(frame, 'class').shares(window(0, 0))
+    assert np.array_equal(found[0], labels(path).shares(window(0, 0))[0])
+    with pytest.raises(LabelError, match="The GeoDataFrame has no column 'kind'"):
+        PolygonLabels(frame, 'kind')
+    with pytest.raises(LabelError, match='The GeoDataFrame has no CRS'):
+        PolygonLabels(frame.set_crs(None, allow_override=True), 'class')
+    centers = frame.set_geometry(frame.centroid)
+    assert PointLabels(centers, 'class').counts(window(0, 0))[0].tolist() == [1, 1]
+
+
+def test_a_raster_is_no_file_of_polygons(tmp_path: Path) -> None:
+    (tmp_path / 'classes.tif').write_bytes(b'II*')
+    with pytest.raises(LabelError, match=r'torchgeo_ctm\.labels\.RasterLabels'):
+        labels(tmp_path / 'classes.tif')

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.fakes.networks import SMALL, small
 from torchgeo_ctm.errors import CheckpointError
-from torchgeo_ctm.models.pretrained import load_pretrained
+from torchgeo_ctm.models.pretrained import plain_vit, start_from
 
 BANDS = ['B02', 'B03', 'B04', 'B08']
 
@@ -26,7 +26,7 @@ def weights(**options: Any) -> dict[str, Tensor]:
 def test_blocks_and_patches_are_taken_over() -> None:
     model, state = small(), weights()
     offsets = model.cls_token.detach().clone()
-    kept = load_pretrained(model, state, BANDS)
+    kept = start_from(model, plain_vit(state), BANDS)
     ours = model.state_dict()
     for name in state:
         if name not in ('cls_token', 'pos_embed'):
@@ -41,13 +41,13 @@ def test_blocks_and_patches_are_taken_over() -> None:
 
 def test_other_sizes_are_resampled() -> None:
     model = small(img_size=48, patch_size=4)
-    load_pretrained(model, weights(), BANDS)
+    start_from(model, plain_vit(weights()), BANDS)
     assert torch.isfinite(model(torch.rand(1, 4, 48, 48))).all()
 
 
 def test_bands_are_matched_by_name() -> None:
     model, state = small(in_chans=3), weights()
-    load_pretrained(model, state, ['B8', 'B02', 'B12'], BANDS)
+    start_from(model, plain_vit(state, BANDS), ['B8', 'B02', 'B12'])
     source = state['patch_embed.proj.weight']
     ours = model.state_dict()['patch_embed.proj.weight']
     assert torch.equal(ours[:, 0], source[:, 3])
@@ -68,9 +68,9 @@ def test_bands_are_matched_by_name() -> None:
 )
 def test_a_mismatch_is_an_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        load_pretrained(small(), weights(**options), BANDS)
+        start_from(small(), plain_vit(weights(**options)), BANDS)
 
 
 def test_something_else_is_an_error() -> None:
     with pytest.raises(CheckpointError, match='not a vision transformer'):
-        load_pretrained(small(), {'conv1.weight': torch.zeros(1)}, BANDS)
+        plain_vit({'conv1.weight': torch.zeros(1)})

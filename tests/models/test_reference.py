@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.reference_fusion import ReferenceFusion
 from tests.fakes.networks import reference_state
 from torchgeo_ctm.errors import CheckpointError
-from torchgeo_ctm.models.reference import ReferenceFusion, from_reference
+from torchgeo_ctm.models.reference import from_reference
 
 Golden = Callable[[str], dict[str, Any]]
 

@@ -30,7 +30,15 @@ ARROWS: dict[str, set[str]] = {
     'rasters': {'grids', 'errors'},
     'windows': {'grids', 'errors'},
     'labels': {'grids', 'rasters', 'legends', 'errors'},
-    'scenes': {'grids', 'rasters', 'windows', 'scaling', 'reflectance', 'errors'},
+    'scenes': {
+        'grids',
+        'options',
+        'rasters',
+        'windows',
+        'scaling',
+        'reflectance',
+        'errors',
+    },
     'network': {'losses', 'errors'},
     'models': {'network', 'losses', 'scaling', 'errors'},
     'reflectance': {'scaling', 'errors'},
@@ -140,6 +148,7 @@ ARROWS: dict[str, set[str]] = {
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'train': {
         'configuration',
+        'options',
         'prediction',
         'reflectance',
         'reports',
@@ -154,7 +163,7 @@ ARROWS: dict[str, set[str]] = {
     'reports': EVERYTHING,
     'demo': EVERYTHING,
     'commands': EVERYTHING,
-    'main': {'commands', 'streams', 'errors', 'version'},
+    'main': {'commands', 'options', 'streams', 'errors', 'version'},
     '__init__': EVERYTHING,
 }
 #: Who may import a library that has one door.

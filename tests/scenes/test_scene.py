@@ -81,6 +81,8 @@ def test_names_can_be_given(write_scene: WriteScene) -> None:
     path = write_scene(pixels=scene_pixels(40, 40, 2), descriptions=('x', 'y'))
     scene = SceneWindows(path, ['B03', 'B02'], 40, 40, scene_bands=['B02', 'B03'])
     assert scene.indexes == [2, 1]
+    listed = SceneWindows(path, ['B03', 'B02'], 40, 40, scene_bands='B02, B03')
+    assert listed.indexes == [2, 1]
     with pytest.raises(SceneError, match='scene_bands= names 1'):
         SceneWindows(path, ['B02'], 40, 40, scene_bands=['B02'])
 

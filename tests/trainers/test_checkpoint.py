@@ -106,3 +106,16 @@ def test_a_damaged_content_is_refused(tmp_path: Path, checkpoint: Path) -> None:
         torch.save(content | damage, path)
         with pytest.raises(CheckpointError, match='does not fit this version'):
             load_task(path)
+
+
+def test_lightning_loads_what_the_command_line_wrote(tmp_path: Path) -> None:
+    """Checkpoints of LightningCLI hold the class path among the hyperparameters."""
+    task = tiny_task().eval()
+    path = save_task(task, tmp_path / 'x.ckpt')
+    content = torch.load(path, weights_only=True)
+    content['hyper_parameters']['_class_path'] = 'torchgeo_ctm.trainers.Task'
+    torch.save(content, path)
+    loaded = type(task).load_from_checkpoint(path).eval()
+    x = torch.rand(1, 13, 32, 32) * 4000
+    assert torch.equal(task(x), loaded(x))
+    assert '_class_path' not in loaded.options.mappings()

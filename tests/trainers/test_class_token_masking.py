@@ -10,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import save_task, tiny_task
 from tests.fakes.chips import loader, trainer
-from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.errors import DataError, LabelWarning, SettingError
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.masking import draw_masking
 from torchgeo_ctm.trainers.optimizers import build_optimizer
+from torchgeo_ctm.trainers.presence import check_entries
 
 
 def test_what_is_not_known_moves_nothing() -> None:
@@ -529,3 +530,37 @@ def test_painting_needs_a_threshold() -> None:
         SettingError, match=r"'probability' requires maps\.rule='argmax'"
     ):
         tiny_task(presence='probability', map_rule='paint')
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    task, image = tiny_task(), torch.rand(13, 32, 32) * 3000
+    with pytest.raises(DataError, match=r'expected \(B, bands, H, W\)'):
+        task(image)
+    with pytest.raises(DataError, match=r'one image \(bands, H, W\)'):
+        task.plot_attention(image[None])
+    one = task.plot_attention(image, classes=task.class_names[0])
+    assert len(one.axes) == len(task.plot_attention(image).axes) // 3
+
+
+@pytest.mark.parametrize('dtype', [torch.uint16, torch.int32, torch.float64])
+def test_images_of_any_type_are_predicted(dtype: torch.dtype) -> None:
+    task = tiny_task().eval()
+    image = (torch.rand(2, 13, 32, 32) * 3000).round()
+    found = task.predict_step({'image': image.to(dtype)}, 0)
+    expected = task.predict_step({'image': image}, 0)
+    assert torch.equal(found['scores'], expected['scores'])
+
+
+@pytest.mark.parametrize(
+    ('label', 'task', 'message'),
+    [
+        ([[0.6, 0.4, 0.0]], 'multilabel', 'A label holds 0.6'),
+        ([[1.0, 1.0, 0.0]], 'multiclass', 'A label has 2 classes'),
+    ],
+)
+def test_labels_that_look_like_something_else(
+    label: list[list[float]], task: str, message: str
+) -> None:
+    batch = {'label': torch.tensor(label)}
+    with pytest.warns(LabelWarning, match=message):
+        check_entries(batch, 3, multiclass=task == 'multiclass')

@@ -55,7 +55,7 @@ def evaluate(
     if kappa:
         scores['kappa'] = scoring.cohens_kappa(confusion)
     if json is not None:
-        write_json(Path(json), scores)
+        write_json(Path(json), scores | _weights(mask))
     if plot is not None:
         from ..plots import confusion_figure
 
@@ -168,7 +168,7 @@ def assess(
     for line in assessment.lines(found):
         print_line(line)
     if json is not None:
-        write_json(Path(json), assessment.content(found))
+        write_json(Path(json), assessment.content(found) | _weights(mask))
     if csv is not None:
         write_text(
             csv, assessment.table(found).to_csv(index=False, lineterminator='\n')
@@ -185,3 +185,12 @@ def assess(
     for path, _ in outputs:
         if path is not None:
             print_line(path)
+
+
+def _weights(mask: str) -> dict[str, str]:
+    """Return the hash of the weights that made a mask, if the mask says."""
+    from ..inference.masks import open_mask
+
+    with open_mask(mask) as raster:
+        found = raster.tags().get('WEIGHTS_SHA256')
+    return {} if found is None else {'weights_sha256': found}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchgeo.datamodules import NonGeoDataModule
 
 from ..datasets.mask_reference import MIN_LABELED, MaskReference, match_masks
-from ..datasets.pseudo_masks import MaskFacts, PseudoMasks, legend
+from ..datasets.pseudo_masks import MaskFacts, PseudoMasks, shared_legend
 from ..errors import LabelError, SceneError, SettingError
 from ..grids import IGNORED
 from ..samplers.labeled_scene import LabeledScene
@@ -162,7 +162,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
         if self.splits is not None:
             return
         facts = PseudoMasks(self.masks, min_confidence=self.min_confidence).facts
-        self.legend = legend(facts, self.class_names, self.class_colors)
+        self.legend = shared_legend(facts, self.class_names, self.class_colors)
         self._check_task()
         self.splits = self._split(self._labeled_scenes(facts, self.legend[0]))
         self.train_dataset = self.splits.windows('train')

@@ -70,7 +70,7 @@ class SceneDataModule(NonGeoDataModule):
 
     def __init__(
         self,
-        scene: str | list[str] | RasterDataset,
+        scene: str | Path | Sequence[str | Path] | RasterDataset,
         batch_size: int = 10,
         num_workers: int | None = None,
         window: int | None = None,
@@ -232,6 +232,11 @@ class SceneDataModule(NonGeoDataModule):
                 'SceneDataModule without labels serves predict, not '
                 f'{getattr(stage, "value", stage)}. Pass labels, such as '
                 'torchgeo_ctm.labels.PolygonLabels.'
+            )
+        if isinstance(self.labels, str | Path):
+            raise SettingError(
+                f'labels={str(self.labels)!r} is a path, expected labels that were read, '
+                'such as torchgeo_ctm.labels.PolygonLabels(path, field).'
             )
         if self.trainer is None:
             raise SettingError(
@@ -429,7 +434,7 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
         )
 
 
-def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
+def _scenes(scene: str | Path | Sequence[str | Path] | RasterDataset) -> list[str]:
     """Return the paths of the scenes, in order and each once."""
     if isinstance(scene, RasterDataset):
         paths = [Path(path) for path in scene.files]
@@ -437,7 +442,8 @@ def _scenes(scene: str | list[str] | RasterDataset) -> list[str]:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
     return [
-        _at_home(str(path)) for path in ([scene] if isinstance(scene, str) else scene)
+        _at_home(str(path))
+        for path in ([scene] if isinstance(scene, str | Path) else scene)
     ]
 
 

@@ -13,7 +13,7 @@ from rasterio.windows import Window as RasterWindow
 from shapely import STRtree
 
 from ..errors import DataError, GridError, LabelWarning
-from ..grids import IGNORED, Grid, Window, corners, same_crs
+from ..grids import IGNORED, Grid, Window, corners, crs_agree_at
 from ..labels import ImageLabel
 from ..rasters import open_raster
 from ..scenes.scene import SceneWindows
@@ -210,7 +210,7 @@ def _checked_box(grid: Grid, name: str) -> Any:
 
 def _same_pixels(one: Grid, other: Grid) -> bool:
     """Return whether two rasters share CRS, resolution, and pixel corners."""
-    if not same_crs(one.crs, other.crs, corners(one)):
+    if not crs_agree_at(one.crs, other.crs, corners(one)):
         return False
     scale_x, _, left, _, scale_y, top = tuple(~one.transform @ other.transform)[:6]
     off = max(abs(shift - round(shift)) for shift in (left, top))

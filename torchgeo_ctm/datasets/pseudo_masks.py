@@ -191,7 +191,7 @@ def mask_facts(path: str) -> MaskFacts:
     )
 
 
-def legend(
+def shared_legend(
     facts: Sequence[MaskFacts],
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[str] | None = None,

@@ -21,7 +21,7 @@ from ..maps.class_maps import resize
 from ..rasters import CONFIDENCE
 from ..version import __version__
 from .geotiff import RasterRows, product_path
-from .protocols import ChipPredictor, ChipSource
+from .protocols import ChipData, ChipPredictor
 
 #: Tags of a task's provenance that chips get.
 TAGS = ('MAP_SOURCE', 'MAP_RULE', 'MAP_LABELS', 'REFINEMENT', 'ENSEMBLE')
@@ -178,7 +178,7 @@ class ChipMaskWriter(BasePredictionWriter):
             truth = task.reference_mask(batch['mask']).cpu().numpy()
             outside = (truth < 0) | (truth > IGNORED)
             self._append('masks', np.where(outside, IGNORED, truth).astype(np.uint8))
-        source = cast(ChipSource, trainer.datamodule)  # type: ignore[attr-defined]
+        source = cast(ChipData, trainer.datamodule)  # type: ignore[attr-defined]
         for position, mask in enumerate(pseudo):
             name, grid = source.place(self.chips)
             if grid is not None:

@@ -80,7 +80,7 @@ class ChipPredictor(ScenePredictor, Protocol):
         """Return a batch's ``mask`` as classes (B, H, W), 255 ignored."""
 
 
-class SceneSource(Protocol):
+class SceneData(Protocol):
     """A data module of scenes."""
 
     @property
@@ -92,7 +92,7 @@ class SceneSource(Protocol):
         """The batches of each scene, after setup."""
 
 
-class ChipSource(Protocol):
+class ChipData(Protocol):
     """A data module of chips in order."""
 
     def place(self, index: int) -> tuple[str, Grid | None]:
@@ -113,7 +113,7 @@ def _has_members(value: object, names: tuple[str, ...]) -> bool:
     return all(hasattr(value, name) for name in names)
 
 
-def scene_source(datamodule: object) -> SceneSource:
+def scene_data(datamodule: object) -> SceneData:
     """Return a data module, checked to be one of scenes.
 
     Raises:
@@ -124,7 +124,7 @@ def scene_source(datamodule: object) -> SceneSource:
             f'PseudoMaskWriter expected a SceneDataModule, got '
             f'{type(datamodule).__name__}.'
         )
-    return cast(SceneSource, datamodule)
+    return cast(SceneData, datamodule)
 
 
 def scene_predictor(task: object) -> ScenePredictor:

@@ -67,9 +67,9 @@ class SceneMask:
         Raises:
             SceneError: If they were not written.
         """
-        from .vector import read_polygons
+        from .vector import read_vectorized
 
-        return read_polygons(self._path('polygons'))
+        return read_vectorized(self._path('polygons'))
 
     def to_xarray(self, product: str = 'mask') -> Any:
         """Return a raster as an ``xarray.DataArray``, which reads it when it is used.

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from rasterio.io import DatasetReader
 from rasterio.warp import transform, transform_geom
 from shapely.geometry.polygon import orient
 
-from ..errors import GridError, OutputError
+from ..errors import DateNote, GridError, OutputError
 from ..files import write_text
 from ..grids import IGNORED, Grid, corners
 from ..rasters import grid_of
@@ -224,6 +225,13 @@ def _acquired(raster: DatasetReader, mask: Path, given: Any) -> tuple[datetime, 
         date = _date(value)
         if date is not None:
             return date, source
+    warnings.warn(
+        f'{tags.get("SCENE", mask.name)}: no date of acquisition was found, so the STAC '
+        'item has the time at which the mask was written. To set it, run gdal_edit.py '
+        '-mo SENSING_TIME=2024-06-01T10:20:00Z on the scene before it is mapped.',
+        DateNote,
+        stacklevel=4,
+    )
     return _written(mask), 'time at which the mask was written'
 
 

@@ -354,7 +354,7 @@ def _write(frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
             )
 
 
-def read_polygons(path: str | Path) -> gpd.GeoDataFrame:
+def read_vectorized(path: str | Path) -> gpd.GeoDataFrame:
     """Return the polygons of a file that :func:`vectorize` wrote."""
     if Path(path).suffix.lower() == '.parquet':
         return gpd.read_parquet(path)

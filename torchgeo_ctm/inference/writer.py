@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..errors import OutputError
 from .options import ProductOptions
-from .protocols import SceneSource, scene_predictor, scene_source
+from .protocols import SceneData, scene_data, scene_predictor
 from .scene_loop import Processes, SceneLoop
 
 
@@ -136,7 +136,7 @@ class PseudoMaskWriter(Callback):
         self.loop.abandon(exception)
 
 
-def _source(trainer: pl.Trainer) -> SceneSource:
+def _source(trainer: pl.Trainer) -> SceneData:
     """Return the data module, checked to be one of scenes."""
     datamodule: object = trainer.datamodule  # type: ignore[attr-defined]
-    return scene_source(datamodule)
+    return scene_data(datamodule)

@@ -15,7 +15,13 @@ from .crs import pyproj_crs
 from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel
 from .table_files import BLANK, TEXT, column, missing_column, read_table
-from .vector_files import Features, check_degrees, kept_rows, read_features
+from .vector_files import (
+    Features,
+    FeatureSource,
+    check_degrees,
+    kept_rows,
+    read_features,
+)
 
 #: Names of coordinate columns in lower case, and whether they are degrees.
 COORDINATES = (
@@ -37,7 +43,7 @@ class PointLabels(FeatureLabels):
 
     def __init__(
         self,
-        path: str | Path,
+        path: FeatureSource,
         field: str,
         classes: Sequence[str] | None = None,
         *,
@@ -52,8 +58,8 @@ class PointLabels(FeatureLabels):
         """Read the points.
 
         Args:
-            path: Any vector file that geopandas reads, or a table (.csv, .tsv, .txt)
-                with columns lon and lat, or x and y.
+            path: Any vector file that geopandas reads, a ``geopandas.GeoDataFrame``, or
+                a table (.csv, .tsv, .txt) with columns lon and lat, or x and y.
             field: Attribute or column with the class or classes of each point; as for
                 :class:`PolygonLabels`.
             classes: Names of the classes; None: those found, in alphabetical order.
@@ -77,7 +83,7 @@ class PointLabels(FeatureLabels):
                 f'min_points={min_points} is too small, expected 1 or more. '
                 'Did you mean 1?'
             )
-        if Path(path).suffix.lower() in TEXT:
+        if isinstance(path, str | Path) and Path(path).suffix.lower() in TEXT:
             features = _read_table_points(path, field, crs, x_field, y_field)
         else:
             features = read_features(path, field, layer, crs)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..errors import LabelError, LabelWarning
 from ..grids import Grid, to_pixels, usual_longitudes
 from .features import FeatureLabels, Geometries, View, outline
 from .source import ImageLabel, check_share, label_from_shares
-from .vector_files import Features, kept_rows, read_features
+from .vector_files import Features, FeatureSource, kept_rows, read_features
 
 Floats = NDArray[np.float64]
 #: Area, per area of the bounding box, below which a geometry is a line.
@@ -39,7 +38,7 @@ class PolygonLabels(FeatureLabels):
 
     def __init__(
         self,
-        path: str | Path,
+        path: FeatureSource,
         field: str,
         classes: Sequence[str] | None = None,
         *,
@@ -54,7 +53,8 @@ class PolygonLabels(FeatureLabels):
         """Read the polygons.
 
         Args:
-            path: Any vector file that geopandas reads; GeoParquet needs pyarrow.
+            path: Any vector file that geopandas reads; GeoParquet needs pyarrow. Or a
+                ``geopandas.GeoDataFrame``.
             field: Attribute with the class or classes of each polygon: a name, a list,
                 a JSON list, or names separated by '|', ';' or ','.
             classes: Names of the classes; None: those found, in alphabetical order.

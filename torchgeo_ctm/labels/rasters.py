@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import SettingError, name_key
 from ..grids import Grid, Window, clipped_boxes, from_pixels, to_pixels
-from ..legends import legend
+from ..legends import as_class_map
 from .class_names import check_classes, found_classes
 from .crs import transformed
 from .raster_files import (
@@ -93,7 +93,7 @@ class RasterLabels:
             raise SettingError(
                 f'samples={samples} is too small, expected 1 or more. Did you mean 1?'
             )
-        values = legend(class_map)
+        values = as_class_map(class_map)
         skipped = {name_key(name) for name in ignore}
         kept = {v: name for v, name in values.items() if name_key(name) not in skipped}
         self.classes = check_classes(

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -17,6 +17,10 @@ from .table_files import PARQUET, check_file, missing_column
 
 Floats = NDArray[np.float64]
 Geometries = NDArray[np.object_]
+#: What features are read from: any file that geopandas reads, or what it has read.
+FeatureSource: TypeAlias = str | Path | gpd.GeoDataFrame
+#: Suffixes of rasters, which are no features.
+RASTERS = ('.tif', '.tiff', '.vrt', '.img', '.jp2')
 #: Degrees that are rounding.
 DEGREES = 1e-6
 
@@ -36,12 +40,13 @@ class Features(NamedTuple):
 
 
 def read_features(
-    path: str | Path, field: str, layer: str | None = None, crs: Any = None
+    path: FeatureSource, field: str, layer: str | None = None, crs: Any = None
 ) -> Features:
     """Read geometries and one attribute of a vector file.
 
     Args:
-        path: Any file that geopandas reads: GeoPackage, GeoJSON, shapefile, …
+        path: Any file that geopandas reads: GeoPackage, GeoJSON, shapefile, …, or what
+            it has read.
         field: Name of the attribute.
         layer: Name of the layer, if the file has several.
         crs: CRS of the coordinates, if the file has none or a wrong one.
@@ -50,16 +55,11 @@ def read_features(
         LabelError: If the file, layer, field or CRS is missing, the file is damaged, or
             its coordinates are impossible in its CRS.
     """
-    path = check_file(path, 'a vector file, such as a GeoPackage')
-    try:
-        if path.suffix.lower() in PARQUET:
-            frame = gpd.read_parquet(path)
-        else:
-            frame = gpd.read_file(path, layer=_layer(path, layer))
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise LabelError(
-            f'{path} cannot be read as features: {gdal_reason(error)}.'
-        ) from error
+    if isinstance(path, gpd.GeoDataFrame):
+        path, frame = Path('The GeoDataFrame'), path
+    else:
+        path = check_file(path, 'a vector file, such as a GeoPackage')
+        frame = _frame(path, layer)
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LabelError(f'{path} has no geometries, expected points or polygons.')
     if not len(frame):
@@ -75,6 +75,25 @@ def read_features(
     check_degrees(path, rows, shapely.bounds(geometry), known_crs)
     values = frame[field].astype(object).to_numpy()
     return Features(str(path), geometry, values, rows, known_crs, tuple(columns))
+
+
+def _frame(path: Path, layer: str | None) -> Any:
+    """Return what geopandas reads from a file.
+
+    Raises:
+        LabelError: If it cannot.
+    """
+    try:
+        if path.suffix.lower() in PARQUET:
+            return gpd.read_parquet(path)
+        return gpd.read_file(path, layer=_layer(path, layer))
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        hint = ''
+        if path.suffix.lower() in RASTERS:
+            hint = ' Read a raster of classes with torchgeo_ctm.labels.RasterLabels.'
+        raise LabelError(
+            f'{path} cannot be read as features: {gdal_reason(error)}.{hint}'
+        ) from error
 
 
 def _check_encoding(path: Path, texts: Iterable[Any]) -> None:

@@ -202,30 +202,6 @@ def _without_layer_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def load_pretrained(
-    model: ClassTokenViT,
-    state_dict: Mapping[str, Tensor],
-    bands: Sequence[str],
-    source_bands: Sequence[str] | None = None,
-) -> list[str]:
-    """Put the weights of a vision transformer of timm or TorchGeo into a network.
-
-    Args:
-        model: The network, with its initial values.
-        state_dict: See :func:`plain_vit`.
-        bands: Names of the network's bands.
-        source_bands: Names of the bands it was pre-trained with; None: the same bands,
-            in the same order.
-
-    Returns:
-        Names of the network's parameters that keep their initial values.
-
-    Raises:
-        CheckpointError: If a tensor is missing, left over, or of another shape.
-    """
-    return start_from(model, plain_vit(state_dict, source_bands), bands)
-
-
 def start_from(model: ClassTokenViT, vit: PlainViT, bands: Sequence[str]) -> list[str]:
     """Put the weights of a vision transformer into a class-token network.
 

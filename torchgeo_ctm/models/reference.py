@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..network.class_token_vit import ClassTokenViT
@@ -151,29 +150,3 @@ def from_reference(
         reason = ' '.join(str(error).split())[:200]
         raise CheckpointError(f'incomplete state dict: {reason}') from error
     return model.eval()
-
-
-class ReferenceFusion(nn.Module):
-    """The reference's fused maps: attention × ReLU of an untrained 3 × 3 convolution.
-
-    No gradient ever reaches that convolution; it exists here for comparison only.
-    """
-
-    def __init__(self, state_dict: Mapping[str, Tensor], model: ClassTokenViT) -> None:
-        """Take the convolution from the reference's tensors."""
-        super().__init__()
-        tensors = _tensors(state_dict)
-        self.model = model
-        self.register_buffer('weight', tensors['mct.head.weight'])
-        self.register_buffer('bias', tensors['mct.head.bias'])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the fused maps (B, C, h, w) of scaled images (B, bands, H, W)."""
-        tokens, attention = self.model.forward_features(x, maps=True, gated=False)
-        if attention is None:
-            raise RuntimeError('forward_features returned no maps')
-        patches = tokens[:, self.model.num_prefix_tokens :].transpose(1, 2)
-        features = patches.reshape(*patches.shape[:2], *attention.shape[-2:])
-        weight, bias = self.get_buffer('weight'), self.get_buffer('bias')
-        cam = F.conv2d(features, weight, bias, padding=1)
-        return attention.sum(dim=1) * cam.relu()

@@ -151,7 +151,7 @@ def predict_scene(
     loop = SceneLoop(output, overwrite, options, progress)
     [path] = loop.outputs([str(scene)])
     for product in product_paths(path, options).values():
-        check_not_input(product, area or scene)
+        check_not_input(product, area if isinstance(area, str | Path) else scene)
     predictor = load_scene_predictor(checkpoint).with_options(ensemble=ensemble)
     device = _device(accelerator)
     if precision == '16-mixed' and device.type == 'cpu':

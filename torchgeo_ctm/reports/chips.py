@@ -17,7 +17,7 @@ from ..datamodules import ChipDataModule
 from ..errors import CTMError, DataError, SettingError, one_line
 from ..scenes.validity import check_number
 from ..split import Split
-from ..trainers.channel_facts import band_names, channel_order
+from ..trainers.channel_facts import channel_names, channel_order
 
 
 class Chip(NamedTuple):
@@ -118,7 +118,7 @@ class ConfiguredSplit:
 
     def _name_bands(self, data: ChipDataModule) -> None:
         """Learn the order of the bands from the data set, as training does."""
-        task, names = self.task, band_names(data.chips)
+        task, names = self.task, channel_names(data.chips)
         if names is None or getattr(data.data, 'reads_bands_by_name', False):
             return
         if task.hparams['bands'] is None and len(names) == len(task.bands):

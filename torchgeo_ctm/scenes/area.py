@@ -129,6 +129,11 @@ def chosen_area(
         return box_area(name, grid, bbox)
     if area is None:
         return None
+    if not isinstance(area, str | Path):
+        raise SettingError(
+            f'area is a {type(area).__name__}, expected a file of polygons. Write it with '
+            'to_file().'
+        )
     check_place(name, grid, 'area')
     # imports geopandas
     from .polygon_file import read_polygons

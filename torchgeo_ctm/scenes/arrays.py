@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError, SceneError, SettingError
+from ..options import comma_separated
 from .inputs import file_checksum
 
 #: Names of the dimension with the bands, and other names of rows and columns.
@@ -96,7 +97,7 @@ def _with_bands_first(scene: Any, names: Sequence[str] | None) -> Any:
         array = array.transpose(*bands, 'y', 'x')
         _check_even(array)
     if names:
-        return array.assign_attrs(long_name=tuple(names))
+        return array.assign_attrs(long_name=tuple(comma_separated(names)))
     # of one band, the coordinate stays without its dimension
     key = next((name for name in BANDS if name in {*array.dims, *array.coords}), None)
     if key is not None:

@@ -22,8 +22,8 @@ from ..grids import (
     Window,
     check_same_grid,
     corners,
+    crs_agree_at,
     from_pixels,
-    same_crs,
     to_pixels,
 )
 from ..rasters import grid_of, open_raster, read_failure, without_tokens
@@ -262,7 +262,9 @@ class CloudMask:
         inside = ~raster.transform @ self._grid.transform
         straight = not inside.b and not inside.d
         try:
-            if straight and same_crs(self._grid.crs, raster.crs, corners(self._grid)):
+            if straight and crs_agree_at(
+                self._grid.crs, raster.crs, corners(self._grid)
+            ):
                 rows = np.floor(inside.e * places[0] + inside.f).astype(np.int64)
                 cols = np.floor(inside.a * places[1] + inside.c).astype(np.int64)
                 return self._picked(raster, rows, cols)

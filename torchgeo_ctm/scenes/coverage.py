@@ -249,22 +249,26 @@ class Coverage:
         """Return side of and distance between windows to predict, in pixels."""
         if task.prediction_window is None:
             window = self.chip_window(task)
-            return window, self._stride(task, window)
+            return window, self._stride(task, window, max(1, window // 2))
         side, overlap = task.prediction_window
         window = side if self.window is None else self.window
         check_window(task, window, side)
-        if self.stride is None:
-            return window, window - min(overlap, window // 2)
-        return window, self.stride
+        return window, self._stride(task, window, window - min(overlap, window // 2))
 
-    def _stride(self, task: Any, window: int) -> int:
-        """Return the distance between windows in pixels."""
-        stride = max(1, window // 2) if self.stride is None else self.stride
-        half: int = task.model.patch_size // 2
+    def _stride(self, task: Any, window: int, usual: int) -> int:
+        """Return the distance between windows in pixels, *usual* unless another is set."""
+        stride = usual if self.stride is None else self.stride
+        half = _patch(task) // 2
         if self.shifted_grids and half:
             odd = 2 * (stride // (2 * half)) + 1
             stride = odd * half if odd * half <= window else (odd - 2) * half
         return stride
+
+
+def _patch(task: Any) -> int:
+    """Return the pixels of which the sides of a network's windows are multiples."""
+    model = task.model
+    return int(model.local_head.stride if task.is_local else model.patch_size)
 
 
 def _compare_pixel_sizes(scene: SceneWindows, trained: float | None) -> None:
@@ -304,7 +308,7 @@ def check_window(task: Any, window: int, usual: int) -> None:
     """
     is_local = task.is_local
     least: int = task.model.field_of_view if is_local else task.model.patch_size
-    step: int = task.model.local_head.stride if is_local else task.model.patch_size
+    step = _patch(task)
     if window < least:
         what = 'field of view of' if is_local else 'smallest window,'
         raise SettingError(

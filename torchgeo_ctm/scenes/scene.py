@@ -26,6 +26,7 @@ from ..errors import (
     SceneError,
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
+from ..options import comma_separated
 from ..rasters import grid_of, open_raster, read_failure, warn_of_control_points
 from ..scaling import SENTINEL2_BANDS, Resample, band_key, match_bands
 from ..windows import WindowPlan
@@ -247,7 +248,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         """Return dataset and band of the scene classification, None without one."""
         if self.source.classification is not None:
             return self.source.classification, 1
-        keys = [band_key(name or '') for name in scene_bands or raster.descriptions]
+        given = comma_separated(scene_bands or ())
+        keys = [band_key(name or '') for name in given or raster.descriptions]
         key = band_key(CLASSIFICATION)
         return (self.source.dataset, keys.index(key) + 1) if key in keys else None
 
@@ -335,6 +337,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         if self.source.bands is not None:
             found = self.source.bands
         if scene_bands is not None:
+            scene_bands = comma_separated(scene_bands)
             if len(scene_bands) != raster.count:
                 raise SceneError(
                     f'{self.scene} has {raster.count} bands, but scene_bands= names '

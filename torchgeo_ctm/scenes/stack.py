@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
 from ..errors import NodataWarning, SceneError
-from ..grids import Grid, corners, same_crs
+from ..grids import Grid, corners, crs_agree_at
 from ..rasters import open_raster
 from ..scaling import Resample
 from .sentinel2 import Facts, image_facts
@@ -242,7 +242,7 @@ def _place(name: str, layer: Layer, finest: Layer) -> Placed:
         SceneError: If its CRS differs, or its pixels do not nest in the grid.
     """
     pair = f'{name}: {layer.file} and {finest.file}'
-    if not same_crs(layer.crs, finest.crs, corners(_grid(layer))):
+    if not crs_agree_at(layer.crs, finest.crs, corners(_grid(layer))):
         raise SceneError(
             f'{pair} have different CRS: {layer.crs} and {finest.crs}. Warp one to '
             'the CRS of the other first.'

@@ -74,7 +74,7 @@ def data_facts(trainer: Any, stage: str) -> DataFacts | None:
     if dataset is None:
         return None
     return DataFacts(
-        type(_innermost(dataset)).__name__, band_names(dataset), _norm(module)
+        type(_innermost(dataset)).__name__, channel_names(dataset), _norm(module)
     )
 
 
@@ -119,7 +119,7 @@ def _innermost(dataset: Any) -> Any:
         dataset = inner
 
 
-def band_names(dataset: Any) -> tuple[str, ...] | None:
+def channel_names(dataset: Any) -> tuple[str, ...] | None:
     """Return the names of a data set's channels in order, None if it does not say.
 
     Args:
@@ -133,7 +133,7 @@ def band_names(dataset: Any) -> tuple[str, ...] | None:
     parts: Any = getattr(dataset, 'datasets', None)
     if parts and not getattr(dataset, 'bands', None):
         images = [part for part in parts if getattr(part, 'is_image', True)]
-        names = [band_names(part) for part in images]
+        names = [channel_names(part) for part in images]
         stacked = 'IntersectionDataset' in _kinds(dataset)
         if not stacked or None in names:
             # unions and sequences of data sets have the channels of each

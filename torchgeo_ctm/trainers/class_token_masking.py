@@ -17,7 +17,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models._api import WeightsEnum
 
 from ..compat import BaseTask
-from ..errors import CheckpointError, LabelWarning, SettingError, did_you_mean
+from ..errors import (
+    CheckpointError,
+    DataError,
+    LabelWarning,
+    SettingError,
+    did_you_mean,
+)
 from ..lightning_messages import hide_tips
 from ..losses import (
     attention_loss,
@@ -148,7 +154,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             'attention': attention,
             'optimization': optimization,
         }
-        self.options = task_options(groups, former)
+        # LightningCLI adds _class_path to the hyperparameters, for load_from_checkpoint
+        moved = {key: v for key, v in former.items() if not key.startswith('_')}
+        self.options = task_options(groups, moved)
         super().__init__()
         hide_tips()
 
@@ -241,7 +249,14 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         Returns:
             Attention (L, C, h, w) averaged over heads, weighted by their gates; or for
             each block (heads, C, h, w).
+
+        Raises:
+            DataError: If it is not one image.
         """
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            shape = getattr(image, 'shape', None)
+            given = type(image).__name__ if shape is None else tuple(shape)
+            raise DataError(f'Got {given}, expected one image (bands, H, W).')
         training = self.training
         self.eval()
         with torch.no_grad():
@@ -269,8 +284,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             classes: Names of the classes to plot, one per row; None plots all.
 
         Raises:
+            DataError: If it is not one image.
             SettingError: If there is no such block or class.
         """
+        classes = [classes] if isinstance(classes, str) else classes
         names = list(self.class_names if classes is None else classes)
         for name in names:
             if name not in self.class_names:
@@ -377,7 +394,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         batch = self._channels.arranged(batch, self.hparams['in_channels'])
         if self._channels.unchecked:
             values = self.options.labels.values
-            check_entries(batch, self.hparams['num_classes'], values)
+            check_entries(batch, self.hparams['num_classes'], values, self._multiclass)
             self._channels.check_numbers(batch, self.scaling, self.bands)
         return {**batch, USABLE: True}
 

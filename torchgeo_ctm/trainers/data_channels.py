@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import BandWarning, ReflectanceWarning, SettingError
@@ -21,6 +22,8 @@ from .channel_facts import (
 
 #: Deviation after scaling below which images have other numbers than it expects.
 NARROW = 0.08
+#: Types that PyTorch stores, but does not compute with.
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 #: Largest number of a byte.
 BYTE = 255
 
@@ -61,6 +64,8 @@ class DataChannels:
             DataError: If images, masks or labels have impossible shapes or values.
         """
         check_shapes(batch, count if self.order is None else self.found, self.source)
+        if batch['image'].dtype in UNSIGNED:
+            batch = {**batch, 'image': batch['image'].float()}
         if self.order is not None:
             batch = {**batch, 'image': batch['image'][:, self.order]}
         return finite(batch)

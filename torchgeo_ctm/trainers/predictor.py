@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingError, check_names
+from ..errors import DataError, SettingError, check_names
 from ..losses import pool_patch_logits
 from ..maps.class_maps import class_maps
 from ..maps.decoder import MapDecoder
@@ -106,7 +106,16 @@ class ClassTokenPrediction(nn.Module):
         return logits
 
     def _scaled(self, image: Tensor) -> Tensor:
-        """Return images as the network gets them."""
+        """Return images as the network gets them.
+
+        Raises:
+            DataError: If there is no dimension of the batch.
+        """
+        if image.ndim != 4:
+            raise DataError(
+                f'Images have the shape {tuple(image.shape)}, expected (B, bands, H, W). '
+                'Add the batch to a single image with image[None].'
+            )
         scaled: Tensor = self.scaling(image.float())
         return scaled
 

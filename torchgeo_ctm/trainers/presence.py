@@ -149,14 +149,18 @@ def class_mask(
 
 
 def check_entries(
-    batch: Mapping[str, Tensor], num_classes: int, values: Sequence[int] | None = None
+    batch: Mapping[str, Tensor],
+    num_classes: int,
+    values: Sequence[int] | None = None,
+    multiclass: bool = False,
 ) -> None:
-    """Check that labels hold presences, and warn where masks hold no class.
+    """Check that labels hold presences, and warn where they look like something else.
 
     Args:
         batch: The batch, with ``label`` or ``mask``.
         num_classes: Number of classes C.
         values: Value of each class in the mask; None: 0 to C-1.
+        multiclass: Whether one class of a label is expected to be present.
 
     Raises:
         LabelError: If a label has an entry above 1.
@@ -169,6 +173,8 @@ def check_entries(
                 f'A label holds {float(wrong[0]):g}, expected 1 for present, 0 for '
                 'absent, or -1 for unknown.'
             )
+        if label.ndim > 1:
+            _warn_of_shares(label, multiclass)
     elif 'mask' in batch and values is None:
         mask = class_mask(batch['mask'], 1 << 31)
         wrong = mask[(mask >= num_classes) & (mask != IGNORED)]
@@ -180,6 +186,27 @@ def check_entries(
                 LabelWarning,
                 stacklevel=4,
             )
+
+
+def _warn_of_shares(label: Tensor, multiclass: bool) -> None:
+    """Warn of labels (B, C) that are shares, or of several classes where one is meant."""
+    shares = label[(label > 0) & (label < 1)]
+    if shares.numel():
+        warnings.warn(
+            f'A label holds {float(shares[0]):g}: training takes it for a probability, '
+            'and metrics count it as absent. Turn shares of an area into 0 and 1 first, '
+            'as with share >= 0.1.',
+            LabelWarning,
+            stacklevel=5,
+        )
+    most = int((label == 1).sum(dim=1).max())
+    if multiclass and most > 1:
+        warnings.warn(
+            f"A label has {most} classes, but task='multiclass' expects one. Set "
+            "task='multilabel'.",
+            LabelWarning,
+            stacklevel=5,
+        )
 
 
 def filled(presence: Tensor, probs: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 from docstring_parser import parse as parse_docstring
 
 from torchgeo_ctm.commands import COMMANDS
-from torchgeo_ctm.main import comma_separated, command_parser
+from torchgeo_ctm.main import command_parser
+from torchgeo_ctm.options import comma_separated
 
 from .files import indented, title
 from .keys import type_text, value_text
