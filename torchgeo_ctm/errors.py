@@ -103,6 +103,10 @@ class ExportWarning(CTMWarning):
     """A step that the checkpoint asks for was left out of an exported model."""
 
 
+class UntrainedWarning(CTMWarning):
+    """A network that is scored, or maps, with its random initial weights."""
+
+
 class OptionWarning(CTMWarning, FutureWarning):
     """An option under its former name. It still works; the message has the new name."""
 
@@ -113,6 +117,10 @@ class ResumeWarning(CTMWarning):
 
 class KeptMapWarning(CTMWarning):
     """A map that was there is kept, though the run would make another one."""
+
+
+class FormerProductWarning(CTMWarning):
+    """Files beside a new map that may be of the map that it replaced."""
 
 
 class PixelSizeWarning(CTMWarning):

@@ -193,7 +193,9 @@ def match_bands(
         if all(re.fullmatch(r'band \d+', name) for name in wanted):
             hint += (
                 'The bands of the model have no names: set bands of the model to those '
-                f'of the scene, [{", ".join(name or "unnamed" for name in found)}].'
+                f'of the scene, [{", ".join(name or "unnamed" for name in found)}], '
+                'before it is trained. A trained model takes the scene with '
+                f'scene_bands={",".join(f"band {i + 1}" for i in range(len(found)))}.'
             )
         else:
             hint += 'If only the names are wrong, pass the right ones as scene_bands=.'

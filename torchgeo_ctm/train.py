@@ -362,7 +362,8 @@ def _amounts(labels: AnyLabels) -> str:
 def _warn_of_spelling(labels: AnyLabels) -> None:
     """Warn of classes that may be one, or several, by their names."""
     names = {name_key(name): name for name in labels.classes}
-    single = [name for name in names if not SEVERAL.search(name)]
+    # numbers that follow each other are no other spelling
+    single = [n for n in names if re.search('[^\\W\\d]', n) and not SEVERAL.search(n)]
     for one, other in itertools.combinations(single, 2):
         if one == f'{other}s' or other == f'{one}s' or did_you_mean(one, [other]):
             warnings.warn(

@@ -1,4 +1,5 @@
 import json
+import warnings
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,7 +12,7 @@ import rasterio
 from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, random_classes, write_classes
 from torchgeo_ctm.assessment.change import change
-from torchgeo_ctm.errors import OutputError
+from torchgeo_ctm.errors import LabelWarning, OutputError
 from torchgeo_ctm.inference import masks
 from torchgeo_ctm.inference.masks import class_colors, class_names
 
@@ -150,3 +151,23 @@ def test_bad_input_is_one_line(tmp_path: Path, run: Run) -> None:
         refused(run('change', *arguments, '--output', output), words)
         assert not list(tmp_path.glob('o.*')) and not list(tmp_path.glob('.o*'))
     refused(run('change', mask, mask, '--output', mask, '--overwrite'), 'input')
+
+
+def test_classes_of_one_map_alone_are_told(tmp_path: Path) -> None:
+    values = random_classes(30, 40)
+    one = write_classes(tmp_path / 'one.tif', values)
+    two = write_classes(
+        tmp_path / 'two.tif', values, names=[*NAMES[:3], 'Something else']
+    )
+    with pytest.warns(LabelWarning) as said:
+        change(one, two, tmp_path / 'o.tif', polygons=False)
+    first, second = (str(each.message) for each in said)
+    assert f'one.tif has {NAMES[3]}, which are no classes of' in first
+    assert 'two.tif has Something else' in second
+    values[values == 3] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', LabelWarning)
+        # a class that does not occur changes nothing
+        one = write_classes(tmp_path / 'one.tif', values)
+        two = write_classes(tmp_path / 'two.tif', values, names=NAMES[:3])
+        change(one, two, tmp_path / 'o.tif', polygons=False, overwrite=True)

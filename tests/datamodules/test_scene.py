@@ -133,8 +133,20 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
         LabelError, match='expected those of the task, in order: Forest, Water'
     ):
         data.setup('fit')
-    data.trainer = _attached(tiny_task(class_names=None))
+    unnamed = tiny_task(class_names=None)
+    data.trainer = _attached(unnamed)
     data.setup('fit')
+    # the checkpoint has the names of the labels
+    assert unnamed.class_names == unnamed.hparams['class_names'] == [*others.classes]
+    data = datamodule(scene, labels=others)
+    data.trainer = _attached(
+        tiny_task(class_names=None, class_colors=None, num_classes=2)
+    )
+    with pytest.raises(LabelError, match=r'3 classes, .* but num_classes=2\. Set'):
+        data.setup('fit')
+    data = datamodule(scene, labels=scene)
+    with pytest.raises(SettingError, match='is a path, expected labels that were read'):
+        data.setup('fit')
 
 
 @pytest.mark.parametrize(

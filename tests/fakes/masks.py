@@ -10,7 +10,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from torchgeo_ctm.grids import Grid
-from torchgeo_ctm.inference.geotiff import RasterRows, product_path
+from torchgeo_ctm.inference.geotiff import RasterRows
+from torchgeo_ctm.inference.paths import product_path
 from torchgeo_ctm.scaling import SENTINEL2_BANDS
 
 CLASSES = ('Forest', 'Water', 'Urban/Built-up')

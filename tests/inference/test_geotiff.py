@@ -9,7 +9,8 @@ from rio_cogeo.cogeo import cog_validate
 
 from torchgeo_ctm.errors import OutputError
 from torchgeo_ctm.grids import IGNORED, Grid
-from torchgeo_ctm.inference.geotiff import RasterRows, check_output, product_path
+from torchgeo_ctm.inference.geotiff import RasterRows, check_output
+from torchgeo_ctm.inference.paths import product_path
 
 GRID = Grid(700, 600, 'EPSG:32630', Affine(10, 0, 500_000, 0, -10, 4_200_000))
 CLASSES = (['Forest', 'Urban & <Built-up>'], ['#009900', '#a5a5a5'])

@@ -61,3 +61,11 @@ def test_a_notebook_shows_picture_and_hectares(mask: SceneMask, tmp_path: Path) 
     assert f'{water * 0.9993:,.1f}' in shown
     bare = write_classes(tmp_path / 'bare.tif', VALUES, crs=None)
     assert '<table>' not in SceneMask({'mask': bare})._repr_html_()
+
+
+def test_an_earlier_map_is_opened(mask: SceneMask, tmp_path: Path) -> None:
+    found = SceneMask.beside(str(tmp_path / 'mask.tif'))
+    assert found.products == mask.products
+    assert found.areas() == mask.areas()
+    with pytest.raises(SceneError, match='does not exist'):
+        SceneMask.beside(tmp_path / 'other.tif')

@@ -320,6 +320,18 @@ def test_a_data_module_maps_an_area_as_predict_does(
     assert (tmp_path / 't.tif').read_bytes() == made.paths[0].read_bytes()
 
 
+def test_torchgeo_predict_needs_weights_and_a_writer(
+    torchgeo_main: TorchGeoMain, scene: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    given = ['predict', '--config', CONFIGS / 'scene.yaml', '--data.scene', scene]
+    given += ['--trainer.accelerator', 'cpu']
+    with pytest.raises(CTMError, match='random initial weights'):
+        torchgeo_main(*given, '--trainer.callbacks.output', tmp_path / 'm.tif')
+    assert not [*tmp_path.glob('*m.tif*')]
+    with pytest.raises(CTMError, match='No callback of the trainer writes the maps'):
+        torchgeo_main(*given, '--ckpt_path', checkpoint, '--trainer.callbacks', 'null')
+
+
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [

@@ -65,6 +65,7 @@ ARROWS: dict[str, set[str]] = {
         'samplers',
         'scenes',
         'labels',
+        'legends',
         'grids',
         'rasters',
         'split',

@@ -32,6 +32,11 @@ def dataset(scene: Path) -> Any:
     return array.to_dataset('band').expand_dims('time')
 
 
+def one_variable(scene: Path) -> Any:
+    """One variable with all bands, as to_dataset(name=…) gives it."""
+    return opened(scene).to_dataset(name='reflectance')
+
+
 def subset(scene: Path) -> Any:
     """Columns before rows, and long_name still names the bands that were left out."""
     array = opened(scene)
@@ -44,7 +49,9 @@ def degrees(scene: Path) -> Any:
     return opened(scene).rename(y='lat', x='lon')
 
 
-@pytest.mark.parametrize('make', [opened, named, dataset, subset, degrees])
+@pytest.mark.parametrize(
+    'make', [opened, named, dataset, one_variable, subset, degrees]
+)
 def test_the_map_is_that_of_the_file(
     write_scene: WriteScene, checkpoint: Path, tmp_path: Path, make: Any
 ) -> None:

@@ -1,4 +1,5 @@
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import save_task, tiny_task
 from tests.fakes.chips import loader, trainer
-from torchgeo_ctm.errors import DataError, LabelWarning, SettingError
+from torchgeo_ctm.errors import DataError, LabelWarning, SettingError, UntrainedWarning
 from torchgeo_ctm.trainers import load_task
 from torchgeo_ctm.trainers.masking import draw_masking
 from torchgeo_ctm.trainers.optimizers import build_optimizer
@@ -564,3 +565,20 @@ def test_labels_that_look_like_something_else(
     batch = {'label': torch.tensor(label)}
     with pytest.warns(LabelWarning, match=message):
         check_entries(batch, 3, multiclass=task == 'multiclass')
+
+
+def test_an_untrained_network_is_told(tmp_path: Path) -> None:
+    task = tiny_task()
+    path = save_task(task, tmp_path / 'x.ckpt')
+    with pytest.warns(UntrainedWarning, match='random initial weights'):
+        trainer(tmp_path).test(task, loader('image', 'label'), verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UntrainedWarning)
+        trainer(tmp_path).test(
+            task, loader('image', 'label'), verbose=False, ckpt_path=path
+        )
+        trainer(tmp_path).predict(load_task(path), loader('image', 'label'))
+        fresh = tiny_task()
+        run = trainer(tmp_path)
+        run.fit(fresh, loader('image', 'label'), loader('image', 'label'))
+        run.validate(fresh, loader('image', 'label'), verbose=False)

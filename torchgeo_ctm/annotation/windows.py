@@ -16,8 +16,8 @@ from rasterio.windows import Window as RasterWindow
 
 from ..errors import LabelError, LabelWarning
 from ..grids import Window, check_same_grid, from_pixels, to_pixels
-from ..inference.geotiff import product_path
 from ..inference.masks import open_confidence, open_mask
+from ..inference.paths import product_path
 from ..rasters import grid_of
 from ..scaling import band_key, rgb_indices
 from ..scenes.scene import SceneWindows

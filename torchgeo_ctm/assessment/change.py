@@ -1,6 +1,7 @@
 """What changed between two maps of one place: hectares from each class to each other."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,11 +13,12 @@ from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from ..errors import SceneError, SettingError, name_key
+from ..errors import LabelWarning, SceneError, SettingError, name_key
 from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
-from ..inference.geotiff import RasterRows, check_output, product_path
+from ..inference.former import former_products, retire
+from ..inference.geotiff import RasterRows, check_output
 from ..inference.masks import (
     check_percent,
     class_colors,
@@ -24,6 +26,7 @@ from ..inference.masks import (
     open_mask,
     read_rows,
 )
+from ..inference.paths import product_path
 from ..inference.style import write_style
 from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import grid_of
@@ -100,8 +103,11 @@ def change(
         raise SettingError(f'min_area={min_area} ha, expected 0 or more.')
     pair = _Pair(before, after, min_confidence)
     hectares, unknown = pair.hectares()
+    pair.warn_of_strangers(hectares)
+    former = former_products(output)
     with staging_folder(output) as folder:
         _write(pair, hectares, paths, folder, min_area)
+    retire(former, paths)
     return Change(
         pd.DataFrame(hectares, index=pair.names, columns=pair.names), unknown, paths
     )
@@ -153,11 +159,32 @@ class _Pair:
         order = list(dict.fromkeys(keys[0] + keys[1]))
         #: Names of all classes, those of the first map first.
         self.names = [named[key] for key in order]
+        self._own = [{order.index(key) for key in each} for each in keys]
         self._tables = [
             _table(each, [order.index(key) for key in own])
             for each, own in zip(strata, keys, strict=True)
         ]
         self.colors = self._colors(keys, order)
+
+    def warn_of_strangers(self, hectares: Floats) -> None:
+        """Warn of classes that one map alone can have: they count as change.
+
+        Args:
+            hectares: Hectares from class to class (C, C).
+        """
+        for one, two in ((0, 1), (1, 0)):
+            path, other = self.paths[one], self.paths[two]
+            occurs = hectares.sum(axis=two) > 0
+            alone = sorted(self._own[one] - self._own[two])
+            strange = [self.names[index] for index in alone if occurs[index]]
+            if strange:
+                warnings.warn(
+                    f'{path} has {", ".join(strange)}, which are no classes of {other}: '
+                    'their ground counts as changed. Name both alike with torchgeo-ctm '
+                    'relabel.',
+                    LabelWarning,
+                    stacklevel=4,
+                )
 
     def _colors(self, keys: list[list[str]], order: list[str]) -> list[str]:
         """Return the color of each class, of the later map where both have it."""

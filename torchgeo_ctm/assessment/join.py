@@ -27,7 +27,8 @@ from ..files import (
     write_text,
 )
 from ..grids import IGNORED, Grid
-from ..inference.geotiff import RasterRows, check_output, product_path
+from ..inference.former import former_products, retire
+from ..inference.geotiff import RasterRows, check_output
 from ..inference.masks import (
     check_percent,
     class_colors,
@@ -35,6 +36,7 @@ from ..inference.masks import (
     open_confidence,
     open_mask,
 )
+from ..inference.paths import product_path
 from ..inference.style import ramp_style, write_style
 from ..inference.vector import check_vector_output, publish_vector, vectorize
 from ..rasters import CONFIDENCE, grid_of, open_raster
@@ -131,9 +133,12 @@ def join(
                 stacklevel=2,
             )
         paths = {name: others[name] for name in wanted}
+        former = former_products(output)
         with staging_folder(output) as folder:
             _write(placed, grid, output, paths, (names, colors), folder)
-    return [output, *paths.values()]
+    written = [output, *paths.values()]
+    retire(former, written)
+    return written
 
 
 def _confidence(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..errors import SceneError, SettingError, check_names
 from ..files import atomic_path, check_file, check_not_input
 from ..grids import IGNORED
+from ..inference.former import former_products, retire
 from ..inference.geotiff import RasterRows, check_output, rgb_of
 from ..inference.masks import class_colors, open_mask
 from ..inference.merging import merging
@@ -93,6 +94,7 @@ def relabel(
     table = np.full(max(max(v) for v in new.values if v) + 1, IGNORED, np.uint8)
     for index, values in enumerate(new.values):
         table[values] = index
+    former = former_products(output)
     with open_mask(mask) as raster:
         kept = ('AREA_OR_POINT', 'CLASS_NAMES')
         tags = {k: v for k, v in raster.tags().items() if k not in kept}
@@ -113,7 +115,9 @@ def relabel(
                 rows.publish()
         finally:
             rows.abandon()
-    return [output, *([qml] if style else [])]
+    written = [output, *([qml] if style else [])]
+    retire(former, written)
+    return written
 
 
 def _translated(table: NDArray[np.uint8], band: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from ..labels import (
     check_overlap,
     check_sizes,
 )
+from ..legends import usual_colors
 from ..samplers.labeled_scene import LabeledScene, LabeledWindows
 from ..samplers.neighborhoods import WindowDraws
 from ..samplers.splits import SceneSplits
@@ -261,6 +262,10 @@ class SceneDataModule(NonGeoDataModule):
             needed = (coverage.chip_window(task), tuple(task.bands))
             if self._split_for != needed:
                 self.splits, self._split_for = self._split(task), needed
+            if stage == 'fit' and hasattr(task, 'name_classes'):
+                # of a task that was given none
+                labels: Any = self.labels
+                task.name_classes(labels.classes, usual_colors(labels.classes))
         if self.splits is not None:
             self.train_dataset = self.splits.windows('train')
             self.val_dataset = self.splits.windows('val')
@@ -427,6 +432,12 @@ def _check_classes(labels: LabelSource, names: Sequence[str]) -> None:
         [name_key(name) for name in group] for group in (labels.classes, names)
     )
     unnamed = needed == [str(number) for number in range(len(needed))]
+    if unnamed and len(given) != len(needed):
+        raise LabelError(
+            f'The labels have {len(given)} classes, {", ".join(labels.classes)}, but '
+            f'num_classes={len(needed)}. Set num_classes={len(given)} and class_names to '
+            'these.'
+        )
     if len(given) != len(needed) or (given != needed and not unnamed):
         raise LabelError(
             f'The labels have the classes {", ".join(labels.classes)}, expected those of '

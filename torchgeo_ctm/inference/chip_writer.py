@@ -20,7 +20,8 @@ from ..grids import IGNORED, Grid
 from ..maps.class_maps import resize
 from ..rasters import CONFIDENCE
 from ..version import __version__
-from .geotiff import RasterRows, product_path
+from .geotiff import RasterRows
+from .paths import product_path
 from .protocols import ChipData, ChipPredictor
 
 #: Tags of a task's provenance that chips get.

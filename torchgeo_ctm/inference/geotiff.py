@@ -54,13 +54,6 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     return check_file(path, overwrite)
 
 
-def product_path(mask: Path, product: str, suffix: str | None = None) -> Path:
-    """Return the path of a product beside the mask: ``OUT.tif`` → ``OUT_x.tif``."""
-    suffix = mask.suffix if suffix is None else suffix
-    name = f'{mask.stem}_{product}{suffix}' if product else f'{mask.stem}{suffix}'
-    return mask.with_name(name)
-
-
 class RasterRows:
     """A uint8 raster, written row by row and then converted to a COG.
 

@@ -10,7 +10,7 @@ from ..errors import SettingError
 class ProductOptions:
     """Which products are written beside the class raster, MASK.tif.
 
-    A new product needs its path in ``inference.products.product_paths``, and its place in
+    A new product needs its path in ``inference/paths.py``, and its place in
     ``prediction.dates.OF_A_DATE``, which says what is written of each of several dates.
 
     Attributes:

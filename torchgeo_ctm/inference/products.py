@@ -21,10 +21,12 @@ from ..errors import GridError, OutputError
 from ..files import atomic_path, check_file, check_name, write_text
 from ..grids import Grid
 from ..rasters import CONFIDENCE
-from .geotiff import RasterRows, check_output, product_path
+from .former import former_products, retire
+from .geotiff import RasterRows, check_output
 from .masks import open_mask
 from .memory import FINISHING_CACHE
 from .options import ProductOptions
+from .paths import product_paths
 
 #: File that lists what is being published.
 PUBLISHING = 'publishing.json'
@@ -177,6 +179,7 @@ class Products:
         staged, last = self._staged, ('mask', 'stac')
         order = [name for name in staged if name not in last]
         order += [name for name in last if name in staged]
+        former = former_products(self.output)
         facts = {self.paths[name].name: _facts(path) for name, path in staged.items()}
         try:
             write_text(self.folder / PUBLISHING, json.dumps(facts))
@@ -191,6 +194,7 @@ class Products:
                     staged[name].replace(self.paths[name])
         except OSError as error:
             raise OutputError(f'Cannot write {self.output}: {error}') from error
+        retire(former, self.paths.values())
 
     def _finish_raster(self, product: str) -> None:
         """Convert the rows of a raster product to a COG."""
@@ -260,34 +264,6 @@ def _stopped(pool: ThreadPoolExecutor) -> Iterator[None]:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
-
-
-def product_paths(output: Path, options: ProductOptions) -> dict[str, Path]:
-    """Return the paths of the products to write, the mask first."""
-    names = {
-        'mask': output,
-        'confidence': product_path(output, 'confidence'),
-        'probabilities': product_path(output, 'probabilities'),
-        'polygons': product_path(output, '', '.gpkg'),
-        'style': product_path(output, '', '.qml'),
-        'confidence_style': product_path(output, 'confidence', '.qml'),
-        'probabilities_style': product_path(output, 'probabilities', '.qml'),
-        'picture': product_path(output, '', '.png'),
-        'stac': product_path(output, '', '.json'),
-    }
-    # a style of a raster is written if both are
-    wanted = {
-        'mask': True,
-        'confidence': options.confidence,
-        'probabilities': options.probabilities,
-        'polygons': options.polygons,
-        'style': options.style,
-        'confidence_style': options.confidence and options.style,
-        'probabilities_style': options.probabilities and options.style,
-        'picture': options.picture,
-        'stac': options.stac,
-    }
-    return {name: path for name, path in names.items() if wanted[name]}
 
 
 def check_products(

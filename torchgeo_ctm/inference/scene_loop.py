@@ -43,7 +43,8 @@ from .journal import ScoreJournal
 from .memory import check_memory, estimate, required_disk
 from .merging import Merging, merging
 from .options import ProductOptions
-from .products import Products, check_georeference, check_products, product_paths
+from .paths import product_paths
+from .products import Products, check_georeference, check_products
 from .protocols import ScenePredictor
 from .scene_run import FULL, SceneRun, warn_about_resume
 from .threads import Result, threads_for

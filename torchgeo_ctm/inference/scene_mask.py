@@ -15,6 +15,7 @@ from ..errors import GridError, SceneError, SettingError, did_you_mean
 from ..plots import mask_figure
 from .areas import class_areas
 from .masks import class_colors, class_names, open_mask
+from .paths import all_paths
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -33,6 +34,21 @@ class SceneMask:
     """
 
     products: dict[str, Path]
+
+    @classmethod
+    def beside(cls, mask: str | Path) -> 'SceneMask':
+        """Return the products that an earlier run wrote.
+
+        Args:
+            mask: The class raster; the others lie beside it.
+
+        Raises:
+            SceneError: If it cannot be read or does not hold classes.
+        """
+        path = Path(mask)
+        open_mask(path).close()
+        found = all_paths(path).items()
+        return cls({name: each for name, each in found if each.exists()})
 
     @property
     def paths(self) -> list[Path]:

@@ -79,7 +79,7 @@ def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
     touching = _count_touching(source, grids)
     scenes = f'touch none of the {len(grids):,} scenes'
     if not touching:
-        hint = f'Is {source.crs.name} the CRS of the coordinates?'
+        hint = f'If {source.crs.name} is not their CRS, pass theirs as crs=.'
         if _count_touching(source.swapped(), grids):
             hint = 'The file has x and y (longitude and latitude) swapped.'
         raise LabelError(f'{_name(source)} {scenes}. {hint}')

@@ -212,7 +212,7 @@ def _coordinate_columns(
             raise missing_column(path, name, table.columns)
     raise LabelError(
         f'{path} has no two columns of coordinates, expected lon and lat, or x and y; '
-        f'found: {", ".join(table.columns)}. Pass x_field= and y_field=.'
+        f'found: {", ".join(table.columns)}. Give them one of these names.'
     )
 
 

@@ -31,15 +31,11 @@ from ..errors import (
 from ..files import check_file, check_not_read, make_folder, uninterrupted, write_text
 from ..grids import IGNORED, check_same_grid
 from ..inference.cloud_detection import CloudDetection, detected_clouds
-from ..inference.geotiff import RasterRows, product_path
+from ..inference.geotiff import RasterRows
 from ..inference.masks import class_colors, class_names, open_mask
 from ..inference.options import ProductOptions
-from ..inference.products import (
-    Products,
-    check_georeference,
-    check_products,
-    product_paths,
-)
+from ..inference.paths import product_path, product_paths
+from ..inference.products import Products, check_georeference, check_products
 from ..inference.scene_loop import PICTURE
 from ..inference.scene_mask import SceneMask
 from ..options import options_of

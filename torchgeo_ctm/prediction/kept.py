@@ -78,7 +78,7 @@ class KeptMaps:
         self, scene: str, path: Path, predictor: Any, weights: str
     ) -> Iterator[str]:
         """Yield in a few words each what the run would do otherwise."""
-        from ..inference.products import product_paths
+        from ..inference.paths import product_paths
         from ..inference.scene_loop import map_tags
         from ..scenes.area import chosen_area
         from ..scenes.clouds import DILATION

@@ -141,8 +141,8 @@ def predict_scene(
     detector = chosen_detector(clouds, cloud_mask, cloud_dilation)
     import torch
 
-    from ..inference.geotiff import product_path, remove_raster
-    from ..inference.products import product_paths
+    from ..inference.geotiff import remove_raster
+    from ..inference.paths import product_path, product_paths
     from ..inference.scene_loop import SceneLoop
     from ..scenes.area import chosen_area
     from ..scenes.coverage import Coverage

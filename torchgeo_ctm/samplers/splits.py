@@ -123,7 +123,8 @@ class SceneSplits:
             raise LabelError(
                 f'None of {counts["all"]} windows of {len(self.scenes)} scenes has a '
                 f'label ({counts["empty"]} have hardly any valid pixels). Check that '
-                'labels and scenes cover the same area.'
+                'labels and scenes cover the same area, and that labels cover enough of '
+                f'a window of {self.window} px; else use smaller windows.'
             )
         if counts['unlabeled']:
             warnings.warn(

@@ -45,7 +45,8 @@ def array_raster(
     if not type(scene).__module__.startswith('xarray.'):
         raise SettingError(
             f'scene is of type {type(scene).__name__}, expected a path or an '
-            'xarray.DataArray.'
+            'xarray.DataArray. torchgeo-ctm predict takes several, and --combine joins '
+            'dates.'
         )
     if find_spec('rioxarray') is None:
         raise SettingError(
@@ -82,7 +83,12 @@ def _with_bands_first(scene: Any, names: Sequence[str] | None) -> Any:
     """Return an array (band, y, x) with the names of its bands."""
     import rioxarray  # noqa: F401  registers rio
 
-    array = scene.to_array('band') if hasattr(scene, 'data_vars') else scene
+    array = scene
+    if hasattr(scene, 'data_vars'):
+        # one variable with bands, or one of each band
+        variables = [*scene.data_vars.values()]
+        banded = len(variables) == 1 and {*variables[0].dims} & {*BANDS}
+        array = variables[0] if banded else scene.to_array('band')
     array = array.squeeze(
         [d for d in array.dims if d == 'time' and array.sizes[d] == 1]
     )

@@ -63,6 +63,7 @@ from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
 from .score_table import ScoreTable
 from .self_training import patch_targets, self_training_weight
+from .torchgeo_command import check_weights, check_writer
 from .weights import DEFAULT, Start, read_start
 
 logger = logging.getLogger(__name__)
@@ -172,6 +173,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
         #: Patch embedding of pre-trained weights, in case the data renames the bands.
         self._kernel: PatchKernel | None = None
+        #: Whether weights were loaded or trained.
+        self._trained = False
+        self.register_load_state_dict_post_hook(_mark_trained)  # type: ignore[no-untyped-call]
         start: Start | None = None
         name = self.hparams['model'] or DEFAULT
         options = dict(self.hparams['model_options'] or {})
@@ -184,6 +188,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self.build(self.hparams)
         if start is not None:
             kept = start.load(self.model, self.bands)
+            self._trained = start.vit is None
             self._kernel = start.kernel
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         freeze(self.model, self.options.optimization.freeze_blocks)
@@ -324,6 +329,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if self._channels.normalization is not None:
             self._learn_normalization(*self._channels.normalization)
         if trainer is not None:
+            check_writer(trainer, stage)
             check_chips_of_batches(trainer)
             if stage == 'fit':
                 self._learn_reading(getattr(trainer, 'datamodule', None))
@@ -398,6 +404,22 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self._channels.check_numbers(batch, self.scaling, self.bands)
         return {**batch, USABLE: True}
 
+    def on_validation_start(self) -> None:
+        """Check that the network has learned something; training need not have yet."""
+        if not self.trainer.training and not self.trainer.sanity_checking:
+            check_weights(self.trainer, self._trained)
+
+    def on_test_start(self) -> None:
+        """Check that the network has learned something."""
+        check_weights(self.trainer, self._trained)
+
+    def on_predict_start(self) -> None:
+        """Check that the network has learned something, and remove closed heads."""
+        trainer = getattr(self, '_trainer', None)
+        if trainer is not None:
+            check_weights(trainer, self._trained)
+        super().on_predict_start()
+
     def on_train_start(self) -> None:
         """Warn about rare classes, check options that need an end of training, resume.
 
@@ -409,7 +431,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         said = []
         if chips is not None:
             said = warn_about_rare_classes(chips, self.presence, self.class_names)
-        self._announced = False
+        self._announced, self._trained = False, True
         self._tally = LabelTally(self.hparams['num_classes'], said)
         patches = self.options.patches
         if patches.self_training is not None:
@@ -862,3 +884,8 @@ def _validates(trainer: Any) -> bool:
     loop.setup_data()
     trainer.training = True
     return any(count > 0 for count in trainer.num_val_batches)
+
+
+def _mark_trained(task: nn.Module, keys: object) -> None:
+    """Remember that weights were loaded."""
+    task._trained = True  # type: ignore[assignment]

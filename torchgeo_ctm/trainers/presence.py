@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import LabelError, LabelWarning, SettingError
+from ..errors import LabelError, LabelWarning, SettingError, did_you_mean
 from ..grids import IGNORED
 from ..labels import class_shares, presence_from_mask
 from ..labels.shares import classes_of_values
@@ -72,7 +72,7 @@ def presence_of(
     if 'mask' not in batch:
         raise SettingError(
             f"The batch must have 'label', or 'mask' to derive it from, got "
-            f'{sorted(batch)}.'
+            f'{", ".join(sorted(batch))}.{did_you_mean("label", batch)}'
         )
     mask = class_mask(batch['mask'], num_classes, values)
     shares = class_shares(mask, num_classes, IGNORED)
