@@ -304,6 +304,21 @@ def test_a_class_in_every_label_decides_without_the_criterion(absent: int) -> No
     assert ('Land in every held-out label' in report) != absent
 
 
+def test_a_class_that_training_knows_to_be_absent_is_compared() -> None:
+    """Held-out ground may be all sea, where water is in every label."""
+    lost, won = results([2.0] * 20, [1.0] * 20).values()
+    found = {
+        'class always present': [
+            each._replace(absences=torch.ones(1)) for each in lost
+        ],
+        'other': [each._replace(absences=torch.ones(1)) for each in won],
+    }
+    choice = Choice({name: {} for name in found}, [0], found, ['Water'])
+    assert (choice.always, choice.everywhere) == ([], ['Water'])
+    assert choice.taken == 'other'
+    assert 'Water in every held-out label' in ' '.join(choice.report())
+
+
 def test_an_unknown_device_is_named(make_config: MakeConfig) -> None:
     config = make_config()
     with pytest.raises(SettingError, match="Did you mean 'cpu'"):

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from tqdm import tqdm
 
 from .configuration import build_task, read_data, read_yaml
-from .errors import CTMError, DataError, LabelWarning, SettingError
+from .errors import CTMError, DataError, LabelWarning, SettingError, UntrainedWarning
 from .prediction import build_trainer, running
 from .reports.choice import ALWAYS_PRESENT, FEW, FEW_LABELS, Choice
 from .trainers import ClassTokenMaskingTask
@@ -66,7 +68,9 @@ def hold_out(
     metric = LabelLosses(len(task.class_names), min_share)
     task.split_metrics['val'].balanced_bce = metric
     trainer = build_trainer(accelerator, callbacks=[blocks], enable_progress_bar=False)
-    with running(trainer):
+    with running(trainer), warnings.catch_warnings():
+        # labels are counted before there is a trained network
+        warnings.simplefilter('ignore', UntrainedWarning)
         trainer.validate(task, datamodule=data, verbose=False)
     if not metric.kept:
         raise DataError(
@@ -82,7 +86,7 @@ def train(
     steps: int,
     accelerator: str,
     on_step: Callable[[], object],
-) -> None:
+) -> Tensor:
     """Train a task for some steps, without validation.
 
     Args:
@@ -91,9 +95,18 @@ def train(
         steps: Number of steps.
         accelerator: Device, as Lightning names it.
         on_step: Called after each step.
+
+    Returns:
+        Number of training labels that say a class is absent, (C,).
     """
+    absences = torch.zeros(len(task.class_names))
 
     class Steps(Callback):
+        def on_train_batch_start(
+            self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        ) -> None:
+            absences.add_((pl_module.presence(batch) == 0).sum(dim=0).cpu())
+
         def on_train_batch_end(self, *arguments: Any, **options: Any) -> None:
             on_step()
 
@@ -106,6 +119,7 @@ def train(
     )
     with running(trainer):
         trainer.fit(task, datamodule=data)
+    return absences
 
 
 def choose(
@@ -151,8 +165,9 @@ def choose(
                 bar.set_description(f'{name}, seed {seed}')
                 pl.seed_everything(seed, verbose=False)
                 task, data = _built(build_task, name, setting), build_data(seed)
-                train(task, data, steps, accelerator, bar.update)
-                found[name].append(hold_out(task, data, accelerator))
+                absences = train(task, data, steps, accelerator, bar.update)
+                result = hold_out(task, data, accelerator)
+                found[name].append(result._replace(absences=absences))
                 if on_trained is not None:
                     on_trained(name, seed, task)
     return Choice(settings, seeds, found, class_names)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .configuration import build_task, read_data, write_content
 from .errors import (
+    BandWarning,
     LabelError,
     LabelWarning,
     ReflectanceWarning,
@@ -134,6 +135,7 @@ def plan(
         band_names(paths[0]) if scene_bands is None else comma_separated(scene_bands)
     )
     ground = _Ground(paths, bands, source, seed, reading | kept)
+    _warn_of_numbers(bands, paths[0])
     window, reason = _choose_window(ground, window)
     held_out = ground.holds_out(window)
     epochs = min(EPOCHS, steps) if held_out else 1
@@ -357,6 +359,17 @@ def _amounts(labels: AnyLabels) -> str:
     named = zip(labels.classes, counts, strict=True)
     listed = ', '.join(f'{name} {count}' for name, count in named)
     return f'{len(labels)} {kind}s ({listed})'
+
+
+def _warn_of_numbers(bands: Sequence[str], scene: str) -> None:
+    """Warn of bands without names, which a scene may have in another order."""
+    if all(re.fullmatch(r'(band )?\d+', name) for name in bands):
+        warnings.warn(
+            f'{scene} has no band names. The model can map scenes with their bands in the '
+            'same order only. Pass scene_bands= to name them.',
+            BandWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_spelling(labels: AnyLabels) -> None:

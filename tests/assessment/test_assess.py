@@ -383,3 +383,15 @@ def test_a_class_that_is_not_on_the_map_counts_as_wrong(
     short = ['a'] * 15 + ['OTHER'] * 5 + ['b'] * 20
     points = write_points(tmp_path / 't.gpkg', pixels, [*short])
     assert assess(plain, points).counts.tolist() == found.counts.tolist()
+
+
+def test_points_of_another_origin_are_told(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', MAP, names=OLOFSSON)
+    pixels = np.argwhere(MAP != 255)[::97]
+    reference = [OLOFSSON[MAP[row, col]] for row, col in pixels]
+    points = write_points(tmp_path / 's.gpkg', pixels, reference)
+    with pytest.warns(Note, match=r's\.gpkg was not written by sample'):
+        assess(mask, points)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', Note)
+        assess(mask, points, design='simple')

@@ -89,7 +89,7 @@ def test_a_third_scene_is_mapped(
         length=320,
     )
     trainer = pl.Trainer(
-        max_epochs=8,
+        max_epochs=5,
         accelerator='cpu',
         logger=False,
         enable_checkpointing=False,

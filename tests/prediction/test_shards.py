@@ -162,6 +162,7 @@ def environment(**variables: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['slurm', 'kubernetes'])
 def test_the_examples_map_all_scenes(data: Path, kind: str) -> None:
+    """Two of the eight tasks, as the cluster starts them: the others are alike."""
     if kind == 'slurm':
         script = (EXAMPLES / 'slurm.sh').read_text()
         found = re.search(r'--array=1-(\d+)', script)
@@ -176,15 +177,16 @@ def test_the_examples_map_all_scenes(data: Path, kind: str) -> None:
         command, name, first = container['command'], 'JOB_COMPLETION_INDEX', 0
         count = job['spec']['completions']
         assert f'/{count}"' in command[-1]
-    # the first five of eight shards have a scene each
+    # a shard of five scenes has one or none
+    numbers = (1, len(NAMES) - 1)
     tasks = [
         subprocess.Popen(
-            command, cwd=data, env=environment(**{name: str(first + task)})
+            command, cwd=data, env=environment(**{name: str(first + number)})
         )
-        for task in range(len(NAMES))
+        for number in numbers
     ]
-    assert [task.wait() for task in tasks] == [0] * len(NAMES)
-    assert maps(data) == NAMES
+    assert [task.wait() for task in tasks] == [0, 0]
+    assert maps(data) == [NAMES[number] for number in numbers]
 
 
 def test_the_plan_has_the_measured_figures() -> None:

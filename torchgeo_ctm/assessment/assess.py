@@ -129,6 +129,15 @@ def assess(
             f'{samples}: column {column} is empty, expected the class of each sample. '
             'Fill it in QGIS.'
         )
+    own = sampled is None and not {'pixel', 'window'} <= {*frame.columns}
+    if own and design == 'stratified':
+        warnings.warn(
+            f'{samples} was not written by sample. Estimates are right if points were '
+            'drawn at random in each class of the map. If they were drawn in the whole '
+            'map, pass design=simple.',
+            Note,
+            stacklevel=2,
+        )
     names, sizes = [*strata.names], strata.hectares
     unit = 'pixels' if sizes is None else 'hectares'
     sizes = strata.pixels.astype(float) if sizes is None else sizes

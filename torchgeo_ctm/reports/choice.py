@@ -58,6 +58,15 @@ class Choice(NamedTuple):
 
     @property
     def always(self) -> list[str]:
+        """Classes that are in every label: of many held-out ones, and of training."""
+        present, absent = self._labels()
+        for each in self.found[self.best]:
+            absent = absent + (0 if each.absences is None else each.absences)
+        counted = zip(self.class_names, present, absent, strict=True)
+        return [name for name, yes, no in counted if yes >= ALWAYS and not no]
+
+    @property
+    def everywhere(self) -> list[str]:
         """Classes that are in every held-out label, of many."""
         counted = zip(self.class_names, *self._labels(), strict=True)
         return [name for name, yes, no in counted if yes >= ALWAYS and not no]
@@ -125,8 +134,8 @@ class Choice(NamedTuple):
             doubts.append(
                 f'fewer than {FEW} held-out presences of {", ".join(self.thin)}'
             )
-        if self.always:
-            doubts.append(f'{", ".join(self.always)} in every held-out label')
+        if self.everywhere:
+            doubts.append(f'{", ".join(self.everywhere)} in every held-out label')
         if sum(blocks) < BLOCKS:
             doubts.append(f'fewer than {BLOCKS} blocks')
         if agreement[best] < SURE:

@@ -62,11 +62,14 @@ class HeldOut(NamedTuple):
         sums: Sum of the losses of presences and of absences, (blocks, 2, C).
         counts: Number of those labels, (blocks, 2, C).
         chips: Number of chips.
+        absences: Number of training labels that say a class is absent, (C,); None: not
+            counted.
     """
 
     sums: Tensor
     counts: Tensor
     chips: int
+    absences: Tensor | None = None
 
     @classmethod
     def of(cls, metric: LabelLosses, blocks: Blocks) -> Self:
