@@ -357,7 +357,9 @@ def _amounts(labels: AnyLabels) -> str:
             stacklevel=3,
         )
     named = zip(labels.classes, counts, strict=True)
-    listed = ', '.join(f'{name} {count}' for name, count in named)
+    listed = ', '.join(
+        f'{name}{":" if name[-1].isdigit() else ""} {count}' for name, count in named
+    )
     return f'{len(labels)} {kind}s ({listed})'
 
 

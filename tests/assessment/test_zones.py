@@ -87,7 +87,7 @@ def test_zones_of_one_name_are_told_apart_by_row(tmp_path: Path) -> None:
     )
     frame.to_file(tmp_path / 'z.gpkg')
     table = class_table(mask, zones=tmp_path / 'z.gpkg')
-    assert table['zone'].tolist() == ['Wald (row 1)', 'See', 'Wald (row 3)', '']
+    assert table['zone'].tolist() == ['Wald (row 1)', 'See', 'Wald (row 3)', '(row 4)']
     assert table['pixels'].tolist() == [5, 10, 15, 20]
 
 

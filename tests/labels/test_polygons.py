@@ -461,7 +461,10 @@ def test_overlap_with_scenes(tmp_path: Path) -> None:
         check_overlap(labels(near), [far])
     spread = [((0, 0, 9, 9), 'a'), ((900, 0, 909, 9), 'a'), ((800, 0, 809, 9), 'a')]
     path = write_squares(tmp_path / 'b.gpkg', spread)
-    with pytest.warns(LabelWarning, match='2 of 3 touch none'):
+    with pytest.warns(LabelWarning, match=r'2 of 3 touch none of the 1 scenes\.$'):
+        check_overlap(labels(path), [SCENE])
+    path = write_squares(tmp_path / 'c.gpkg', [*spread[:1], ((900, 0, 909, 9), 'b')])
+    with pytest.warns(LabelWarning, match=r'They are all that there is of b\.$'):
         check_overlap(labels(path), [SCENE])
     with pytest.raises(SettingError, match='No scene'):
         check_overlap(labels(path), [])

@@ -210,10 +210,11 @@ def _names(frame: gpd.GeoDataFrame, field: str | None, name: str) -> list[str]:
         )
     if field is None:
         return [str(number) for number in range(1, len(frame) + 1)]
-    names = ['' if pd.isna(value) else str(value) for value in frame[field].tolist()]
+    values = frame[field].tolist()
+    names = ['' if pd.isna(value) else str(value).strip() for value in values]
     counts = Counter(names)
     return [
-        f'{each} (row {row})'.strip() if counts[each] > 1 else each
+        f'{each} (row {row})'.strip() if counts[each] > 1 or not each else each
         for row, each in enumerate(names, 1)
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from ..errors import LabelError, LabelWarning, SettingError
 from ..grids import Grid
@@ -76,16 +77,20 @@ def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
     Raises:
         LabelError: If none does.
     """
-    touching = _count_touching(source, grids)
+    inside = _touching(source, grids)
+    touching = len(inside)
     scenes = f'touch none of the {len(grids):,} scenes'
     if not touching:
         hint = f'If {source.crs.name} is not their CRS, pass theirs as crs=.'
-        if _count_touching(source.swapped(), grids):
+        if len(_touching(source.swapped(), grids)):
             hint = 'The file has x and y (longitude and latitude) swapped.'
         raise LabelError(f'{_name(source)} {scenes}. {hint}')
     outside = len(source) - touching
     if outside:
-        _warn(f'{_name(source)}: {outside:,} of {len(source):,} {scenes}.')
+        lost = ~source.members[inside].any(axis=0)
+        names = ', '.join(np.array(source.classes)[lost])
+        all_of = f' They are all that there is of {names}.' if names else ''
+        _warn(f'{_name(source)}: {outside:,} of {len(source):,} {scenes}.{all_of}')
 
 
 def _check_outlines(source: PolygonLabels) -> None:
@@ -108,9 +113,9 @@ def _check_outlines(source: PolygonLabels) -> None:
             return
 
 
-def _count_touching(source: FeatureLabels, grids: Sequence[Grid]) -> int:
-    """Return how many features touch any scene."""
-    return len(np.unique(np.concatenate([source.touching(grid) for grid in grids])))
+def _touching(source: FeatureLabels, grids: Sequence[Grid]) -> NDArray[np.int64]:
+    """Return the numbers of the features that touch any scene."""
+    return np.unique(np.concatenate([source.touching(grid) for grid in grids]))
 
 
 def _report_unmapped(source: RasterLabels, grids: Sequence[Grid]) -> None:
