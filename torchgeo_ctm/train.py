@@ -129,11 +129,10 @@ def plan(
         warnings.warn(f'{scene} is given more than once.', LabelWarning, stacklevel=2)
     source, options = read_labels(str(labels), field, layer, crs)
     kept: dict[str, Any] = {} if resample is None else {'resample': resample}
-    given = {'scene_bands': scene_bands, 'nodata': nodata, 'offset': offset}
+    names = None if scene_bands is None else comma_separated(scene_bands)
+    given = {'scene_bands': names, 'nodata': nodata, 'offset': offset}
     reading = {name: value for name, value in given.items() if value is not None}
-    bands = (
-        band_names(paths[0]) if scene_bands is None else comma_separated(scene_bands)
-    )
+    bands = band_names(paths[0]) if names is None else names
     ground = _Ground(paths, bands, source, seed, reading | kept)
     _warn_of_numbers(bands, paths[0])
     window, reason = _choose_window(ground, window)
