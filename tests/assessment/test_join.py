@@ -230,3 +230,17 @@ def test_without_confidence_the_order_is_told(tmp_path: Path) -> None:
     ]
     with pytest.warns(Note, match='the first of them counts'):
         join(paths, tmp_path / 'map.tif', polygons=False)
+
+
+def test_maps_that_lie_far_apart_are_told(tmp_path: Path) -> None:
+    values = random_classes(20, 20)
+    for name, shift in (('near', 20), ('far', 1000)):
+        one = write_classes(tmp_path / '1.tif', values)
+        moved = UTM @ Affine.translation(shift, shift)
+        two = write_classes(tmp_path / '2.tif', values, transform=moved)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            join([one, two], tmp_path / f'{name}.tif', polygons=False)
+        said = [str(w.message) for w in caught if 'lie far apart' in str(w.message)]
+        assert len(said) == (name == 'far')
+    assert 'cover 0.077 % of the joined map of 1,020 × 1,020 px' in said[0]

@@ -18,7 +18,15 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import GridError, LabelWarning, Note, SceneError, SettingError, name_key
+from ..errors import (
+    GeoreferenceWarning,
+    GridError,
+    LabelWarning,
+    Note,
+    SceneError,
+    SettingError,
+    name_key,
+)
 from ..files import (
     check_file,
     check_not_input,
@@ -45,6 +53,8 @@ from ..rasters import CONFIDENCE, grid_of, open_raster
 ROW_BAND = 4_000_000
 #: Largest side of a joined map in pixels.
 LARGEST = 1_000_000
+#: Factor by which a joined map is larger than its maps if one lies at a wrong place.
+SPARSE = 50
 
 Bytes = NDArray[np.uint8]
 
@@ -223,6 +233,14 @@ def _joined_grid(rasters: Sequence[DatasetReader]) -> Grid:
         raise GridError(
             f'The maps are far apart: joined they have {height:,} × {width:,} px, '
             f'expected at most {LARGEST:,} on a side. Pass the grid of a raster as like=.'
+        )
+    covered = sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes)
+    if height * width > SPARSE * covered:
+        warnings.warn(
+            f'The maps cover {100 * covered / (height * width):.2g} % of the joined map '
+            f'of {height:,} × {width:,} px, because they lie far apart. Check their CRS.',
+            GeoreferenceWarning,
+            stacklevel=3,
         )
     transform = first.transform @ Affine.translation(left, top)
     return Grid(height, width, first.crs, transform)
