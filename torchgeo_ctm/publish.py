@@ -22,6 +22,7 @@ from .errors import (
 )
 from .export import export_model
 from .files import make_folder, staging_folder, write_text
+from .inference.scene_loop import weights_hash
 from .trainers import ClassTokenMaskingTask, load_predictor
 from .trainers.loading import CHECKPOINT_KEY, SOFT_MASKS_KEY, load_file
 from .trainers.published import CONFIG, WEIGHTS, sha256_of
@@ -194,6 +195,19 @@ def _scores(path: Path | None) -> dict[str, str]:
     return found
 
 
+def _check_measured(path: Path | None, weights: str, checkpoint: Path) -> None:
+    """Warn if scores were measured on a map of other weights."""
+    if path is None:
+        return
+    measured = json.loads(path.read_text('utf-8')).get('weights_sha256')
+    if measured not in (None, weights):
+        warnings.warn(
+            f'{path} was measured on a map of another checkpoint than {checkpoint}.',
+            ExportWarning,
+            stacklevel=2,
+        )
+
+
 def _write(
     checkpoint: Path, folder: Path, name: str, words: Words, scores: Mapping[str, str]
 ) -> None:
@@ -202,6 +216,7 @@ def _write(
 
     content = load_file(checkpoint)
     predictor = load_predictor(checkpoint)
+    _check_measured(words.scores, weights_hash(predictor), checkpoint)
     config = _plain(_kept(content), f'{checkpoint}: ')
     # tensors that share memory, or are views, are stored on their own
     state = {

@@ -144,7 +144,7 @@ ARROWS: dict[str, set[str]] = {
         'version',
     },
     'catalog': {'scenes', 'files', 'errors'},
-    'publish': {'export', 'trainers', 'files', 'errors', 'version'},
+    'publish': {'export', 'inference', 'trainers', 'files', 'errors', 'version'},
     'prediction': EVERYTHING,
     'choose': {'configuration', 'prediction', 'reports', 'trainers', 'errors'},
     'train': {

@@ -121,7 +121,8 @@ def assess(
             LabelWarning,
             stacklevel=2,
         )
-    blocks = _clusters(frame, str(samples), design, sampled is not None)
+    drawn = sampled is not None or {'pixel', 'window'} <= {*frame.columns}
+    blocks = _clusters(frame, str(samples), design, drawn)
     reference = _classes(frame[column], strata, f'{samples}, column {column}', ids)
     known = reference >= 0
     if not known.any():
@@ -129,8 +130,7 @@ def assess(
             f'{samples}: column {column} is empty, expected the class of each sample. '
             'Fill it in QGIS.'
         )
-    own = sampled is None and not {'pixel', 'window'} <= {*frame.columns}
-    if own and design == 'stratified':
+    if not drawn and design == 'stratified':
         warnings.warn(
             f'{samples} was not written by sample. Estimates are right if points were '
             'drawn at random in each class of the map. If they were drawn in the whole '

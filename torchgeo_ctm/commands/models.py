@@ -1,11 +1,8 @@
 """Commands for checkpoints and weights."""
 
-import json
-import warnings
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ExportWarning
 from .inputs import check_inputs, check_output_file
 from .output import print_line, print_loading
 
@@ -120,28 +117,12 @@ def publish(
         private=private,
         overwrite=overwrite,
     )
-    if scores is not None:
-        _check_scores(scores, checkpoint)
     for path in published.paths:
         print_line(str(path))
     if published.url is not None:
         print_line(published.url)
         print_line(f'{"commit":<20}  {published.commit}')
     print_line(f'{"sha256":<20}  {published.sha256}')
-
-
-def _check_scores(scores: str, checkpoint: str) -> None:
-    """Warn if scores were measured on a map of another checkpoint."""
-    from ..inference.scene_loop import weights_hash
-    from ..trainers.any_checkpoint import load_scene_predictor
-
-    measured = json.loads(Path(scores).read_text('utf-8')).get('weights_sha256')
-    if measured not in (None, weights_hash(load_scene_predictor(checkpoint))):
-        warnings.warn(
-            f'{scores} was measured on a map of another checkpoint than {checkpoint}.',
-            ExportWarning,
-            stacklevel=3,
-        )
 
 
 def import_checkpoint(

@@ -11,6 +11,7 @@ from ..errors import CheckpointError
 from .loading import (
     CHECKPOINT_KEY,
     SOFT_MASKS_KEY,
+    Network,
     is_second_stage,
     is_segmentation,
     load_file,
@@ -37,10 +38,7 @@ def load_scene_predictor(
     Raises:
         CheckpointError: If the file cannot be used.
     """
-    content = load_file(path)
-    if is_segmentation(content) or is_second_stage(content):
-        return _segmentation_predictor(content, path)
-    return rebuilt(ClassTokenPredictor, own_content(content, path), path)
+    return _loaded(path, ClassTokenPredictor)
 
 
 def load_predictor(path: str | Path) -> 'ClassTokenMaskingTask | SegmentationPredictor':
@@ -57,10 +55,15 @@ def load_predictor(path: str | Path) -> 'ClassTokenMaskingTask | SegmentationPre
     """
     from .class_token_masking import ClassTokenMaskingTask
 
+    return _loaded(path, ClassTokenMaskingTask)
+
+
+def _loaded(path: str | Path, kind: type[Network]) -> 'Network | SegmentationPredictor':
+    """Return a class-token network as *kind*, or the predictor of another network."""
     content = load_file(path)
     if is_segmentation(content) or is_second_stage(content):
         return _segmentation_predictor(content, path)
-    return rebuilt(ClassTokenMaskingTask, own_content(content, path), path)
+    return rebuilt(kind, own_content(content, path), path)
 
 
 def _segmentation_predictor(

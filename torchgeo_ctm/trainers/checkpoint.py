@@ -111,5 +111,6 @@ def import_reference(
         patches=PatchOptions(loss_weight=0.0, balance=0.0),
         attention=AttentionOptions(distillation_weight=0.0),
     )
-    task.model.load_state_dict(weights)
+    model = {f'model.{name}': value for name, value in weights.items()}
+    task.load_state_dict(task.state_dict() | model)
     return task.eval()

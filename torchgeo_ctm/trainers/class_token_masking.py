@@ -175,7 +175,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self._kernel: PatchKernel | None = None
         #: Whether weights were loaded or trained.
         self._trained = False
-        self.register_load_state_dict_post_hook(_mark_trained)  # type: ignore[no-untyped-call]
         start: Start | None = None
         name = self.hparams['model'] or DEFAULT
         options = dict(self.hparams['model_options'] or {})
@@ -200,6 +199,13 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self._training = ResumableTraining()
         #: Calibrated shift of the weights that were validated last.
         self._calibrated: Tensor | None = None
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights, and remember that they are no initial ones."""
+        self._trained = True
+        return super().load_state_dict(state_dict, strict, assign)
 
     def configure_losses(self) -> None:
         """Register the weights of the classes."""
@@ -884,8 +890,3 @@ def _validates(trainer: Any) -> bool:
     loop.setup_data()
     trainer.training = True
     return any(count > 0 for count in trainer.num_val_batches)
-
-
-def _mark_trained(task: nn.Module, keys: object) -> None:
-    """Remember that weights were loaded."""
-    task._trained = True  # type: ignore[assignment]
