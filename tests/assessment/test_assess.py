@@ -323,6 +323,10 @@ def test_clusters_have_wider_intervals(run: Run, tmp_path: Path) -> None:
         frame, path, layer='s', dataset_metadata=info['dataset_metadata']
     )
     refused(run('assess', mask, path), 'was drawn in clusters. Pass --design cluster')
+    # also once another program has dropped what sample wrote about the map
+    frame.to_file(tmp_path / 'again.gpkg')
+    again = run('assess', mask, tmp_path / 'again.gpkg')
+    refused(again, 'was drawn in clusters. Pass --design cluster')
     status, out, err = run('assess', mask, path, '--design', 'cluster')
     assert status == 0, err
     assert 'overall accuracy' in out

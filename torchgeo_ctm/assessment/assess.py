@@ -96,6 +96,8 @@ def assess(
             f'{samples}: {_some(ids[mapped < 0], "lies", "lie")} on nodata of {mask}. '
             'Delete them, or pass the map that was sampled.'
         )
+    drawn = sampled is not None or {'pixel', 'window'} <= {*frame.columns}
+    blocks = _clusters(frame, str(samples), design, drawn)
     if sampled is not None:
         pixels_now = dict(zip(strata.names, strata.pixels.tolist(), strict=True))
         if design != 'simple' and sampled != pixels_now:
@@ -105,7 +107,7 @@ def assess(
                 LabelWarning,
                 stacklevel=2,
             )
-    elif design != 'simple' and {'pixel', 'window'} <= {*frame.columns}:
+    elif drawn and design != 'simple':
         warnings.warn(
             f'{samples} does not record its map any more, because another program wrote '
             f'it again. Estimates are right if it was drawn from {mask}.',
@@ -121,8 +123,6 @@ def assess(
             LabelWarning,
             stacklevel=2,
         )
-    drawn = sampled is not None or {'pixel', 'window'} <= {*frame.columns}
-    blocks = _clusters(frame, str(samples), design, drawn)
     reference = _classes(frame[column], strata, f'{samples}, column {column}', ids)
     known = reference >= 0
     if not known.any():
