@@ -139,8 +139,8 @@ def _jackknife(
 
         (K − 1) / K Σ_k (θ_k − θ)²,
 
-    where θ_k is the estimate without cluster k (Wolter, 2007, 4.2.7). Intervals are those
-    of Student's t with K − 1 degrees of freedom.
+    where θ_k is the estimate without cluster k (Wolter, 2007, 4.2.7), NaN where there is
+    none. Intervals are those of Student's t with K − 1 degrees of freedom.
 
     Args:
         estimates: Overall, user's and producer's accuracy, F1, area.
@@ -167,8 +167,8 @@ def _jackknife(
     results = []
     for (value, *_), other in zip(estimates, without, strict=True):
         # a class that occurs in one cluster alone has no estimate without it
-        squares = np.nansum((other - value) ** 2, axis=0) * (count - 1) / count
-        error = np.where(np.isnan(value), np.nan, np.sqrt(squares))
+        squares = ((other - value) ** 2).sum(axis=0) * (count - 1) / count
+        error = np.sqrt(squares)
         results.append(Estimate(value, error, quantile))
     return results
 

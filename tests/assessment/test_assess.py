@@ -359,6 +359,26 @@ def test_few_samples_and_agreement_are_no_certainty(tmp_path: Path) -> None:
     assert note in page(found, 'm.tif', 's.gpkg', 'stratified')
 
 
+def test_a_class_in_one_cluster_has_no_interval(tmp_path: Path) -> None:
+    values = np.zeros((10, 10), np.uint8)
+    values[0, 9] = values[0, 8] = 1
+    mask = write_classes(tmp_path / 'm.tif', values, names=['a', 'b'])
+    pixels = np.array([[0, 0], [0, 1], [5, 1], [5, 2], [0, 9], [0, 8]])
+    points = write_points(tmp_path / 's.gpkg', pixels, list('abaaba'))
+    frame = gpd.read_file(points)
+    frame.assign(cluster=[1, 1, 2, 2, 3, 3]).to_file(points)
+    with pytest.warns(LabelWarning) as caught:
+        found = assess(mask, points, design='cluster')
+    texts = [str(each.message) for each in caught]
+    assert 'samples of b lie in one cluster alone' in ' '.join(texts)
+    users = found.accuracy.users
+    assert (users.value.tolist(), np.isnan(users.half_width[1])) == ([0.75, 0.5], True)
+    assert lines(found)[2].split()[-9:-6] == ['0.500', '±', '-']
+    row = content(found)['classes']['b']['users_accuracy']
+    assert row == {'value': 0.5, 'ci95': None}
+    page(found, 'm.tif', 's.gpkg', 'cluster')
+
+
 @pytest.mark.parametrize('design', ['stratified', 'simple'])
 def test_a_class_that_is_not_on_the_map_counts_as_wrong(
     tmp_path: Path, design: Design

@@ -21,7 +21,7 @@ def small_row_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, 'ROW_BAND', 1000)
 
 
-def window(row: int, col: int, height: int, width: int) -> object:
+def window(row: int, col: int, height: float, width: float) -> object:
     left, top = UTM @ (col, row)
     return box(left, top - 10 * height, left + 10 * width, top)
 
@@ -76,6 +76,24 @@ def test_overlapping_zones_count_in_both_and_are_said(tmp_path: Path) -> None:
     assert '1 of 4 zones lie outside of' in texts
     assert '1 of 4 zones lie only partly in' in texts
     assert table['pixels'].tolist() == [400, 400, 0, 100]
+
+
+def test_zones_without_a_pixel_are_told(tmp_path: Path) -> None:
+    values = np.zeros((40, 40), np.uint8)
+    values[20:] = 255
+    mask = write_classes(tmp_path / 'm.tif', values, names=['a'])
+    shapes = {
+        'field': window(0, 0, 5, 5),
+        'between centers': window(10, 10, 0.4, 0.4),
+        'clouds': window(30, 30, 5, 5),
+    }
+    path = zones(tmp_path / 'z.gpkg', shapes)
+    with pytest.warns(LabelWarning) as caught:
+        table = class_table(mask, zones=path)
+    text = str(caught[-1].message)
+    assert '2 of 3 zones hold no pixel with a class' in text
+    assert 'between centers, clouds' in text
+    assert table['pixels'].tolist() == [25, 0, 0]
 
 
 def test_zones_of_one_name_are_told_apart_by_row(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ TABLES = ('.csv', '.tsv', '.txt')
 class Assessment(NamedTuple):
     """Accuracy and areas of a map.
 
-    The last class is :data:`~.strata.OTHER` if a sample has it. ``counts`` has a row for each class of the map and a column for each of the
-    reference, in the order of ``names``.
+    The last class is :data:`~.strata.OTHER` if a sample has it. ``counts`` has a row for
+    each class of the map and a column for each of the reference, in the order of
+    ``names``.
     """
 
     names: list[str]
@@ -147,7 +148,7 @@ def assess(
     counts = np.zeros((count, count), np.int64)
     rows = np.searchsorted(strata.values, mapped[known])
     np.add.at(counts, (rows, reference[known]), 1)
-    _warn_about_strata(names, counts, sizes, unit)
+    _warn_about_strata(names, counts, sizes, unit, design)
     if missing := int((~known).sum()):
         warnings.warn(
             f'{samples}: {missing} of {len(known)} samples have no class and are left '
@@ -164,6 +165,7 @@ def assess(
             raise LabelError(
                 f'{samples} has labels in one cluster only, expected two or more.'
             )
+        _warn_about_clusters(names, clusters, str(samples))
     accuracy = estimate(counts, sizes, design, clusters)
     return Assessment(names, counts, sizes, unit, accuracy, missing)
 
@@ -304,12 +306,15 @@ def _warn_about_strata(
     counts: NDArray[np.int64],
     sizes: NDArray[np.float64],
     unit: str,
+    design: Design,
 ) -> None:
     """Warn of classes of the map with few samples."""
     samples = counts.sum(axis=1)
-    several = samples > 1
+    # clusters do not need the variance in a class
+    fewest = 1 if design == 'cluster' else 2
+    several = samples >= fewest
     warn_of_few(np.array(names)[several].tolist(), samples[several])
-    for index in np.flatnonzero((samples < 2) & (sizes > 0)).tolist():
+    for index in np.flatnonzero((samples < fewest) & (sizes > 0)).tolist():
         share = sizes[index] / sizes.sum()
         warnings.warn(
             f'Class {names[index]!r} has no sample: its {sizes[index]:,.0f} {unit}, '
@@ -317,6 +322,20 @@ def _warn_about_strata(
             if samples[index] == 0
             else f'Class {names[index]!r} has 1 sample: the variance in it is taken as '
             'the largest possible.',
+            LabelWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_about_clusters(
+    names: Sequence[str], clusters: NDArray[np.float64], name: str
+) -> None:
+    """Warn of classes of the map with samples in one cluster alone."""
+    lone = np.flatnonzero((clusters.sum(axis=2) > 0).sum(axis=0) == 1).tolist()
+    if lone:
+        warnings.warn(
+            f'{name}: samples of {", ".join(names[i] for i in lone)} lie in one cluster '
+            'alone, so that accuracies have no interval. Draw more clusters.',
             LabelWarning,
             stacklevel=3,
         )
@@ -423,8 +442,8 @@ def lines(found: Assessment) -> list[str]:
 
 
 def shown(estimate: Estimate, index: int, form: str) -> str:
-    """Return an estimate as ``0.947 ± 0.018``, or a dash."""
-    value = estimate.value[index]
+    """Return an estimate as ``0.947 ± 0.018``, with a dash for what is not known."""
+    value, half = estimate.value[index], estimate.half_width[index]
     if np.isnan(value):
         return '-'
-    return f'{value:{form}} ± {estimate.half_width[index]:{form}}'
+    return f'{value:{form}} ± {"-" if np.isnan(half) else format(half, form)}'

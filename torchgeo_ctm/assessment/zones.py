@@ -97,11 +97,12 @@ def class_table(
         areas = PixelAreas(raster)
         percent = None if confidence is None else open_confidence(confidence, raster)
         found = _Zones.whole()
+        inside = np.zeros(1, bool)
         if zones is not None:
             crs = pyproj.CRS.from_user_input(raster.crs)
             names, shapes = read_zones(Path(zones), field, crs)
             found = _Zones(names, shapes)
-            _warn(found, shapes, raster, str(zones))
+            inside = _warn(found, shapes, raster, str(zones))
         classes = len(strata.names)
         sums = np.zeros((4, len(found.names) * classes))
         for row, values in class_bands(raster):
@@ -122,6 +123,7 @@ def class_table(
                     )
         if percent is not None:
             percent.close()
+    _warn_of_empty(found, inside, sums[0], str(zones))
     return _table(sums, found, strata.names, strata.values, percent is not None)
 
 
@@ -221,8 +223,8 @@ def _names(frame: gpd.GeoDataFrame, field: str | None, name: str) -> list[str]:
 
 def _warn(
     zones: _Zones, shapes: NDArray[Any], raster: DatasetReader, name: str
-) -> None:
-    """Warn of zones that overlap, and of those outside of the map."""
+) -> NDArray[np.bool_]:
+    """Warn of zones that overlap, or lie outside of the map; return those inside."""
     if len(zones.overlaps):
         count = len(zones.overlaps)
         pairs = (
@@ -240,7 +242,7 @@ def _warn(
         )
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * raster.shape[::-1]
     whole = shapely.polygons(from_pixels(corners.astype(float), raster.transform))
-    outside = ~shapely.intersects(shapes, whole)
+    outside = ~np.asarray(shapely.intersects(shapes, whole), bool)
     if outside.all():
         raise LabelError(
             f'No zone of {name} lies in {raster.name}. Check the CRS of both.'
@@ -256,6 +258,23 @@ def _warn(
                 LabelWarning,
                 stacklevel=3,
             )
+    return ~outside
+
+
+def _warn_of_empty(
+    zones: _Zones, inside: NDArray[np.bool_], pixels: NDArray[np.float64], name: str
+) -> None:
+    """Warn of zones in the map that hold no pixel with a class."""
+    empty = inside & (pixels.reshape(len(inside), -1).sum(axis=1) == 0)
+    if empty.any():
+        some = [zones.names[i] for i in np.flatnonzero(empty)[:5].tolist()]
+        warnings.warn(
+            f'{name}: {empty.sum()} of {len(empty)} zones hold no pixel with a class, '
+            f'so they have 0 ha: {", ".join(some)}{", …" * int(empty.sum() > 5)}. '
+            'A pixel belongs to the zone that its center lies in.',
+            LabelWarning,
+            stacklevel=3,
+        )
 
 
 def _table(
