@@ -118,8 +118,8 @@ def test_demo(tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.slow
 def test_synthetic_demo(tmp_path: Path) -> None:
-    # of 800: the bound below is reached at 300
-    metrics = run_synthetic_demo(tmp_path, steps=500)
+    # of 800: the bound below is reached at 250
+    metrics = run_synthetic_demo(tmp_path, steps=350)
     assert json.loads((tmp_path / 'metrics.json').read_text()) == metrics
     assert metrics['pseudo_mask_miou'] >= 0.7
     assert metrics['constant_guess_miou'] < 0.1

@@ -148,7 +148,8 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
     )
     out = tmp_path / 'a.csv'
     refused(run('areas', plain, '--output', out), 'no CRS')
-    refused(run('areas', mask, '--output', tmp_path / 'a.xls'), "Did you mean 'a.csv'?")
+    wrong = run('areas', mask, '--output', tmp_path / 'a.xls')
+    refused(wrong, f'Did you mean {str(out)!r}?')
     refused(run('areas', mask, '--zones', tmp_path / 'z.gpkg'), 'does not exist')
     far = zones(tmp_path / 'z.gpkg', {'x': window(900, 900, 5, 5)})
     command = ('areas', mask, '--output', out, '--zones')

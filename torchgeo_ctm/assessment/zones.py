@@ -40,12 +40,12 @@ def check_table(path: str | Path, overwrite: bool = False) -> Path:
     if suffix not in WRITERS:
         raise OutputError(
             f'{path} is not a table, expected {", ".join(WRITERS)}. Did you mean '
-            f'{path.with_suffix(".csv").name!r}?'
+            f'{str(path.with_suffix(".csv"))!r}?'
         )
     if find_spec(WRITERS[suffix]) is None:
         raise OutputError(
             f'{path} requires {WRITERS[suffix]}: pip install {WRITERS[suffix]}. Or write '
-            f'{path.stem}.csv.'
+            f'{path.with_suffix(".csv")}.'
         )
     return check_file(path, overwrite)
 

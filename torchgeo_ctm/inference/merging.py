@@ -85,7 +85,8 @@ def merging(
     for name in found:
         if merge and found.count(name) > 1:
             raise SettingError(
-                f'Two classes would be named {name!r} by merge. Choose another name.'
+                f'Two classes would be named {name!r} by merge. Choose another name, or '
+                f'merge {name!r} too.'
             )
     return Merging(
         found, [colors[group[0]] for _, group in whole], [g for _, g in whole]

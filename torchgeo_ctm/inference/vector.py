@@ -50,12 +50,13 @@ def check_vector_output(path: str | Path, overwrite: bool = False) -> Path:
     suffix = path.suffix.lower()
     if suffix not in DRIVERS:
         close = did_you_mean(suffix, DRIVERS) or " Did you mean '.gpkg'?"
-        expected = ', '.join(DRIVERS)
-        raise OutputError(f'{path} is not a vector file, expected {expected}.{close}')
+        raise OutputError(
+            f'{path} cannot be written as polygons, expected {", ".join(DRIVERS)}.{close}'
+        )
     if suffix == '.parquet' and importlib.util.find_spec('pyarrow') is None:
         raise OutputError(
             f'{path} requires pyarrow: pip install "torchgeo-ctm[parquet]". Or write '
-            f'{path.stem}.gpkg.'
+            f'{path.with_suffix(".gpkg")}.'
         )
     check_file(path, overwrite)
     if suffix == '.gpkg' and path.exists():
