@@ -49,20 +49,48 @@ def degrees(scene: Path) -> Any:
     return opened(scene).rename(y='lat', x='lon')
 
 
+def masked(scene: Path) -> Any:
+    """Numbers with a fraction, whose encoding still is that of the file: integers."""
+    return rioxarray.open_rasterio(scene, masked=True)
+
+
+def scaled(scene: Path) -> Any:
+    """Reflectance, whose scale is in the encoding."""
+    with rasterio.open(scene, 'r+') as raster:
+        raster.scales = (1e-4,) * raster.count
+        raster.offsets = (-0.1,) * raster.count
+    return rioxarray.open_rasterio(scene, mask_and_scale=True)
+
+
+@pytest.mark.filterwarnings('error:saving variable')
 @pytest.mark.parametrize(
-    'make', [opened, named, dataset, one_variable, subset, degrees]
+    'make', [masked, scaled, opened, named, dataset, one_variable, subset, degrees]
 )
 def test_the_map_is_that_of_the_file(
     write_scene: WriteScene, checkpoint: Path, tmp_path: Path, make: Any
 ) -> None:
     scene, out = write_scene(), tmp_path / 'out'
     out.mkdir()
+    array = make(scene)
     expected = predict_scene(scene, checkpoint, tmp_path / 'file.tif', **QUIET)
-    found = predict_scene(make(scene), checkpoint, out / 'mask.tif', **QUIET)
+    found = predict_scene(array, checkpoint, out / 'mask.tif', **QUIET)
     assert np.array_equal(read(found.products['mask']), read(expected.products['mask']))
     with found.open() as one, expected.open() as two:
         assert (one.crs, one.transform) == (two.crs, two.transform)
     assert not list(out.glob('.*'))
+
+
+@pytest.mark.filterwarnings('error:saving variable', 'error:invalid value')
+@pytest.mark.parametrize('bands', [slice(None), 4])
+def test_nan_in_an_array_from_a_file_of_integers_is_nodata(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path, bands: Any
+) -> None:
+    array = masked(write_scene())
+    array[bands, 3:9, 5:10] = np.nan
+    found = predict_scene(array, checkpoint, tmp_path / 'mask.tif', **QUIET)
+    expected = np.zeros(array.shape[1:], bool)
+    expected[3:9, 5:10] = True
+    assert np.array_equal(read(found.products['mask']) == 255, expected)
 
 
 def test_a_stopped_run_resumes(

@@ -102,6 +102,7 @@ def _with_bands_first(scene: Any, names: Sequence[str] | None) -> Any:
     if {'y', 'x'} <= {*array.dims}:
         array = array.transpose(*bands, 'y', 'x')
         _check_even(array)
+    array = _as_it_is(array)
     if names:
         return array.assign_attrs(long_name=tuple(comma_separated(names)))
     # of one band, the coordinate stays without its dimension
@@ -110,6 +111,19 @@ def _with_bands_first(scene: Any, names: Sequence[str] | None) -> Any:
         own = [*map(str, np.atleast_1d(array[key].values))]
         array = array.assign_attrs(long_name=_names(own, array.attrs.get('long_name')))
     return array
+
+
+def _as_it_is(array: Any) -> Any:
+    """Return an array that is written with the type that it has, and its NaN.
+
+    Its encoding is that of the file it comes from: 16-bit numbers, which have no NaN.
+    """
+    kept = {'grid_mapping', 'scale_factor', 'add_offset', 'scales', 'offsets'}
+    if array.dtype.kind != 'f':
+        kept.add('_FillValue')
+    plain = array.drop_encoding()
+    plain.encoding = {k: v for k, v in array.encoding.items() if k in kept}
+    return plain
 
 
 def _check_even(array: Any) -> None:
