@@ -23,7 +23,13 @@ from tests.fakes.label_files import square
 from tests.fakes.labeled_scenes import RuleLabels
 from tests.fakes.runs import SMALL, read, stopped_at_batch, trainer
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import AreaNote, CTMError, ResumeWarning, SettingError
+from torchgeo_ctm.errors import (
+    AreaNote,
+    CTMError,
+    GridError,
+    ResumeWarning,
+    SettingError,
+)
 from torchgeo_ctm.grids import IGNORED, Grid, Window
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.rasters import grid_of
@@ -212,6 +218,19 @@ def test_a_box_across_the_date_line(bbox: Any, columns: Any, west: float) -> Non
         box_area('s', grid, '1,2;3')
 
 
+def test_a_scene_in_meters_across_the_date_line() -> None:
+    grid = Grid(500, 4000, CRS.from_epsg(32601), Affine(10, 0, 150_000, 0, -10, 9e5))
+    for box in ((179.8, 8, -179.7, 8.2), (-179.9, 8, -179.7, 8.2), (179, 8, 179.9, 9)):
+        area = box_area('s', grid, box)
+        assert 0 < area.window.width <= 4000
+    # nearly all around, but for the scene
+    for box in ((-179.4, 8, 179.7, 8.2), (-179, 8, 179, 8.2)):
+        with pytest.raises(
+            GridError, match=r'lies outside of s, expected an area in it'
+        ):
+            box_area('s', grid, box)
+
+
 def test_rows_of_polygons_do_not_depend_on_the_call() -> None:
     disk = shapely.Point(300, 320).buffer(290)
     area = Area('a', Window(30, 10, 580, 580), disk)
@@ -252,6 +271,8 @@ def test_what_is_no_area_leaves_no_file(
         (scene, ('--bbox', 1, 3, 2, 1), 'south below north'),
         (scene, ('--bbox', 7, 50, 8, 51), 'bbox 7,50,8,51 lies outside of'),
         (scene, ('--bbox', *swapped), 'Longitude and latitude are swapped.'),
+        (scene, ('--bbox', north, west, south, east), 'latitude are swapped.'),
+        (scene, ('--bbox', east + 1, south, west - 1, north), 'West and east are swap'),
         (bare, ('--bbox', 7, 50, 8, 51), 'has no CRS or no transform, which bbox'),
         (bare, area(dot), 'has no CRS or no transform, which area requires'),
         (scene, area(dot), '.gpkg contains the center of no pixel'),

@@ -1,3 +1,4 @@
+import json
 import pickle
 import warnings
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from torchgeo_ctm.errors import (
     BandWarning,
     GeoreferenceWarning,
     GridError,
+    LabelWarning,
     NodataWarning,
     ReflectanceWarning,
     SceneError,
@@ -200,6 +202,32 @@ def test_reference_windows(write_scene: WriteScene) -> None:
                         descriptions=None)  # fmt: skip
     with pytest.raises(GridError, match=r'different grids: size \(rows, columns\)'):
         SceneWindows(scene, SENTINEL2_BANDS, 80, 40, reference=small)
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected', 'message'),
+    [
+        (['Water', 'trees', 'snow'], [1, 0, 255], r'model lacks: snow\. Pixels of'),
+        (['trees', 'water'], [0, 1, 2], ''),
+        (['Wald', 'Wasser'], [0, 1, 2], r'Wald, Wasser, which are none of the model'),
+        (None, [0, 1, 2], ''),
+    ],
+)
+def test_a_reference_that_names_its_classes_is_matched_by_name(
+    write_scene: WriteScene, names: Any, expected: list[int], message: str
+) -> None:
+    scene = write_scene()
+    pixels = np.arange(70 * 90).reshape(1, 70, 90).astype(np.uint8) % 3
+    path = write_scene('reference.tif', pixels=pixels, descriptions=None)
+    if names is not None:
+        with rasterio.open(path, 'r+') as raster:
+            raster.update_tags(CLASS_NAMES=json.dumps(names))
+    with pytest.warns(LabelWarning, match=message) if message else nullcontext():
+        windows = SceneWindows(
+            scene, SENTINEL2_BANDS, 64, 32, reference=path, classes=['trees', 'water']
+        )
+    mask = windows[0]['mask'].numpy()
+    assert np.array_equal(mask, np.array(expected)[pixels[0, :64, :64]])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 
 from ..errors import GridError, SettingError
-from ..grids import Grid, Window, to_pixels, usual_longitudes
+from ..grids import Grid, Window, from_pixels, to_pixels, usual_longitudes
 from ..windows import WindowPlan
 
 #: Part of a pixel by which edges may differ, as rounding.
@@ -166,10 +166,12 @@ def box_area(scene: str, grid: Grid, bbox: Sequence[Any] | str) -> Area:
     try:
         return _box_area(scene, grid, f'bbox {text}', box)
     except GridError as error:
-        swapped = south, west, north, east
-        if max(abs(west), abs(east)) > 90 or not _touches(scene, grid, swapped):
-            raise
-        raise GridError(f'{error} Longitude and latitude are swapped.') from error
+        swapped = south, min(west, east), north, max(west, east)
+        if max(abs(west), abs(east)) <= 90 and _touches(scene, grid, swapped):
+            raise GridError(f'{error} Longitude and latitude are swapped.') from error
+        if east < west and _touches(scene, grid, (east, south, west, north)):
+            raise GridError(f'{error} West and east are swapped.') from error
+        raise
 
 
 def _touches(scene: str, grid: Grid, box: tuple[float, float, float, float]) -> bool:
@@ -185,8 +187,25 @@ def _box_area(
     scene: str, grid: Grid, name: str, box: tuple[float, float, float, float]
 ) -> Area:
     """Return the part of a scene in a box of west, south, east, north in degrees."""
+    if not _meets(grid, box):
+        raise GridError(f'{name} lies outside of {scene}, expected an area in it.')
     bounds = transform_bounds('EPSG:4326', grid.crs, *box)
     return _area(scene, grid, name, shapely.box(*bounds), False)
+
+
+def _meets(grid: Grid, box: tuple[float, float, float, float]) -> bool:
+    """Return whether the rectangle around a scene, in degrees, meets a box.
+
+    In meters, a box of nearly a full turn would be around everything.
+    """
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (grid.width, grid.height)
+    x, y = from_pixels(corners.astype(float), grid.transform).T
+    bounds = float(x.min()), float(y.min()), float(x.max()), float(y.max())
+    west, south, east, north = transform_bounds(grid.crs, 'EPSG:4326', *bounds)
+    # a scene across the date line ends west of where it starts
+    width, turn = (east - west) % 360 or east - west, (box[0] - west) % 360
+    beside = turn < width or turn + box[2] - box[0] > 360
+    return bool(beside and south < box[3] and box[1] < north)
 
 
 def read_box(bbox: Sequence[Any]) -> tuple[float, float, float, float]:

@@ -108,6 +108,7 @@ class Coverage:
                 CloudOptions(self.clouds, mask, self.cloud_dilation),
                 self.sign,
                 resample,
+                getattr(task, 'class_names', None),
             )
             for scene, reference, mask in zip(
                 scenes, references, self._cloud_masks(scenes), strict=True

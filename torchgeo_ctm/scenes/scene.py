@@ -27,7 +27,13 @@ from ..errors import (
 )
 from ..grids import IGNORED, Grid, Window, check_same_grid
 from ..options import comma_separated
-from ..rasters import grid_of, open_raster, read_failure, warn_of_control_points
+from ..rasters import (
+    grid_of,
+    open_raster,
+    read_failure,
+    value_names,
+    warn_of_control_points,
+)
 from ..scaling import SENTINEL2_BANDS, Resample, band_key, match_bands
 from ..windows import WindowPlan
 from .adaptation import Adaptation
@@ -36,6 +42,7 @@ from .band_scales import BandScales
 from .clouds import CloudOptions
 from .inputs import fingerprint, input_files, pixel_checksum
 from .items import Sign
+from .named_classes import as_classes, match_values
 from .sentinel2 import CLASSIFICATION
 from .sources import find_source
 from .validity import Validity, check_number, warn_of_nodata
@@ -106,6 +113,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         clouds: CloudOptions = NO_CLOUDS,
         sign: Sign | None = None,
         resample: Resample = 'nearest',
+        classes: Sequence[str] | None = None,
     ) -> None:
         """Open a scene.
 
@@ -131,6 +139,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             sign: Changes the URL of each asset of a STAC item, as to add a token.
             resample: How pixels of coarse bands come to the grid of the finest, where
                 bands are separate files: 'nearest' or 'bilinear'.
+            classes: Names of the model's classes. A reference that names its classes is
+                matched by name, others by number.
 
         Raises:
             SceneError: If the scene cannot be opened.
@@ -155,6 +165,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
         self.reference = str(reference) if isinstance(reference, Path) else reference
         self._raster: DatasetReader | None = None
         self._fills: list[float] = []
+        #: Class of each value of the reference; None: the values are classes.
+        self._reference_classes: NDArray[np.int64] | None = None
         with open_scene(self.source.dataset, name=self.scene) as raster:
             self.grid = grid_of(raster)
             self._check_transform()
@@ -172,7 +184,7 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             #: Height and width of a block of the file.
             self.block: tuple[int, int] = raster.block_shapes[self.indexes[0] - 1]
         if isinstance(self.reference, str):
-            self._check_reference(self.reference)
+            self._check_reference(self.reference, classes)
         self.plan = WindowPlan(self.grid.height, self.grid.width, window, stride)
         self.warn_of_clouds(asked=clouds != CloudOptions(None, None, clouds.dilation))
 
@@ -277,11 +289,12 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             stacklevel=3,
         )
 
-    def _check_reference(self, reference: str) -> None:
-        """Check that a reference is on the grid of the scene."""
+    def _check_reference(self, reference: str, classes: Sequence[str] | None) -> None:
+        """Check that a reference is on the grid of the scene, and match its classes."""
         with open_scene(reference) as raster:
-            theirs = grid_of(raster)
+            theirs, named = grid_of(raster), value_names(raster)
         check_same_grid(self.scene, self.grid, reference, theirs)
+        self._reference_classes = match_values(named, classes, reference)
 
     def _scale(
         self, raster: DatasetReader, bands: Sequence[str], model_offset: float
@@ -470,6 +483,8 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             mask = reference.read(window)
         pad = [(0, self.window - size) for size in mask.shape]
         padded = np.pad(mask.astype(np.int64), pad, constant_values=IGNORED)
+        if self._reference_classes is not None:
+            padded = as_classes(padded, self._reference_classes)
         return torch.from_numpy(padded)
 
     def read(

@@ -175,7 +175,7 @@ def check_entries(
             )
         if label.ndim > 1:
             _warn_of_shares(label, multiclass)
-    elif 'mask' in batch and values is None:
+    if 'mask' in batch and values is None:
         mask = class_mask(batch['mask'], 1 << 31)
         wrong = mask[(mask >= num_classes) & (mask != IGNORED)]
         if wrong.numel():
