@@ -27,7 +27,7 @@ from tests.fakes.land_cover import (
     write_squares,
 )
 from torchgeo_ctm.datasets.synthetic import render
-from torchgeo_ctm.errors import LabelWarning
+from torchgeo_ctm.errors import LabelWarning, SettingError
 from torchgeo_ctm.legends import usual_colors
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scenes.sources import band_names
@@ -111,7 +111,23 @@ def test_python_takes_paths_of_any_kind(
     made = plan(ground.scene, labels, steps=1, accelerator='cpu')
     assert made == plan([str(ground.scene)], str(labels), steps=1, accelerator='cpu')
     train(made.content, str(tmp_path / 'model.ckpt'), progress=False)
+    train(made, tmp_path / 'again.ckpt', progress=False)
     assert (tmp_path / 'model.ckpt').is_file()
+    assert (tmp_path / 'again.ckpt').is_file()
+    with pytest.raises(SettingError, match='no data, model, seed_everything, trainer,'):
+        train({}, tmp_path / 'none.ckpt')
+
+
+def test_data_in_place_of_files_are_refused(ground: LandCover, labels: Path) -> None:
+    frame = gpd.read_file(labels)
+    with pytest.raises(SettingError, match=r'labels\[0\] is of type GeoDataFrame, exp'):
+        plan(ground.scene, frame)
+    with pytest.raises(
+        SettingError, match='scenes is of type ndarray, expected a path'
+    ):
+        plan(ground.classes, labels)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match='scenes is empty'):
+        plan([], labels)
 
 
 def test_torchgeo_repeats_the_training(

@@ -6,11 +6,12 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .errors import OutputError
+from .errors import OutputError, SettingError
 
 #: Longest name of a file on common file systems, in bytes.
 LONGEST_NAME = 255
@@ -69,6 +70,35 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path with the home folder in place of a leading ``~``."""
     path = Path(path)
     return path if path.exists() else path.expanduser()
+
+
+def given_paths(name: str, value: Any) -> list[str]:
+    """Return the paths of one file, or of several.
+
+    Args:
+        name: What they are, for messages.
+        value: A path, or an iterable of paths.
+
+    Raises:
+        SettingError: If there is none, or something else than a path among them.
+    """
+    paths = [value] if isinstance(value, str | os.PathLike) else value
+    # arrays and tables can be iterated over too
+    if not isinstance(paths, list | tuple | Generator):
+        raise SettingError(
+            f'{name} is of type {type(value).__name__}, expected a path, or a list of '
+            'paths. Write data to a file first.'
+        )
+    paths = [*paths]
+    for number, path in enumerate(paths):
+        if not isinstance(path, str | os.PathLike):
+            raise SettingError(
+                f'{name}[{number}] is of type {type(path).__name__}, expected a path. '
+                'Write data to a file first.'
+            )
+    if not paths:
+        raise SettingError(f'{name} is empty, expected at least one path.')
+    return [str(path) for path in paths]
 
 
 def check_not_input(path: str | Path, source: str | Path) -> None:

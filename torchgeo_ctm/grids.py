@@ -187,7 +187,7 @@ def pixel_size(grid: Grid) -> float | None:
 
     It has two digits: scale factors of projections differ in the third.
     """
-    sides = pixel_sides(grid)
+    sides = None if grid.transform.is_identity else pixel_sides(grid)
     return None if sides is None else float(f'{(sides[0] * sides[1]) ** 0.5:.2g}')
 
 

@@ -26,7 +26,7 @@ from .errors import (
     did_you_mean,
     name_key,
 )
-from .files import staging_folder
+from .files import given_paths, staging_folder
 from .labels import PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
@@ -123,11 +123,11 @@ def plan(
             f'window={window} px, expected a multiple of 8 from 8 on. Did you mean '
             f'{max(1, round(window / 8)) * 8}?'
         )
-    given_scenes = [scenes] if isinstance(scenes, str | Path) else scenes
-    paths = [str(path) for path in given_scenes]
+    paths = given_paths('scenes', scenes)
+    [labels] = given_paths('labels', [labels])
     for scene in {path for path in paths if paths.count(path) > 1}:
         warnings.warn(f'{scene} is given more than once.', LabelWarning, stacklevel=2)
-    source, options = read_labels(str(labels), field, layer, crs)
+    source, options = read_labels(labels, field, layer, crs)
     kept: dict[str, Any] = {} if resample is None else {'resample': resample}
     names = None if scene_bands is None else comma_separated(scene_bands)
     given = {'scene_bands': names, 'nodata': nodata, 'offset': offset}
@@ -421,12 +421,12 @@ def _trainer(
 
 
 def train(
-    content: dict[str, Any], output: str | Path, *, progress: bool = True
+    content: dict[str, Any] | Plan, output: str | Path, *, progress: bool = True
 ) -> dict[str, float]:
     """Train what a configuration of :func:`plan` names, and write a checkpoint.
 
     Args:
-        content: The configuration.
+        content: The configuration, or the plan with it.
         output: Checkpoint to write (.ckpt).
         progress: Show a progress bar.
 
@@ -436,6 +436,12 @@ def train(
     Raises:
         CTMError: If training is impossible. No file is written then.
     """
+    content = content.content if isinstance(content, Plan) else content
+    if missing := {'seed_everything', 'trainer', 'model', 'data'} - {*content}:
+        raise SettingError(
+            f'The configuration has no {", ".join(sorted(missing))}, expected one of '
+            'plan.'
+        )
     output, options = Path(output), content['trainer']
     callbacks = [TQDMProgressBar(refresh_rate=10)] if progress else []
     with staging_folder(output) as folder:

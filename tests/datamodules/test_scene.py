@@ -145,7 +145,15 @@ def test_labels_of_other_classes_are_refused(write_scene: WriteScene) -> None:
     with pytest.raises(LabelError, match=r'3 classes, .* but num_classes=2\. Set'):
         data.setup('fit')
     data = datamodule(scene, labels=scene)
-    with pytest.raises(SettingError, match='is a path, expected labels that were read'):
+    with pytest.raises(SettingError, match='type PosixPath, expected labels that were'):
+        data.setup('fit')
+    with pytest.raises(
+        SettingError, match='type ndarray, expected a path, or a list of'
+    ):
+        SceneDataModule(np.zeros((3, 4, 5)), labels=others)  # type: ignore[arg-type]
+    data = datamodule([], labels=others)
+    data.trainer = _attached(tiny_task())
+    with pytest.raises(SettingError, match='scene is empty'):
         data.setup('fit')
 
 

@@ -5,8 +5,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import geopandas
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyproj
 import pytest
 import shapely
@@ -39,6 +40,22 @@ CLASSES = ('Forest', 'Water')
 
 def labels(path: Path, *args: Any, **kwargs: Any) -> PolygonLabels:
     return PolygonLabels(path, 'class', *args, **kwargs)
+
+
+def test_classes_of_any_sequence(tmp_path: Path) -> None:
+    path = write_squares(tmp_path / 'a.gpkg', [((0, 0, 3, 3), 'Water')])
+    found = [labels(path, np.array(CLASSES)), labels(path, (name for name in CLASSES))]
+    assert [each.classes for each in found] == [CLASSES, CLASSES]
+    with pytest.raises(SettingError, match=r"no order, .*\['Forest', 'Water'\]\?"):
+        labels(path, {*CLASSES})
+
+
+@pytest.mark.parametrize('kind', [dict, gpd.GeoSeries, pd.DataFrame])
+def test_what_is_no_table_of_geometries_is_refused(kind: Any) -> None:
+    with pytest.raises(
+        LabelError, match=f'type {kind.__name__}, expected a file or a Ge'
+    ):
+        labels(kind())
 
 
 def test_shares_by_hand(tmp_path: Path) -> None:
@@ -140,9 +157,7 @@ def test_a_window_has_the_tags_of_the_one_square_that_covers_it(
         shapely.box(left + start, top - 100, left + start + 100, top)
         for start in (0, 100)
     ]
-    frame = geopandas.GeoDataFrame(
-        {'tags': ['a|b', 'a']}, geometry=squares, crs='EPSG:32632'
-    )
+    frame = gpd.GeoDataFrame({'tags': ['a|b', 'a']}, geometry=squares, crs='EPSG:32632')
     frame.to_file(tmp_path / 'squares.gpkg')
     source = PolygonLabels(
         tmp_path / 'squares.gpkg', 'tags', ['a', 'b', 'c'], min_coverage=0.8, whole=True
@@ -605,7 +620,7 @@ def test_a_geodataframe_serves_as_a_file(tmp_path: Path) -> None:
     path = write_squares(
         tmp_path / 'a.gpkg', [((0, 0, 6, 10), 'Forest'), ((6, 0, 9, 10), 'Water')]
     )
-    frame = geopandas.read_file(path)
+    frame = gpd.read_file(path)
     found = PolygonLabels(frame, 'class').shares(window(0, 0))
     assert np.array_equal(found[0], labels(path).shares(window(0, 0))[0])
     with pytest.raises(LabelError, match="The GeoDataFrame has no column 'kind'"):

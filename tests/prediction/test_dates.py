@@ -20,6 +20,7 @@ from torchgeo_ctm.errors import (
     NodataWarning,
     OutputError,
     SceneError,
+    SettingError,
 )
 from torchgeo_ctm.grids import IGNORED
 from torchgeo_ctm.inference.products import Products
@@ -43,6 +44,13 @@ def drawn(seed: int) -> tuple[Bytes, Bytes]:
     classes[hidden] = IGNORED
     percents[:, hidden] = IGNORED
     return classes, percents
+
+
+def test_dates_are_files(tmp_path: Path) -> None:
+    made: list[Any] = [[np.zeros((3, 4, 5))], np.zeros((2, 3, 4, 5))]
+    for scenes in made:
+        with pytest.raises(SettingError, match='of type ndarray, expected a path'):
+            predict_dates(scenes, tmp_path / 'a.ckpt', tmp_path / 'm.tif')
 
 
 class TestDecide:

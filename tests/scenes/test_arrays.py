@@ -54,6 +54,11 @@ def masked(scene: Path) -> Any:
     return rioxarray.open_rasterio(scene, masked=True)
 
 
+def half(scene: Path) -> Any:
+    """A type that GDAL lacks, in which whole numbers up to 2,048 are exact."""
+    return opened(scene).clip(max=2000).astype(np.float16)
+
+
 def scaled(scene: Path) -> Any:
     """Reflectance, whose scale is in the encoding."""
     with rasterio.open(scene, 'r+') as raster:
@@ -138,11 +143,18 @@ def test_what_cannot_be_mapped_is_one_line(
     for scene, words in (
         (array.expand_dims(time=2), r'dimensions time, band, y, x, expected.*isel'),
         (array.to_numpy(), 'type ndarray, expected a path or'),
-        (array > 0, 'cannot be written as a raster: invalid dtype'),
+        (array > 0, r"type bool, expected numbers\. Convert .*astype\('float32'\)"),
+        (array.astype(object), 'type object, expected numbers'),
+        (array.isel(x=slice(0, 0)), 'The scene is empty: its size is 13 × 70 × 0'),
+        (array.isel(band=[0, *range(12)]), r'order 1, 1, 2, .*does not follow'),
         (array.isel(x=[0, 1, 2, 9]), 'coordinates x of the scene are uneven'),
     ):
         with pytest.raises(CTMError, match=words):
             predict_scene(scene, checkpoint, tmp_path / 'mask.tif', **QUIET)
+    with pytest.raises(CTMError, match='scene_bands has 2 names, expected 13'):
+        predict_scene(
+            array, checkpoint, tmp_path / 'mask.tif', scene_bands='A,B', **QUIET
+        )
     with pytest.raises(CTMError, match='no'):
         predict_scene(array, checkpoint, tmp_path / 'no' / 'mask.tif', **QUIET)
     assert not list(tmp_path.glob('*mask*')) and not (tmp_path / 'no').exists()

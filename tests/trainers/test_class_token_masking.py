@@ -497,6 +497,8 @@ def test_attention_maps_of_one_image() -> None:
     assert [tuple(h.shape) for h in heads] == [(2, 3, 4, 5)] * 2
     torch.testing.assert_close(torch.stack([h.mean(0) for h in heads]), maps)
     assert task.training
+    with pytest.raises(DataError, match=r'ndarray \(13, 32, 40\), .* torch.from_numpy'):
+        task.attention_maps(image.numpy())  # type: ignore[arg-type]
 
 
 def test_presence_by_probability() -> None:
@@ -537,7 +539,7 @@ def test_images_of_another_shape_are_refused() -> None:
     task, image = tiny_task(), torch.rand(13, 32, 32) * 3000
     with pytest.raises(DataError, match=r'expected \(B, bands, H, W\)'):
         task(image)
-    with pytest.raises(DataError, match=r'one image \(bands, H, W\)'):
+    with pytest.raises(DataError, match=r'one image as a tensor \(bands, H, W\)'):
         task.plot_attention(image[None])
     one = task.plot_attention(image, classes=task.class_names[0])
     assert len(one.axes) == len(task.plot_attention(image).axes) // 3

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 
 from ..errors import LabelError, OutputError, SettingError, similar_file
+from ..files import given_paths
 from ..grids import Grid
 from ..inference.scene_mask import SceneMask
 from ..inference.vector import check_vector_output
@@ -70,6 +71,8 @@ def label_windows(
             '"torchgeo-ctm[notebooks]".'
         )
     from .widget import WindowGrid
+
+    [scene] = given_paths('scene', [scene])
 
     number = None if isinstance(windows, Outlines) else _count('windows', windows)
     size = _count('size', size)

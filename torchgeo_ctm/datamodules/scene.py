@@ -234,10 +234,16 @@ class SceneDataModule(NonGeoDataModule):
                 f'{getattr(stage, "value", stage)}. Pass labels, such as '
                 'torchgeo_ctm.labels.PolygonLabels.'
             )
-        if isinstance(self.labels, str | Path):
+        if not self.scenes:
+            raise SettingError('scene is empty, expected at least one.')
+        if not (
+            self.labels is None
+            or callable(self.labels)
+            or callable(getattr(self.labels, 'label', None))
+        ):
             raise SettingError(
-                f'labels={str(self.labels)!r} is a path, expected labels that were read, '
-                'such as torchgeo_ctm.labels.PolygonLabels(path, field).'
+                f'labels is of type {type(self.labels).__name__}, expected labels that '
+                'were read, such as torchgeo_ctm.labels.PolygonLabels(path, field).'
             )
         if self.trainer is None:
             raise SettingError(
@@ -452,10 +458,13 @@ def _scenes(scene: str | Path | Sequence[str | Path] | RasterDataset) -> list[st
         if scene.separate_files:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
-    return [
-        _at_home(str(path))
-        for path in ([scene] if isinstance(scene, str | Path) else scene)
-    ]
+    given = [scene] if isinstance(scene, str | Path) else scene
+    if not all(isinstance(path, str | Path) for path in given):
+        raise SettingError(
+            f'scene is of type {type(scene).__name__}, expected a path, or a list of '
+            'paths. Write an array to a raster first.'
+        )
+    return [_at_home(str(path)) for path in given]
 
 
 def _at_home(path: str) -> str:

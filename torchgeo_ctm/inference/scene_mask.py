@@ -30,7 +30,9 @@ class SceneMask:
 
     Attributes:
         products: Path by product: ``mask``, ``confidence``, ``probabilities``,
-            ``polygons``, ``style``, ``picture``, ``stac``; those that were written.
+            ``polygons``, ``style``, ``confidence_style``, ``probabilities_style``,
+            ``picture``, ``stac``, and ``looks`` of several dates; those that were
+            written.
     """
 
     products: dict[str, Path]

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,12 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
         raise SettingError(
             f'classes={classes!r} is a text, expected a list. Did you mean [{classes}]?'
         )
+    if isinstance(classes, AbstractSet):
+        raise SettingError(
+            'classes is a set, which has no order, expected a list. Did you mean '
+            f'{sorted(map(str, classes))}?'
+        )
+    classes = tuple(classes)
     for name in classes:
         if not str(name).isprintable():
             raise SettingError(f'classes has {name!r}, expected printable characters.')
@@ -61,7 +68,7 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
         )
     if not keys:
         raise SettingError('classes=[] is empty, expected at least one name.')
-    return tuple(classes)
+    return classes
 
 
 def found_classes(names: Iterable[str]) -> tuple[str, ...]:
@@ -92,6 +99,7 @@ def memberships(
     Raises:
         LabelError: If a name is not one of *classes* or a list cannot be read.
     """
+    classes = None if classes is None else check_classes(classes)
     skipped = {name_key(name) for name in ignore}
     known = skipped | {name_key(name) for name in classes or ()}
     # millions of features have few different values: each is read once

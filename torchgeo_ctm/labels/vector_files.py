@@ -57,6 +57,11 @@ def read_features(
     """
     if isinstance(path, gpd.GeoDataFrame):
         path, frame = Path('The GeoDataFrame'), path
+    elif not isinstance(path, str | Path):
+        raise LabelError(
+            f'The labels are of type {type(path).__name__}, expected a file or a '
+            'GeoDataFrame. Make one with geopandas.GeoDataFrame(data, geometry=…, crs=…).'
+        )
     else:
         path = check_file(path, 'a vector file, such as a GeoPackage')
         frame = _frame(path, layer)

@@ -28,7 +28,14 @@ from ..errors import (
     SettingError,
     did_you_mean,
 )
-from ..files import check_file, check_not_read, make_folder, uninterrupted, write_text
+from ..files import (
+    check_file,
+    check_not_read,
+    given_paths,
+    make_folder,
+    uninterrupted,
+    write_text,
+)
 from ..grids import IGNORED, check_same_grid
 from ..inference.cloud_detection import CloudDetection, detected_clouds
 from ..inference.geotiff import RasterRows
@@ -130,6 +137,7 @@ def predict_dates(
             f'Unknown combine {combine!r}, expected one of: {", ".join(COMBINATIONS)}.'
             + did_you_mean(str(combine), COMBINATIONS)
         )
+    paths = given_paths('scenes', scenes)
     output = Path(output)
     folder = output.with_name(f'.{output.name}.dates')
     wanted = ProductOptions(**options_of(ProductOptions, options))
@@ -138,7 +146,7 @@ def predict_dates(
     looks = check_file(product_path(output, 'looks'), overwrite or folder.is_dir())
     checkpoint = locate(checkpoint).path
     predictor = load_scene_predictor(checkpoint)
-    opened = _opened([str(scene) for scene in scenes], predictor, options)
+    opened = _opened(paths, predictor, options)
     made = [*product_paths(output, wanted).values(), looks]
     area = [Path(options['area'])] if options.get('area') else []
     for scene in opened:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import AreaNote, SettingError, did_you_mean
-from ..files import check_not_input
+from ..files import check_not_input, given_paths
 from ..inference.options import ProductOptions
 from .trainer import check_choices
 
@@ -41,7 +41,7 @@ def predict_scene(
     shifted_grids: bool = False,
     adapt: Literal['dark', 'none'] | None = None,
     clouds: Literal['scl', 'none', 's2cloudless', 'omnicloudmask'] | None = None,
-    cloud_mask: str | None = None,
+    cloud_mask: str | Path | None = None,
     cloud_dilation: int = 6,
     bbox: Sequence[float] | str | None = None,
     area: str | Path | None = None,
@@ -138,6 +138,8 @@ def predict_scene(
             )
     options = ProductOptions(**products)
     check_choices(accelerator, precision)
+    if cloud_mask is not None:
+        [cloud_mask] = given_paths('cloud_mask', [cloud_mask])
     detector = chosen_detector(clouds, cloud_mask, cloud_dilation)
     import torch
 

@@ -45,8 +45,8 @@ def array_raster(
     if not type(scene).__module__.startswith('xarray.'):
         raise SettingError(
             f'scene is of type {type(scene).__name__}, expected a path or an '
-            'xarray.DataArray. torchgeo-ctm predict takes several, and --combine joins '
-            'dates.'
+            'xarray.DataArray. For several, see prediction.shards.predict_scenes and '
+            'prediction.dates.predict_dates.'
         )
     if find_spec('rioxarray') is None:
         raise SettingError(
@@ -104,7 +104,13 @@ def _with_bands_first(scene: Any, names: Sequence[str] | None) -> Any:
         _check_even(array)
     array = _as_it_is(array)
     if names:
-        return array.assign_attrs(long_name=tuple(comma_separated(names)))
+        given, count = comma_separated(names), array.sizes[bands[0]] if bands else 1
+        if len(given) != count:
+            raise SettingError(
+                f'scene_bands has {len(given)} names, expected {count}, one for each '
+                'band of the scene.'
+            )
+        return array.assign_attrs(long_name=tuple(given))
     # of one band, the coordinate stays without its dimension
     key = next((name for name in BANDS if name in {*array.dims, *array.coords}), None)
     if key is not None:
@@ -117,7 +123,21 @@ def _as_it_is(array: Any) -> Any:
     """Return an array that is written with the type that it has, and its NaN.
 
     Its encoding is that of the file it comes from: 16-bit numbers, which have no NaN.
+
+    Raises:
+        SceneError: If it is empty, or does not hold numbers.
     """
+    if not array.size:
+        sizes = ' × '.join(map(str, array.shape))
+        raise SceneError(f'The scene is empty: its size is {sizes}.')
+    if array.dtype.kind not in 'iuf':
+        raise SceneError(
+            f'The scene holds values of type {array.dtype}, expected numbers. Convert '
+            "them with .astype('float32')."
+        )
+    if array.dtype == np.float16:
+        # GDAL has no such type
+        array = array.astype(np.float32)
     kept = {'grid_mapping', 'scale_factor', 'add_offset', 'scales', 'offsets'}
     if array.dtype.kind != 'f':
         kept.add('_FillValue')
@@ -165,7 +185,9 @@ def _names(own: list[str], given: Any) -> Any:
         and 0 < min(numbers) <= max(numbers) <= len(given)
     ):
         return tuple(given[number - 1] for number in numbers)
-    if numbers != sorted(numbers) and sorted(numbers) == [*range(1, len(own) + 1)]:
+    twice = len({*numbers}) < len(numbers)
+    moved = numbers != sorted(numbers) == [*range(1, len(own) + 1)]
+    if twice or moved:
         raise SceneError(
             f'The bands of the scene are in the order {", ".join(own[:13])}, which '
             'long_name does not follow. Name them with .assign_coords(band=[…]), or pass '

@@ -132,8 +132,15 @@ class Coverage:
         given, count = self.cloud_mask, len(scenes)
         if given is None:
             return [None] * count
-        if isinstance(given, str):
-            return [given.replace('{scene}', scene_stem(scene)) for scene in scenes]
+        if not isinstance(given, str | os.PathLike | list | tuple):
+            raise SettingError(
+                f'cloud_mask is of type {type(given).__name__}, expected a raster, or a '
+                'list of them.'
+            )
+        if isinstance(given, str | os.PathLike):
+            return [
+                str(given).replace('{scene}', scene_stem(scene)) for scene in scenes
+            ]
         if len(given) < count:
             raise SettingError(
                 f'Got {len(given)} cloud masks for {count} scenes, expected one for each.'

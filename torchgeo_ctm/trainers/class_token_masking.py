@@ -266,8 +266,12 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """
         if not isinstance(image, Tensor) or image.ndim != 3:
             shape = getattr(image, 'shape', None)
-            given = type(image).__name__ if shape is None else tuple(shape)
-            raise DataError(f'Got {given}, expected one image (bands, H, W).')
+            kind = '' if isinstance(image, Tensor) else f'{type(image).__name__} '
+            given = f'{kind}{"" if shape is None else tuple(shape)}'.strip()
+            raise DataError(
+                f'Got {given}, expected one image as a tensor (bands, H, W).'
+                + ' Did you mean torch.from_numpy(image)?' * (kind == 'ndarray ')
+            )
         training = self.training
         self.eval()
         with torch.no_grad():
