@@ -71,6 +71,7 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
     Raises:
         DataError: If the file or its ``model`` section cannot be used.
     """
+    _check_kind(config)
     with _section(config, 'model', ClassTokenMaskingTask) as (parser, parsed):
         # starting weights take a download, and change no chip
         check_weights(parsed['model.init_args.weights'])
@@ -83,6 +84,27 @@ def read_task(config: str | Path) -> ClassTokenMaskingTask:
         numbers = {'mean': [0.0] * count, 'std': [1.0] * count}
         task.scaling = BandScaling(task.bands, **(ranges(task) | numbers))
     return task.eval()
+
+
+def _check_kind(config: str | Path) -> None:
+    """Check that a model learns from the labels of windows.
+
+    Raises:
+        DataError: If it is another task of this package or of TorchGeo.
+    """
+    path = str(read_section(config, 'model').get('class_path'))
+    room, _, name = path.rpartition('.')
+    try:
+        kind = getattr(import_module(room), name)
+    except (ImportError, AttributeError, ValueError):
+        # said when the section is read
+        return
+    if isinstance(kind, type) and not issubclass(kind, ClassTokenMaskingTask):
+        raise DataError(
+            f'{config}: the model is a {name}, expected a ClassTokenMaskingTask, which '
+            'learns from the labels of windows. To check this one, run torchgeo fit with '
+            '--trainer.fast_dev_run true.'
+        )
 
 
 def build_task(

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from .configuration import build_task, read_data, write_content
 from .errors import (
     BandWarning,
+    CTMWarning,
     LabelError,
     LabelWarning,
-    ReflectanceWarning,
     SceneError,
     SettingError,
     did_you_mean,
@@ -32,11 +32,11 @@ from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
 from .options import comma_separated
 from .prediction import build_trainer, check_choices, running
-from .reflectance import NEGATIVE, dark_values, offset_difference, surplus
 from .reports.statistics import BandStatistics, measured_scaling
 from .samplers.labeled_scene import LabeledScene
 from .samplers.splits import SceneSplits
 from .scaling import SENTINEL2_BANDS, Resample, band_key
+from .scenes.levels import Levels, levels_of, warn_of_levels
 from .scenes.pixel_sample import sample_pixels
 from .scenes.scene import SceneWindows
 from .scenes.sources import band_names, tile_of
@@ -47,8 +47,6 @@ WINDOWS: Final = (64, 48, 32, 24, 16)
 SMALL: Final = (16, 8)
 #: Labeled windows of each class, side by side, that training or validation should have.
 ENOUGH: Final = 5
-#: Factor between typical values of two scenes above which they have other units.
-OTHER_UNIT: Final = 30
 #: What stands between two classes in one name.
 SEVERAL: Final = re.compile(r'[/&+]|\band\b')
 #: Shares of training, validation and test, and epochs, if there are that many.
@@ -63,6 +61,17 @@ NETWORK: Final = {
     'model_options': {'embed_dim': 128, 'depth': 3, 'num_heads': 4, 'stem': 'conv'},
     'lr': 2e-3,
 }
+
+
+#: How warnings of the data begin that the plan has given.
+SAID: Final = (
+    r'\d+ of \d+ windows',
+    'Fewer than',
+    'Labels of .* typical',
+    '.* is given more than once',
+    '.*: dark pixels',
+    '.*: values of about',
+)
 
 
 class Plan(NamedTuple):
@@ -240,64 +249,16 @@ class _Ground:
     def scaling(self) -> dict[str, Any]:
         """Return mean, deviation and percentiles of the bands in all scenes."""
         statistics = BandStatistics(len(self.bands))
-        dark: list[_Dark] = []
+        levels: list[Levels] = []
         for scene in self._opened(WINDOWS[0]):
             pixels = sample_pixels(scene)
             statistics.update(pixels)
             if pixels.shape[1]:
-                values = dark_values(pixels, self.bands)
-                typical = float(np.median(np.abs(pixels)))
-                added = surplus(pixels, self.bands)
-                dark.append(_Dark(scene.scene, values, added, typical))
-        _warn_about_offsets(dark)
+                levels.append(levels_of(scene.scene, pixels, self.bands))
+        warn_of_levels(levels)
         if not statistics.count.all():
             raise SceneError(f'{self.scenes[0]} has no valid pixel to measure.')
         return measured_scaling(statistics)
-
-
-class _Dark(NamedTuple):
-    """Dark values (bands,) of a scene, by how much they are too large, and its median."""
-
-    scene: str
-    values: NDArray[Any]
-    surplus: int
-    typical: float
-
-
-def _warn_about_offsets(dark: Sequence[_Dark]) -> None:
-    """Warn about scenes whose values differ from the first one's by offset or unit."""
-    for scene in dark:
-        fault = None
-        if scene.surplus:
-            fault = f'look as if {scene.surplus} had been added. Check the offset'
-        elif len(scene.values) and np.median(scene.values) < NEGATIVE:
-            fault = 'are far below 0, as after an offset that was subtracted twice'
-        if fault is not None:
-            warnings.warn(
-                f'{scene.scene}: dark pixels {fault}.', ReflectanceWarning, stacklevel=3
-            )
-    for scene in dark[1:]:
-        first = dark[0]
-        small, large = sorted([first.typical, scene.typical])
-        if large > OTHER_UNIT * small:
-            warnings.warn(
-                f'{scene.scene}: values of about {scene.typical:.3g}, those of '
-                f'{first.scene} are about {first.typical:.3g}. Give both the same unit.',
-                ReflectanceWarning,
-                stacklevel=3,
-            )
-            continue
-        difference: float | None = scene.surplus - first.surplus
-        difference = difference or offset_difference(scene.values, first.values)
-        if difference:
-            kind = 'higher' if difference > 0 else 'lower'
-            warnings.warn(
-                f'{scene.scene}: dark pixels are about {abs(difference):,.0f} {kind} than '
-                f'those of {first.scene} in every band, as with another offset. Give both '
-                'the same.',
-                ReflectanceWarning,
-                stacklevel=3,
-            )
 
 
 def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
@@ -465,8 +426,8 @@ def train(
         )
         with running(trainer), warnings.catch_warnings():
             # what the plan has said in fewer words
-            for said in (r'\d+ of \d+ windows', 'Fewer than', 'Labels of .* typical'):
-                warnings.filterwarnings('ignore', said, LabelWarning)
+            for said in SAID:
+                warnings.filterwarnings('ignore', said, CTMWarning)
             trainer.fit(task, datamodule=data)
         Path(kept.best_model_path).replace(output)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -13,7 +13,13 @@ from tests.fakes.label_files import write_squares
 from tests.fakes.labeled_scenes import RuleLabels
 from tests.fakes.runs import trainer
 from torchgeo_ctm.datamodules import SceneDataModule
-from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.errors import (
+    LabelError,
+    LabelWarning,
+    PixelSizeWarning,
+    ReflectanceWarning,
+    SettingError,
+)
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels
 from torchgeo_ctm.trainers import ClassTokenMaskingTask
@@ -35,6 +41,34 @@ def datamodule(scene: Path | list[Path], **arguments: Any) -> SceneDataModule:
         'num_workers': 0,
     }
     return SceneDataModule(scenes, **(options | arguments))
+
+
+def test_scenes_that_differ_or_occur_twice_are_told(
+    write_scene: WriteScene, tmp_path: Path
+) -> None:
+    first = write_scene()
+    pixels = scene_pixels(70, 90, 13)
+    moved = write_scene('moved.tif', pixels=pixels + 1000)
+    with rasterio.open(first) as raster:
+        place = raster.transform
+    coarse = write_scene('coarse.tif', transform=place @ place.scale(2))
+    for other, category, said in (
+        (
+            moved,
+            ReflectanceWarning,
+            'moved.tif: dark pixels are about 1,000 higher than',
+        ),
+        (coarse, PixelSizeWarning, '10 m in .*scene.tif, 20 m in .*coarse.tif'),
+        (first, LabelWarning, 'scene.tif is given more than once'),
+    ):
+        data = datamodule([first, other], shares=[1, 0, 0])
+        data.trainer = _attached(tiny_task())
+        with pytest.warns(category, match=said):
+            data.setup('fit')
+    data = datamodule(first, test_scene=str(first))
+    data.trainer = _attached(tiny_task())
+    with pytest.raises(SettingError, match=r'test_scene=.* is a training scene too'):
+        data.setup('fit')
 
 
 class Watch(pl.Callback):

@@ -179,7 +179,7 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     refused(run('stats', '--config', config), '2 bands, expected 3')
     content['model']['class_path'] = 'torchgeo_ctm.compat.Classification'
     config.write_text(yaml.safe_dump(content))
-    refused(run('stats', '--config', config), 'model section', 'Classification')
+    refused(run('stats', '--config', config), 'is a Classification', 'fast_dev_run')
     other = small_config('landcoverai', tmp_path)
     content = yaml.safe_load(other.read_text())
     content['data']['dict_kwargs']['root'] = str(tmp_path / 'nowhere')

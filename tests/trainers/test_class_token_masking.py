@@ -1,6 +1,7 @@
 import io
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from tests.conftest import save_task, tiny_task
 from tests.fakes.chips import loader, trainer
 from torchgeo_ctm.errors import DataError, LabelWarning, SettingError, UntrainedWarning
 from torchgeo_ctm.trainers import load_task
+from torchgeo_ctm.trainers.channel_facts import warn_of_other_classes
 from torchgeo_ctm.trainers.masking import draw_masking
 from torchgeo_ctm.trainers.optimizers import build_optimizer
 from torchgeo_ctm.trainers.presence import check_entries
@@ -584,3 +586,25 @@ def test_an_untrained_network_is_told(tmp_path: Path) -> None:
         run = trainer(tmp_path)
         run.fit(fresh, loader('image', 'label'), loader('image', 'label'))
         run.validate(fresh, loader('image', 'label'), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ('names', 'told'),
+    [
+        (['trees', 'water', 'built'], True),
+        (['water', 'trees', 'Urban'], False),
+        (['Wasser', 'Bäume', 'Stadt'], False),
+    ],
+)
+def test_data_with_the_classes_in_another_order_are_told(
+    names: list[str], told: bool
+) -> None:
+    chips = [{'image': torch.rand(13, 32, 32), 'label': torch.zeros(3)}]
+    dataset = SimpleNamespace(classes=('Water', 'trees', 'built'), items=chips)
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(test_dataset=dataset))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        warn_of_other_classes(trainer, 'test', names)
+    said = [str(each.message) for each in caught]
+    assert len(said) == told
+    assert all('classes Water, trees, built, the model trees, water' in t for t in said)

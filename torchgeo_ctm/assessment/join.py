@@ -315,7 +315,10 @@ def _placed(
         top, left, bottom, right = _box(raster, grid)
         inside = top < grid.height and bottom > 0 and left < grid.width and right > 0
         if not inside:
-            raise GridError(f'{raster.name} lies outside of the joined map.')
+            raise GridError(
+                f'{raster.name} lies outside of the joined map, whose grid is that of '
+                '--like. Leave it out, or pass a raster that covers all maps.'
+            )
         own = options
         if raster.nodata is not None:
             own = options | {'src_nodata': raster.nodata}

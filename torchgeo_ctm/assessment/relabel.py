@@ -1,5 +1,6 @@
 """Give a map other classes, names and colors."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SceneError, SettingError, check_names
+from ..errors import Note, SceneError, SettingError, check_names
 from ..files import atomic_path, check_file, check_not_input
 from ..grids import IGNORED
 from ..inference.former import former_products, retire
 from ..inference.geotiff import RasterRows, check_output, rgb_of
 from ..inference.masks import class_colors, open_mask
 from ..inference.merging import merging
+from ..inference.paths import product_path
 from ..inference.style import style_text
 from ..legends import renamed
 from ..rasters import grid_of, value_names
@@ -117,6 +119,15 @@ def relabel(
             rows.abandon()
     written = [output, *([qml] if style else [])]
     retire(former, written)
+    confidence = product_path(Path(mask), 'confidence')
+    if confidence.exists():
+        warnings.warn(
+            f'{confidence} is that of the classes of {mask}, so that {output} has none. '
+            'If classes were only renamed, copy it to '
+            f'{product_path(output, "confidence")}.',
+            Note,
+            stacklevel=2,
+        )
     return written
 
 

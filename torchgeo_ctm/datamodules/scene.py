@@ -1,5 +1,6 @@
 """Data module of scenes, for training and prediction."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,15 @@ from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
 
 from ..datasets import SceneBatches, SceneWindows
-from ..errors import LabelError, SettingError, did_you_mean, name_key
-from ..grids import Grid, Window
+from ..errors import (
+    LabelError,
+    LabelWarning,
+    PixelSizeWarning,
+    SettingError,
+    did_you_mean,
+    name_key,
+)
+from ..grids import SAME_SIZE, Grid, Window, pixel_size
 from ..labels import (
     LabelSource,
     PointLabels,
@@ -29,6 +37,8 @@ from ..samplers.splits import SceneSplits
 from ..scenes.area import chosen_area
 from ..scenes.clouds import DILATION
 from ..scenes.coverage import Coverage, check_least, check_window
+from ..scenes.levels import levels_of, warn_of_levels
+from ..scenes.pixel_sample import sample_pixels
 from ..scenes.sources import tile_of
 from ..split import Split
 from .loaders import EvaluationBatches, TrainingBatches, epoch_number
@@ -328,11 +338,13 @@ class SceneDataModule(NonGeoDataModule):
         coverage = self._coverage()
         window = coverage.chip_window(task)
         scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
+        self._check_scenes()
         references = self._references(len(scenes))
         opened = coverage.open(scenes, references, task, window, window)
         self._limit(opened[: len(self.scenes)])
         names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
+        self._compare(opened, task.bands)
         check_overlap(labels, grids, names)
         check_sizes(labels, grids, window, task.model.patch_size)
         kinds: list[Split] = ['val'] * len(self.val_scenes)
@@ -343,6 +355,48 @@ class SceneDataModule(NonGeoDataModule):
             self.shares,
             self.seed,
             dict(enumerate(kinds, len(self.scenes))),
+        )
+
+    def _check_scenes(self) -> None:
+        """Check that no scene serves two splits, and warn if one is given twice.
+
+        Raises:
+            SettingError: If a scene of validation or test is one of training.
+        """
+        for name, others in (('val', self.val_scenes), ('test', self.test_scenes)):
+            for scene in {*others} & {*self.scenes}:
+                raise SettingError(
+                    f'{name}_scene={scene} is a training scene too, whose windows would '
+                    f'all be kept out. Leave {name}_scene out: a share of each scene '
+                    'serves validation and test.'
+                )
+        scenes = [*self.scenes, *self.val_scenes, *self.test_scenes]
+        for scene in {path for path in scenes if scenes.count(path) > 1}:
+            warnings.warn(
+                f'{scene} is given more than once.', LabelWarning, stacklevel=2
+            )
+
+    def _compare(self, scenes: Sequence[SceneWindows], bands: Sequence[str]) -> None:
+        """Warn of scenes that differ in pixel size, offset or unit."""
+        if len(scenes) < 2:
+            return
+        sizes = {scene.scene: pixel_size(scene.grid) for scene in scenes}
+        known = {name: size for name, size in sizes.items() if size is not None}
+        if known and max(known.values()) > SAME_SIZE * min(known.values()):
+            fine, coarse = (
+                min(known, key=known.__getitem__),
+                max(known, key=known.__getitem__),
+            )
+            warnings.warn(
+                f'The scenes have pixels of different sizes: {known[fine]:g} m in {fine}, '
+                f'{known[coarse]:g} m in {coarse}. A map may be worse for each. Resample '
+                'them to one size first, for example with gdalwarp -tr.',
+                PixelSizeWarning,
+                stacklevel=2,
+            )
+        samples = [(scene.scene, sample_pixels(scene)) for scene in scenes]
+        warn_of_levels(
+            [levels_of(name, values, bands) for name, values in samples if values.size]
         )
 
     def _part(self) -> tuple[int, int]:

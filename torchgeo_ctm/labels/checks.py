@@ -97,20 +97,18 @@ def _check_outlines(source: PolygonLabels) -> None:
     """Warn about polygons with one outline and other classes."""
     outlines = shapely.to_wkb(shapely.normalize(source.geometry))
     first: dict[bytes, int] = {}
-    for index, outline in enumerate(outlines):
-        before = first.setdefault(outline, index)
-        if (source.members[before] != source.members[index]).any():
-            rows, classes = (
-                source.rows[[before, index]],
-                source.members[[before, index]],
-            )
-            one, other = (';'.join(np.array(source.classes)[row]) for row in classes)
-            _warn(
-                f'{_name(source)}: rows {rows[0]:,} and {rows[1]:,} have one outline, but '
-                f'the classes {one} and {other}. Remove one, or write both classes into '
-                f'one, as {one};{other}.'
-            )
-            return
+    pairs = [(first.setdefault(o, index), index) for index, o in enumerate(outlines)]
+    differ = [p for p in pairs if (source.members[p[0]] != source.members[p[1]]).any()]
+    if not differ:
+        return
+    rows, classes = source.rows[[*differ[0]]], source.members[[*differ[0]]]
+    one, other = (';'.join(np.array(source.classes)[row]) for row in classes)
+    more = len(differ) - 1
+    _warn(
+        f'{_name(source)}: rows {rows[0]:,} and {rows[1]:,} have one outline, but the '
+        f'classes {one} and {other}{f" ({more:,} more such rows)" * bool(more)}. Remove '
+        f'one, or write both classes into one, as {one};{other}.'
+    )
 
 
 def _touching(source: FeatureLabels, grids: Sequence[Grid]) -> NDArray[np.int64]:

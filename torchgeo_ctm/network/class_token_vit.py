@@ -173,9 +173,10 @@ class ClassTokenViT(nn.Module):
         patch = self.patch_size
         if height % patch or width % patch or not height or not width:
             fits = [max(1, round(side / patch)) * patch for side in (height, width)]
+            fault = 'not a multiple of' if height and width else 'smaller than'
             raise SettingError(
-                f'An image of {height} × {width} px is not a multiple of patch_size='
-                f'{patch}. Did you mean {fits[0]} × {fits[1]}?'
+                f'An image of {height} × {width} px is {fault} patch_size={patch}. Did you '
+                f'mean {fits[0]} × {fits[1]}?'
             )
         return height // patch, width // patch
 

@@ -70,7 +70,11 @@ class ConfiguredSplit:
         self.split = split
         self.nodata = nodata
         self.task = read_task(config)
-        self.data = ChipDataModule(read_data(config), split)
+        data: Any = read_data(config)
+        if nodata is not None and getattr(data, 'nodata', nodata) is None:
+            # a data module of scenes leaves it out of windows and warnings
+            data.nodata = nodata
+        self.data = ChipDataModule(data, split)
         self._trainer = pl.Trainer(
             accelerator='cpu',
             devices=1,

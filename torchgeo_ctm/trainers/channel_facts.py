@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import BandError, BandWarning, CTMError
+from ..errors import BandError, BandWarning, CTMError, LabelWarning, name_key
 from ..rasters import open_raster
 from ..scaling import BandScaling, band_key, is_reflectance
 
@@ -59,23 +59,48 @@ def data_facts(trainer: Any, stage: str) -> DataFacts | None:
     Returns:
         The facts; None if bands are read by the names of the task, as those of scenes.
     """
-    module = trainer.datamodule
+    module = getattr(trainer.datamodule, 'data', trainer.datamodule)
     if getattr(module, 'reads_bands_by_name', False):
         return None
-    dataset: Any = None
-    if module is None:
-        dataset = _loader_dataset(trainer, stage)
-    else:
-        for name in OPENED[stage]:
-            dataset = getattr(module, name, None) if dataset is None else dataset
-        module = getattr(module, 'data', module)
-        if getattr(module, 'reads_bands_by_name', False):
-            return None
+    dataset = opened_dataset(trainer, stage)
     if dataset is None:
         return None
     return DataFacts(
         type(_innermost(dataset)).__name__, channel_names(dataset), _norm(module)
     )
+
+
+def opened_dataset(trainer: Any, stage: str) -> Any:
+    """Return the data set that a stage reads, None if there is none yet."""
+    module = trainer.datamodule
+    if module is None:
+        return _loader_dataset(trainer, stage)
+    found = (getattr(module, name, None) for name in OPENED[stage])
+    return next((dataset for dataset in found if dataset is not None), None)
+
+
+def warn_of_other_classes(trainer: Any, stage: str, names: Sequence[str]) -> None:
+    """Warn if a data set has the classes of a task under other numbers.
+
+    Args:
+        trainer: The trainer, whose data module is set up.
+        stage: 'fit', 'validate', 'test' or 'predict'.
+        names: Names of the task's classes.
+    """
+    dataset = _innermost(opened_dataset(trainer, stage))
+    theirs = getattr(dataset, 'classes', None)
+    if not isinstance(theirs, list | tuple):
+        return
+    index = {name_key(str(name)): number for number, name in enumerate(theirs)}
+    shared = [(number, index.get(name_key(n))) for number, n in enumerate(names)]
+    if any(other not in (None, number) for number, other in shared):
+        warnings.warn(
+            f'{type(dataset).__name__} has the classes {", ".join(map(str, theirs))}, the '
+            f'model {", ".join(names)}. Classes are compared by number. Give the model '
+            'those of the data, in their order.',
+            LabelWarning,
+            stacklevel=3,
+        )
 
 
 def _loader_dataset(trainer: Any, stage: str) -> Any:

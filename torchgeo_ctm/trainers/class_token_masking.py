@@ -43,6 +43,7 @@ from ..scaling import BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
 from .batches import LabelTally, check_chips_of_batches, diverged, labeled
 from .calibration import calibrated
+from .channel_facts import warn_of_other_classes
 from .data_channels import DataChannels, data_channels
 from .loading import CHECKPOINT_KEY, not_finite
 from .masking import draw_masking, mask_schedule
@@ -339,6 +340,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if self._channels.normalization is not None:
             self._learn_normalization(*self._channels.normalization)
         if trainer is not None:
+            if stage != 'predict' and self.options.labels.values is None:
+                warn_of_other_classes(trainer, stage, self.class_names)
             check_writer(trainer, stage)
             check_chips_of_batches(trainer)
             if stage == 'fit':
