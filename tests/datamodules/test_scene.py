@@ -1,3 +1,5 @@
+import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,39 @@ def test_scenes_that_differ_or_occur_twice_are_told(
     data.trainer = _attached(tiny_task())
     with pytest.raises(SettingError, match=r'test_scene=.* is a training scene too'):
         data.setup('fit')
+
+
+@pytest.mark.parametrize(
+    ('changed', 'said'),
+    [
+        ({}, ''),
+        (
+            {'shares': [0.2, 0.2, 0.6]},
+            r'shares=\[0.4, 0.3, 0.3\], now \[0.2, 0.2, 0.6\]',
+        ),
+        ({'seed': 5}, 'seed=0, now 5'),
+        ({'block_size': 96}, 'block_size=64, now 96'),
+    ],
+)
+def test_a_test_on_trained_windows_is_told(
+    write_scene: WriteScene, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    scene = write_scene(pixels=scene_pixels(400, 400))
+    options: dict[str, Any] = {'shares': [0.4, 0.3, 0.3]}
+    task = tiny_task(class_names=CLASSES, num_classes=len(CLASSES))
+    fit = trainer(max_steps=1, limit_val_batches=0)
+    fit.fit(task, datamodule=datamodule(scene, **options))
+    path = tmp_path / 'trained.ckpt'
+    fit.save_checkpoint(path)
+    data = datamodule(scene, **(options | changed))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        trainer(limit_test_batches=1).test(
+            task, datamodule=data, ckpt_path=str(path), verbose=False
+        )
+    found = [str(w.message) for w in caught if 'was trained with' in str(w.message)]
+    assert len(found) == bool(said)
+    assert all(re.search(said, text) for text in found)
 
 
 class Watch(pl.Callback):

@@ -287,6 +287,41 @@ class SceneDataModule(NonGeoDataModule):
             self.val_dataset = self.splits.windows('val')
             self.test_dataset = self.splits.windows('test')
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how the scenes were split, which a checkpoint keeps."""
+        if self._split_for is None or self.splits is None:
+            return {}
+        return {
+            'scene': [Path(scene).name for scene in self.scenes],
+            'window': self._split_for[0],
+            'block_size': self.block_size,
+            'shares': [*self.shares],
+            'seed': self.seed,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn if the test may have windows that the checkpoint was trained on."""
+        stage, now = getattr(self.trainer, 'state', None), self.state_dict()
+        if stage is None or stage.fn not in ('validate', 'test') or not now:
+            return
+        trained = {*state_dict.get('scene', ())}
+        tested = [Path(scene).name for scene in (*self.val_scenes, *self.test_scenes)]
+        faults = [
+            f'{name}={state_dict[name]}, now {value}'
+            for name, value in now.items()
+            if name != 'scene' and state_dict.get(name, value) != value
+        ]
+        if not trained & {*now['scene']} or self.test_scenes:
+            faults = []
+        faults += [f'{name}, now tested' for name in tested if name in trained]
+        if faults:
+            warnings.warn(
+                f'The checkpoint was trained with {"; ".join(faults)}. Windows that it '
+                'was trained on may be tested, and scores be too high.',
+                LabelWarning,
+                stacklevel=2,
+            )
+
     @property
     def pixel_size(self) -> float | None:
         """Side of the pixels of the labeled scenes in meters, if known and alike."""
