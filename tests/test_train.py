@@ -126,8 +126,12 @@ def test_data_in_place_of_files_are_refused(ground: LandCover, labels: Path) -> 
         SettingError, match='scenes is of type ndarray, expected a path'
     ):
         plan(ground.classes, labels)  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match='scenes is empty'):
-        plan([], labels)
+    none: list[Any] = [[], iter([])]
+    for given in none:
+        with pytest.raises(SettingError, match='scenes is empty'):
+            plan(given, labels)
+    with pytest.raises(SettingError, match=r'scenes\[0\] is of type int, expected a'):
+        plan({'a.tif', 5}, labels)  # type: ignore[arg-type]
 
 
 def test_torchgeo_repeats_the_training(

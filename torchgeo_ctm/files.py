@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,13 @@ def given_paths(name: str, value: Any) -> list[str]:
     """
     paths = [value] if isinstance(value, str | os.PathLike) else value
     # arrays and tables can be iterated over too
-    if not isinstance(paths, list | tuple | Generator):
+    if not isinstance(paths, Iterable) or hasattr(paths, '__array__'):
         raise SettingError(
             f'{name} is of type {type(value).__name__}, expected a path, or a list of '
             'paths. Write data to a file first.'
         )
-    paths = [*paths]
+    # a set has another order in every process
+    paths = sorted(paths, key=str) if isinstance(paths, set | frozenset) else [*paths]
     for number, path in enumerate(paths):
         if not isinstance(path, str | os.PathLike):
             raise SettingError(

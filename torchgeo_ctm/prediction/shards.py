@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, CTMError, OutputError, SettingError, one_line
+from ..files import given_paths
 from ..inference.options import ProductOptions
 from .kept import KeptMaps
 from .scene import predict_scene
@@ -45,7 +46,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 
 def predict_scenes(
-    scenes: Sequence[str],
+    scenes: Sequence[str | Path],
     checkpoint: str | Path,
     output: str | Path,
     *,
@@ -76,16 +77,16 @@ def predict_scenes(
         OutputError: If *output* is no folder, or two scenes would share a map.
         CheckpointError: If the checkpoint cannot be used.
     """
+    every = sorted(given_paths('scenes', scenes))
     number, count = (1, 1) if shard is None else read_shard(shard)
     if not Path(output).is_dir():
         raise OutputError(
             f'{output} is no folder, expected an existing one for the maps of '
-            f'{len(scenes)} scenes.'
+            f'{len(every)} scenes.'
         )
     # imports PyTorch
     from ..inference.scene_loop import SceneLoop
 
-    every = sorted(scenes)
     paths = SceneLoop(output, overwrite, ProductOptions()).outputs(every)
     kept = KeptMaps(checkpoint, options)
     for scene, path in [*zip(every, paths, strict=True)][number - 1 :: count]:
