@@ -1,5 +1,7 @@
+import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +343,27 @@ def test_damaged_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(LabelError, match=r'a\.tif cannot be (read|opened)'):
         source.label(window(80, 80))
+
+
+@pytest.mark.parametrize(
+    ('names', 'told'),
+    [
+        (['none', 'Forest', 'Water'], False),
+        (['none', 'Water', 'Forest'], True),
+        (['', 'not JSON of names'], False),
+    ],
+)
+def test_names_in_the_file_that_contradict_the_class_map_are_told(
+    tmp_path: Path, names: list[str], told: bool
+) -> None:
+    path = write_class_raster(tmp_path / 'a.tif', halves())
+    with rasterio.open(path, 'r+') as raster:
+        raster.update_tags(CLASS_NAMES=json.dumps(names))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        RasterLabels(path, MAP)
+    assert len(caught) == told
+    assert all('a.tif names its value 1' in str(each.message) for each in caught)
 
 
 def test_overlap_with_scenes(tmp_path: Path) -> None:

@@ -238,6 +238,10 @@ def test_overlap_is_told_by_names(tmp_path: Path) -> None:
     source = listed(write_table(tmp_path / 'a.csv', ['tile', 'labels'], rows))
     assert source.extents(SCENE) is None
     check_overlap(source, [SCENE])
-    check_overlap(source, [SCENE, SCENE], ['a.tif', 'c.tif'])
-    with pytest.raises(LabelError, match='none of the 2 scenes'):
+    with pytest.warns(LabelWarning, match='1 of 2 rows name no scene: b'):
+        check_overlap(source, [SCENE, SCENE], ['a.tif', 'c.tif'])
+    said = (
+        r'none of the 2 scenes: they name a, b, the scenes are c\.tif, d\.tif\. Is id_'
+    )
+    with pytest.raises(LabelError, match=said):
         check_overlap(source, [SCENE, SCENE], ['c.tif', 'd.tif'])

@@ -15,6 +15,7 @@ from .features import FeatureLabels
 from .polygons import PolygonLabels
 from .rasters import RasterLabels
 from .source import LabelSource
+from .tables import TableLabels
 
 #: Values that a message names at most.
 NAMED = 10
@@ -52,6 +53,8 @@ def check_overlap(
     ]
     if isinstance(source, RasterLabels):
         _report_unmapped(source, grids)
+    if isinstance(source, TableLabels) and tiles is not None:
+        _check_names(source, tiles)
     if not any(labeled):
         raise LabelError(
             f'{_name(source)} overlap none of the {len(grids):,} scenes, expected '
@@ -60,6 +63,26 @@ def check_overlap(
     if sum(labeled) < len(labeled) / 2:
         _warn(
             f'{_name(source)} overlap only {sum(labeled):,} of {len(grids):,} scenes.'
+        )
+
+
+def _check_names(source: TableLabels, tiles: Sequence[str]) -> None:
+    """Check that a table names the scenes; warn if it names others.
+
+    Raises:
+        LabelError: If it names none of them.
+    """
+    lost = source.lost(tiles)
+    some = ', '.join(lost[:3]) + ', …' * (len(lost) > 3)
+    if len(lost) == len(source):
+        raise LabelError(
+            f'{_name(source)} name none of the {len(tiles):,} scenes: they name {some}, '
+            f'the scenes are {", ".join(tiles[:3])}{", …" * (len(tiles) > 3)}. Is '
+            'id_field the column with the names of the scenes?'
+        )
+    if lost:
+        _warn(
+            f'{_name(source)}: {len(lost):,} of {len(source):,} rows name no scene: {some}.'
         )
 
 

@@ -1,9 +1,10 @@
 """Read class rasters: their headers, blocks of values, and values on another grid."""
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import LabelError
+from ..errors import LabelError, LabelWarning, SceneError, name_key
 from ..grids import Grid, Window, corners
-from ..rasters import grid_of, open_raster
+from ..rasters import grid_of, open_raster, value_names
 from .crs import pyproj_crs
 
 Masked = np.ma.MaskedArray[Any, Any]
@@ -36,6 +37,8 @@ class RasterFile(NamedTuple):
     crs: pyproj.CRS
     #: Value of unknown pixels, or None.
     nodata: float | None
+    #: Name of each value, if the file has them.
+    names: dict[int, str] | None = None
 
     def bounds(self) -> NDArray[np.float64]:
         """Return left, bottom, right, top in the raster's CRS."""
@@ -103,7 +106,12 @@ def read_header(path: Path, band: int | None) -> RasterFile:
                 'Set them with gdal_edit.py -a_srs … -a_ullr …'
             )
         nodata = raster.nodatavals[band - 1]
-        return RasterFile(str(path), grid_of(raster), pyproj_crs(raster.crs), nodata)
+        names = None
+        # the tag of another program is no fault of a file whose values are mapped
+        with suppress(SceneError):
+            names = value_names(raster) if band == 1 else None
+        crs = pyproj_crs(raster.crs)
+        return RasterFile(str(path), grid_of(raster), crs, nodata, names)
 
 
 def check_nodata(file: RasterFile, classes: dict[int, str]) -> None:
@@ -118,6 +126,23 @@ def check_nodata(file: RasterFile, classes: dict[int, str]) -> None:
             f'{file.path}: {value} is nodata, but {classes[value]!r} in class_map. '
             'Remove the nodata value with gdal_edit.py -unsetnodata.'
         )
+
+
+def warn_of_names(files: Sequence[RasterFile], classes: dict[int, str]) -> None:
+    """Warn if a file names a value as the class map names another one."""
+    known = {name_key(name) for name in classes.values()}
+    for file in files:
+        for value, name in (file.names or {}).items():
+            given = classes.get(value)
+            if given is None or name_key(name) not in known - {name_key(given)}:
+                continue
+            warnings.warn(
+                f'{file.path} names its value {value} {name!r}, class_map {given!r}. '
+                'Values are read as class_map says.',
+                LabelWarning,
+                stacklevel=3,
+            )
+            return
 
 
 class RasterReader:

@@ -21,6 +21,7 @@ from .raster_files import (
     check_nodata,
     raster_paths,
     read_header,
+    warn_of_names,
 )
 from .source import ROUNDING, ImageLabel, check_share, class_indices, label_from_shares
 
@@ -111,6 +112,7 @@ class RasterLabels:
         self.files = [read_header(path, band) for path in raster_paths(paths, pattern)]
         for file in self.files:
             check_nodata(file, values)
+        warn_of_names(self.files, values)
         more = len(self.files) - 1
         self.path = self.files[0].path + (f' and {more:,} more' if more else '')
         #: The files where they are, in degrees also a full turn away.

@@ -123,6 +123,11 @@ class TableLabels:
         known = known & (present | self.complete)
         return ImageLabel(present.astype(np.float32), known) if known.any() else None
 
+    def lost(self, tiles: Sequence[str]) -> list[str]:
+        """Return the names of labeled tiles that are none of the given ones."""
+        found = {self._find(tile_key(tile)) for tile in tiles}
+        return [key for key, row in self._row.items() if row not in found]
+
     def _find(self, key: str) -> int | None:
         """Return the row of a tile: the one that names most of its path.
 
