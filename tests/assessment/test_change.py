@@ -162,8 +162,8 @@ def test_classes_of_one_map_alone_are_told(tmp_path: Path) -> None:
     with pytest.warns(LabelWarning) as said:
         change(one, two, tmp_path / 'o.tif', polygons=False)
     first, second = (str(each.message) for each in said)
-    assert f'one.tif has {NAMES[3]}, which are no classes of' in first
-    assert 'two.tif has Something else' in second
+    assert f'one.tif has {NAMES[3]!r}, which are no classes of' in first
+    assert "two.tif has 'Something else'" in second
     values[values == 3] = 0
     with warnings.catch_warnings():
         warnings.simplefilter('error', LabelWarning)

@@ -179,7 +179,7 @@ class _Pair:
             strange = [self.names[index] for index in alone if occurs[index]]
             if strange:
                 warnings.warn(
-                    f'{path} has {", ".join(strange)}, which are no classes of {other}: '
+                    f'{path} has {", ".join(map(repr, strange))}, which are no classes of {other}: '
                     'their ground counts as changed. Name both alike with torchgeo-ctm '
                     'relabel.',
                     LabelWarning,
