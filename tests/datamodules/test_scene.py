@@ -1,4 +1,5 @@
 import re
+import shutil
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -83,6 +84,8 @@ def test_scenes_that_differ_or_occur_twice_are_told(
         ),
         ({'seed': 5}, 'seed=0, now 5'),
         ({'block_size': 96}, 'block_size=64, now 96'),
+        ({'scene': 'same'}, ''),
+        ({'scene': 'other'}, r'scene\.tif, now tested'),
     ],
 )
 def test_a_test_on_trained_windows_is_told(
@@ -95,7 +98,19 @@ def test_a_test_on_trained_windows_is_told(
     fit.fit(task, datamodule=datamodule(scene, **options))
     path = tmp_path / 'trained.ckpt'
     fit.save_checkpoint(path)
-    data = datamodule(scene, **(options | changed))
+    if 'scene' in changed:
+        # of the same name in another folder, and the very scene
+        folder = tmp_path / 'elsewhere'
+        folder.mkdir()
+        twin = Path(shutil.copy(scene, folder))
+        tested = twin if changed['scene'] == 'same' else scene
+        with rasterio.open(scene) as raster:
+            far = raster.transform @ raster.transform.translation(9000, 0)
+        new = write_scene('new.tif', pixels=scene_pixels(400, 400), transform=far)
+        options, changed = {'test_scene': str(tested)}, {}
+        data = datamodule(new, **options, shares=[0.5, 0.5, 0])
+    else:
+        data = datamodule(scene, **(options | changed))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         trainer(limit_test_batches=1).test(

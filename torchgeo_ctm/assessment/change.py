@@ -179,8 +179,8 @@ class _Pair:
             strange = [self.names[index] for index in alone if occurs[index]]
             if strange:
                 warnings.warn(
-                    f'{path} has {", ".join(map(repr, strange))}, which are no classes of {other}: '
-                    'their ground counts as changed. Name both alike with torchgeo-ctm '
+                    f'{path} has {", ".join(map(repr, strange))}, which are no classes '
+                    f'of {other}: their ground counts as changed. Name both alike with torchgeo-ctm '
                     'relabel.',
                     LabelWarning,
                     stacklevel=4,

@@ -316,8 +316,8 @@ def _placed(
         inside = top < grid.height and bottom > 0 and left < grid.width and right > 0
         if not inside:
             raise GridError(
-                f'{raster.name} lies outside of the joined map, whose grid is that of '
-                '--like. Leave it out, or pass a raster that covers all maps.'
+                f'{raster.name} lies outside of the joined map. Leave it out, or pass the '
+                'grid of a raster that covers all maps as like=.'
             )
         own = options
         if raster.nodata is not None:

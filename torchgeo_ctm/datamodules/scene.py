@@ -1,5 +1,6 @@
 """Data module of scenes, for training and prediction."""
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -292,7 +293,7 @@ class SceneDataModule(NonGeoDataModule):
         if self._split_for is None or self.splits is None:
             return {}
         return {
-            'scene': [Path(scene).name for scene in self.scenes],
+            'scene': [_digest(scene) for scene in self.scenes],
             'window': self._split_for[0],
             'block_size': self.block_size,
             'shares': [*self.shares],
@@ -305,7 +306,8 @@ class SceneDataModule(NonGeoDataModule):
         if stage is None or stage.fn not in ('validate', 'test') or not now:
             return
         trained = {*state_dict.get('scene', ())}
-        tested = [Path(scene).name for scene in (*self.val_scenes, *self.test_scenes)]
+        others = (*self.val_scenes, *self.test_scenes)
+        tested = [scene for scene in others if _digest(scene) in trained]
         faults = [
             f'{name}={state_dict[name]}, now {value}'
             for name, value in now.items()
@@ -313,7 +315,7 @@ class SceneDataModule(NonGeoDataModule):
         ]
         if not trained & {*now['scene']} or self.test_scenes:
             faults = []
-        faults += [f'{name}, now tested' for name in tested if name in trained]
+        faults += [f'{scene}, now tested' for scene in tested]
         if faults:
             warnings.warn(
                 f'The checkpoint was trained with {"; ".join(faults)}. Windows that it '
@@ -547,13 +549,18 @@ def _scenes(scene: str | Path | Sequence[str | Path] | RasterDataset) -> list[st
         if scene.separate_files:
             paths = [path.parent for path in paths]
         return sorted({str(path) for path in paths})
-    given = [scene] if isinstance(scene, str | Path) else scene
+    given = [scene] if isinstance(scene, str | Path) else [*scene]
     if not all(isinstance(path, str | Path) for path in given):
         raise SettingError(
             f'scene is of type {type(scene).__name__}, expected a path, or a list of '
             'paths. Write an array to a raster first.'
         )
     return [_at_home(str(path)) for path in given]
+
+
+def _digest(scene: str) -> str:
+    """Return what tells a scene from others, of the same name too, without its path."""
+    return hashlib.sha256(str(Path(scene).absolute()).encode()).hexdigest()[:16]
 
 
 def _at_home(path: str) -> str:
