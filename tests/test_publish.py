@@ -245,6 +245,8 @@ def test_bad_input(
     refused(
         run('publish', CHECKPOINT, '--repo', 'name'), "'name', expected hf:USER/NAME"
     )
+    wrong = run('publish', CHECKPOINT, '--folder', folder, '--license', 'CC BY 4.0')
+    refused(wrong, "--license 'CC BY 4.0' is not", "Did you mean 'cc-by-4.0'?")
     refused(run('publish', CHECKPOINT, '--folder', folder), 'Pass --overwrite')
     assert run('publish', CHECKPOINT, '--folder', folder, '--overwrite')[0] == 0
     # a folder that is published again is the same

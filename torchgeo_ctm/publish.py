@@ -97,6 +97,8 @@ def publish(
         SettingError: If neither *folder* nor *repo* is given, or a library is missing.
     """
     name = _repository(repo)
+    words = words or Words()
+    _check_license(words.license)
     if folder is None and name is None:
         raise SettingError('Expected --folder DIR or --repo hf:USER/NAME, got neither.')
     missing = [library for library in LIBRARIES if find_spec(library) is None]
@@ -105,7 +107,6 @@ def publish(
             f'publish requires {", ".join(missing)}. Install them with pip install '
             '"torchgeo-ctm[hub]".'
         )
-    words = words or Words()
     scores = _scores(words.scores)
     with TemporaryDirectory() as temporary:
         path = Path(temporary, 'model') if folder is None else Path(folder)
@@ -138,6 +139,22 @@ def _repository(repo: str | None) -> str | None:
     if match is None:
         raise SettingError(f'Invalid --repo {repo!r}, expected hf:USER/NAME.')
     return match[1]
+
+
+def _check_license(name: str | None) -> None:
+    """Check that a license is an identifier, as the Hub wants it.
+
+    Raises:
+        SettingError: If it is not one.
+    """
+    if name is None or re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', name):
+        return
+    near = re.sub(r'[^a-z0-9.+]+', '-', name.lower()).strip('-')
+    hint = f' Did you mean {near!r}?' if near else ''
+    raise SettingError(
+        f'license={name!r} is not the identifier of a license, expected one such as '
+        f'cc-by-4.0, mit or other.{hint}'
+    )
 
 
 def _check_folder(path: Path, overwrite: bool) -> None:

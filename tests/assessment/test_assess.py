@@ -266,6 +266,25 @@ def test_a_sample_that_was_saved_again_is_said(tmp_path: Path) -> None:
         assess(mask, tmp_path / 'again.gpkg')
 
 
+def test_a_sample_of_one_part_of_a_map_is_said(tmp_path: Path) -> None:
+    """Its record is lost, so that only its extent tells that the map was larger."""
+    part = np.random.default_rng(0).integers(0, 3, (40, 40)).astype(np.uint8)
+    whole = np.pad(part, (0, 60), mode='symmetric')
+    small = write_classes(tmp_path / 'p.tif', part, names=['a', 'b', 'c'])
+    large = write_classes(tmp_path / 'w.tif', whole, names=['a', 'b', 'c'])
+    for name, mask in (('d', small), ('e', large)):
+        draw_samples(mask, tmp_path / f'{name}.gpkg', size=60)
+        frame = gpd.read_file(tmp_path / f'{name}.gpkg', layer=name)
+        frame.assign(reference='a').to_file(tmp_path / f'{name}{name}.gpkg')
+    for design in ('stratified', 'simple'):
+        with pytest.warns(LabelWarning, match=r'lie in one part of .*w\.tif'):
+            assess(large, tmp_path / 'dd.gpkg', design=design)
+    for mask, name in ((small, 'dd'), (large, 'ee')):
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', LabelWarning)
+            assess(mask, tmp_path / f'{name}.gpkg')
+
+
 def test_copies_of_samples_are_said(tmp_path: Path) -> None:
     mask, points = paper(tmp_path)
     once = gpd.read_file(points).drop_duplicates('geometry')

@@ -160,6 +160,10 @@ def test_unknown_class_names_row(tmp_path: Path) -> None:
 
 
 def test_min_points(tmp_path: Path) -> None:
+    path = write_points(tmp_path / 'b.gpkg', [(1, 1, 'Forest'), (2, 3, 'Forest')])
+    assert labels(path, min_points=2).label(window(0, 0)) is not None
+    with pytest.raises(SettingError, match='no class has more than 2 points'):
+        labels(path, min_points=3)
     with pytest.raises(
         SettingError, match='min_points=0 is too small, expected 1 or more'
     ):

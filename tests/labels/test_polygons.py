@@ -496,6 +496,25 @@ def test_swapped_coordinates_are_recognized(tmp_path: Path) -> None:
         check_overlap(labels(swapped), [SCENE])
 
 
+@pytest.mark.parametrize(
+    ('factors', 'says'),
+    [
+        ((-1, 1), r'Longitudes of the file have the wrong sign: west is negative\.'),
+        ((1, -1), r'Latitudes of the file have the wrong sign: south is negative\.'),
+    ],
+)
+def test_a_lost_sign_is_recognized(
+    tmp_path: Path, factors: tuple[int, int], says: str
+) -> None:
+    squares = [((0, 0, 9, 9), 'a')]
+    source = labels(write_squares(tmp_path / 'a.gpkg', squares, to_crs=4326))
+    wrong = write_features(
+        tmp_path / 'b.gpkg', source.mirrored(*factors).geometry, ['a'], crs=4326
+    )
+    with pytest.raises(LabelError, match=says):
+        check_overlap(labels(wrong), [SCENE])
+
+
 def test_features_beyond_the_crs(tmp_path: Path) -> None:
     globe, polar = shapely.box(-180, -60, 180, 84), shapely.box(0, 80, 60, 90)
     near = shapely.box(11, 47, 12.5, 48.5)

@@ -32,6 +32,10 @@ Integers = NDArray[np.int64]
 
 #: Suffixes of tables with coordinates in columns.
 TABLES = ('.csv', '.tsv', '.txt')
+#: Samples, or clusters, from which on their extent is that of the ground they are from.
+MANY = 20
+#: Share of the map's pixels below which a rectangle around samples is a part of it.
+CORNER = 0.25
 
 
 class LabeledSamples(NamedTuple):
@@ -76,6 +80,12 @@ class LabeledSamples(NamedTuple):
                 'the whole map, pass design=simple.',
                 Note,
             )
+        if self._one_corner():
+            _warn(
+                f'All samples of {samples} lie in one part of {mask}. Estimates are for '
+                'the whole map, so they are right only if points could be drawn in all '
+                'of it.'
+            )
         _, first = np.unique(self.pixels, axis=0, return_index=True)
         again = np.delete(self.ids, first)
         if len(again) and design != 'cluster':
@@ -88,6 +98,14 @@ class LabeledSamples(NamedTuple):
                 f'{samples}: {missing} of {len(self.ids)} samples have no class and are '
                 'left out.'
             )
+
+    def _one_corner(self) -> bool:
+        """Return whether many samples, or clusters, leave most of the map alone."""
+        draws = self.ids if self.clusters is None else np.unique(self.clusters)
+        sides = np.ptp(self.pixels, axis=0) + 1
+        return len(draws) >= MANY and bool(
+            sides.prod() < CORNER * self.strata.pixels.sum()
+        )
 
 
 def _warn(text: str, category: type[Warning] = LabelWarning) -> None:

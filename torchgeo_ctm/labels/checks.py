@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import LabelError, LabelWarning, SettingError
 from ..grids import Grid
 from .features import FeatureLabels
+from .points import PointLabels
 from .polygons import PolygonLabels
 from .rasters import RasterLabels
 from .source import LabelSource
@@ -104,16 +105,37 @@ def _check_features(source: FeatureLabels, grids: Sequence[Grid]) -> None:
     touching = len(inside)
     scenes = f'touch none of the {len(grids):,} scenes'
     if not touching:
-        hint = f'If {source.crs.name} is not their CRS, pass theirs as crs=.'
-        if len(_touching(source.swapped(), grids)):
-            hint = 'The file has x and y (longitude and latitude) swapped.'
-        raise LabelError(f'{_name(source)} {scenes}. {hint}')
+        raise LabelError(f'{_name(source)} {scenes}. {_why_apart(source, grids)}')
     outside = len(source) - touching
     if outside:
         lost = ~source.members[inside].any(axis=0)
         names = ', '.join(np.array(source.classes)[lost])
         all_of = f' They are all that there is of {names}.' if names else ''
         _warn(f'{_name(source)}: {outside:,} of {len(source):,} {scenes}.{all_of}')
+
+
+def _why_apart(source: FeatureLabels, grids: Sequence[Grid]) -> str:
+    """Return what may be wrong with features that touch no scene."""
+    if len(_touching(source.swapped(), grids)):
+        return 'The file has x and y (longitude and latitude) swapped.'
+    if source.crs.is_geographic:
+        for factors, name, side in (
+            ((-1, 1), 'Longitudes', 'west'),
+            ((1, -1), 'Latitudes', 'south'),
+        ):
+            if len(_touching(source.mirrored(*factors), grids)):
+                return f'{name} of the file have the wrong sign: {side} is negative.'
+    return f'If {source.crs.name} is not their CRS, pass theirs as crs=.'
+
+
+def label_needs(source: LabelSource, window: int) -> str:
+    """Return what labels a window of some pixels needs, as the end of a sentence."""
+    if isinstance(source, PointLabels) and source.min_points > 1:
+        return (
+            f'a window of {window} px holds min_points={source.min_points} points of a '
+            'class; else lower min_points'
+        )
+    return f'labels cover enough of a window of {window} px; else use smaller windows'
 
 
 def _check_outlines(source: PolygonLabels) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import geopandas as gpd
@@ -154,8 +154,16 @@ class FeatureLabels:
 
     def swapped(self) -> Self:
         """Return a copy with x and y swapped, to detect swapped input."""
+        return self._changed(lambda xy: xy[:, ::-1])
+
+    def mirrored(self, x: int, y: int) -> Self:
+        """Return a copy with coordinates multiplied, to detect a lost sign."""
+        return self._changed(lambda xy: xy * (x, y))
+
+    def _changed(self, change: Callable[[Floats], Floats]) -> Self:
+        """Return a copy with other coordinates (n, 2)."""
         other = copy.copy(self)
-        other.geometry = shapely.transform(self.geometry, lambda xy: xy[:, ::-1])
+        other.geometry = shapely.transform(self.geometry, change)
         other._views = []
         return other
 

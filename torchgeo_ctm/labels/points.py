@@ -76,7 +76,7 @@ class PointLabels(FeatureLabels):
         Raises:
             LabelError: If the file is missing, damaged, has no points or no CRS, or
                 names unknown classes. The message names the row.
-            SettingError: If *min_points* is below 1.
+            SettingError: If *min_points* is below 1, or above the number of points.
         """
         if min_points < 1:
             raise SettingError(
@@ -88,6 +88,12 @@ class PointLabels(FeatureLabels):
         else:
             features = read_features(path, field, layer, crs)
         super().__init__(_points(features), field, classes, ignore)
+        most = int(self.members.sum(axis=0).max(initial=0))
+        if min_points > most:
+            raise SettingError(
+                f'min_points={min_points}, but no class has more than {most} points. '
+                'Did you mean 1?'
+            )
         self.min_points, self.complete = min_points, complete
 
     def label(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..errors import LabelError, LabelWarning, SettingError
 from ..grids import Window, common_pixel_size
 from ..labels import ImageLabel
+from ..labels.checks import label_needs
 from ..split import Split
 from .blocks import (
     SPLITS,
@@ -123,8 +124,8 @@ class SceneSplits:
             raise LabelError(
                 f'None of {counts["all"]} windows of {len(self.scenes)} scenes has a '
                 f'label ({counts["empty"]} have hardly any valid pixels). Check that '
-                'labels and scenes cover the same area, and that labels cover enough of '
-                f'a window of {self.window} px; else use smaller windows.'
+                'labels and scenes cover the same area, and that '
+                f'{label_needs(self.scenes[0].labels, self.window)}.'
             )
         if counts['unlabeled']:
             warnings.warn(

@@ -17,6 +17,8 @@ from .presence import UNKNOWN
 NAMES = ('name', 'filename', 'file', 'path', 'key', 'id', 'index', 'bounds')
 #: Size from which a scaled number cannot be one of an image.
 HUGE = 1e6
+#: Chips from which on a class that all of them show is warned about.
+MANY = 20
 #: Number of chips of a data set that are searched for the one that broke training.
 SEARCHED = 10_000
 
@@ -183,25 +185,55 @@ class LabelTally:
         """
         self._said = set(said)
         self.chips = self.kept = 0
+        #: Whether any chip had a label.
+        self.labeled = False
+        # chips in which each class is present, and in which it is absent
         self._present: Tensor = torch.zeros(num_classes)
+        self._absent: Tensor = torch.zeros(num_classes)
 
-    def add(self, chips: int, presence: Tensor) -> None:
+    def add(self, labels: Tensor, presence: Tensor) -> None:
         """Add a batch.
 
         Args:
-            chips: Number of chips before unlabeled ones were left out.
-            presence: Labels (B, C) of the others.
+            labels: Labels (B, C) of all its chips, -1 unknown.
+            presence: Labels of those that are not left out.
         """
-        self.chips += chips
+        self.chips += len(labels)
         self.kept += len(presence)
-        self._present = self._present.to(presence.device)
-        self._present += (presence == 1).sum(dim=0)
+        self.labeled = self.labeled or bool((labels != UNKNOWN).any())
+        self._present = self._present.to(presence.device) + (presence == 1).sum(dim=0)
+        # a probability is not a certain presence
+        below = (presence >= 0) & (presence < 1)
+        self._absent = self._absent.to(presence.device) + below.sum(dim=0)
 
-    def warn(self, names: Sequence[str]) -> None:
-        """Warn about chips without a label, and about classes that never occur.
+    def check(self) -> None:
+        """Check that a chip was left to learn from.
+
+        Raises:
+            DataError: If there was none.
+        """
+        if self.kept or not self.chips:
+            return
+        if self.labeled:
+            why = (
+                'a valid pixel. NaN, infinity and nodata are not valid: check the '
+                'numbers of the images'
+            )
+        else:
+            why = (
+                'a known label. NaN, 255 and -1 are unknown, and a mask of 255 has no '
+                'label'
+            )
+        raise DataError(
+            f'None of {self.chips:,} training chips has {why}. Nothing was learned.'
+        )
+
+    def warn(self, names: Sequence[str], compete: bool = False) -> None:
+        """Warn about chips without a label, and about classes that teach nothing.
 
         Args:
             names: Names of the classes.
+            compete: Whether a class can be learned from the absence of others.
         """
         left = self.chips - self.kept
         if left:
@@ -211,15 +243,39 @@ class LabelTally:
                 LabelWarning,
                 stacklevel=2,
             )
+        present = self._present.bool().tolist()
+        absent = self._absent.bool().tolist()
+        if not any(absent) and self.kept:
+            warnings.warn(
+                f'No class is absent in any of {self.kept:,} training chips, but '
+                'training requires absent classes. A label is 1 for present, 0 for '
+                'absent and -1 for unknown.',
+                LabelWarning,
+                stacklevel=2,
+            )
+            return
         never = [
             name
-            for name, count in zip(names, self._present.tolist(), strict=True)
-            if not count and name not in self._said
+            for name, found in zip(names, present, strict=True)
+            if not found and name not in self._said
         ]
         if never and self.kept:
             warnings.warn(
                 f'No training chip of {self.kept:,} contains {", ".join(never)}. The '
                 'network cannot learn classes that never occur.',
+                LabelWarning,
+                stacklevel=2,
+            )
+        always = [
+            name
+            for name, found, without in zip(names, present, absent, strict=True)
+            if found and not without
+        ]
+        if always and self.kept >= MANY and not compete:
+            warnings.warn(
+                f'No training chip of {self.kept:,} lacks {", ".join(always)}. Such '
+                'classes can only be learned from the absence of others. Set patches: '
+                '{compete: true}.',
                 LabelWarning,
                 stacklevel=2,
             )

@@ -501,10 +501,20 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             rank_zero_info(f'Checkpoint: {path}')
 
     def on_train_epoch_end(self) -> None:
-        """Say after the first epoch which chips and classes taught nothing."""
-        if self._tally is not None:
-            self._tally.warn(self.class_names)
-            self._tally = None
+        """Say after the first epoch which chips and classes taught nothing.
+
+        Raises:
+            DataError: If no chip did.
+        """
+        tally, self._tally = self._tally, None
+        if tally is None:
+            return
+        # a part of the chips, or of the processes, may have no label by chance
+        limit = self.trainer.limit_train_batches
+        if self.trainer.world_size == 1 and isinstance(limit, float) and limit == 1:
+            tally.check()
+        tally.warn(self.class_names, self.options.patches.compete)
+        self._channels.warn_of_constant_images()
 
     @property
     def current_mask_rate(self) -> float:
@@ -524,10 +534,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """
         batch = self._usable(batch)
         presence = self.presence(batch)
-        count = len(presence)
+        labels = presence
         batch, presence = labeled(batch, presence)
         if self._tally is not None:
-            self._tally.add(count, presence)
+            self._tally.add(labels, presence)
         if not len(presence):
             return self._no_loss()
         x = self._scaled(batch['image'])

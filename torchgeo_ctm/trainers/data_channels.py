@@ -106,6 +106,16 @@ class DataChannels:
             text = f'The images of {self.source}: {said.rstrip(".")}.'
             warnings.warn(text, ReflectanceWarning, stacklevel=3)
 
+    def warn_of_constant_images(self) -> None:
+        """Warn if the numbers of all images so far were one and the same."""
+        if self.unchecked:
+            warnings.warn(
+                f'Every image of {self.source} holds a single number. Nothing can be '
+                'learned from it. Check how the data set reads its files.',
+                ReflectanceWarning,
+                stacklevel=2,
+            )
+
 
 def _unusual(image: Tensor, scaling: BandScaling, spread: float) -> str | None:
     """Return what is unusual about the numbers of images, or None.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import LabelError, LabelWarning, SettingError, did_you_mean
+from ..errors import LabelError, LabelWarning, SettingError, closest
 from ..grids import IGNORED
 from ..labels import class_shares, presence_from_mask
 from ..labels.shares import classes_of_values
@@ -70,9 +70,11 @@ def presence_of(
             label = label.masked_fill(none_present, UNKNOWN)
         return label
     if 'mask' not in batch:
+        near = closest('label', batch)
         raise SettingError(
             f"The batch must have 'label', or 'mask' to derive it from, got "
-            f'{", ".join(sorted(batch))}.{did_you_mean("label", batch)}'
+            f'{", ".join(sorted(batch))}.'
+            + ('' if near is None else f" Rename {near!r} to 'label'.")
         )
     mask = class_mask(batch['mask'], num_classes, values)
     shares = class_shares(mask, num_classes, IGNORED)

@@ -53,7 +53,8 @@ def warn_about_rare_classes(
                 sample = chips[index]
                 kept = ('label', 'label_known', 'mask')
                 given = {k: numbers(sample[k])[None] for k in kept if k in sample}
-                label = presence(given)[0]
+                # without a label, the error names the keys that there are
+                label = presence(given or sample)[0]
             counts += label == 1
             if (counts >= FEWEST).all():
                 return []
