@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from lightning.pytorch import LightningDataModule
 
 from tests.fakes.label_files import (
     SCENE,
@@ -18,12 +19,14 @@ from torchgeo_ctm.configuration import (
     Overridden,
     check_rest,
     first_cause,
+    overridden_section,
     read_data,
     read_task,
     read_yaml,
     write_content,
 )
 from torchgeo_ctm.errors import CTMError, DataError, LabelError
+from torchgeo_ctm.trainers import ClassTokenMaskingTask
 
 LABELS = 'torchgeo_ctm.labels.'
 CLASSES = ['Forest', 'Water']
@@ -286,3 +289,69 @@ def test_names_are_written_in_ascii(tmp_path: Path) -> None:
     write_content({'class_names': ['Gewässer', '水']}, path)
     assert path.read_bytes().isascii()
     assert read_yaml(path, 'names') == {'class_names': ['Gewässer', '水']}
+
+
+OVERRIDES: list[tuple[list[str], dict[str, Any]]] = [
+    (['--data.batch_size=8'], {'batch_size': 8}),
+    # the default of the class, which is not that of the file
+    (['--data.init_args.batch_size=32'], {'batch_size': 32}),
+    (["--data.scene=['c.tif', 'd.tif']"], {'scene': ['c.tif', 'd.tif']}),
+    (['--data.scene=c.tif'], {'scene': 'c.tif'}),
+    (['--data.shares=[0.5, 0.3, 0.2]'], {'shares': [0.5, 0.3, 0.2]}),
+]
+
+
+@pytest.mark.parametrize(('given', 'changes'), OVERRIDES)
+def test_a_section_is_written_as_in_the_file_but_for_overrides(
+    tmp_path: Path, given: list[str], changes: dict[str, Any]
+) -> None:
+    section = data_section(*polygons(tmp_path))
+    section['init_args'] |= {'scene': ['a.tif', 'b.tif'], 'batch_size': 4}
+    path = tmp_path / 'c.yaml'
+    write_content({'data': section}, path)
+    found = overridden_section(
+        Overridden(str(path), given), 'data', LightningDataModule
+    )
+    section['init_args'] |= changes
+    assert found == section
+    # what the file lacks may be an override
+    del section['init_args']['scene']
+    write_content({'data': section}, path)
+    given = [*given, "--data.scene=['c.tif', 'd.tif']"]
+    found = overridden_section(
+        Overridden(str(path), given), 'data', LightningDataModule
+    )
+    scenes = {'scene': ['c.tif', 'd.tif']}
+    arguments = {'batch_size': 4} | changes | scenes
+    assert {key: found['init_args'][key] for key in arguments} == arguments
+
+
+def test_groups_and_other_classes_as_overrides(tmp_path: Path) -> None:
+    path = tmp_path / 'c.yaml'
+    arguments = {'num_classes': 2, 'model_options': {'depth': 2, 'num_heads': 4}}
+    name = 'torchgeo_ctm.trainers.ClassTokenMaskingTask'
+    model = {'class_path': name, 'init_args': arguments}
+    write_content({'model': model, 'data': data_section(*polygons(tmp_path))}, path)
+
+    def changed(*given: str) -> dict[str, Any]:
+        config = Overridden(str(path), given)
+        if given[0].startswith('--model'):
+            section = overridden_section(config, 'model', ClassTokenMaskingTask)
+        else:
+            section = overridden_section(config, 'data', LightningDataModule)
+        return dict(section['init_args'])
+
+    assert changed('--model.patches.share=0.5') == arguments | {
+        'patches': {'share': 0.5}
+    }
+    assert changed('--model.model_options={depth: 3}') == arguments | {
+        'model_options': {'depth': 3}
+    }
+    labels = changed(
+        f'--data.labels={LABELS}PointLabels',
+        '--data.labels.path=p.csv',
+        '--data.labels.field=kind',
+    )['labels']
+    assert labels['class_path'] == f'{LABELS}PointLabels'
+    assert labels['init_args']['path'] == 'p.csv'
+    assert labels['init_args']['field'] == 'kind'

@@ -71,6 +71,24 @@ def test_diversity_of_equal_and_of_disjoint_maps() -> None:
     assert diversity_loss(equal, everything).item() == pytest.approx(12**0.5 / 12)
 
 
+def test_unknown_forms_and_numbers_out_of_range_are_refused() -> None:
+    maps, presence = torch.rand(1, 2, 3, 3), torch.ones(1, 2)
+    with pytest.raises(SettingError, match=r"Unknown form 'refernce'.*'reference'"):
+        diversity_loss(maps, presence, form='refernce')  # type: ignore[arg-type]
+    for options in ({'share': 1.5}, {'share': -1}, {'sharpness': -1.0}):
+        [name] = options
+        with pytest.raises(SettingError, match=f'^{name}='):
+            pool_patch_logits(maps, **options)
+
+
+def test_the_limits_of_sharpness_themselves() -> None:
+    logits = torch.rand(2, 3, 4, 4)
+    mean = pool_patch_logits(logits, sharpness=0.0)
+    assert torch.equal(mean, logits.mean(dim=(-2, -1)))
+    most = pool_patch_logits(logits, sharpness=math.inf)
+    assert torch.equal(most, logits.amax(dim=(-2, -1)))
+
+
 def test_diversity_of_present_classes_only() -> None:
     maps = torch.rand(2, 4, 3, 3)
     presence = torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]])

@@ -4,7 +4,7 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -198,11 +198,58 @@ def overridden_section(config: str | Path, name: str, base: type) -> dict[str, A
     """
     if not _overrides(config, name):
         return read_section(config, name)
+    written = read_section(config, name)
+    before: dict[str, Any] = {}
+    # the file may lack what only the overrides give
+    with suppress(DataError), _section(config, name, base, written) as (_, parsed):
+        before = parsed[name].as_dict()
     with _section(config, name, base) as (parser, parsed):
-        # only what differs from the defaults, as a user would write it
+        after = parsed[name].as_dict()
         text = parser.dump(parsed, skip_default=True, skip_validation=True)
-    section: dict[str, Any] = yaml.safe_load(text)[name]
-    return section
+    return _changed(written, before, after, yaml.safe_load(text)[name])
+
+
+def _changed(
+    written: Mapping[str, Any],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    dumped: Any,
+) -> dict[str, Any]:
+    """Return a mapping as a user would write it after overrides.
+
+    Args:
+        written: The mapping in the file.
+        before: The same parsed, with the defaults of keys that it lacks.
+        after: The same with the overrides.
+        dumped: That as jsonargparse writes it, for values that YAML has no form for.
+            Not for others: it writes a list as text where a text would do as well.
+    """
+    if before and before.get('class_path') != after.get('class_path'):
+        return dict(dumped)
+    gone = before.keys() - after.keys()
+    changed = {key: value for key, value in written.items() if key not in gone}
+    for key, value in after.items():
+        old, given = before.get(key), written.get(key)
+        form = dumped.get(key) if isinstance(dumped, Mapping) else None
+        if key in before and value == old:
+            continue
+        if isinstance(value, Mapping) and isinstance(old, Mapping | None):
+            if given is None or isinstance(given, Mapping):
+                changed[key] = _changed(given or {}, old or {}, value, form)
+            else:
+                changed[key] = form
+        elif _is_plain(value):
+            changed[key] = value
+        else:
+            changed[key] = form
+    return changed
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether YAML has a form for a value."""
+    if isinstance(value, list):
+        return all(_is_plain(each) for each in value)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def ranges(task: ClassTokenMaskingTask) -> dict[str, Any]:

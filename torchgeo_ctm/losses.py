@@ -42,7 +42,7 @@ def pool_patch_logits(
         Image logits (B, C).
 
     Raises:
-        SettingError: If *pooling* is unknown.
+        SettingError: If *pooling* is unknown, or *share* or *sharpness* is out of range.
     """
     poolings: tuple[str, ...] = get_args(PatchPooling)
     if pooling not in poolings:
@@ -50,11 +50,18 @@ def pool_patch_logits(
             f'Unknown pooling {pooling!r}, expected one of: {", ".join(poolings)}.'
             + did_you_mean(pooling, poolings)
         )
+    if not 0 <= share <= 1:
+        raise SettingError(f'share={share} is out of range, expected 0 to 1.')
+    if not sharpness >= 0:
+        raise SettingError(f'sharpness={sharpness}, expected 0 or more.')
     if compete:
         patch_logits = log_odds(patch_logits, dim=1)
     flat = patch_logits.flatten(2)
-    if pooling == 'mean':
+    smooth = pooling == 'logsumexp'
+    if pooling == 'mean' or (smooth and sharpness == 0):
         return flat.mean(dim=-1)
+    if smooth and math.isinf(sharpness):
+        return flat.amax(dim=-1)
     if pooling == 'share':
         count = flat.shape[-1]
         place = (
@@ -175,7 +182,16 @@ def diversity_loss(
 
     Returns:
         The loss, a scalar of at least 0.
+
+    Raises:
+        SettingError: If *form* is unknown.
     """
+    forms: tuple[str, ...] = get_args(DiversityForm)
+    if form not in forms:
+        raise SettingError(
+            f'Unknown form {form!r}, expected one of: {", ".join(forms)}.'
+            + did_you_mean(form, forms)
+        )
     flat = maps.flatten(2)
     flat = flat / flat.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     identity = torch.eye(flat.shape[1], device=flat.device, dtype=flat.dtype)

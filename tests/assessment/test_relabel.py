@@ -89,6 +89,7 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
     refused(
         run('relabel', mask, '--output', mask, '--overwrite'), 'is the input itself'
     )
+    refused(run(*command, '--class_map', 'worldcover'), 'names its classes, and holds')
     plain = write_classes(tmp_path / 'p.tif', random_classes(20, 20), names=None)
     refused(
         run('relabel', plain, '--output', tmp_path / 'o.tif', '--class_map', '0=a,1=b,3=c'),

@@ -15,7 +15,7 @@ from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.assessment.clusters import draw_clusters
 from torchgeo_ctm.assessment.samples import draw_samples
-from torchgeo_ctm.errors import SettingError
+from torchgeo_ctm.errors import Note, SettingError
 from torchgeo_ctm.inference import masks
 
 
@@ -222,6 +222,13 @@ def test_every_pixel_is_as_likely_in_clusters(tmp_path: Path) -> None:
     assert np.abs(counts[values == 0] - 200).max() < 60
 
 
+def test_a_floor_that_asks_for_more_is_said(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', random_classes(60, 80))
+    with pytest.warns(Note, match=r'--floor 40 in each class gives \d+ samples, more'):
+        drawn = draw_samples(mask, tmp_path / 's.gpkg', size=50, floor=40)
+    assert sum(drawn.values()) > 50
+
+
 def test_bad_clusters(run: Run, tmp_path: Path) -> None:
     mask = write_classes(tmp_path / 'm.tif', random_classes(20, 20))
     place = [mask, '--output', tmp_path / 's.gpkg']
@@ -240,5 +247,7 @@ def test_bad_clusters(run: Run, tmp_path: Path) -> None:
     )
     assert '--size 4 is less than --clusters 5' in fails('--clusters', 5, '--size', 4)
     assert '--clusters 1 is too small' in fails('--clusters', 1, '--size', 4)
+    words = ['--clusters', 5, '--size', 9, '--block', 20]
+    assert '--block 20 is as large as the map of 20 × 20 px' in fails(*words)
     words = ['--clusters', 5, '--size', 9, '--floor', 3]
     assert '--floor is for samples of each class' in fails(*words)

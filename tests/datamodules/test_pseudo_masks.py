@@ -10,7 +10,13 @@ from tests.conftest import scene_pixels
 from tests.fakes.masks import CLASSES, COLORS, coded, place, write_image, write_mask
 from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datamodules import PseudoMaskDataModule
-from torchgeo_ctm.errors import CTMError, LabelError, SceneError, SettingError
+from torchgeo_ctm.errors import (
+    CTMError,
+    DataError,
+    LabelError,
+    SceneError,
+    SettingError,
+)
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, BandScaling
 from torchgeo_ctm.split import Split
 from torchgeo_ctm.trainers import SegmentationPredictor, load_predictor
@@ -198,6 +204,9 @@ def test_what_does_not_fit(tiles: Path, tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
     data = PseudoMaskDataModule(str(tmp_path / 'empty'), str(tiles / 'masks'))
     with pytest.raises(SceneError, match='empty'):
+        data.setup('fit')
+    data = PseudoMaskDataModule(str(tiles), str(tmp_path / 'empty'))
+    with pytest.raises(DataError, match=r'empty has no mask \(\.tif\)'):
         data.setup('fit')
     for share in (0, 1, -0.1):
         with pytest.raises(SettingError, match=r'Did you mean 0\.1'):

@@ -15,6 +15,7 @@ from tests.conftest import WriteScene, scene_pixels, tiny_task
 from tests.fakes.label_files import write_squares
 from tests.fakes.labeled_scenes import RuleLabels
 from tests.fakes.runs import trainer
+from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datamodules import SceneDataModule
 from torchgeo_ctm.errors import (
     LabelError,
@@ -198,6 +199,27 @@ def _attached(task: ClassTokenMaskingTask) -> pl.Trainer:
     run = trainer()
     run.strategy.connect(task)
     return run
+
+
+def test_tasks_that_name_no_bands_are_refused(write_scene: WriteScene) -> None:
+    data = SceneDataModule(str(write_scene()))
+    data.trainer = trainer()
+    data.trainer.strategy.connect(SemanticSegmentation(num_classes=3))
+    with pytest.raises(SettingError, match='cannot serve SemanticSegmentation'):
+        data.setup('predict')
+
+
+@pytest.mark.parametrize('size', [32, (32, 32), 64])
+def test_windows_unlike_those_of_the_model_are_told(
+    write_scene: WriteScene, size: Any
+) -> None:
+    task = tiny_task(img_size=size, maps={'source': 'attention'})
+    data = datamodule(write_scene(height=200, width=200), window=32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        trainer(max_steps=1).fit(task, datamodule=data)
+    told = [w for w in caught if w.category is PixelSizeWarning]
+    assert len(told) == (size == 64)
 
 
 def test_scenes_without_labels_cannot_be_trained_on() -> None:

@@ -63,6 +63,19 @@ def test_neighbors_keep_one_border(
         assert len(frame) < len(plain)
 
 
+@pytest.mark.parametrize('options', [{}, *OPTIONS], ids=str)
+def test_holes_turn_against_their_outline(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Else pyproj's geometry_area_perimeter would add the areas of holes."""
+    mask = write_classes(tmp_path / 'm.tif', random_classes(50, 60))
+    frame = gpd.read_file(vectorize(mask, tmp_path / 'a.gpkg', **options), layer='a')
+    for polygon in frame.geometry:
+        for part in shapely.get_parts(polygon):
+            assert shapely.is_ccw(part.exterior)
+            assert not any(shapely.is_ccw(hole) for hole in part.interiors)
+
+
 @pytest.mark.parametrize(
     ('crs', 'transform'),
     [

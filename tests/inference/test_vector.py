@@ -14,7 +14,13 @@ import rasterio.features
 from affine import Affine
 
 from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
-from torchgeo_ctm.errors import GridError, OutputError, SceneError, SettingError
+from torchgeo_ctm.errors import (
+    GridError,
+    NodataWarning,
+    OutputError,
+    SceneError,
+    SettingError,
+)
 from torchgeo_ctm.inference import polygons, vector
 from torchgeo_ctm.inference.areas import class_areas
 from torchgeo_ctm.inference.vector import (
@@ -146,6 +152,9 @@ def test_small_polygons_are_merged_or_left_out(tmp_path: Path) -> None:
     assert merged['name'].tolist() == [NAMES[2], NAMES[0]]
     np.testing.assert_array_equal(burnt(merged, mask), np.where(values == 1, 0, values))
     left = read(vectorize(mask, tmp_path / 'left.gpkg', min_area=0.05))
+    with pytest.warns(NodataWarning, match='no polygon: none has min_area=900 ha'):
+        none = vectorize(mask, tmp_path / 'none.gpkg', min_area=900)
+    assert read(none).empty
     np.testing.assert_array_equal(burnt(left, mask), np.where(values == 1, 255, values))
 
 

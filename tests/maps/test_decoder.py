@@ -1,7 +1,9 @@
 from typing import Any
 
+import pytest
 import torch
 
+from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.maps.decoder import MapDecoder, MapOptions
 
 
@@ -78,3 +80,18 @@ def test_one_threshold_decides_presence_in_maps_and_in_warnings() -> None:
         drawn = shares.flatten() > 0
         # the most probable class is drawn if none is present
         assert drawn.tolist() == ([True, False] if not any(expected) else expected)
+
+
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        ({'source': 'x'}, r"Unknown maps\.source 'x'"),
+        ({'threshold': -1.0}, r'maps\.threshold must be above 0'),
+        ({'rule': 'paint'}, r"maps\.presence='all' requires maps\.rule='argmax'"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingError, match=says):
+        MapDecoder(MapOptions(**options))
+    with pytest.raises(SettingError, match=says):
+        MapDecoder(MapOptions()).with_options(**options)

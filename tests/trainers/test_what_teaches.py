@@ -103,6 +103,13 @@ def test_images_of_a_single_number_are_told(tmp_path: Path) -> None:
     assert text.startswith('Every image of Changed holds a single number.')
 
 
+def test_numbers_of_a_sensor_are_told_without_a_scaling(tmp_path: Path) -> None:
+    [text] = [t for t in said(tmp_path, Changed(), scaling=None) if 'null' in t]
+    assert text.startswith('The network gets numbers up to 2,')
+    small = Changed(image=lambda image: (image - 1500) / 500)
+    assert not [t for t in said(tmp_path, small, scaling=None) if 'null' in t]
+
+
 def test_a_batch_without_a_label_names_its_keys(tmp_path: Path) -> None:
     class Labels(Chips):
         def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Give a map other classes, names and colors."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,6 +131,25 @@ def relabel(
     return written
 
 
+def _check_new(mask: str, new: Collection[int], values: Sequence[int]) -> None:
+    """Check that a class map names a value of a map that names others.
+
+    Args:
+        mask: Path of the map.
+        new: Values that the class map adds.
+        values: Values that the map holds.
+
+    Raises:
+        SettingError: If it names none of them.
+    """
+    if not {*new} & {*values}:
+        some = ', '.join(map(str, sorted(new)[:5])) + ', …' * (len(new) > 5)
+        raise SettingError(
+            f'{mask} names its classes, and holds none of the values {some} of '
+            'class_map. Leave class_map out, or use merge to rename classes.'
+        )
+
+
 def _translated(table: NDArray[np.uint8], band: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Return the new classes of pixels (rows, width); −1 stays without."""
     found = np.append(table, np.uint8(IGNORED))[np.minimum(band, len(table))]
@@ -149,6 +168,9 @@ def _old(mask: str | Path, class_map: Sequence[str] | None) -> _Classes:
     strata = strata_of(mask)
     if class_map:
         named = renamed(class_map, known)
+        new = {value for value in named if value not in (known or named)}
+        if new == {v for v in named if named[v] != (known or {}).get(v)} and new:
+            _check_new(str(mask), new, strata.values[strata.pixels > 0].tolist())
     elif known is not None:
         named = {**known}
     else:

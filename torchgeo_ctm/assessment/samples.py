@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from ..accuracy import Floats, allocate, sample_size
-from ..errors import OutputError, SettingError, did_you_mean, name_key
+from ..errors import Note, OutputError, SettingError, did_you_mean, name_key
 from ..files import check_not_input, temporary_path
 from ..grids import from_pixels
 from ..inference.masks import open_mask
@@ -101,6 +101,12 @@ def draw_samples(
         block = BLOCK if block is None else block
         _check_clusters(clusters, block, size, floor, expected)
         with open_mask(mask) as raster:
+            if block >= max(raster.shape):
+                raise SettingError(
+                    f'--block {block} is as large as the map of {raster.height} × '
+                    f'{raster.width} px, expected a part of it. Did you mean --block '
+                    f'{min(BLOCK, max(1, min(raster.shape) // 10))}?'
+                )
             drawn = draw_clusters(
                 raster, clusters, block, size or 0, np.random.default_rng(seed)
             )
@@ -130,6 +136,13 @@ def draw_samples(
             least if floor is None else floor,
             None if expected is None else users,
         )
+        if size is not None and numbers.sum() > total:
+            warnings.warn(
+                f'--floor {floor} in each class gives {numbers.sum()} samples, more than '
+                f'--size {size}.',
+                Note,
+                stacklevel=2,
+            )
         occurs = strata.pixels > 0
         warn_of_few(np.array(strata.names)[occurs].tolist(), numbers[occurs])
         pixels = _draw(raster, strata, numbers, np.random.default_rng(seed))

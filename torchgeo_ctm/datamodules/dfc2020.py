@@ -11,6 +11,7 @@ from ..datasets import DFC2020
 from ..errors import SettingError, TileCountWarning
 from ..grids import Grid
 from ..split import Split
+from .arguments import check_arguments, warn_of_unscaled
 from .augment import FitChip, augmentation
 from .chips import SPLITS_OF_STAGE
 
@@ -75,7 +76,12 @@ class DFC2020DataModule(NonGeoDataModule):
 
         Args:
             stage: 'fit', 'validate', 'test' or 'predict'.
+
+        Raises:
+            SettingError: If the data set has no argument of this name.
         """
+        check_arguments(self.dataset_class, self.kwargs)
+        warn_of_unscaled(self.trainer, self)
         for split in SPLITS_OF_STAGE.get(stage, ()):
             setattr(self, f'{split}_dataset', self._open(split, split == 'train'))
 

@@ -9,6 +9,7 @@ from torchgeo.datasets import EuroSAT
 
 from ..errors import SettingError, did_you_mean
 from ..scaling import GROUND_BANDS
+from .arguments import check_arguments, warn_of_unscaled
 from .augment import augmentation
 from .chips import SPLITS_OF_STAGE
 from .classes import match_task
@@ -88,8 +89,11 @@ class EuroSATDataModule(NonGeoDataModule):
             stage: 'fit', 'validate', 'test' or 'predict'.
 
         Raises:
-            SettingError: If bands or classes are not those of the task.
+            SettingError: If bands or classes are not those of the task, or the data set
+                has no argument of this name.
         """
+        check_arguments(self.dataset_class, self.kwargs)
+        warn_of_unscaled(self.trainer, self)
         bands = self._bands()
         for split in SPLITS_OF_STAGE.get(stage, ()):
             tiles = self.dataset_class(split=split, bands=bands, **self.kwargs)

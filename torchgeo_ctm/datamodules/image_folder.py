@@ -10,6 +10,7 @@ from ..datasets import ADE20K, COCO, VOC2012, EndoTect, ImageFolder
 from ..errors import LabelWarning, SettingError, did_you_mean
 from ..grids import Grid
 from ..split import Split
+from .arguments import check_arguments, warn_of_unscaled
 from .augment import FitChip, Resize, augmentation
 from .chips import SPLITS_OF_STAGE
 from .classes import match_task
@@ -70,6 +71,7 @@ class ImageFolderDataModule(NonGeoDataModule):
 
     def prepare_data(self) -> None:
         """Download every split if asked to, in one process."""
+        check_arguments(self.dataset_class, self.kwargs)
         if self.kwargs.get('download', False):
             for split in ('train', 'val', 'test'):
                 self.dataset_class(split=split, **self.kwargs)
@@ -81,9 +83,12 @@ class ImageFolderDataModule(NonGeoDataModule):
             stage: 'fit', 'validate', 'test' or 'predict'.
 
         Raises:
-            SettingError: If the task has another number or order of classes, or a batch
-                is larger than the training split.
+            SettingError: If the task has another number or order of classes, a batch
+                is larger than the training split, or the data set has no argument of
+                this name.
         """
+        check_arguments(self.dataset_class, self.kwargs)
+        warn_of_unscaled(self.trainer, self)
         for split in SPLITS_OF_STAGE.get(stage, ()):
             images = self._open(split, train=split == 'train')
             setattr(self, f'{split}_dataset', images)

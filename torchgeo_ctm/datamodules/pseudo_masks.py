@@ -11,10 +11,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchgeo.datamodules import NonGeoDataModule
+from torchgeo.datasets import DatasetNotFoundError
 
 from ..datasets.mask_reference import MIN_LABELED, MaskReference, match_masks
 from ..datasets.pseudo_masks import MaskFacts, PseudoMasks, shared_legend
-from ..errors import LabelError, SceneError, SettingError
+from ..errors import DataError, LabelError, SceneError, SettingError
 from ..grids import IGNORED
 from ..samplers.labeled_scene import LabeledScene
 from ..samplers.splits import SceneSplits
@@ -159,9 +160,22 @@ class PseudoMaskDataModule(NonGeoDataModule):
                 f'PseudoMaskDataModule serves fit and validate, got {name}. Use '
                 'torchgeo-ctm predict SCENE --checkpoint CKPT, or torchgeo-ctm evaluate.'
             )
+        task: Any = getattr(self.trainer, 'lightning_module', None)
+        if hasattr(task, 'predict_images'):
+            raise SettingError(
+                f'PseudoMaskDataModule serves segmentation tasks of TorchGeo, got '
+                f'{type(task).__name__}, which --ckpt_path or the model section names.'
+            )
         if self.splits is not None:
             return
-        facts = PseudoMasks(self.masks, min_confidence=self.min_confidence).facts
+        try:
+            facts = PseudoMasks(self.masks, min_confidence=self.min_confidence).facts
+        except DatasetNotFoundError as error:
+            # that of TorchGeo advises to download masks
+            raise DataError(
+                f'{self.masks} has no mask (.tif). torchgeo-ctm predict writes masks of '
+                'scenes, and pseudomasks those of chips that have a place.'
+            ) from error
         self.legend = shared_legend(facts, self.class_names, self.class_colors)
         self._check_task()
         self.splits = self._split(self._labeled_scenes(facts, self.legend[0]))
@@ -185,6 +199,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
         """Split the images, by blocks that are small enough to choose from.
 
         Raises:
+            DataError: If there is no mask.
             LabelError: If no window has a class.
             SettingError: If the images are too small to split.
         """
@@ -210,10 +225,16 @@ class PseudoMaskDataModule(NonGeoDataModule):
             if len(splits.labeled_blocks) >= MIN_BLOCKS:
                 break
         if splits is None:
+            confident = (
+                f', or lower min_confidence={self.min_confidence:g}, which leaves most '
+                'pixels without a class'
+                if self.min_confidence
+                else ''
+            )
             raise SettingError(
                 f'The images with masks are too small to hold a chip of '
                 f'{self.patch_size} px for training and another one for validation. '
-                'Use a smaller patch_size, or more images.'
+                f'Use a smaller patch_size, or more images{confident}.'
             )
         return splits
 

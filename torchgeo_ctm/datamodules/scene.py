@@ -262,6 +262,12 @@ class SceneDataModule(NonGeoDataModule):
                 'to a Lightning Trainer.'
             )
         task: Any = self.trainer.lightning_module
+        if not hasattr(task, 'prediction_window'):
+            raise SettingError(
+                f'SceneDataModule cannot serve {type(task).__name__}, expected a task of '
+                'torchgeo_ctm. Train other networks with PseudoMaskDataModule, and map '
+                'with torchgeo-ctm predict SCENE --checkpoint CKPT.'
+            )
         coverage = self._coverage()
         if callable(self.labels):
             self.labels = self.labels()

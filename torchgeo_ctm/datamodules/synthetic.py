@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..datasets import SyntheticLandCover
+from .arguments import check_arguments
 from .dfc2020 import DFC2020DataModule
 
 
@@ -32,4 +33,5 @@ class SyntheticDataModule(DFC2020DataModule):
 
     def prepare_data(self) -> None:
         """Draw the tiles on first use, in one process."""
+        check_arguments(self.dataset_class, self.kwargs)
         self.dataset_class(split='train', **self.kwargs)

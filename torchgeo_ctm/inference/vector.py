@@ -18,7 +18,14 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from ..errors import GridError, OutputError, SceneError, SettingError, did_you_mean
+from ..errors import (
+    GridError,
+    NodataWarning,
+    OutputError,
+    SceneError,
+    SettingError,
+    did_you_mean,
+)
 from ..files import check_file, check_not_input, temporary_path
 from .areas import PixelAreas
 from .masks import class_names, open_confidence, open_mask
@@ -175,11 +182,24 @@ def vectorize(
         with _output_errors(output):
             frames = _frames(chunks, raster, regions, min_area, leave_out)
             _write(frames, folder / output.name)
+            if min_area and not (regions.hectares >= min_area).any():
+                _warn_of_nothing(output, min_area, regions)
             if style and output.suffix.lower() == '.gpkg':
                 made = polygons_style(*legend(mask, hectares))
                 _embed(made, folder / output.name)
             publish_vector(folder / output.name, output)
     return output
+
+
+def _warn_of_nothing(output: Path, min_area: float, regions: Regions) -> None:
+    """Warn that no region of a map is large enough for a polygon."""
+    most = regions.hectares.max(initial=0)
+    warnings.warn(
+        f'{output} has no polygon: none has min_area={min_area:g} ha or more, the '
+        f'largest has {most:.2f} ha.',
+        NodataWarning,
+        stacklevel=3,
+    )
 
 
 def _pixel_areas(
@@ -267,6 +287,8 @@ def _generalized(
     if smooth:
         shapes = generalize.smoothed(shapes, source.shape)
     shapes = shapely.transform(shapes, lambda xy: to_coordinates(xy, source.transform))
+    # some programs add the area of a hole that turns like its outline
+    shapes = shapely.orient_polygons(shapes)
     return _Generalized((shapes, index), regions)
 
 

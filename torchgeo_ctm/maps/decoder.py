@@ -1,7 +1,7 @@
 """From class maps and probabilities to scores and masks, as the options say."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -111,8 +111,17 @@ class MapDecoder:
         """Create a decoder.
 
         Args:
-            options: The options, checked by :func:`check_map_options`.
+            options: The options. A threshold of 0 lets in every class that is not
+                impossible.
+
+        Raises:
+            SettingError: If one is unknown or out of range, or they do not go together.
         """
+        options = options_from(MapOptions, options, 'maps')
+        default = MapOptions.threshold
+        check_map_options(
+            options if options.threshold else replace(options, threshold=default)
+        )
         self.options = options
 
     def with_options(self, **changes: Any) -> 'MapDecoder':

@@ -84,10 +84,19 @@ class ClassTokenViT(nn.Module):
                 and left: 1 for the weights of DOFA and Copernicus-FM.
 
         Raises:
-            SettingError: If *embed_dim*, *img_size* or, with a 'conv' stem,
-                *patch_size* cannot be divided as needed, or an option is unknown.
+            SettingError: If a number is too small, *embed_dim*, *img_size* or, with a
+                'conv' stem, *patch_size* cannot be divided as needed, or an option is
+                unknown.
         """
         super().__init__()
+        for name, count, least in (
+            ('num_classes', num_classes, 1),
+            ('depth', depth, 1),
+            ('num_heads', num_heads, 1),
+            ('reg_tokens', reg_tokens, 0),
+        ):
+            if count < least:
+                raise SettingError(f'{name}={count}, expected {least} or more.')
         if embed_dim % num_heads:
             raise SettingError(
                 f'embed_dim={embed_dim} is not a multiple of num_heads={num_heads}. Did '

@@ -1,10 +1,10 @@
 """Write the pseudo-masks of the chips of a configuration."""
 
-import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import CTMWarning, SettingError
+from ..errors import DataError, SettingError
 from ..lightning_messages import quiet_lightning
 from ..split import Split
 from .trainer import build_trainer, check_choices, running
@@ -84,9 +84,10 @@ def pseudo_masks(
     _predict(task, datamodule, [writer], accelerator, progress)
     written: dict[str, Any] = {'chips': writer.chips, 'rasters': writer.rasters}
     if not writer.chips:
-        warnings.warn(
-            f'The {split} split of {config} has no chip.', CTMWarning, stacklevel=2
-        )
+        with suppress(OSError):
+            # only if nothing else is in it
+            writer.folder.rmdir()
+        raise DataError(f'The {split} split of {config} has no chip.')
     if writer.path('masks').exists():
         confusion = _confusion(writer, len(task.class_names))
         written |= summarize(confusion, task.class_names)

@@ -21,6 +21,8 @@ from ..errors import (
     CheckpointError,
     DataError,
     LabelWarning,
+    PixelSizeWarning,
+    ReflectanceWarning,
     SettingError,
     did_you_mean,
 )
@@ -43,7 +45,7 @@ from ..scaling import BandScaling, ScalingOptions, build_scaling
 from ..version import __version__
 from .batches import LabelTally, check_chips_of_batches, diverged, labeled
 from .calibration import calibrated
-from .channel_facts import warn_of_other_classes
+from .channel_facts import UNSCALED, warn_of_other_classes
 from .data_channels import DataChannels, data_channels
 from .loading import CHECKPOINT_KEY, not_finite
 from .masking import draw_masking, mask_schedule
@@ -355,6 +357,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """
         scenes = getattr(data, 'reads_bands_by_name', False)
         resample = getattr(data, 'resample', None) if scenes else None
+        if scenes and not self.is_local:
+            self._compare_sizes(getattr(data, 'window', None))
         size = getattr(data, 'pixel_size', None)
         if size is not None and isinstance(self.scaling, BandScaling):
             self.scaling.pixel_size = size
@@ -368,6 +372,19 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             )
         self.scaling.resample = resample
         self.hparams['scaling'] = {**self.hparams['scaling'], 'resample': resample}
+
+    def _compare_sizes(self, window: int | None) -> None:
+        """Warn if windows of the data are not as large as those that are mapped."""
+        size = self.hparams['img_size']
+        sides = {size} if isinstance(size, int) else {*size}
+        if window is not None and sides != {window}:
+            warnings.warn(
+                f'The windows of the data have {window} px, but img_size={size} of the '
+                'model, which maps are made with. Leave window out, or set both to one '
+                'size.',
+                PixelSizeWarning,
+                stacklevel=4,
+            )
 
     def _name_bands(self, names: Sequence[str]) -> None:
         """Take the names of the data's bands, and what depends on them."""
@@ -541,6 +558,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if not len(presence):
             return self._no_loss()
         x = self._scaled(batch['image'])
+        if self._tally is not None and not batch_idx:
+            self._warn_of_raw_numbers(x)
         rate = self.current_mask_rate
         drop = draw_masking(presence, rate, self._generator) if rate else None
         options = self.options.attention
@@ -570,6 +589,17 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         # not in the bar: its parts begin and end during training
         self.log('train_loss', loss, batch_size=len(x))
         return loss
+
+    def _warn_of_raw_numbers(self, x: Tensor) -> None:
+        """Warn if images (B, bands, H, W) reach the network as a sensor wrote them."""
+        most = float(x.abs().max())
+        if self.hparams['scaling'] is None and most > UNSCALED:
+            warnings.warn(
+                f'The network gets numbers up to {most:,.0f}, because scaling is null. Set '
+                'model.init_args.scaling, or normalize the images in the data module.',
+                ReflectanceWarning,
+                stacklevel=3,
+            )
 
     def _no_loss(self) -> Tensor | None:
         """Return the loss of a batch without labels, which changes no weight."""

@@ -133,7 +133,9 @@ def own_content(content: Any, path: str | Path) -> dict[str, Any]:
     keys = {'state_dict', 'hyper_parameters', CHECKPOINT_KEY}
     if not isinstance(content, dict) or not keys <= content.keys():
         kind = 'of another program'
-        if is_segmentation(content):
+        if is_second_stage(content):
+            kind = 'of SoftMaskSegmentationTask, the second stage'
+        elif is_segmentation(content):
             kind = "of TorchGeo's segmentation task"
         raise CheckpointError(
             f'{path} is a checkpoint {kind}, expected one of ClassTokenMaskingTask.'

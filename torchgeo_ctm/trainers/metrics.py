@@ -144,7 +144,7 @@ class BalancedBCE(Metric):
         area = area.clamp(self.SMALLEST, 1 - self.SMALLEST)
         logits = self.SLOPE * (torch.logit(area) - self.threshold)
         return F.binary_cross_entropy_with_logits(
-            logits, presence.clamp(min=0), reduction='none'
+            logits, presence.clamp(min=0).to(logits.dtype), reduction='none'
         )
 
     def compute(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..compat import BaseTask, SemanticSegmentation
-from ..errors import SecondStageWarning, SettingError
+from ..errors import CheckpointError, SecondStageWarning, SettingError
 from ..grids import IGNORED
 from ..maps.class_maps import resize
 from ..maps.refine import geometric_blend
@@ -70,7 +70,7 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
 
     def __init__(
         self,
-        teacher: str | ClassTokenMaskingTask,
+        teacher: str | dict[str, Any] | ClassTokenMaskingTask,
         model: Literal['unet', 'deeplabv3+', 'fcn', 'upernet', 'segformer'] = 'unet',
         backbone: str = 'resnet18',
         weights: str | bool | None = None,
@@ -83,7 +83,8 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
 
         Args:
             teacher: Checkpoint of a trained :class:`ClassTokenMaskingTask`, which also
-                gives bands, scaling, classes and colors.
+                gives bands, scaling, classes and colors. A mapping holds the arguments
+                of such a task, whose weights are in the checkpoint of this one.
             model: Segmentation network, as in TorchGeo's segmentation task.
             backbone: Its encoder, likewise.
             weights: Initial weights of the encoder, likewise.
@@ -99,7 +100,9 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         """
         if jitter < 0:
             raise SettingError(f'jitter must be at least 0, got {jitter}.')
-        if not isinstance(teacher, ClassTokenMaskingTask):
+        if isinstance(teacher, Mapping):
+            teacher = _apart(ClassTokenMaskingTask, **teacher)
+        elif not isinstance(teacher, ClassTokenMaskingTask):
             teacher = _apart(load_task, teacher)
         count = len(teacher.class_names)
         super().__init__(
@@ -299,22 +302,35 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as one of this task, and describe its teacher."""
-        checkpoint[SOFT_MASKS_KEY] = {
-            'version': __version__,
-            'teacher': dict(self.teacher.hparams),
-        }
+        teacher = dict(self.teacher.hparams)
+        checkpoint[SOFT_MASKS_KEY] = {'version': __version__, 'teacher': teacher}
+        hparams = checkpoint.get('hyper_parameters', {})
         # LightningCLI takes them as arguments, and the teacher gives these two
         for name in ('img_size', 'scaling'):
-            checkpoint.get('hyper_parameters', {}).pop(name, None)
+            hparams.pop(name, None)
+        # so that torchgeo needs neither the teacher's file nor this configuration
+        hparams['teacher'] = {k: v for k, v in teacher.items() if not k.startswith('_')}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint is one of this task.
+
+        Raises:
+            CheckpointError: If it is not.
+        """
+        if SOFT_MASKS_KEY not in checkpoint:
+            raise CheckpointError(
+                'The checkpoint is not one of SoftMaskSegmentationTask. Pass that of '
+                'the first stage as --model.init_args.teacher.'
+            )
 
 
-def _apart(function: Callable[..., T], *args: Any) -> T:
+def _apart(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call a function that builds another task.
 
     While LightningCLI builds a task, every task that is built takes the
     hyperparameters of that one, by a context variable.
     """
-    return Context().run(function, *args)
+    return Context().run(function, *args, **kwargs)
 
 
 def _segmentation_task(
