@@ -75,7 +75,7 @@ def hold_out(
     if not metric.kept:
         raise DataError(
             'The validation split has no chip, but settings are compared there. Hold '
-            'labels out: for scenes by shares, as in [0.6, 0.2, 0.2].'
+            'labels out: for scenes by --data.shares [0.6,0.2,0.2].'
         )
     return HeldOut.of(metric, blocks)
 

@@ -234,7 +234,10 @@ def _run(argv: Sequence[str]) -> None:
     own, overrides = _without_overrides(_with_box(argv[1:]))
     if 'overrides' not in parameters:
         own += overrides  # an error, with its nearest option
-    values = command_parser(name).parse_args(own).as_dict()
+    parser = command_parser(name)
+    if sum(word.partition('=')[0] == '--config' for word in own) > 1:
+        parser.error('--config is given twice. Write both files into one.')
+    values = parser.parse_args(own).as_dict()
     if 'overrides' in parameters:
         values['overrides'] = overrides
     positional = [

@@ -208,6 +208,8 @@ def test_what_does_not_fit(tiles: Path, tmp_path: Path) -> None:
     data = PseudoMaskDataModule(str(tiles), str(tmp_path / 'empty'))
     with pytest.raises(DataError, match=r'empty has no mask \(\.tif\)'):
         data.setup('fit')
+    with pytest.raises(SettingError, match='patch_size=1024 is larger than the images'):
+        module(tiles, patch_size=1024).setup('fit')
     for share in (0, 1, -0.1):
         with pytest.raises(SettingError, match=r'Did you mean 0\.1'):
             module(tiles, val_share=share)

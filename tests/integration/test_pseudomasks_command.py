@@ -246,6 +246,7 @@ def test_mistakes_are_one_line(
         tmp_path / 'absent.yaml', DFC, dict_kwargs={'root': str(tmp_path / 'nowhere')}
     )
     refused(call(absent), 'No data set found')
+    refused(call(dfc, '--config', dfc), '--config is given twice')
     refused(call(dfc, '--split', 'all'), '--split')
     refused(call(dfc, '--rule', 'majority'), '--rule')
     assert not list(out.glob('*.npy'))

@@ -74,3 +74,25 @@ def test_a_checkpoint_with_log_scaling_is_loaded(tmp_path: Path) -> None:
     predictor = load_scene_predictor(save_task(task, tmp_path / 'log.ckpt'))
     image = torch.full((1, 13, 32, 32), 1500.0)
     assert predictor.scaling(image).equal(task.scaling(image))
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_pixels_that_are_not_finite_are_no_data(value: float) -> None:
+    """Also where images are given to the task itself."""
+    task = decisive(tiny_task()).eval()
+    image = 1000 + 1000 * torch.rand(2, 13, 32, 32)
+    broken = image.clone()
+    broken[0, 3, 5, 6] = value
+    mean = broken[0].flatten(1)[:, torch.arange(1024) != 5 * 32 + 6].mean(dim=1)
+    broken[0, :, 5, 6] = torch.where(torch.arange(13) == 3, value, image[0, :, 5, 6])
+    image[0, :, 5, 6] = mean
+    with torch.no_grad():
+        torch.testing.assert_close(task(broken), task(image))
+        found = task.predict_images({'image': broken})
+        assert all(each.isfinite().all() for each in found.values())
+        torch.testing.assert_close(
+            found['probs'], task.predict_images({'image': image})['probs']
+        )
+    maps = task.attention_maps(broken[0])
+    assert isinstance(maps, torch.Tensor)
+    torch.testing.assert_close(maps, task.attention_maps(image[0]))

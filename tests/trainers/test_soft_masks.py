@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.conftest import save_task, tiny_task
-from torchgeo_ctm.errors import CheckpointError, SecondStageWarning, SettingError
+from torchgeo_ctm.errors import (
+    CheckpointError,
+    LabelWarning,
+    SecondStageWarning,
+    SettingError,
+)
 from torchgeo_ctm.trainers import (
     ClassTokenMaskingTask,
     SoftMaskSegmentationTask,
@@ -146,6 +151,36 @@ def test_a_checkpoint_file_is_a_teacher(tmp_path: Path) -> None:
     task = SoftMaskSegmentationTask(str(path))
     [batch] = chips(1)
     torch.testing.assert_close(task.soft_masks(batch), student().soft_masks(batch))
+
+
+def test_a_checkpoint_holds_the_arguments_of_its_teacher(tmp_path: Path) -> None:
+    """So that torchgeo predict builds the task under any configuration."""
+    task = student()
+    content = torch.load(fitted(tmp_path, task), weights_only=True)
+    arguments = content['hyper_parameters']['teacher']
+    again = SoftMaskSegmentationTask(arguments)
+    assert again.teacher.class_names == task.teacher.class_names
+    again.load_state_dict(content['state_dict'])
+    [batch] = chips(1)
+    torch.testing.assert_close(again.soft_masks(batch), task.soft_masks(batch))
+
+
+def test_a_checkpoint_of_the_first_stage_is_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
+    first = save_task(teacher(), tmp_path / 'first.ckpt')
+    with pytest.raises(CheckpointError, match='not one of SoftMaskSegmentationTask'):
+        run.fit(student(), loader(chips(1)), ckpt_path=first)
+    path = fitted(tmp_path, student())
+    with pytest.raises(
+        CheckpointError, match='of SoftMaskSegmentationTask, the second'
+    ):
+        SoftMaskSegmentationTask(str(path))
+
+
+def test_a_test_without_a_reference_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, enable_checkpointing=False)
+    with pytest.warns(LabelWarning, match='No test chip has a mask'):
+        run.test(student(), loader(chips(1)))
 
 
 def test_bad_arguments_are_one_line(tmp_path: Path) -> None:

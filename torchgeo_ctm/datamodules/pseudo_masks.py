@@ -173,7 +173,7 @@ class PseudoMaskDataModule(NonGeoDataModule):
         except DatasetNotFoundError as error:
             # that of TorchGeo advises to download masks
             raise DataError(
-                f'{self.masks} has no mask (.tif). torchgeo-ctm predict writes masks of '
+                f'{", ".join(self.masks)} has no mask (.tif). torchgeo-ctm predict writes masks of '
                 'scenes, and pseudomasks those of chips that have a place.'
             ) from error
         self.legend = shared_legend(facts, self.class_names, self.class_colors)
@@ -185,8 +185,18 @@ class PseudoMaskDataModule(NonGeoDataModule):
     def _labeled_scenes(
         self, facts: Sequence[MaskFacts], classes: Sequence[str]
     ) -> list[LabeledScene]:
-        """Return the images that have masks, labeled by them."""
+        """Return the images that have masks, labeled by them.
+
+        Raises:
+            SettingError: If every image is smaller than a chip.
+        """
         scenes = self._scenes()
+        largest = max((min(scene.grid[:2]) for scene in scenes), default=0)
+        if largest < self.patch_size:
+            raise SettingError(
+                f'patch_size={self.patch_size} is larger than the images, whose shorter '
+                f'side has {largest} px at most. Use a smaller patch_size.'
+            )
         labeled = []
         for scene, masks in zip(scenes, match_masks(scenes, facts), strict=True):
             if masks:

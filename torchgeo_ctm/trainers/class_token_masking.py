@@ -26,6 +26,7 @@ from ..errors import (
     SettingError,
     did_you_mean,
 )
+from ..grids import IGNORED
 from ..lightning_messages import hide_tips
 from ..losses import (
     attention_loss,
@@ -60,7 +61,7 @@ from .options import (
     PatchOptions,
     task_options,
 )
-from .predictor import ClassTokenPrediction, image_size
+from .predictor import ClassTokenPrediction, image_size, readable
 from .presence import UNKNOWN, check_entries, filled
 from .rare_classes import training_set, warn_about_rare_classes
 from .resume import ResumableTraining
@@ -278,7 +279,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         training = self.training
         self.eval()
         with torch.no_grad():
-            x = self._scaled(image[None].to(self.device))
+            batch = readable({'image': image[None].to(self.device)})
+            x = self._scaled(batch['image'])
             result: Tensor | list[Tensor]
             if by_head:
                 result = [maps[0] for maps in self.model.attention_by_head(x)]
@@ -817,6 +819,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         )
         if 'mask' in batch:
             truth = self.reference_mask(batch['mask'])
+            if 'valid' in batch:
+                # where there is no number there is no map either
+                valid = batch['valid'].reshape(truth.shape).bool()
+                truth = truth.masked_fill(~valid, IGNORED)
             metrics.masks.update(masks, truth)
             decoder = self.decoder.with_options(labels='true')
             labels = filled(presence, probs)

@@ -102,6 +102,7 @@ class ClassTokenPrediction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, bands, H, W) in their own numbers."""
+        x = readable({'image': x})['image']
         logits: Tensor = self.model(self._scaled(x))
         return logits
 
@@ -275,8 +276,9 @@ class ClassTokenPrediction(nn.Module):
             and ``scores``: the share of each present class at every position,
             (B, C, h, w) on the patch grid for rule 'argmax', (B, C, H, W) if they are
             refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between
-            windows.
+            windows. Pixels that are not finite count as nodata.
         """
+        batch = readable(batch)
 
         def predict(scaled: Tensor) -> dict[str, Tensor]:
             maps, logits, _ = self._maps(scaled, patches=False)
@@ -356,6 +358,22 @@ class ClassTokenPrediction(nn.Module):
         pruning = self.options.attention.pruning or {}
         if pruning.get('remove_at_predict', True):
             self.remove_pruned_heads()
+
+
+def readable(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a batch with finite numbers; one that names its valid pixels has them.
+
+    Args:
+        batch: ``image`` (B, bands, H, W), and ``valid`` where the data set has it.
+    """
+    image = batch['image']
+    # a graph that is exported has no branch
+    exported = torch.compiler.is_compiling()
+    if 'valid' in batch or exported or image.ndim != 4:
+        return batch
+    from .batches import finite
+
+    return finite(batch)
 
 
 class ClassTokenPredictor(ClassTokenPrediction):

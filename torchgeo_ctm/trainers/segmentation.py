@@ -12,6 +12,7 @@ from ..maps.class_maps import posterior, resize
 from ..maps.decoder import MapDecoder, MapOptions
 from ..scaling import build_scaling, resolve_bands, scaling_tag
 from .classes import check_classes
+from .predictor import readable
 from .presence import class_mask, presence_of
 
 #: Keys of the checkpoint entry in which
@@ -100,6 +101,7 @@ class SegmentationPredictor(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of images (B, bands, H, W) in their own numbers."""
+        x = readable({'image': x})['image']
         logits: Tensor = self.model(self.scaling(x.float()))
         return logits
 

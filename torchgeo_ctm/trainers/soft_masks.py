@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..compat import BaseTask, SemanticSegmentation
-from ..errors import CheckpointError, SecondStageWarning, SettingError
+from ..errors import CheckpointError, LabelWarning, SecondStageWarning, SettingError
 from ..grids import IGNORED
 from ..maps.class_maps import resize
 from ..maps.refine import geometric_blend
@@ -25,6 +25,7 @@ from .class_token_masking import ClassTokenMaskingTask
 from .loading import SOFT_MASKS_KEY
 from .metrics import BalancedBCE
 from .optimizers import cosine_schedule
+from .predictor import readable
 from .score_table import ScoreTable
 from .segmentation import SegmentationNetwork, SegmentationPredictor
 
@@ -180,6 +181,7 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         Returns:
             See :meth:`SegmentationPredictor.predict_images`.
         """
+        batch = readable(batch)
         shares = self.soft_masks(batch)
         if not self.keeps_teacher:
             shares = self._both(batch, shares)
@@ -214,6 +216,9 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         """Count the pixels of masks by class, where there is a reference."""
         if 'mask' in batch:
             labels = self.teacher.reference_mask(batch['mask'])
+            if 'valid' in batch:
+                valid = batch['valid'].reshape(labels.shape).bool()
+                labels = labels.masked_fill(~valid, IGNORED)
             self.confusion.update(shares.argmax(dim=1), labels)
 
     def presence(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -246,6 +251,13 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test split's masks."""
+        if not self.confusion.update_called:
+            warnings.warn(
+                'No test chip has a mask, so that there is no score. Set reference of '
+                'the data.',
+                LabelWarning,
+                stacklevel=2,
+            )
         self._log_masks('test')
 
     def _log_masks(self, split: str) -> None:
