@@ -25,7 +25,7 @@ from tests.fakes.label_files import (
     write_squares,
 )
 from tests.fakes.labeled_scenes import grid_at
-from torchgeo_ctm.errors import LabelError, LabelWarning, SettingError
+from torchgeo_ctm.errors import LabelError, LabelWarning, Note, SettingError
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PointLabels, PolygonLabels, check_overlap, check_sizes
 from torchgeo_ctm.labels.polygons import (
@@ -472,6 +472,8 @@ def test_overlap_with_scenes(tmp_path: Path) -> None:
     check_overlap(labels(near), [SCENE])
     with pytest.warns(LabelWarning, match='overlap only 1 of 3 scenes'):
         check_overlap(labels(near), [far, SCENE, far])
+    with pytest.warns(Note, match=r'overlap 2 of 3 scenes, not c\.$'):
+        check_overlap(labels(near), [SCENE, SCENE, far], ['a', 'b', 'c'])
     with pytest.raises(LabelError, match=r'touch none of the 1 scenes\. If WGS 84'):
         check_overlap(labels(near), [far])
     spread = [((0, 0, 9, 9), 'a'), ((900, 0, 909, 9), 'a'), ((800, 0, 809, 9), 'a')]

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ..errors import LabelError, LabelWarning, SettingError
+from ..errors import LabelError, LabelWarning, Note, SettingError
 from ..grids import Grid
 from .features import FeatureLabels
 from .points import PointLabels
@@ -61,9 +61,14 @@ def check_overlap(
             f'{_name(source)} overlap none of the {len(grids):,} scenes, expected '
             'labels of the same area.'
         )
-    if sum(labeled) < len(labeled) / 2:
+    lost = [str(name) for name, has in zip(names, labeled, strict=True) if not has]
+    if lost:
+        few = sum(labeled) < len(labeled) / 2
+        some = ', '.join(lost[:3]) + ', …' * (len(lost) > 3)
         _warn(
-            f'{_name(source)} overlap only {sum(labeled):,} of {len(grids):,} scenes.'
+            f'{_name(source)} overlap {"only " * few}{sum(labeled):,} of {len(grids):,} '
+            f'scenes{"" if tiles is None else f", not {some}"}.',
+            LabelWarning if few else Note,
         )
 
 
@@ -232,5 +237,5 @@ def _name(source: LabelSource) -> str:
     return f'Labels of {getattr(source, "path", type(source).__name__)}'
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, LabelWarning, stacklevel=4)
+def _warn(message: str, category: type[Warning] = LabelWarning) -> None:
+    warnings.warn(message, category, stacklevel=4)
