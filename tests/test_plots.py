@@ -97,6 +97,19 @@ def test_a_mask_without_data_has_no_legend() -> None:
     assert not figure.legends
 
 
+def test_a_wide_quick_look_has_no_wide_margins() -> None:
+    for rows, most in ((64, 6.4), (16, 2.6)):
+        image = np.random.default_rng(0).random((3, rows, 64), np.float32)
+        mask = np.zeros((rows, 64), np.uint8)
+        figure = quick_look(image, mask, ['Land'], ['#102030'])
+        assert figure.get_figheight() <= most
+        figure.draw_without_rendering()
+        axis = figure.axes[0]
+        axis.apply_aspect()
+        share = axis.get_position().height * figure.get_figheight()
+        assert share > figure.get_figheight() - 1.3
+
+
 def test_scale_bar_north_and_hectares_of_a_quick_look() -> None:
     image = np.zeros((3, 100, 400), np.float32)
     mask = np.resize(np.arange(2, dtype=np.uint8), (100, 400))

@@ -204,7 +204,11 @@ def quick_look(
             f'{name}, {_rounded(hectares)} ha'
             for name, hectares in zip(class_names, ground.hectares, strict=True)
         ]
-    figure = Figure(figsize=QUICK_LOOK)
+    stretched = 1.0 if ground is None else ground.down / ground.across
+    panel = 0.48 * QUICK_LOOK[0] * stretched * rgb.shape[1] / rgb.shape[2]
+    width, height = QUICK_LOOK
+    # a wide scene needs less height: one inch for titles and legend, and two at least
+    figure = Figure(figsize=(width, min(height, max(2.0, panel + 1.0))))
     # positions are known: a layout engine would draw everything twice, and this
     # overrides the user's settings
     figure.set_layout_engine('none')
