@@ -183,6 +183,8 @@ def test_points_and_tables_are_labels_too(ground: LandCover, tmp_path: Path) -> 
     content = plan([str(ground.scene)], str(points), 'land cover').content
     section = content['data']['init_args']['labels']
     assert section['class_path'].endswith('PointLabels')
+    # of a larger window a point says little
+    assert content['model']['init_args']['img_size'] == 16
     table = tmp_path / 'table.csv'
     other = write_land_cover(tmp_path, 'other', 32, 1, 64)
     table.write_text('tile,class\nscene,Forest;Water\nother,Water\n')

@@ -415,8 +415,8 @@ class BandScaling(nn.Module):
         if band_key(band) not in known:
             raise SettingError(
                 f'Band {band!r} has no built-in statistics. Set mean and std of all '
-                'bands, or of this one under per_band.'
-                + did_you_mean(band, SENTINEL2_STATISTICS)
+                'bands, or of this one under per_band; or name the bands, as in '
+                'bands: [B04, B03, B02].' + did_you_mean(band, SENTINEL2_STATISTICS)
             )
         return known[band_key(band)]
 

@@ -354,6 +354,24 @@ def _warn_about_names(
     _warn_about_order(confusion, legends, mask, reference)
 
 
+def best_order(
+    confusion: NDArray[np.int64],
+) -> tuple[float, float, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return how well classes agree as they are, and in the order that fits best.
+
+    Args:
+        confusion: Pixels of each true class (rows) and mapped class (columns).
+
+    Returns:
+        The share that agrees, the largest share of any order, and rows and columns
+        of that order.
+    """
+    rows, columns = linear_sum_assignment(confusion, maximize=True)
+    total = max(1, int(confusion.sum()))
+    found = float(np.trace(confusion) / total)
+    return found, float(confusion[rows, columns].sum() / total), (rows, columns)
+
+
 def _warn_about_order(
     confusion: NDArray[np.int64], legends: _Legends, mask: str, reference: str
 ) -> None:
@@ -365,10 +383,7 @@ def _warn_about_order(
         known = np.flatnonzero(legends.reference >= 0).tolist()
         by_class = {int(legends.reference[value]): str(value) for value in known}
         values = [by_class.get(i, name) for i, name in enumerate(legends.names)]
-    rows, columns = linear_sum_assignment(confusion, maximize=True)
-    total = confusion.sum()
-    found = float(np.trace(confusion) / total)
-    best = float(confusion[rows, columns].sum() / total)
+    found, best, (rows, columns) = best_order(confusion)
     least = BETTER if legends.by_name else BETTER_NUMBERS
     if min((drawn > 0).sum(), (true > 0).sum()) < 2 or best - found < least:
         if legends.named and not legends.by_name:

@@ -27,7 +27,7 @@ from .errors import (
     name_key,
 )
 from .files import given_paths, staging_folder
-from .labels import PolygonLabels, TableLabels, check_overlap
+from .labels import PointLabels, PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
 from .options import comma_separated
@@ -45,6 +45,8 @@ from .scenes.sources import band_names, tile_of
 WINDOWS: Final = (64, 48, 32, 24, 16)
 #: Windows for labels that no class has enough of, and for polygons smaller than those.
 SMALL: Final = (16, 8)
+#: Side of a window that a point describes, in pixels: of a larger one it says little.
+POINT: Final = 16
 #: Labeled windows of each class, side by side, that training or validation should have.
 ENOUGH: Final = 5
 #: What stands between two classes in one name.
@@ -279,6 +281,10 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
         reason = 'as large as the scenes, whose labels describe all of them'
         lacking = 'which the table names for other scenes only.'
         sizes, small = [], [window or max(8, min(ground.side, 256) // 8 * 8)]
+    if isinstance(labels, PointLabels):
+        reason = 'the ground around a point that has its class'
+        lacking = 'expected points of it where the scenes have data.'
+        sizes, small = [], [window or POINT]
     if isinstance(labels, PolygonLabels) and labels.whole:
         reason = 'the largest that half of the polygons of each class cover'
         needed = np.ceil(labels.members.sum(axis=0) / 2)

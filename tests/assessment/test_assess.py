@@ -22,7 +22,7 @@ from torchgeo_ctm.assessment.assess import assess, content, lines
 from torchgeo_ctm.assessment.report import page
 from torchgeo_ctm.assessment.samples import draw_samples
 from torchgeo_ctm.assessment.strata import OTHER
-from torchgeo_ctm.errors import LabelError, LabelWarning, Note
+from torchgeo_ctm.errors import LabelError, LabelWarning, Note, SettingError
 from torchgeo_ctm.inference.masks import class_names
 
 #: A map with the shares of the paper's, a pixel standing for 2,500.
@@ -283,6 +283,12 @@ def test_a_sample_of_one_part_of_a_map_is_said(tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter('error', LabelWarning)
             assess(mask, tmp_path / f'{name}.gpkg')
+
+
+def test_an_unknown_design_is_refused(tmp_path: Path) -> None:
+    mask, points = paper(tmp_path)
+    with pytest.raises(SettingError, match="Unknown design 'random', expected one of"):
+        assess(mask, points, design='random')  # type: ignore[arg-type]
 
 
 def test_copies_of_samples_are_said(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_labels_without_an_absent_class_are_told(tmp_path: Path, change: Any) ->
     [text] = [t for t in said(tmp_path, Changed(label=change)) if 'absent' in t]
     assert text == (
         'No class is absent in any of 24 training chips, but training requires absent '
-        'classes. A label is 1 for present, 0 for absent and -1 for unknown.'
+        'classes. A label is 1 for present, 0 for absent and -1 for unknown; points and '
+        'polygons say that classes are absent with complete=True.'
     )
 
 
@@ -108,6 +109,12 @@ def test_numbers_of_a_sensor_are_told_without_a_scaling(tmp_path: Path) -> None:
     assert text.startswith('The network gets numbers up to 2,')
     small = Changed(image=lambda image: (image - 1500) / 500)
     assert not [t for t in said(tmp_path, small, scaling=None) if 'null' in t]
+
+
+def test_an_offset_of_chips_is_advised_where_it_can_be_set(tmp_path: Path) -> None:
+    moved = Changed(image=lambda image: image + 1000)
+    [text] = [t for t in said(tmp_path, moved) if 'offset' in t]
+    assert text.endswith('Set offset: -1000 in model.init_args.scaling.')
 
 
 def test_a_batch_without_a_label_names_its_keys(tmp_path: Path) -> None:

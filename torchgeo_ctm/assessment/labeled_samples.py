@@ -3,7 +3,7 @@
 import warnings
 from json import loads
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import geopandas as gpd
 import numpy as np
@@ -18,6 +18,7 @@ from ..errors import (
     LabelError,
     LabelWarning,
     Note,
+    SettingError,
     did_you_mean,
     gdal_reason,
     name_key,
@@ -129,7 +130,14 @@ def read_labeled_samples(
         LabelError: If the samples cannot be read, lie outside the map or on nodata,
             have a class that the map does not know or none at all, or lack their
             clusters.
+        SettingError: If there is no such design.
     """
+    designs: tuple[str, ...] = get_args(Design)
+    if design not in designs:
+        raise SettingError(
+            f'Unknown design {design!r}, expected one of: {", ".join(designs)}.'
+            + did_you_mean(str(design), designs)
+        )
     frame, origin = _read(Path(samples), column)
     with open_mask(mask) as raster:
         pixels = _pixels(raster, frame, str(samples))

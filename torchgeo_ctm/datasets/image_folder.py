@@ -710,7 +710,9 @@ def read_image_labels(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         cells = {name: row[name].strip() for name in columns}
         wrong = [name for name in columns if cells[name] not in ('0', '1')]
         if columns == ['classes']:
-            present = [name for name in cells['classes'].split(';') if name.strip()]
+            text = cells['classes']
+            mark = ';' if ';' in text or text in classes else '|'
+            present = [name for name in text.split(mark) if name.strip()]
         elif wrong:
             raise LabelError(
                 f'{where}: {wrong[0]} is {row[wrong[0]]!r}, expected 0 or 1.'

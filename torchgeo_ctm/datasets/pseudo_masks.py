@@ -77,6 +77,11 @@ class PseudoMasks(RasterDataset):
                 f'min_confidence={min_confidence} is out of range, expected 0 to 100 '
                 f'percent. Did you mean {min(max(min_confidence, 0), 100)}?'
             )
+        if 0 < min_confidence < 1:
+            raise SettingError(
+                f'min_confidence={min_confidence} is in percent, expected 0 or 1 to '
+                f'100. Did you mean {100 * min_confidence:g}?'
+            )
         self.min_confidence = min_confidence
         several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         given = [str(expanded(path)) for path in several]

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from ..errors import LabelWarning
 
+#: Chips from which on labels of a class are compared with masks.
+CLEAR = 5
+
 
 class LabelCounts:
     """Counts of image-level labels and of pixels in masks, updated chip by chip."""
@@ -26,6 +29,9 @@ class LabelCounts:
         #: Chips in which presence is known, and in which a class is present, (C,).
         self.known = np.zeros(classes, np.int64)
         self.present = np.zeros(classes, np.int64)
+        #: Masks of chips with a label of a class, and those that show none of it, (C,).
+        self.compared = np.zeros(classes, np.int64)
+        self.without = np.zeros(classes, np.int64)
         #: Pixels of masks: of each class (C,), and ignored ones.
         self.pixels = np.zeros(classes, np.int64)
         self.ignored = 0
@@ -55,7 +61,11 @@ class LabelCounts:
             classes = len(self.pixels)
             inside = (mask >= 0) & (mask < classes)
             self.masked += 1
-            self.pixels += np.bincount(mask[inside], minlength=classes)
+            pixels = np.bincount(mask[inside], minlength=classes)
+            self.pixels += pixels
+            if label is not None and inside.all():
+                self.compared += present
+                self.without += present & (pixels == 0)
             self.ignored += mask.size - int(inside.sum())
 
     def report(self, names: Sequence[str]) -> list[str]:
@@ -100,6 +110,17 @@ class LabelCounts:
         """Warn about classes that cannot be learned from these labels."""
         if not self.labeled:
             return
+        apart = (self.compared >= CLEAR) & (self.without > self.compared / 2)
+        if apart.any():
+            index = int(apart.argmax())
+            warnings.warn(
+                f'Labels and masks contradict each other: {names[index]} is in the labels '
+                f'of {self.compared[index]} chips, but {self.without[index]} of their '
+                'masks show none. Values of masks are taken for the classes in order, '
+                'unless labels.values says others.',
+                LabelWarning,
+                stacklevel=2,
+            )
         chips = f'of {self.labeled} labeled chips'
         never = (self.present == 0) & (self.known > 0)
         everywhere = (self.present == self.labeled) & (self.known > 0)

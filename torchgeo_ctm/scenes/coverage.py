@@ -15,7 +15,7 @@ from ..errors import (
     did_you_mean,
 )
 from ..grids import SAME_SIZE, pixel_size
-from ..reflectance import offset_complaint
+from ..reflectance import offset_complaint, scaling_complaint
 from ..scaling import ADAPTATIONS, Resample, check_adaptation
 from .adaptation import atmosphere_complaint, dark_adaptation, knows_range
 from .batches import SceneBatches
@@ -218,6 +218,9 @@ class Coverage:
                 warnings.warn(
                     f'{scene.scene}: {complaint}', ReflectanceWarning, stacklevel=2
                 )
+            elif scaling_complaint(pixels, task.bands, task.scaling) is not None:
+                # of all bands, told by the first window
+                pass
             elif complaint := atmosphere_complaint(pixels, task.scaling):
                 order = (
                     ''

@@ -249,7 +249,8 @@ class LabelTally:
             warnings.warn(
                 f'No class is absent in any of {self.kept:,} training chips, but '
                 'training requires absent classes. A label is 1 for present, 0 for '
-                'absent and -1 for unknown.',
+                'absent and -1 for unknown; points and polygons say that classes are '
+                'absent with complete=True.',
                 LabelWarning,
                 stacklevel=2,
             )

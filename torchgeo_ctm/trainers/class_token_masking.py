@@ -47,8 +47,9 @@ from ..version import __version__
 from .batches import LabelTally, check_chips_of_batches, diverged, labeled
 from .calibration import calibrated
 from .channel_facts import UNSCALED, warn_of_other_classes
+from .checkpoint_names import check_checkpoint_names, warn_of_start
 from .data_channels import DataChannels, data_channels
-from .loading import CHECKPOINT_KEY, not_finite
+from .loading import CHECKPOINT_KEY, not_finite, unlike_network
 from .masking import draw_masking, mask_schedule
 from .metrics import BestShift, SplitMetrics
 from .optimizers import build_optimizer, cosine_schedule
@@ -177,6 +178,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self.mask_schedule = mask_schedule(self.hparams['mask_rate'])
         #: Patch embedding of pre-trained weights, in case the data renames the bands.
         self._kernel: PatchKernel | None = None
+        #: Checkpoint of this package that training starts from, and what it holds.
+        self._start: tuple[str, Mapping[str, Any]] | None = None
         #: Whether weights were loaded or trained.
         self._trained = False
         start: Start | None = None
@@ -193,6 +196,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             kept = start.load(self.model, self.bands)
             self._trained = start.vit is None
             self._kernel = start.kernel
+            if start.own is not None:
+                self._start = start.source, start.own.get('hyper_parameters') or {}
+                warn_of_start(*self._start, self.hparams['class_names'], self.bands)
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         freeze(self.model, self.options.optimization.freeze_blocks)
         self._generator = torch.Generator()
@@ -207,9 +213,16 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load weights, and remember that they are no initial ones."""
+        """Load weights, and remember that they are no initial ones.
+
+        Raises:
+            CheckpointError: If they are of another network.
+        """
         self._trained = True
-        return super().load_state_dict(state_dict, strict, assign)
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            raise unlike_network(error) from error
 
     def configure_losses(self) -> None:
         """Register the weights of the classes."""
@@ -249,6 +262,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """
         if self.hparams['class_names'] is None:
             self.class_names = self.hparams['class_names'] = list(names)
+            if self._start is not None:
+                warn_of_start(*self._start, names, None)
         if self.hparams['class_colors'] is None:
             self.class_colors = self.hparams['class_colors'] = list(colors)
 
@@ -394,6 +409,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             return
         scaling = build_scaling(names, self.hparams['scaling'])
         self.bands, self.hparams['bands'] = tuple(names), list(names)
+        if self._start is not None:
+            warn_of_start(*self._start, None, names)
         self.scaling = scaling.to(self.device)
         if self._kernel is not None:
             load_patch_embedding(self.model, self._kernel, self.bands)
@@ -430,9 +447,12 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if USABLE in batch:
             return batch
         batch = self._channels.arranged(batch, self.hparams['in_channels'])
-        if self._channels.unchecked:
+        learning = self._tally is not None and bool(self._channels.source)
+        if self._channels.unchecked or learning:
+            # labels of the whole first epoch: the first batch may lack a class
             values = self.options.labels.values
             check_entries(batch, self.hparams['num_classes'], values, self._multiclass)
+        if self._channels.unchecked:
             self._channels.check_numbers(batch, self.scaling, self.bands)
         return {**batch, USABLE: True}
 
@@ -797,6 +817,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         metrics: SplitMetrics = self.split_metrics[split]
         batch = self._usable(batch)
         presence = self.presence(batch)
+        if 'valid' in batch:
+            # of a chip without a valid pixel nothing is predicted
+            empty = ~batch['valid'].flatten(1).bool().any(dim=1)
+            presence = presence.masked_fill(empty[:, None], UNKNOWN)
         maps, logits, patch_logits = self.maps(batch['image'])
         probs = self.probabilities(logits)
         size = image_size(batch['image'])
@@ -853,6 +877,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
                 LabelWarning,
                 stacklevel=2,
             )
+        if split == 'test' and self.trainer.world_size == 1:
+            complaint = self.split_metrics[split].order_complaint(self.class_names)
+            if complaint is not None:
+                warnings.warn(complaint, LabelWarning, stacklevel=2)
         scores = self.split_metrics[split].compute_and_reset(self.class_names)
         for name, value in scores.items():
             self.log(name, value, prog_bar=name == f'{split}_miou')
@@ -894,7 +922,18 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the state of training, to resume it."""
+        """Check its names, and remember the state of training, to resume it.
+
+        Raises:
+            CheckpointError: If classes or bands have another order.
+        """
+        data = getattr(getattr(self, '_trainer', None), 'datamodule', None)
+        classes = getattr(getattr(data, 'labels', None), 'classes', None)
+        check_checkpoint_names(
+            checkpoint.get('hyper_parameters') or {},
+            classes or self.hparams['class_names'],
+            self.bands,
+        )
         state = (checkpoint.get(CHECKPOINT_KEY) or {}).get('training')
         if state is not None:
             self._training.load(state)

@@ -1,5 +1,6 @@
 """Fit the data of a training to a task: order of bands, and numbers as expected."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class DataChannels:
             DataError: If images, masks or labels have impossible shapes or values.
         """
         check_shapes(batch, count if self.order is None else self.found, self.source)
+        if 'valid' in batch and batch['valid'].dtype != torch.bool:
+            batch = {**batch, 'valid': batch['valid'].bool()}
         if batch['image'].dtype in UNSIGNED:
             batch = {**batch, 'image': batch['image'].float()}
         if self.order is not None:
@@ -102,6 +105,13 @@ class DataChannels:
             pixels = pixels[:, batch['valid'].flatten().bool()]
         said = scaling_complaint(pixels.float(), bands, scaling)
         said = said or _unusual(image, scaling, spread)
+        if said is not None:
+            # that of scenes is an argument of prediction
+            said = re.sub(
+                r'Pass offset=(\S+?)(?=\.?$|\.? )',
+                r'Set offset: \1 in model.init_args.scaling',
+                said,
+            )
         if self.checked and said is not None:
             text = f'The images of {self.source}: {said.rstrip(".")}.'
             warnings.warn(text, ReflectanceWarning, stacklevel=3)

@@ -90,6 +90,22 @@ def not_finite(state: Any) -> str | None:
     return None
 
 
+def unlike_network(error: RuntimeError) -> CheckpointError:
+    """Return in one line that weights are of another network.
+
+    Args:
+        error: That of PyTorch, with every key.
+    """
+    lines = [' '.join(line.split()) for line in str(error).splitlines()[1:]]
+    first = next((line for line in lines if 'size mismatch' in line), '')
+    first = first or next(iter(lines), ' '.join(str(error).split()))
+    return CheckpointError(
+        'The checkpoint does not fit the network of the task, which has another '
+        'img_size, num_classes, model or head: use the configuration that it was '
+        f'trained with ({first[:110].rstrip(".")}).'
+    )
+
+
 def _check_archive(path: Path) -> None:
     """Check the checksums of a zip archive, which torch.load does not.
 

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
 from ..grids import IGNORED
-from ..scoring import iou_from_confusion, mean_of_known
+from ..scoring import BETTER, best_order, iou_from_confusion, mean_of_known
 from .presence import UNKNOWN
 
 
@@ -71,6 +71,32 @@ class SplitMetrics(nn.Module):
         self.balanced_bce = BalancedBCE(num_classes, min_share)
         self.masks = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED)
         self.masks_true_labels = self.masks.clone()
+
+    def order_complaint(self, class_names: Sequence[str]) -> str | None:
+        """Return in one line that masks number classes otherwise, or None.
+
+        Args:
+            class_names: Names of the classes.
+        """
+        if not self.masks.update_called:
+            return None
+        confusion = self.masks.compute().cpu().numpy()
+        if not confusion.any():
+            return f'No {self.split} chip has a class in its mask: the scores of masks say nothing.'
+        found, best, (rows, columns) = best_order(confusion)
+        occurring = min((confusion.sum(axis=axis) > 0).sum() for axis in (0, 1))
+        if occurring < 2 or best - found < BETTER:
+            return None
+        pairs = [
+            f'{row} as {class_names[column]}'
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+            if row != column and confusion[row, column]
+        ]
+        return (
+            f'Another order of the classes in masks fits better ({best:.0%} instead of '
+            f'{found:.0%} of the pixels agree): value {", ".join(pairs[:5])}. Values of '
+            'masks are taken for the classes in order, unless labels.values says others.'
+        )
 
     def compute_and_reset(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return the scores by name, and start again.

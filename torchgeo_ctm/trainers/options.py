@@ -1,5 +1,6 @@
 """Options of the task: groups, their former names, and what goes together."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -356,11 +357,29 @@ def check_options(options: TaskOptions, task: str, num_classes: int) -> None:
             f'labels.values must be {num_classes} different values, one per class, got '
             f'{list(values)}.'
         )
+    if isinstance(labels.weights, str):
+        raise SettingError(
+            f'labels.weights={labels.weights!r}, expected a number for each class.'
+        )
     if labels.weights is not None and len(labels.weights) != num_classes:
         raise SettingError(
             f'labels.weights must have num_classes={num_classes} entries, got '
             f'{len(labels.weights)}.'
         )
+    if patches.loss_weight < 0:
+        raise SettingError(
+            f'patches.loss_weight must be 0 or more, got {patches.loss_weight}.'
+        )
+    warmup = options.optimization.warmup
+    if not 0 <= warmup <= 1:
+        raise SettingError(
+            f'optimization.warmup={warmup} is a fraction of training, expected 0 to 1.'
+        )
+    for weight in labels.weights or ():
+        if not 0 <= weight < math.inf:
+            raise SettingError(f'labels.weights must be 0 or more, got {weight}.')
+    if not 0 <= labels.min_share <= 1:
+        raise SettingError(f'labels.min_share must be 0 to 1, got {labels.min_share}.')
 
 
 def _check_patches(options: TaskOptions) -> None:

@@ -272,7 +272,8 @@ class ClassTokenPrediction(nn.Module):
         """Return the prediction of a batch.
 
         Returns:
-            ``probs`` (B, C); ``maps`` (B, C, h, w), which :meth:`pseudo_masks` takes;
+            ``probs`` (B, C), of the class tokens, or of the patches where masks come
+            from the local head alone (:attr:`is_local`); ``maps`` (B, C, h, w), which :meth:`pseudo_masks` takes;
             and ``scores``: the share of each present class at every position,
             (B, C, h, w) on the patch grid for rule 'argmax', (B, C, H, W) if they are
             refined, or one-hot (B, C, H, W) for rule 'paint'; comparable between

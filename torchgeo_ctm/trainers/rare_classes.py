@@ -51,6 +51,9 @@ def warn_about_rare_classes(
                 if index >= READ:
                     return []
                 sample = chips[index]
+                if not isinstance(sample, Mapping):
+                    # the first batch is refused with what it is
+                    return []
                 kept = ('label', 'label_known', 'mask')
                 given = {k: numbers(sample[k])[None] for k in kept if k in sample}
                 # without a label, the error names the keys that there are

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,13 @@ from torch.optim import AdamW
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..compat import BaseTask, SemanticSegmentation
-from ..errors import CheckpointError, LabelWarning, SecondStageWarning, SettingError
+from ..errors import (
+    CheckpointError,
+    LabelWarning,
+    SecondStageWarning,
+    SettingError,
+    did_you_mean,
+)
 from ..grids import IGNORED
 from ..maps.class_maps import resize
 from ..maps.refine import geometric_blend
@@ -22,7 +28,7 @@ from ..scoring import iou_from_confusion, mean_of_known
 from ..version import __version__
 from .checkpoint import load_task
 from .class_token_masking import ClassTokenMaskingTask
-from .loading import SOFT_MASKS_KEY
+from .loading import SOFT_MASKS_KEY, unlike_network
 from .metrics import BalancedBCE
 from .optimizers import cosine_schedule
 from .predictor import readable
@@ -30,6 +36,7 @@ from .score_table import ScoreTable
 from .segmentation import SegmentationNetwork, SegmentationPredictor
 
 T = TypeVar('T')
+Model = Literal['unet', 'deeplabv3+', 'fcn', 'upernet', 'segformer']
 
 
 class PaddedNetwork(SegmentationNetwork):
@@ -72,7 +79,7 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
     def __init__(
         self,
         teacher: str | dict[str, Any] | ClassTokenMaskingTask,
-        model: Literal['unet', 'deeplabv3+', 'fcn', 'upernet', 'segformer'] = 'unet',
+        model: Model = 'unet',
         backbone: str = 'resnet18',
         weights: str | bool | None = None,
         lr: float = 2e-3,
@@ -101,6 +108,12 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         """
         if jitter < 0:
             raise SettingError(f'jitter must be at least 0, got {jitter}.')
+        models: tuple[str, ...] = get_args(Model)
+        if model not in models:
+            raise SettingError(
+                f'Unknown model {model!r}, expected one of: {", ".join(models)}.'
+                + did_you_mean(str(model), models)
+            )
         if isinstance(teacher, Mapping):
             teacher = _apart(ClassTokenMaskingTask, **teacher)
         elif not isinstance(teacher, ClassTokenMaskingTask):
@@ -128,6 +141,19 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
         )
         self.confusion: Any = MulticlassConfusionMatrix(count, ignore_index=IGNORED)
         self._best = {'both': float('inf'), 'teacher': float('inf')}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights.
+
+        Raises:
+            CheckpointError: If they are of another network.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            raise unlike_network(error) from error
 
     def configure_models(self) -> None:
         """Do nothing: the constructor builds the networks."""

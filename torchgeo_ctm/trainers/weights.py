@@ -21,7 +21,7 @@ from ..models.patch_kernels import FixedKernel, PatchKernel
 from ..models.pretrained import PlainViT, plain_vit, start_from
 from ..models.wavelengths import landsat_key, like_landsat
 from ..network.variants import VARIANTS
-from .loading import CHECKPOINT_KEY, check_finite, load_file
+from .loading import CHECKPOINT_KEY, check_finite, is_second_stage, load_file
 
 #: Names that bands of Sentinel-2 have, and those of Landsat have not.
 SENTINEL2_ALONE = re.compile(r'B0\d|B8A')
@@ -182,6 +182,11 @@ def _read_one(
             check_finite(content.get('state_dict', content), weights)
         if isinstance(content, dict) and CHECKPOINT_KEY in content:
             return Start(weights, None, content)
+        if is_second_stage(content):
+            raise CheckpointError(
+                f'{weights} is a checkpoint of SoftMaskSegmentationTask, the second '
+                'stage, expected one of ClassTokenMaskingTask.'
+            )
         state = content.get('state_dict', content) if isinstance(content, dict) else {}
         return _plain(weights, state, _bands_of(Path(weights).name), wavelengths)
     weight = weights if isinstance(weights, WeightsEnum) else _named(weights)
@@ -282,5 +287,8 @@ def _load_own(model: ClassTokenViT, state: dict[str, Tensor], path: str) -> list
         model.load_state_dict(own)
     except RuntimeError as error:
         reason = ' '.join(str(error).split())[:200]
-        raise CheckpointError(f'{path} does not fit the network: {reason}') from error
+        raise CheckpointError(
+            f'{path} does not fit the network, which must have its img_size, '
+            f'num_classes, in_channels and model: {reason}'
+        ) from error
     return []
