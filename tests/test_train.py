@@ -27,7 +27,7 @@ from tests.fakes.land_cover import (
     write_squares,
 )
 from torchgeo_ctm.datasets.synthetic import render
-from torchgeo_ctm.errors import LabelWarning, SettingError
+from torchgeo_ctm.errors import LabelWarning, OutputError, SettingError
 from torchgeo_ctm.legends import usual_colors
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scenes.sources import band_names
@@ -111,6 +111,8 @@ def test_python_takes_paths_of_any_kind(
     made = plan(ground.scene, labels, steps=1, accelerator='cpu')
     assert made == plan([str(ground.scene)], str(labels), steps=1, accelerator='cpu')
     train(made.content, str(tmp_path / 'model.ckpt'), progress=False)
+    with pytest.raises(OutputError, match=r'model\.ckpt already exists'):
+        train(made, tmp_path / 'model.ckpt', progress=False)
     train(made, tmp_path / 'again.ckpt', progress=False)
     assert (tmp_path / 'model.ckpt').is_file()
     assert (tmp_path / 'again.ckpt').is_file()

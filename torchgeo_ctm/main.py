@@ -195,6 +195,9 @@ def _with_box(argv: Sequence[str]) -> list[str]:
     words = list(argv)
     if '--bbox' in words:
         first = words.index('--bbox') + 1
+        if first < len(words):
+            # quoted, with blanks
+            words[first : first + 1] = words[first].replace(', ', ',').split()
         end = first + 1
         while end < min(first + 4, len(words)) and NUMBERS.fullmatch(words[end]):
             end += 1

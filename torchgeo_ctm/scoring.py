@@ -401,12 +401,18 @@ def _warn_about_order(
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         if row != column and confusion[row, column]
     ]
+    unnamed = reference if legends.named else mask
     if legends.by_name:
         problem, what = 'Classes were compared by name, but', 'class'
         advice = 'Check the names, or pass others as class_map=.'
     else:
-        problem, what = f'{reference} does not name its classes, and', 'value'
+        problem, what = f'{unnamed} does not name its classes, and', 'value'
         advice = legends.advice
+        if not legends.named:
+            advice = (
+                'Name them with relabel --class_map, or exchange both if it is the '
+                'reference.'
+            )
     warnings.warn(
         f'{problem} another order fits better ({best:.0%} instead of {found:.0%} of '
         f'the pixels agree): {what} {", ".join(order[:5])}. {advice}',

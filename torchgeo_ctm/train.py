@@ -26,7 +26,7 @@ from .errors import (
     did_you_mean,
     name_key,
 )
-from .files import given_paths, staging_folder
+from .files import check_file, given_paths, staging_folder
 from .labels import PointLabels, PolygonLabels, TableLabels, check_overlap
 from .labels.detect import COVERAGE, AnyLabels, read_labels
 from .legends import usual_colors
@@ -388,13 +388,18 @@ def _trainer(
 
 
 def train(
-    content: dict[str, Any] | Plan, output: str | Path, *, progress: bool = True
+    content: dict[str, Any] | Plan,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> dict[str, float]:
     """Train what a configuration of :func:`plan` names, and write a checkpoint.
 
     Args:
         content: The configuration, or the plan with it.
         output: Checkpoint to write (.ckpt).
+        overwrite: Replace an existing file.
         progress: Show a progress bar.
 
     Returns:
@@ -410,6 +415,7 @@ def train(
             'plan.'
         )
     output, options = Path(output), content['trainer']
+    check_file(output, overwrite)
     callbacks = [TQDMProgressBar(refresh_rate=10)] if progress else []
     with staging_folder(output) as folder:
         config = folder / 'model.yaml'

@@ -111,6 +111,20 @@ def test_classes_are_joined_by_name(tmp_path: Path) -> None:
         assert raster.read(1)[0].tolist() == [0] * 8 + [4, 0, 3, 255]
 
 
+def test_names_that_are_spelled_alike_are_said(tmp_path: Path) -> None:
+    values = np.zeros((8, 8), np.uint8)
+    one = write_classes(tmp_path / '1.tif', values, names=['water', 'tree'])
+    two = write_classes(tmp_path / '2.tif', values, names=['water', 'trees'])
+    with pytest.warns(
+        LabelWarning, match=r"the class 'tree', others 'trees'.*tree=trees"
+    ):
+        join([one, two], tmp_path / 'map.tif', polygons=False)
+    three = write_classes(tmp_path / '3.tif', values, names=['tree', 'trees'])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', LabelWarning)
+        join([one, three], tmp_path / 'map.tif', polygons=False, overwrite=True)
+
+
 def test_maps_without_a_class_in_common_are_said(tmp_path: Path) -> None:
     values = np.zeros((8, 8), np.uint8)
     one = write_classes(tmp_path / '1.tif', values, names=['water', 'wood'])

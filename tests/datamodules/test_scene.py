@@ -222,6 +222,31 @@ def test_windows_unlike_those_of_the_model_are_told(
     assert len(told) == (size == 64)
 
 
+def test_an_offset_of_training_is_one_of_the_model(write_scene: WriteScene) -> None:
+    """So that prediction does without being told; numbers stay the same."""
+    task, run = tiny_task(), trainer(max_steps=1)
+    data = datamodule(write_scene(height=200, width=200), offset=-1000.0)
+    data.trainer = run
+    run.strategy.connect(task)
+    data.setup('validate')
+    assert data.splits is not None
+    before = task.scaling(data.splits.windows('val')[0]['image'])
+    data.setup('fit')
+    assert task.scaling.offset == task.hparams['scaling']['offset'] == -1000
+    after = task.scaling(data.splits.windows('val')[0]['image'])
+    torch.testing.assert_close(after, before)
+    # one of other data stays
+    other = tiny_task(scaling={**task.hparams['scaling'], 'offset': -500.0})
+    other.learn_offset(-1000)
+    assert other.scaling.offset == -500
+
+
+def test_a_test_without_windows_is_refused(write_scene: WriteScene) -> None:
+    data = datamodule(write_scene(height=200, width=200), shares=[1, 0, 0])
+    with pytest.raises(SettingError, match='The test split has no window'):
+        trainer().test(tiny_task(), datamodule=data)
+
+
 def test_scenes_without_labels_cannot_be_trained_on() -> None:
     for stage in ('fit', 'validate', 'test'):
         with pytest.raises(
@@ -316,17 +341,19 @@ def test_offset_and_nodata_are_handled_as_in_prediction(
     pixels[:, 128:] = 0
     scene = write_scene(pixels=pixels, nodata=0)
     data = datamodule(scene, offset=-1000.0, length=16)
-    data.trainer = _attached(tiny_task())
+    task = tiny_task()
+    data.trainer = _attached(task)
     data.setup('fit')
     for batch in data.train_dataloader():
         assert (batch['valid'].flatten(1).float().mean(1) >= 0.5).all()
-        assert batch['image'].min() == pytest.approx(
+        # scaling adds it
+        assert batch['image'].min() + task.scaling.offset == pytest.approx(
             pixels[:, :128].min() - 1000.0, abs=700
         )
     data.setup('predict')
     [window] = [b for b in data.predict_dataloader()[0] if int(b['index'][0]) == 0]
     assert torch.equal(
-        window['image'][0, :, :32, :32],
+        window['image'][0, :, :32, :32] + task.scaling.offset,
         torch.from_numpy(pixels[:, :32, :32].astype(np.float32)) - 1000,
     )
 

@@ -1,7 +1,9 @@
 """Join maps of neighboring scenes, of one UTM zone or several, into one map."""
 
+import itertools
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -216,6 +218,19 @@ def _warn_of_strangers(rasters: Sequence[DatasetReader]) -> None:
                 stacklevel=3,
             )
             return
+    spelled = {name_key(name): name for own in names for name in own}
+    for one, other in itertools.combinations(spelled, 2):
+        together = any(one in own and other in own for own in keys)
+        first, second = (re.sub(r'[\W_]', '', each) for each in (one, other))
+        alike = first == second or f'{first}s' == second or first == f'{second}s'
+        if alike and not together:
+            warnings.warn(
+                f'Some maps have the class {spelled[one]!r}, others {spelled[other]!r}, '
+                'so the joined map has both. Name them alike with torchgeo-ctm relabel '
+                f'--merge "{spelled[one]}={spelled[other]}" if they mean the same.',
+                LabelWarning,
+                stacklevel=3,
+            )
 
 
 def _joined_grid(rasters: Sequence[DatasetReader]) -> Grid:

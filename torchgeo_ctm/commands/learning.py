@@ -148,7 +148,7 @@ def train(
     for line in plan.reasons:
         print_line(line)
     with bars_on_stderr():
-        logged = training.train(plan.content, Path(output))
+        logged = training.train(plan.content, Path(output), overwrite=overwrite)
     if config_out is not None:
         write_content(plan.content, Path(config_out), plan.reasons)
         print_line(config_out)

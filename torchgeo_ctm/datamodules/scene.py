@@ -209,7 +209,7 @@ class SceneDataModule(NonGeoDataModule):
         #: Windows of each split; created by the first setup that needs them.
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
-        self._split_for: tuple[int, tuple[str, ...]] | None = None
+        self._split_for: tuple[int, tuple[str, ...], float] | None = None
         self.aug = nn.Identity()
         self.predict_datasets: list[SceneWindows] = []
         self.batches: list[SceneBatches] = []
@@ -282,7 +282,11 @@ class SceneDataModule(NonGeoDataModule):
             self.predict_datasets = [batches.scene for batches in self.batches]
             self._limit(self.predict_datasets)
         else:
-            needed = (coverage.chip_window(task), tuple(task.bands))
+            if stage == 'fit' and self.offset and hasattr(task, 'learn_offset'):
+                # so that prediction does without being told
+                task.learn_offset(self.offset)
+            trained = float(getattr(task.scaling, 'offset', 0.0))
+            needed = (coverage.chip_window(task), tuple(task.bands), trained)
             if self._split_for != needed:
                 self.splits, self._split_for = self._split(task), needed
             if stage == 'fit' and hasattr(task, 'name_classes'):
@@ -293,6 +297,11 @@ class SceneDataModule(NonGeoDataModule):
             self.train_dataset = self.splits.windows('train')
             self.val_dataset = self.splits.windows('val')
             self.test_dataset = self.splits.windows('test')
+            if stage == 'test' and not len(self.test_dataset):
+                raise SettingError(
+                    f'The test split has no window: shares={[*self.shares]}. Hold '
+                    'labels out, as in [0.6, 0.2, 0.2], or pass test_scene.'
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return how the scenes were split, which a checkpoint keeps."""
@@ -421,11 +430,13 @@ class SceneDataModule(NonGeoDataModule):
 
     def _compare(self, scenes: Sequence[SceneWindows], bands: Sequence[str]) -> None:
         """Warn of scenes that differ in pixel size, offset or unit."""
-        if len(scenes) < 2:
-            return
         sizes = {scene.scene: pixel_size(scene.grid) for scene in scenes}
         known = {name: size for name, size in sizes.items() if size is not None}
-        if known and max(known.values()) > SAME_SIZE * min(known.values()):
+        if (
+            len(scenes) > 1
+            and known
+            and max(known.values()) > SAME_SIZE * min(known.values())
+        ):
             fine, coarse = (
                 min(known, key=known.__getitem__),
                 max(known, key=known.__getitem__),

@@ -390,6 +390,21 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         self.scaling.resample = resample
         self.hparams['scaling'] = {**self.hparams['scaling'], 'resample': resample}
 
+    def learn_offset(self, offset: float) -> None:
+        """Learn the offset of scenes that do not tell it, to predict alike.
+
+        Scaling then adds it, as what reads scenes knows.
+        """
+        scaling = self.scaling
+        if isinstance(scaling, BandScaling) and not (
+            scaling.offset or scaling.own_ranges
+        ):
+            self.hparams['scaling'] = {**self.hparams['scaling'], 'offset': offset}
+            own = scaling.state_dict()
+            scaling = build_scaling(self.bands, self.hparams['scaling'])
+            scaling.load_state_dict(own)
+            self.scaling = scaling.to(self.device)
+
     def _compare_sizes(self, window: int | None) -> None:
         """Warn if windows of the data are not as large as those that are mapped."""
         size = self.hparams['img_size']
