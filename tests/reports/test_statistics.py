@@ -15,6 +15,7 @@ from tests.fakes.holes import Holes, holes_config
 from tests.fakes.torchgeo_configs import small_config
 from torchgeo_ctm.datamodules import DFC2020DataModule
 from torchgeo_ctm.errors import LabelWarning
+from torchgeo_ctm.reports.counts import LabelCounts
 from torchgeo_ctm.reports.statistics import PERCENTILES, BandStatistics, measure
 from torchgeo_ctm.trainers import load_task
 
@@ -252,3 +253,19 @@ def test_masks_train_with_it(
     [checkpoint] = tmp_path.glob('output/**/last.ckpt')
     wanted = yaml.safe_load(out.read_text())['model']['init_args']['scaling']
     assert load_task(checkpoint).hparams['scaling']['std'] == wanted['std']
+
+
+def test_masks_that_contradict_labels_are_told() -> None:
+    counts = LabelCounts(2)
+    for _ in range(6):
+        counts.update(np.array([1, 0]), None, np.ones((4, 4), np.int64))
+        counts.update(np.array([0, 1]), None, np.ones((4, 4), np.int64))
+    with pytest.warns(LabelWarning, match='a is in the labels of 6 chips, but 6 of'):
+        counts.warn(['a', 'b'])
+    counts = LabelCounts(2)
+    for _ in range(6):
+        counts.update(np.array([1, 0]), None, np.zeros((4, 4), np.int64))
+        counts.update(np.array([0, 1]), None, np.ones((4, 4), np.int64))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', LabelWarning)
+        counts.warn(['a', 'b'])
