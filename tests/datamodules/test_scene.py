@@ -26,7 +26,7 @@ from torchgeo_ctm.errors import (
 )
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels
-from torchgeo_ctm.trainers import ClassTokenMaskingTask
+from torchgeo_ctm.trainers import ClassTokenMaskingTask, SoftMaskSegmentationTask
 
 CLASSES = ('Forest', 'Water', 'Urban/Built-up')
 
@@ -239,6 +239,24 @@ def test_an_offset_of_training_is_one_of_the_model(write_scene: WriteScene) -> N
     other = tiny_task(scaling={**task.hparams['scaling'], 'offset': -500.0})
     other.learn_offset(-1000)
     assert other.scaling.offset == -500
+
+
+def test_a_second_stage_is_told_of_windows_that_its_teacher_saw(
+    write_scene: WriteScene, tmp_path: Path
+) -> None:
+    scene = write_scene(height=200, width=200)
+    run = trainer(max_steps=1, limit_val_batches=0)
+    run.fit(tiny_task(), datamodule=datamodule(scene, shares=[1, 0, 0]))
+    run.save_checkpoint(tmp_path / 'teacher.ckpt')
+    for shares, told in (([0.6, 0.4, 0], 1), ([1, 0, 0], 0)):
+        task = SoftMaskSegmentationTask(str(tmp_path / 'teacher.ckpt'))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            trainer(max_steps=1, limit_val_batches=0).fit(
+                task, datamodule=datamodule(scene, shares=shares)
+            )
+        texts = [str(each.message) for each in caught]
+        assert sum('The teacher was trained with shares=' in t for t in texts) == told
 
 
 def test_a_test_without_windows_is_refused(write_scene: WriteScene) -> None:

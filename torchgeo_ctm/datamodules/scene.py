@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -317,8 +317,19 @@ class SceneDataModule(NonGeoDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the test may have windows that the checkpoint was trained on."""
-        stage, now = getattr(self.trainer, 'state', None), self.state_dict()
-        if stage is None or stage.fn not in ('validate', 'test') or not now:
+        stage = getattr(self.trainer, 'state', None)
+        if stage is not None and stage.fn in ('validate', 'test'):
+            self.compare_split(state_dict, 'The checkpoint')
+
+    def compare_split(self, state_dict: Mapping[str, Any], whose: str) -> None:
+        """Warn if held-out windows may be ones that a checkpoint was trained on.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned in its training.
+            whose: The checkpoint, for the message.
+        """
+        now = self.state_dict()
+        if not now:
             return
         trained = {*state_dict.get('scene', ())}
         others = (*self.val_scenes, *self.test_scenes)
@@ -333,10 +344,10 @@ class SceneDataModule(NonGeoDataModule):
         faults += [f'{scene}, now tested' for scene in tested]
         if faults:
             warnings.warn(
-                f'The checkpoint was trained with {"; ".join(faults)}. Windows that it '
-                'was trained on may be tested, and scores be too high.',
+                f'{whose} was trained with {"; ".join(faults)}. Windows that it was '
+                'trained on may be tested, and scores be too high.',
                 LabelWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
 
     @property

@@ -21,6 +21,7 @@ from ..errors import (
     SettingError,
     did_you_mean,
 )
+from ..files import expanded
 from ..grids import IGNORED
 from ..maps.class_maps import resize
 from ..maps.refine import geometric_blend
@@ -28,7 +29,7 @@ from ..scoring import iou_from_confusion, mean_of_known
 from ..version import __version__
 from .checkpoint import load_task
 from .class_token_masking import ClassTokenMaskingTask
-from .loading import SOFT_MASKS_KEY, unlike_network
+from .loading import SOFT_MASKS_KEY, load_file, unlike_network
 from .metrics import BalancedBCE
 from .optimizers import cosine_schedule
 from .predictor import readable
@@ -114,10 +115,14 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
                 f'Unknown model {model!r}, expected one of: {", ".join(models)}.'
                 + did_you_mean(str(model), models)
             )
+        split: Mapping[str, Any] = {}
         if isinstance(teacher, Mapping):
             teacher = _apart(ClassTokenMaskingTask, **teacher)
         elif not isinstance(teacher, ClassTokenMaskingTask):
-            teacher = _apart(load_task, teacher)
+            path = teacher
+            teacher = _apart(load_task, path)
+            if expanded(path).is_file():
+                split = load_file(expanded(path)).get('SceneDataModule') or {}
         count = len(teacher.class_names)
         super().__init__(
             _apart(_segmentation_task, teacher, model, backbone, weights),
@@ -129,6 +134,8 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
                 'img_size': teacher.hparams['img_size'],
             },
         )
+        #: How the scenes of the teacher were split, if its checkpoint says so.
+        self._split = split
         self.model = PaddedNetwork(self.model.network)
         self.save_hyperparameters(ignore=list(self.ignore))
         self.teacher = teacher.eval().requires_grad_(False)
@@ -168,6 +175,12 @@ class SoftMaskSegmentationTask(SegmentationPredictor, BaseTask):
     def prediction_window(self) -> tuple[int, int]:
         """Side and overlap in pixels of the windows to map: wide, for context."""
         return 256, 64
+
+    def on_fit_start(self) -> None:
+        """Warn if the teacher has learned windows that validate."""
+        data: Any = getattr(self.trainer, 'datamodule', None)
+        if self._split and hasattr(data, 'compare_split'):
+            data.compare_split(self._split, 'The teacher')
 
     @torch.no_grad()
     def soft_masks(self, batch: Mapping[str, Tensor]) -> Tensor:
