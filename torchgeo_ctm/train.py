@@ -187,7 +187,7 @@ def plan(
     return Plan(
         content,
         [
-            f'labels: {_amounts(source)}',
+            f'labels: {_amounts(source, [tile_of(scene) for scene in paths])}',
             f'window: {window} px, {reason}',
             'held out: a fifth of the ground. The weights with the best masks there '
             '(val_balanced_bce) are kept'
@@ -305,11 +305,12 @@ def _choose_window(ground: _Ground, window: int | None) -> tuple[int, str]:
     raise LabelError(f'No window of {size} px shows {", ".join(missing)}, {lacking}')
 
 
-def _amounts(labels: AnyLabels) -> str:
+def _amounts(labels: AnyLabels, tiles: Sequence[str]) -> str:
     """Return how many labels each class has, and warn about classes with one."""
     _warn_of_spelling(labels)
     if isinstance(labels, TableLabels):
-        return f'{len(labels)} scenes, {", ".join(labels.classes)}'
+        known = len(labels) - len(labels.lost(tiles))
+        return f'{known} scenes, {", ".join(labels.classes)}'
     counts = labels.members.sum(axis=0).tolist()
     kind = 'polygon' if isinstance(labels, PolygonLabels) else 'point'
     few = [n for n, c in zip(labels.classes, counts, strict=True) if c < 2]
