@@ -81,14 +81,17 @@ def test_other_names_are_told_and_equal_ones_are_not(
 def test_initial_weights_of_another_order_are_told(tmp_path: Path) -> None:
     path = str(save_task(tiny_task(), tmp_path / 'x.ckpt'))
     with pytest.warns(LabelWarning, match='Weights are taken by position'):
-        tiny_task(weights=path, class_names=MOVED)
+        tiny_task(weights=path, class_names=MOVED).setup('fit')
     with pytest.warns(BandWarning, match='Weights are taken by position'):
-        tiny_task(weights=path, bands=BANDS[::-1])
+        tiny_task(weights=path, bands=BANDS[::-1]).setup('fit')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         task = tiny_task(weights=path, class_names=None, class_colors=None)
+        task.setup('fit')
+        tiny_task(weights=path).setup('fit')
+    task.name_classes(MOVED, ['red', 'green', 'blue'])
     with pytest.warns(LabelWarning, match='Weights are taken by position'):
-        task.name_classes(MOVED, ['red', 'green', 'blue'])
+        task.setup('fit')
 
 
 def test_a_test_says_that_masks_number_their_classes_otherwise() -> None:

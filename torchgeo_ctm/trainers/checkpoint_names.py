@@ -41,22 +41,20 @@ def warn_of_start(
     source: str,
     hparams: Mapping[str, Any],
     classes: Sequence[str] | None,
-    bands: Sequence[str] | None,
+    bands: Sequence[str],
 ) -> None:
     """Warn if initial weights are of other classes or bands, or of another order.
 
     Args:
         source: The checkpoint, for the message.
         hparams: Its hyperparameters.
-        classes: Names of the classes of the task; None: they are not known yet.
-        bands: Names of its bands; None: they were compared before.
+        classes: Names of the classes of the task; None: unknown.
+        bands: Names of its bands.
     """
     theirs, found = hparams.get('class_names'), _bands_of(hparams)
     if theirs is not None and classes is not None:
         _warn_of_classes(source, theirs, classes)
-    if found is None or bands is None:
-        return
-    if _keys(found, band_key) != _keys(bands, band_key):
+    if found is not None and _keys(found, band_key) != _keys(bands, band_key):
         warnings.warn(
             f'{source} has the bands {", ".join(found)}, the task {", ".join(bands)}. '
             'Weights are taken by position.',

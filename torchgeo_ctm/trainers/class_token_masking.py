@@ -198,7 +198,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self._kernel = start.kernel
             if start.own is not None:
                 self._start = start.source, start.own.get('hyper_parameters') or {}
-                warn_of_start(*self._start, self.hparams['class_names'], self.bands)
             logger.info('%d parameters keep initial values: %s', len(kept), kept)
         freeze(self.model, self.options.optimization.freeze_blocks)
         self._generator = torch.Generator()
@@ -262,8 +261,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         """
         if self.hparams['class_names'] is None:
             self.class_names = self.hparams['class_names'] = list(names)
-            if self._start is not None:
-                warn_of_start(*self._start, names, None)
         if self.hparams['class_colors'] is None:
             self.class_colors = self.hparams['class_colors'] = list(colors)
 
@@ -358,6 +355,9 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             self._name_bands(self._channels.names)
         if self._channels.normalization is not None:
             self._learn_normalization(*self._channels.normalization)
+        if stage == 'fit' and self._start is not None:
+            # the data may have named classes and bands
+            warn_of_start(*self._start, self.hparams['class_names'], self.bands)
         if trainer is not None:
             if stage != 'predict' and self.options.labels.values is None:
                 warn_of_other_classes(trainer, stage, self.class_names)
@@ -424,8 +424,6 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             return
         scaling = build_scaling(names, self.hparams['scaling'])
         self.bands, self.hparams['bands'] = tuple(names), list(names)
-        if self._start is not None:
-            warn_of_start(*self._start, None, names)
         self.scaling = scaling.to(self.device)
         if self._kernel is not None:
             load_patch_embedding(self.model, self._kernel, self.bands)
