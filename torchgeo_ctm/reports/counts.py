@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ..errors import LabelWarning
 
-#: Chips from which on labels of a class are compared with masks.
-CLEAR = 5
+#: Chips from which on labels of a class are compared with masks, the share of a mask
+#: that must have a class, and the share below which a class counts as missing there.
+CLEAR, CLASSIFIED, LITTLE = 5, 0.9, 0.01
 
 
 class LabelCounts:
@@ -63,9 +64,9 @@ class LabelCounts:
             self.masked += 1
             pixels = np.bincount(mask[inside], minlength=classes)
             self.pixels += pixels
-            if label is not None and inside.all():
+            if label is not None and inside.mean() > CLASSIFIED:
                 self.compared += present
-                self.without += present & (pixels == 0)
+                self.without += present & (pixels < LITTLE * mask.size)
             self.ignored += mask.size - int(inside.sum())
 
     def report(self, names: Sequence[str]) -> list[str]:
@@ -116,7 +117,7 @@ class LabelCounts:
             warnings.warn(
                 f'Labels and masks contradict each other: {names[index]} is in the labels '
                 f'of {self.compared[index]} chips, but {self.without[index]} of their '
-                'masks show none. Values of masks are taken for the classes in order, '
+                'masks show hardly any. Values of masks are taken for the classes in order, '
                 'unless labels.values says others.',
                 LabelWarning,
                 stacklevel=2,
