@@ -627,8 +627,10 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
 
     def _warn_of_raw_numbers(self, x: Tensor) -> None:
         """Warn if images (B, bands, H, W) reach the network as a sensor wrote them."""
+        if self.hparams['scaling'] is not None:
+            return
         most = float(x.abs().max())
-        if self.hparams['scaling'] is None and most > UNSCALED:
+        if most > UNSCALED:
             warnings.warn(
                 f'The network gets numbers up to {most:,.0f}, because scaling is null. Set '
                 'model.init_args.scaling, or normalize the images in the data module.',
