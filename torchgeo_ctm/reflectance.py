@@ -13,6 +13,8 @@ from .scaling import SENTINEL2_STATISTICS, BandScaling, band_key, is_reflectance
 _REFLECTANCES = (300.0, 6000.0)
 #: Number of Landsat Collection 2 for a reflectance of 0, with room for darker pixels.
 _LANDSAT = 6900
+#: Advice to set another offset, in a call or on the command line.
+PASS_OFFSET = 'Pass offset={:g}.'
 #: Percentile that stands for dark objects, such as water and shade.
 DARK = 1
 #: Sizes of a difference that may be an offset, how much bands may differ then, and the
@@ -35,6 +37,7 @@ def scaling_complaint(
     scaling: object,
     eight_bits: bool = False,
     offset: float | None = None,
+    advice: str = PASS_OFFSET,
 ) -> str | None:
     """Return in one line why values are not what a scaling expects, or None.
 
@@ -44,6 +47,7 @@ def scaling_complaint(
         scaling: The scaling of the network.
         eight_bits: They are stored in 8 bits, without a scale.
         offset: The offset of the scene, for the advice; None: that of the scaling.
+        advice: Where another offset is set, with ``{:g}`` for the number.
     """
     optical = [i for i, band in enumerate(bands) if is_reflectance(band)]
     if not isinstance(scaling, BandScaling) or scaling.method == 'per_chip_maximum':
@@ -57,6 +61,7 @@ def scaling_complaint(
         [bands[index] for index in optical],
         eight_bits,
         scaling.offset if offset is None else offset,
+        advice,
     )
 
 
@@ -184,14 +189,14 @@ def offset_complaint(
     given = scaling.offset if offset is None else offset
     return (
         f'dark pixels are about {abs(difference):,.0f} {kind} than those of the training '
-        f'data in every band, as with another offset. {_remedy(given, difference)}'
+        f'data in every band, as with another offset. {_remedy(given, difference, PASS_OFFSET)}'
     )
 
 
-def _remedy(given: float, surplus: float) -> str:
+def _remedy(given: float, surplus: float, advice: str) -> str:
     """Return the advice to correct an offset by a surplus, in whole thousands."""
     thousands = max(1, round(abs(surplus) / 1000)) * np.sign(surplus)
-    return f'Pass offset={given - 1000 * thousands:g}.'
+    return advice.format(given - 1000 * thousands)
 
 
 def reflectance_complaint(
@@ -201,6 +206,7 @@ def reflectance_complaint(
     bands: Sequence[str],
     eight_bits: bool = False,
     offset: float = 0.0,
+    advice: str = PASS_OFFSET,
 ) -> str | None:
     """Return in one line why values are not in the units of the training data.
 
@@ -214,6 +220,7 @@ def reflectance_complaint(
         bands: Names of the bands, in that order.
         eight_bits: They are stored in 8 bits, which cannot hold reflectances x 10,000.
         offset: The offset that was added, for the advice.
+        advice: Where another offset is set, with ``{:g}`` for the number.
 
     Returns:
         What was found and what to change, or None without a fault, or with less than 64
@@ -235,7 +242,7 @@ def reflectance_complaint(
                 f'{_span(values)}, stored in 8 bits: give reflectances × 10,000, or a '
                 'scale that makes them reflectances'
             )
-        return _reflectance_fault(values, means, stds, bands, offset)
+        return _reflectance_fault(values, means, stds, bands, offset, advice)
     ratio = float(np.median(np.abs(middle) / (np.abs(means) + 3 * stds)))
     if ratio <= 30:
         return None
@@ -277,6 +284,7 @@ def _reflectance_fault(
     stds: NDArray[np.float64],
     bands: Sequence[str],
     offset: float,
+    advice: str,
 ) -> str | None:
     """Return what is wrong with numbers that should be reflectances x 10,000."""
     smallest, span, middle = values.min(), _span(values), np.median(values, axis=1)
@@ -296,14 +304,14 @@ def _reflectance_fault(
     ):
         return (
             f'{span}, many below 0, as after an offset that was subtracted twice. '
-            + _remedy(offset, -1000)
+            + _remedy(offset, -1000, advice)
         )
     # a model that was trained on shifted numbers has no band of a low mean
     shift = _shift(values, keys, means, stds) if means.min() < 950 else 0
     if shift:
         return (
             f'{span}, none near 0, as in Sentinel-2 products of processing baseline '
-            f'04.00 and later. {_remedy(offset, shift)}'
+            f'04.00 and later. {_remedy(offset, shift, advice)}'
         )
     # six bands reach the shortwave infrared, where snow is dark, and clouds have shadows
     if len(values) >= 6 and np.quantile(values, 0.001, axis=1).min() >= _LANDSAT:

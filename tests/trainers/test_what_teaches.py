@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from tests.conftest import tiny_task
 from tests.fakes.chips import Chips, trainer
 from torchgeo_ctm.errors import DataError, SettingError
-from torchgeo_ctm.trainers import data_channels
 
 
 class Changed(Chips):
@@ -112,14 +111,10 @@ def test_numbers_of_a_sensor_are_told_without_a_scaling(tmp_path: Path) -> None:
     assert not [t for t in said(tmp_path, small, scaling=None) if 'null' in t]
 
 
-def test_an_offset_of_chips_is_advised_where_it_can_be_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        data_channels, 'scaling_complaint', lambda *_: 'none near 0. Pass offset=-1000.'
-    )
-    [text] = [t for t in said(tmp_path, Changed()) if 'offset' in t]
-    assert text.endswith('Set offset: -1000 in model.init_args.scaling.')
+def test_an_offset_of_chips_is_advised_where_it_can_be_set(tmp_path: Path) -> None:
+    shifted = Changed(image=lambda image: image - 2000)
+    [text] = [t for t in said(tmp_path, shifted) if 'offset' in t]
+    assert text.endswith('Set offset: 1000 in model.init_args.scaling.')
 
 
 def test_a_batch_without_a_label_names_its_keys(tmp_path: Path) -> None:

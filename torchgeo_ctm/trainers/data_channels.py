@@ -1,6 +1,5 @@
 """Fit the data of a training to a task: order of bands, and numbers as expected."""
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from .channel_facts import (
     scaled_already,
 )
 
+#: Advice to set another offset of chips.
+SET_OFFSET = 'Set offset: {:g} in model.init_args.scaling.'
 #: Deviation after scaling below which images have other numbers than it expects.
 NARROW = 0.08
 #: Types that PyTorch stores, but does not compute with.
@@ -103,15 +104,8 @@ class DataChannels:
         pixels = image.movedim(1, 0).flatten(1)
         if 'valid' in batch:
             pixels = pixels[:, batch['valid'].flatten().bool()]
-        said = scaling_complaint(pixels.float(), bands, scaling)
+        said = scaling_complaint(pixels.float(), bands, scaling, advice=SET_OFFSET)
         said = said or _unusual(image, scaling, spread)
-        if said is not None:
-            # that of scenes is an argument of prediction
-            said = re.sub(
-                r'Pass offset=(\S+?)(?=\.?$|\.? )',
-                r'Set offset: \1 in model.init_args.scaling',
-                said,
-            )
         if self.checked and said is not None:
             text = f'The images of {self.source}: {said.rstrip(".")}.'
             warnings.warn(text, ReflectanceWarning, stacklevel=3)
