@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests.conftest import tiny_task
 from tests.fakes.chips import Chips, trainer
+from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.errors import DataError, SettingError
 
 
@@ -112,9 +113,17 @@ def test_numbers_of_a_sensor_are_told_without_a_scaling(tmp_path: Path) -> None:
 
 
 def test_an_offset_of_chips_is_advised_where_it_can_be_set(tmp_path: Path) -> None:
-    shifted = Changed(image=lambda image: image - 2000)
+    drawn = torch.from_numpy(render(32, 32, 1)[0]).float()
+    shifted = Changed(image=lambda image: drawn + 1000)
     [text] = [t for t in said(tmp_path, shifted) if 'offset' in t]
-    assert text.endswith('Set offset: 1000 in model.init_args.scaling.')
+    assert text.endswith('Set offset: -1000 in model.init_args.scaling.')
+
+
+def test_an_offset_that_was_added_twice_is_no_normalization(tmp_path: Path) -> None:
+    twice = Changed(image=lambda image: image - 1000)
+    scaling = {'offset': -1000}
+    with pytest.raises(SettingError, match=r'negative, with offset -1000 added\.'):
+        said(tmp_path, twice, scaling=scaling)
 
 
 def test_a_batch_without_a_label_names_its_keys(tmp_path: Path) -> None:

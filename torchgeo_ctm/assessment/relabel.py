@@ -168,9 +168,11 @@ def _old(mask: str | Path, class_map: Sequence[str] | None) -> _Classes:
     strata = strata_of(mask)
     if class_map:
         named = renamed(class_map, known)
-        new = {value for value in named if value not in (known or named)}
-        if new == {v for v in named if named[v] != (known or {}).get(v)} and new:
-            _check_new(str(mask), new, strata.values[strata.pixels > 0].tolist())
+        if known is not None:
+            added = named.keys() - known.keys()
+            changed = {v for v in known.keys() & named.keys() if named[v] != known[v]}
+            if added and not changed:
+                _check_new(str(mask), added, strata.values[strata.pixels > 0].tolist())
     elif known is not None:
         named = {**known}
     else:

@@ -293,6 +293,26 @@ def channel_order(
     return [theirs.index(key) for key in ours]
 
 
+def _reflectances(
+    image: Tensor, valid: Tensor | None, bands: Sequence[str], scaling: BandScaling
+) -> tuple[list[int], Tensor]:
+    """Return the bands that hold numbers of a sensor, and their pixels (bands, n)."""
+    standard = scaling.method == 'standard'
+    means, tops = scaling.mean.flatten().tolist(), scaling.highest.flatten().tolist()
+    looked = [
+        index
+        for index, band in enumerate(bands)
+        if is_reflectance(band)
+        and (
+            means[index] >= UNSCALED if standard else 10 * UNSCALED < tops[index] < 1e9
+        )
+    ]
+    if image.shape[1] != len(bands):
+        return [], image.new_empty(0)
+    numbers = image[:, looked].detach().float().movedim(1, 0)
+    return looked, numbers.flatten(1) if valid is None else numbers[:, valid]
+
+
 def scaled_already(
     image: Tensor, valid: Tensor | None, bands: Sequence[str], scaling: BandScaling
 ) -> str | None:
@@ -304,20 +324,7 @@ def scaled_already(
         bands: Names of the bands.
         scaling: The scaling that expects the numbers of a sensor.
     """
-    standard = scaling.method == 'standard'
-    means, tops = scaling.mean.flatten().tolist(), scaling.highest.flatten().tolist()
-    looked = [
-        index
-        for index, band in enumerate(bands)
-        if is_reflectance(band)
-        and (
-            means[index] >= UNSCALED if standard else 10 * UNSCALED < tops[index] < 1e9
-        )
-    ]
-    if not looked or image.shape[1] != len(bands):
-        return None
-    numbers = image[:, looked].detach().float().movedim(1, 0)
-    numbers = numbers.flatten(1) if valid is None else numbers[:, valid]
+    looked, numbers = _reflectances(image, valid, bands, scaling)
     if not numbers.numel():
         return None
     low, high = float(numbers.min()), float(numbers.max())
@@ -332,14 +339,31 @@ def scaled_already(
             f'{bands[looked[one]]}, scaled already, and up to {high:.4g} in others'
         )
     if max(abs(low), abs(high)) > UNSCALED:
-        shifted = numbers + scaling.offset
-        # fill values such as -9999 are no measurements
-        below = ((shifted < -UNSCALED) & (numbers > FILL)).float().mean()
-        floors = scaling.lowest.flatten()[looked]
-        if float(below) < NEGATIVE or float(floors.min()) < 0:
-            return None
-        return f'numbers from {low:.4g} to {high:.4g}, {below:.0%} of them negative'
+        return None
     kind = (
         'standardized' if low < 0 else 'scaled to 0 to 1' if high <= 1.5 else 'scaled'
     )
     return f'numbers from {low:.3g} to {high:.3g}, {kind} already'
+
+
+def negative_numbers(
+    image: Tensor, valid: Tensor | None, bands: Sequence[str], scaling: BandScaling
+) -> str | None:
+    """Return which numbers are negative after the offset, or None for a few.
+
+    Args:
+        image: Images (B, bands, H, W), finite.
+        valid: Valid pixels (B, H, W) bool; None: all.
+        bands: Names of the bands.
+        scaling: The scaling that expects the numbers of a sensor.
+    """
+    looked, numbers = _reflectances(image, valid, bands, scaling)
+    if not numbers.numel() or float(scaling.lowest.flatten()[looked].min()) < 0:
+        return None
+    shifted = numbers + scaling.offset
+    low, high = float(shifted.min()), float(shifted.max())
+    # fill values such as -9999 are no measurements
+    below = ((shifted < -UNSCALED) & (numbers > FILL)).float().mean()
+    if max(abs(low), abs(high)) <= UNSCALED or float(below) < NEGATIVE:
+        return None
+    return f'numbers from {low:.4g} to {high:.4g}, {below:.0%} of them negative'

@@ -17,6 +17,7 @@ from .channel_facts import (
     channel_order,
     check_same_bands,
     data_facts,
+    negative_numbers,
     scaled_already,
 )
 
@@ -85,14 +86,15 @@ class DataChannels:
             bands: Names of its bands.
 
         Raises:
-            SettingError: If the numbers were scaled already.
+            SettingError: If the numbers were scaled already, or many are negative.
         """
         image: Tensor = batch['image']
         # constant images tell nothing
         self.checked = bool((image != image.flatten()[0]).any())
         if not isinstance(scaling, BandScaling) or self.scaled:
             return
-        fault = scaled_already(image, batch.get('valid'), bands, scaling)
+        given = (image, batch.get('valid'), bands, scaling)
+        fault, negative = scaled_already(*given), negative_numbers(*given)
         spread = float(scaling(image.float()).std(dim=(0, 2, 3)).mean())
         if fault is not None:
             raise SettingError(
@@ -100,6 +102,14 @@ class DataChannels:
                 'expects reflectance x 10,000 (deviation after scaling: '
                 f'{spread:.2g}). Set scaling: null under model.init_args, or mean, std '
                 'and clip: null of these numbers.'
+            )
+        if negative is not None:
+            offset = f'offset {scaling.offset:g}' if scaling.offset else 'no offset'
+            raise SettingError(
+                f'The images of {self.source} hold {negative}, with {offset} added. '
+                'Reflectance x 10,000 is not negative. Leave out an offset that the '
+                'images have already (data.init_args.offset, or offset in '
+                'model.init_args.scaling), or set scaling: null for normalized images.'
             )
         pixels = image.movedim(1, 0).flatten(1)
         if 'valid' in batch:
