@@ -141,3 +141,7 @@ def test_batches_that_are_no_mappings_and_valid_as_numbers(tmp_path: Path) -> No
 def test_unknown_networks_of_the_second_stage() -> None:
     with pytest.raises(SettingError, match=r"Unknown model 'u-net'.*'unet'"):
         SoftMaskSegmentationTask(tiny_task(), model='u-net')  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"Unknown backbone 'resnet19'\. .*'resnet1"):
+        SoftMaskSegmentationTask(tiny_task(), backbone='resnet19')
+    with pytest.raises(SettingError, match=r"Cannot build unet .* 'imagenet22'"):
+        SoftMaskSegmentationTask(tiny_task(), weights='imagenet22')

@@ -1,5 +1,6 @@
 """Second stage: a segmentation network learns the soft masks of class tokens."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import Context
@@ -20,6 +21,7 @@ from ..errors import (
     SecondStageWarning,
     SettingError,
     did_you_mean,
+    one_line,
 )
 from ..files import expanded
 from ..grids import IGNORED
@@ -387,12 +389,28 @@ def _apart(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 def _segmentation_task(
     teacher: ClassTokenMaskingTask, model: Any, backbone: str, weights: Any
 ) -> SemanticSegmentation:
-    """Return TorchGeo's task for the bands and classes of a teacher."""
-    return SemanticSegmentation(
-        model=model,
-        backbone=backbone,
-        weights=weights,
-        in_channels=len(teacher.bands),
-        num_classes=len(teacher.class_names),
-        ignore_index=IGNORED,
-    )
+    """Return TorchGeo's task for the bands and classes of a teacher.
+
+    Raises:
+        SettingError: If the encoder or its weights are unknown.
+    """
+    try:
+        return SemanticSegmentation(
+            model=model,
+            backbone=backbone,
+            weights=weights,
+            in_channels=len(teacher.bands),
+            num_classes=len(teacher.class_names),
+            ignore_index=IGNORED,
+        )
+    except KeyError as error:
+        # the list of encoders is long
+        known = re.findall(r"'([^']+)'", str(error.args[0]))
+        raise SettingError(
+            f'Unknown backbone {backbone!r}.' + did_you_mean(backbone, known)
+        ) from error
+    except ValueError as error:
+        raise SettingError(
+            f'Cannot build {model} {backbone} with weights {weights!r}: '
+            f'{one_line(error).rstrip(".")}.'
+        ) from error
