@@ -26,6 +26,7 @@ from torchgeo_ctm.errors import (
 )
 from torchgeo_ctm.grids import Grid
 from torchgeo_ctm.labels import PolygonLabels
+from torchgeo_ctm.scaling import build_scaling
 from torchgeo_ctm.trainers import ClassTokenMaskingTask, SoftMaskSegmentationTask
 
 CLASSES = ('Forest', 'Water', 'Urban/Built-up')
@@ -428,3 +429,39 @@ def test_windows_of_a_local_head_overlap_by_its_field_of_view(
         windows(stride=0)
     task.with_options(source='fused')
     assert windows() == (32, 16)
+
+
+@pytest.mark.parametrize('offset', [0.0, -1000.0])
+def test_training_on_scenes_records_their_range(
+    write_scene: WriteScene, offset: float
+) -> None:
+    """So that a scene with another offset is told where no band tells it."""
+    bands, size = ['B02', 'B03', 'B04', 'B08'], {'height': 200, 'width': 200}
+    pixels = scene_pixels(200, 200, 13)
+    scene = write_scene(**size, pixels=pixels)
+    moved = write_scene('moved.tif', **size, pixels=pixels + 1000)
+    task = tiny_task(bands=bands, in_channels=4)
+    data = datamodule(scene if offset == 0 else moved, offset=offset or None)
+    trainer(max_steps=1).fit(task, datamodule=data)
+    low, high = (task.hparams['scaling'][name] for name in ('low', 'high'))
+    picked = pixels[[1, 2, 3, 7]].reshape(4, -1)
+    np.testing.assert_allclose(low, np.percentile(picked, 1, axis=1), atol=30)
+    np.testing.assert_allclose(high, np.percentile(picked, 99, axis=1), atol=30)
+    again = build_scaling(bands, task.hparams['scaling'])
+    assert again.low == low
+
+    def told(path: Path, offset: float | None) -> list[str]:
+        data = SceneDataModule(str(path), offset=offset)
+        data.trainer = trainer()
+        data.trainer.strategy.connect(task)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            data.setup('predict')
+            data.predict_dataloader()
+        return [str(w.message) for w in caught if w.category is ReflectanceWarning]
+
+    assert not told(scene, 0.0)
+    assert not told(moved, -1000.0)
+    [text] = told(moved, 0.0)
+    assert 'about 1,000 higher than those of the training data' in text
+    assert text.endswith('Pass offset=-1000.')

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import RasterDataset
@@ -54,6 +56,8 @@ LabelsFile = (
     | Callable[[], TableLabels]
 )
 
+#: Pixels of each scene that tell the range of the training data.
+SAMPLED = 20_000
 #: Default number of threads that read ahead in training.
 TRAINING_THREADS = 2
 
@@ -210,6 +214,8 @@ class SceneDataModule(NonGeoDataModule):
         self.splits: SceneSplits | None = None
         #: Window and bands that the splits were made for.
         self._split_for: tuple[int, tuple[str, ...], float] | None = None
+        #: First and 99th percentile of each band of the training scenes, (2, bands).
+        self.percentiles: NDArray[Any] | None = None
         self.aug = nn.Identity()
         self.predict_datasets: list[SceneWindows] = []
         self.batches: list[SceneBatches] = []
@@ -459,9 +465,17 @@ class SceneDataModule(NonGeoDataModule):
                 PixelSizeWarning,
                 stacklevel=2,
             )
-        samples = [(scene.scene, sample_pixels(scene)) for scene in scenes]
-        warn_of_levels(
-            [levels_of(name, values, bands) for name, values in samples if values.size]
+        levels, trained = [], []
+        for number, scene in enumerate(scenes):
+            values = sample_pixels(scene)
+            if values.size:
+                levels.append(levels_of(scene.scene, values, bands))
+            if number < len(self.scenes):
+                trained.append(values[:, :: max(1, values.shape[1] // SAMPLED)])
+        warn_of_levels(levels)
+        pixels = np.concatenate(trained, axis=1)
+        self.percentiles = (
+            np.percentile(pixels, [1, 99], axis=1) if pixels.size else None
         )
 
     def _part(self) -> tuple[int, int]:

@@ -380,6 +380,7 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
         if size is not None and isinstance(self.scaling, BandScaling):
             self.scaling.pixel_size = size
             self.hparams['scaling'] = {**self.hparams['scaling'], 'pixel_size': size}
+        self._learn_range(getattr(data, 'percentiles', None))
         if resample in (None, getattr(self.scaling, 'resample', 'nearest')):
             return
         if not isinstance(self.scaling, BandScaling):
@@ -389,6 +390,28 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
             )
         self.scaling.resample = resample
         self.hparams['scaling'] = {**self.hparams['scaling'], 'resample': resample}
+
+    def _learn_range(self, percentiles: Any) -> None:
+        """Learn the range of the training scenes, to tell scenes of another offset.
+
+        Args:
+            percentiles: First and 99th of each band, (2, bands); None: unknown.
+        """
+        scaling = self.scaling
+        if (
+            percentiles is None
+            or not isinstance(scaling, BandScaling)
+            or scaling.method == 'per_chip_maximum'
+            or scaling.low is not None
+        ):
+            return
+        values = torch.as_tensor(percentiles, dtype=torch.float32)[..., None, None]
+        given = values.to(scaling.offsets.device) + scaling.offsets
+        scaling.low, scaling.high = (
+            given.clamp(scaling.lowest, scaling.highest).flatten(1).tolist()
+        )
+        learned = {'low': scaling.low, 'high': scaling.high}
+        self.hparams['scaling'] = {**self.hparams['scaling'], **learned}
 
     def learn_offset(self, offset: float) -> None:
         """Learn the offset of scenes that do not tell it, to predict alike.
