@@ -28,7 +28,7 @@ from tests.fakes.land_cover import (
 )
 from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.errors import LabelWarning, OutputError, SettingError
-from torchgeo_ctm.legends import usual_colors
+from torchgeo_ctm.legends import class_color, usual_colors
 from torchgeo_ctm.prediction import predict_scene
 from torchgeo_ctm.scenes.sources import band_names
 from torchgeo_ctm.train import plan, train
@@ -195,6 +195,16 @@ def test_points_and_tables_are_labels_too(ground: LandCover, tmp_path: Path) -> 
     assert section['class_path'].endswith('TableLabels')
     assert section['init_args']['id_field'] == 'tile'
     assert content['model']['init_args']['img_size'] == 64
+
+
+@pytest.mark.parametrize('count', [12, 40, 254])
+@pytest.mark.parametrize('listed', [False, True])
+def test_no_two_classes_have_one_color(count: int, listed: bool) -> None:
+    names = ['Water', 'Trees', *(f'crop {index}' for index in range(2, count))]
+    colors = [class_color(i) for i in range(count)] if listed else usual_colors(names)
+    channels = np.array([list(bytes.fromhex(color[1:])) for color in colors])
+    apart = np.linalg.norm(channels[:, None] - channels[None], axis=2)
+    assert apart[~np.eye(count, dtype=bool)].min() > 15
 
 
 def test_classes_have_the_colors_that_maps_usually_give_them() -> None:

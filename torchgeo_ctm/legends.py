@@ -2,7 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from colorsys import hls_to_rgb
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import SettingError, did_you_mean, name_key
 
@@ -118,6 +122,19 @@ COLORS = {
 }
 #: Colors of other classes, unlike those.
 OTHER_COLORS = ('#e377c2', '#9467bd', '#8c564b', '#bcbd22', '#17becf', '#393b79')
+#: Colors of classes whose names are not looked at: matplotlib's tab20.
+TAB20 = (
+    *('#1f77b4', '#aec7e8', '#ff7f0e', '#ffbb78', '#2ca02c', '#98df8a', '#d62728'),
+    *('#ff9896', '#9467bd', '#c5b0d5', '#8c564b', '#c49c94', '#e377c2', '#f7b6d2'),
+    *('#7f7f7f', '#c7c7c7', '#bcbd22', '#dbdb8d', '#17becf', '#9edae5'),
+)
+#: Colors between which further ones are chosen: hues, lightness and saturation.
+GRID = [
+    '#' + ''.join(f'{round(255 * x):02x}' for x in hls_to_rgb(hue / 32, light, full))
+    for light in (0.5, 0.3, 0.7, 0.4, 0.6)
+    for full in (0.9, 0.5)
+    for hue in range(32)
+]
 
 LEGENDS: dict[str, dict[int, str]] = {
     'worldcover': WORLDCOVER,
@@ -158,10 +175,11 @@ def as_class_map(class_map: Mapping[int, str] | str) -> dict[int, str]:
 def usual_colors(names: Sequence[str]) -> list[str]:
     """Return the ``#rrggbb`` that maps usually give to classes of these names.
 
-    Each color is given once, as long as there are enough.
+    Each color is given once. Where names and :data:`OTHER_COLORS` leave none, classes
+    get colors that are as far as possible from all others.
     """
-    others = cycle(OTHER_COLORS)
-    colors: list[str] = []
+    others = iter(OTHER_COLORS)
+    colors: list[str | None] = []
     for name in names:
         words = re.findall(r'[^\W_]+', name_key(name))
         fitting = [
@@ -169,8 +187,36 @@ def usual_colors(names: Sequence[str]) -> list[str]:
             for color, begins in COLORS.items()
             if any(re.match(begins, word) for word in words) and color not in colors
         ]
-        colors.append(fitting[0] if fitting else next(others))
-    return colors
+        colors.append(fitting[0] if fitting else next(others, None))
+    given = [color for color in colors if color is not None]
+    more = iter(_unlike([*given, *COLORS, *OTHER_COLORS], len(names) - len(given)))
+    return [next(more) if color is None else color for color in colors]
+
+
+@cache
+def class_color(index: int) -> str:
+    """Return the ``#rrggbb`` of a class by its index: tab20, then colors unlike those."""
+    if index < len(TAB20):
+        return TAB20[index]
+    return _unlike(TAB20, index + 1 - len(TAB20))[-1]
+
+
+def _unlike(used: Sequence[str], count: int) -> list[str]:
+    """Return colors of which each is far from those that are used, black and white."""
+    grid, more = _channels(GRID), []
+    distance = np.full(len(grid), np.inf)
+    for color in _channels([*used, '#000000', '#ffffff']):
+        distance = np.minimum(distance, np.linalg.norm(grid - color, axis=1))
+    for _ in range(count):
+        best = int(distance.argmax())
+        more.append(GRID[best])
+        distance = np.minimum(distance, np.linalg.norm(grid - grid[best], axis=1))
+    return more
+
+
+def _channels(colors: Sequence[str]) -> NDArray[np.float64]:
+    """Return red, green and blue of colors, (n, 3)."""
+    return np.array([list(bytes.fromhex(color[1:])) for color in colors], np.float64)
 
 
 def renamed(

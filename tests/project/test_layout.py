@@ -82,6 +82,7 @@ ARROWS: dict[str, set[str]] = {
         'maps',
         'losses',
         'labels',
+        'legends',
         'scaling',
         'reflectance',
         'scoring',

@@ -17,33 +17,9 @@ from ..inference.masks import class_colors, open_mask
 from ..inference.merging import merging
 from ..inference.paths import product_path
 from ..inference.style import style_text
-from ..legends import renamed
+from ..legends import class_color, renamed
 from ..rasters import grid_of, value_names
 from .strata import class_bands, strata_of
-
-#: Colors of a map that has none: matplotlib's tab20.
-COLORS = [
-    '#1f77b4',
-    '#aec7e8',
-    '#ff7f0e',
-    '#ffbb78',
-    '#2ca02c',
-    '#98df8a',
-    '#d62728',
-    '#ff9896',
-    '#9467bd',
-    '#c5b0d5',
-    '#8c564b',
-    '#c49c94',
-    '#e377c2',
-    '#f7b6d2',
-    '#7f7f7f',
-    '#c7c7c7',
-    '#bcbd22',
-    '#dbdb8d',
-    '#17becf',
-    '#9edae5',
-]
 
 
 class _Classes(NamedTuple):
@@ -196,7 +172,7 @@ def _old(mask: str | Path, class_map: Sequence[str] | None) -> _Classes:
         raise SettingError('class_map leaves no class, expected at least one.')
     colors = []
     for number, first in enumerate(each[0] for each in values.values()):
-        color = COLORS[number % len(COLORS)]
+        color = class_color(number)
         if first < len(palette):
             color = palette[first]
         elif table.get(first, (0, 0, 0, 0))[3]:

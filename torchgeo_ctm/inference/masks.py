@@ -13,6 +13,7 @@ from rasterio.windows import Window as RasterWindow
 from .. import rasters
 from ..errors import CTMError, GridError, SceneError
 from ..grids import IGNORED, check_same_grid
+from ..legends import class_color
 from ..rasters import grid_of, tagged_class_names
 
 #: Pixels of a row band; what is computed for each takes 50 bytes.
@@ -117,17 +118,14 @@ def class_names(raster: DatasetReader) -> list[str]:
 
 def class_colors(raster: DatasetReader) -> list[str]:
     """Return the ``#rrggbb`` of each named class, matplotlib's tab20 without a palette."""
-    from matplotlib import colormaps
-
-    tab20 = colormaps['tab20']
     try:
         palette = raster.colormap(1)
     except ValueError:
         palette = {}
-    colors = [
-        palette.get(index, (0, 0, 0)) if palette else tab20(index % 20, bytes=True)
-        for index in range(len(class_names(raster)))
-    ]
+    count = len(class_names(raster))
+    if not palette:
+        return [class_color(index) for index in range(count)]
+    colors = [palette.get(index, (0, 0, 0)) for index in range(count)]
     return [f'#{color[0]:02x}{color[1]:02x}{color[2]:02x}' for color in colors]
 
 

@@ -132,7 +132,8 @@ class ClassTokenMaskingTask(ClassTokenPrediction, BaseTask):
                 ``wavelengths``, for the weights of DOFA and Copernicus-FM: the center
                 in micrometers of each band whose name is unknown.
             class_names: One name per class; None numbers them.
-            class_colors: One ``#rrggbb`` per class; None takes matplotlib's tab20.
+            class_colors: One ``#rrggbb`` per class; None takes matplotlib's
+                tab20 and, from 21 classes on, colors unlike those.
             bands: Names of the bands in order; None: Sentinel-2's 13.
             scaling: See :class:`~torchgeo_ctm.scaling.BandScaling`; None for data that
                 a datamodule has normalized.

@@ -67,11 +67,3 @@ def _is_color(color: str) -> bool:
     from matplotlib.colors import is_color_like
 
     return bool(is_color_like(color))
-
-
-def tab20(index: int) -> str:
-    """Return a color of matplotlib's tab20 as ``#rrggbb``."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return to_hex(colormaps['tab20'](index % 20))

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, SettingError, check_names
+from ..legends import class_color
 from ..losses import pool_patch_logits
 from ..maps.class_maps import class_maps
 from ..maps.decoder import MapDecoder
 from ..network.class_token_vit import ClassTokenViT
 from ..network.variants import build_network
 from ..scaling import BandScaling, build_scaling, resolve_bands, scaling_tag
-from .classes import check_classes, class_list, tab20
+from .classes import check_classes, class_list
 from .masking import mask_schedule
 from .options import TaskOptions, check_options, task_options
 
@@ -68,7 +69,7 @@ class ClassTokenPrediction(nn.Module):
         names, colors = hparams['class_names'], hparams['class_colors']
         self.class_names = class_list(names, 'class_names', count, str)
         check_names(self.class_names, SettingError, 'class_names')
-        self.class_colors = class_list(colors, 'class_colors', count, tab20)
+        self.class_colors = class_list(colors, 'class_colors', count, class_color)
         check_classes(self.class_names, self.class_colors)
         self.bands = resolve_bands(hparams['bands'], hparams['in_channels'])
         self.scaling = build_scaling(self.bands, hparams['scaling'])
