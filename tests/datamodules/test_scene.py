@@ -465,3 +465,12 @@ def test_training_on_scenes_records_their_range(
     [text] = told(moved, 0.0)
     assert 'about 1,000 higher than those of the training data' in text
     assert text.endswith('Pass offset=-1000.')
+
+
+def test_no_file_of_a_scene_is_open_after_training(write_scene: WriteScene) -> None:
+    """An open one makes Python print an error without words when it ends."""
+    data = datamodule(write_scene(height=200, width=200), num_workers=2)
+    trainer(max_steps=1).fit(tiny_task(), datamodule=data)
+    assert data.splits is not None
+    assert not [scene for scene in data.splits.scenes if scene.scene._raster]
+    assert data.splits.windows('train')[0]['image'].shape == (13, 32, 32)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -134,3 +136,21 @@ def test_the_offset_is_added_to_what_the_model_adds(write_scene: WriteScene) -> 
         )
         expected = pixels.astype(np.float32) + added
         np.testing.assert_array_equal(scene[0]['image'], expected)
+
+
+def test_a_program_may_end_between_two_items() -> None:
+    """A thread that Python stops within another library aborts the process."""
+    code = (
+        'import itertools, time\n'
+        'from torchgeo_ctm.scenes.batches import prefetch\n'
+        'items = prefetch(lambda: (time.sleep(0.01) or i for i in itertools.count()))\n'
+        'print(next(items))'
+    )
+    ended = subprocess.run(
+        [sys.executable, '-c', code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, '0\n', '')

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from torch.utils.data import DataLoader
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.quality import SYNTHETIC
 from benchmarks.real_scene_tokens import SETTINGS
@@ -75,9 +78,55 @@ def test_every_configuration_monitors_what_ranks_masks(name: str) -> None:
         (callback['init_args']['monitor'], callback['init_args']['mode'])
         for callback in callbacks
         if callback['class_path'].endswith('ModelCheckpoint')
+        and 'monitor' in callback['init_args']
     ]
     expected = {'segmentation': [('val_loss', 'min')], 'scene': []}
     assert monitored == expected.get(name, [('val_balanced_bce', 'min')])
+
+
+class Worsening(pl.LightningModule):
+    """A model whose monitored values are best in the first epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        return (self.weight * batch[0]).sum()
+
+    def validation_step(self, batch: list[Tensor], _: int) -> None:
+        for name in ('val_balanced_bce', 'val_loss'):
+            self.log(name, float(self.current_epoch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize('name', sorted({*SHIPPED} - {'scene'}))
+def test_last_checkpoint_is_that_of_the_last_epoch(name: str, tmp_path: Path) -> None:
+    config = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text('utf-8'))
+    data = DataLoader(TensorDataset(torch.ones(2, 1)))
+    resumed: dict[str, Any] = {}
+    for epochs in (3, 5):
+        callbacks = [
+            ModelCheckpoint(**callback['init_args'])
+            for callback in config['trainer']['callbacks']
+            if callback['class_path'].endswith('ModelCheckpoint')
+        ]
+        run = trainer(
+            tmp_path / str(epochs),
+            max_epochs=epochs,
+            callbacks=callbacks,
+            enable_checkpointing=True,
+        )
+        run.fit(Worsening(), data, data, **resumed)
+        [last] = (tmp_path / str(epochs)).rglob('last*.ckpt')
+        saved = torch.load(last, weights_only=True)
+        assert (saved['epoch'], saved['global_step']) == (epochs - 1, 2 * epochs)
+        resumed = {'ckpt_path': last}
+    assert [path.name for path in (tmp_path / '3').rglob('epoch=*.ckpt')] == [
+        'epoch=0-step=2.ckpt'
+    ]
 
 
 @pytest.mark.parametrize('name', sorted({*SHIPPED} - {'segmentation', 'paper_dfc2020'}))

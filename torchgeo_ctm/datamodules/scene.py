@@ -218,6 +218,7 @@ class SceneDataModule(NonGeoDataModule):
         self.percentiles: NDArray[Any] | None = None
         self.aug = nn.Identity()
         self.predict_datasets: list[SceneWindows] = []
+        self._opened: list[SceneWindows] = []
         self.batches: list[SceneBatches] = []
 
     def setup(self, stage: str) -> None:
@@ -308,6 +309,18 @@ class SceneDataModule(NonGeoDataModule):
                     f'The test split has no window: shares={[*self.shares]}. Hold '
                     'labels out, as in [0.6, 0.2, 0.2], or pass test_scene.'
                 )
+
+    def teardown(self, stage: str) -> None:
+        """Close the scenes, which may be read again.
+
+        rasterio cannot tell of files that are still open when Python ends, and prints an
+        error without words.
+
+        Args:
+            stage: 'fit', 'validate', 'test' or 'predict'.
+        """
+        for scene in (*self._opened, *self.predict_datasets):
+            scene.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return how the scenes were split, which a checkpoint keeps."""
@@ -414,6 +427,7 @@ class SceneDataModule(NonGeoDataModule):
         names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
         self._compare(opened, task.bands)
+        self._opened = opened
         check_overlap(labels, grids, names)
         check_sizes(labels, grids, window, task.model.patch_size)
         kinds: list[Split] = ['val'] * len(self.val_scenes)

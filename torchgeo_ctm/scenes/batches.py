@@ -263,8 +263,9 @@ def prefetch(begin: Callable[[], Iterator[T]], items: int = 3) -> Iterator[T]:
     """Yield the items of a source that a thread reads ahead.
 
     The thread starts with the first item that is asked for, because Lightning also
-    makes iterators without using them, and ends with the last one, or when the
-    iterator is deleted.
+    makes iterators without using them, and ends with the last one, when the iterator is
+    deleted, or when the main thread ends. Python waits for it then: a thread that it
+    stops within GDAL or PyTorch aborts the process.
 
     Args:
         begin: Opens the source; called in the thread of the caller, so that its
@@ -276,9 +277,7 @@ def prefetch(begin: Callable[[], Iterator[T]], items: int = 3) -> Iterator[T]:
     # acquired before an item is made: one that waits for room is memory, too
     room = threading.Semaphore(items)
     stop = threading.Event()
-    thread = threading.Thread(
-        target=_fill, args=(begin(), queue, room, stop), daemon=True
-    )
+    thread = threading.Thread(target=_fill, args=(begin(), queue, room, stop))
     thread.start()
     try:
         while True:
@@ -304,8 +303,9 @@ def _fill(
     stop: threading.Event,
 ) -> None:
     """Put items, then the end or an error, into a queue until *stop* is set."""
+    main = threading.main_thread()
     try:
-        while not stop.is_set():
+        while main.is_alive() and not stop.is_set():
             if room.acquire(timeout=POLL):
                 queue.put(('item', next(source)))
     except StopIteration:

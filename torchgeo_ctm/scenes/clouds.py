@@ -211,6 +211,12 @@ class CloudMask:
         inside = (pixels >= 0) & (pixels <= (theirs.width, theirs.height))
         return float(inside.all(axis=1).mean())
 
+    def close(self) -> None:
+        """Close the raster if it is open; reading opens it again."""
+        if self._raster is not None:
+            self._raster.close()
+            self._raster = None
+
     def read(self, window: Window) -> Booleans:
         """Return which pixels (H, W) of a window of the scene are cloud.
 

@@ -566,6 +566,14 @@ class SceneWindows(Dataset[dict[str, Tensor]]):
             self._raster = open_scene(self.source.dataset, self.threads, self.scene)
         return self._raster
 
+    def close(self) -> None:
+        """Close what is open; reading opens it again."""
+        if self._raster is not None:
+            self._raster.close()
+            self._raster = None
+        if self.clouds is not None:
+            self.clouds.close()
+
     def overview(
         self, indexes: Sequence[int], longest: int = 1024, area: Window | None = None
     ) -> NDArray[np.float32]:
