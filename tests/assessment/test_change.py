@@ -12,7 +12,7 @@ import rasterio
 from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, random_classes, write_classes
 from torchgeo_ctm.assessment.change import change
-from torchgeo_ctm.errors import LabelWarning, OutputError
+from torchgeo_ctm.errors import LabelWarning, OutputError, SettingError
 from torchgeo_ctm.inference import masks
 from torchgeo_ctm.inference.masks import class_colors, class_names
 
@@ -88,6 +88,8 @@ def test_unsure_pixels_are_unknown(tmp_path: Path) -> None:
         np.testing.assert_array_equal(raster.read(1) == 255, unknown)
         assert json.loads(raster.tags()['MIN_CONFIDENCE']) == 60
     assert found.unknown == pytest.approx(unknown.sum() / 100, rel=2e-3)
+    with pytest.raises(SettingError, match=r'in percent.* Did you mean 60'):
+        change(one, two, tmp_path / 'p.tif', min_confidence=0.6)  # type: ignore[arg-type]
 
 
 def test_confidence_is_checked_and_never_replaced(tmp_path: Path, run: Run) -> None:

@@ -15,7 +15,7 @@ from tests.commands import Run, refused
 from tests.fakes.class_rasters import NAMES, UTM, random_classes, write_classes
 from torchgeo_ctm.assessment.clusters import draw_clusters
 from torchgeo_ctm.assessment.samples import draw_samples
-from torchgeo_ctm.errors import Note, SettingError
+from torchgeo_ctm.errors import Note, OutputError, SettingError
 from torchgeo_ctm.inference import masks
 
 
@@ -87,6 +87,22 @@ def test_a_seed_gives_the_same_samples_and_pixels_are_equally_likely(
     assert np.abs(counts - 20).max() < 13
     draw_samples(mask, tmp_path / 't.gpkg', size=10, seed=39)
     assert samples(tmp_path / 't.gpkg').equals(frame)
+
+
+def test_samples_that_somebody_has_labeled_are_never_replaced(tmp_path: Path) -> None:
+    mask = write_classes(tmp_path / 'm.tif', np.zeros((9, 9), np.uint8), names=['a'])
+    output = tmp_path / 's.gpkg'
+    draw_samples(mask, output, size=10)
+    frame = samples(output)
+    frame.loc[0, 'reference'] = ' '
+    frame.to_file(output, layer='s')
+    draw_samples(mask, output, size=10, overwrite=True)
+    frame.loc[:2, 'reference'] = 'a'
+    frame.to_file(output, layer='s')
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match='holds 3 samples that somebody has'):
+            draw_samples(mask, output, size=10, overwrite=overwrite)
+    assert samples(output)['reference'].notna().sum() == 3
 
 
 def test_masked_and_nodata_pixels_are_not_drawn(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 import rasterio
 
 from tests.conftest import WriteScene
+from tests.fakes.label_files import write_squares
 from torchgeo_ctm.assessment.relabel import relabel
-from torchgeo_ctm.errors import FormerProductWarning
+from torchgeo_ctm.errors import FormerProductWarning, OutputError
 from torchgeo_ctm.prediction import predict_scene
 
 QUIET: dict[str, Any] = {'progress': False, 'accelerator': 'cpu'}
@@ -41,6 +42,21 @@ def test_files_that_are_not_ours_stay(
     with pytest.warns(FormerProductWarning, match=r'm_confidence\.tif'):
         relabel(tmp_path / 'n.tif', tmp_path / 'm.tif', overwrite=True)
     assert confidence.exists()
+
+
+def test_labels_under_the_name_of_a_map_are_never_replaced(
+    write_scene: WriteScene, checkpoint: Path, tmp_path: Path
+) -> None:
+    labels = write_squares(tmp_path / 'm.gpkg', [((0, 0, 10, 10), 'Water')])
+    before, scene = labels.read_bytes(), write_scene()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r'm\.gpkg holds something else than'):
+            predict_scene(
+                scene, checkpoint, tmp_path / 'm.tif', overwrite=overwrite, **QUIET
+            )
+    assert labels.read_bytes() == before
+    assert not (tmp_path / 'm.tif').exists()
+    predict_scene(scene, checkpoint, tmp_path / 'm.tif', **BARE, **QUIET)
 
 
 def test_nothing_is_said_of_what_is_written_anew(

@@ -337,6 +337,39 @@ def test_ignored_names_are_counted(tmp_path: Path) -> None:
         labels(path, ['Forest'], ignore=['Cloud', 'Water'])
 
 
+def test_ignored_names_that_nothing_has_are_told(tmp_path: Path) -> None:
+    path = write_squares(
+        tmp_path / 'a.gpkg', [((0, 0, 5, 10), 'Water'), ((5, 0, 9, 10), 'Cloud')]
+    )
+    with pytest.warns(LabelWarning, match=r"names 'Waters' of ignore\. Did you mean"):
+        assert labels(path, ignore=['Waters']).classes == ('Cloud', 'Water')
+
+
+@pytest.mark.parametrize(
+    ('names', 'told'),
+    [
+        (['water', 'trees', 'water'], True),
+        (['water', 'trees', 'trees'], False),
+        ([1.5, 2.5, 1.5], False),
+    ],
+)
+def test_numbers_beside_names_are_told(
+    tmp_path: Path, names: list[Any], told: bool
+) -> None:
+    """As in the polygons of a map, which somebody has corrected."""
+    frame = gpd.GeoDataFrame(
+        {'class': [3, 0, 3], 'name': names},
+        geometry=shapely.box([0, 5, 5], [0, 0, 10], [5, 9, 9], [10, 10, 20]),
+        crs=UTM32,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        PolygonLabels(frame, 'class')
+    said = [str(w.message) for w in caught if 'has a name for each' in str(w.message)]
+    assert len(said) == told
+    assert all(text.endswith('Pass field=name to use the names.') for text in said)
+
+
 def test_empty_blank_and_invalid_features_are_counted(tmp_path: Path) -> None:
     bow = shapely.Polygon(
         [SCENE.transform @ xy for xy in [(0, 0), (10, 10), (10, 0), (0, 10)]]
@@ -411,6 +444,8 @@ def test_missing_things_are_named(
         LabelError, match=r"no column 'klass', expected one of: class. Did you"
     ):
         PolygonLabels(path, 'klass')
+    with pytest.raises(LabelError, match=r'Pass its name as complete=\.'):
+        PolygonLabels(path, 'class', complete='only_these')
     empty = tmp_path / 'empty.geojson'
     empty.write_text('{"type": "FeatureCollection", "features": []}')
     with pytest.raises(LabelError, match='zero features'):

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from torchgeo_ctm.errors import SettingError
 from torchgeo_ctm.labels import class_shares, presence_from_mask
 
 
@@ -35,3 +37,8 @@ def test_shares_of_labelled_and_unlabelled_area() -> None:
 def test_images_of_a_batch_do_not_mix() -> None:
     mask = torch.stack([torch.full((4, 4), c) for c in (2, 0)])
     assert torch.equal(presence_from_mask(mask, 3), torch.eye(3)[[2, 0]])
+
+
+def test_a_share_in_percent_is_refused() -> None:
+    with pytest.raises(SettingError, match='min_share=10'):
+        presence_from_mask(torch.zeros(1, 2, 2, dtype=torch.long), 2, min_share=10)

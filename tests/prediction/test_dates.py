@@ -153,6 +153,7 @@ def test_each_pixel_comes_from_the_dates_that_see_it(
     with rasterio.open(tmp_path / 'm.tif') as raster:
         tags = raster.tags()
     assert (tags['COMBINE'], tags['SCENE']) == (combine, 'a.tif, b.tif')
+    assert tags['CLOUDS'] == 'a_clouds.tif, 0 px; b_clouds.tif, 0 px'
     assert not [path for path in tmp_path.iterdir() if path.name.startswith('.')]
 
 

@@ -17,7 +17,7 @@ from ..errors import LabelWarning, SceneError, SettingError, name_key
 from ..files import check_file, check_not_input, staging_folder, uninterrupted
 from ..grids import IGNORED, check_same_grid
 from ..inference.areas import PixelAreas
-from ..inference.former import former_products, retire
+from ..inference.former import check_polygons, former_products, retire
 from ..inference.geotiff import RasterRows, check_output
 from ..inference.masks import (
     check_percent,
@@ -92,6 +92,7 @@ def change(
     paths = [output, check_file(output.with_suffix('.qml'), overwrite)]
     check_file(output.with_name(f'{output.name}.aux.xml'), overwrite)
     if polygons:
+        check_polygons(output.with_suffix('.gpkg'))
         paths.append(check_vector_output(output.with_suffix('.gpkg'), overwrite))
     for path in (before, after):
         check_not_input(output, path)
@@ -99,6 +100,11 @@ def change(
             check_not_input(output, product_path(Path(path), 'confidence'))
     if not 0 <= min_confidence <= 100:
         raise SettingError(f'min_confidence={min_confidence}, expected 0 to 100.')
+    if 0 < min_confidence < 1:
+        raise SettingError(
+            f'min_confidence={min_confidence} is in percent, expected 0 or 1 to 100. '
+            f'Did you mean {100 * min_confidence:g}?'
+        )
     if not 0 <= min_area < np.inf:
         raise SettingError(f'min_area={min_area} ha, expected 0 or more.')
     pair = _Pair(before, after, min_confidence)

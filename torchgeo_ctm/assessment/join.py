@@ -37,7 +37,7 @@ from ..files import (
     write_text,
 )
 from ..grids import IGNORED, Grid
-from ..inference.former import former_products, retire
+from ..inference.former import check_polygons, former_products, retire
 from ..inference.geotiff import RasterRows, check_output
 from ..inference.masks import (
     check_percent,
@@ -131,6 +131,8 @@ def join(
         wanted += ['confidence_style'] if percents and style else []
         wanted += [n for n, on in (('style', style), ('polygons', polygons)) if on]
         for name in wanted:
+            if name == 'polygons':
+                check_polygons(others[name])
             check = check_vector_output if name == 'polygons' else check_file
             check(others[name], overwrite)
         names, colors, tables = _classes(rasters)

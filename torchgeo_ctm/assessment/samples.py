@@ -83,10 +83,12 @@ def draw_samples(
         Class name → number of samples.
 
     Raises:
-        OutputError: If *output* cannot be written.
+        OutputError: If *output* cannot be written, or holds samples that somebody has
+            labeled.
         SceneError: If the map cannot be read, or has no class.
         SettingError: If an option is out of range.
     """
+    _check_unanswered(Path(output))
     output = check_vector_output(output, overwrite)
     if output.suffix.lower() != '.gpkg':
         raise OutputError(
@@ -284,6 +286,32 @@ def _frame(
         geometry=shapely.points(from_pixels(centers, raster.transform)),
         crs=crs,
     )
+
+
+def _check_unanswered(output: Path) -> None:
+    """Check that no sample is replaced that somebody has labeled."""
+    if not output.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(output)) as database:
+            layers = database.execute(
+                'SELECT c.table_name FROM gpkg_contents c, '
+                "pragma_table_info(c.table_name) p WHERE p.name = 'reference'"
+            ).fetchall()
+            answers = sum(
+                database.execute(
+                    f'SELECT count(reference) FROM "{layer}" '
+                    "WHERE trim(reference) <> ''"
+                ).fetchone()[0]
+                for (layer,) in layers
+            )
+    except sqlite3.Error:
+        return
+    if answers:
+        raise OutputError(
+            f'{output} holds {answers} samples that somebody has labeled, which new ones '
+            'would replace. Write to another name.'
+        )
 
 
 def _squares(centers: Floats, side: int, raster: DatasetReader) -> list[str]:

@@ -1,18 +1,22 @@
 """Products of an earlier map, which a new one must not be read with."""
 
+import sqlite3
 import warnings
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import rasterio
 from rasterio.errors import RasterioError
 
-from ..errors import FormerProductWarning
+from ..errors import FormerProductWarning, OutputError
 from .geotiff import remove_raster
 from .paths import all_paths
 
 #: Tag of the rasters of this package.
 OURS = 'TORCHGEO_CTM_VERSION'
+#: Columns of the polygons of this package, all of them.
+COLUMNS = frozenset({'class', 'name', 'area_ha'})
 
 
 def former_products(output: Path) -> list[Path]:
@@ -48,6 +52,39 @@ def retire(former: Iterable[Path], written: Collection[Path]) -> None:
             'was replaced. Delete what you do not need.',
             FormerProductWarning,
             stacklevel=3,
+        )
+
+
+def check_polygons(path: Path) -> None:
+    """Check that a GeoPackage that gets the name of a map holds polygons of a map.
+
+    Somebody may have drawn labels under this name, and nobody asked to replace them.
+
+    Args:
+        path: The file that polygons are to be written to, which may exist.
+
+    Raises:
+        OutputError: If it has other columns.
+    """
+    if not path.is_file():
+        return
+    try:
+        with closing(
+            sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True)
+        ) as d:
+            found = d.execute(
+                'SELECT c.table_name, p.name FROM gpkg_contents c, '
+                "pragma_table_info(c.table_name) p WHERE c.data_type = 'features'"
+            ).fetchall()
+    except sqlite3.Error:
+        return
+    layers: dict[str, set[str]] = {}
+    for layer, column in found:
+        layers.setdefault(layer, set()).add(column)
+    if any(not COLUMNS <= columns for columns in layers.values()):
+        raise OutputError(
+            f'{path} holds something else than polygons of a map, which those of '
+            f'{path.stem}.tif would replace. Choose another name for the map.'
         )
 
 

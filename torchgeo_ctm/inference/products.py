@@ -21,7 +21,7 @@ from ..errors import GridError, OutputError
 from ..files import atomic_path, check_file, check_name, write_text
 from ..grids import Grid
 from ..rasters import CONFIDENCE
-from .former import former_products, retire
+from .former import check_polygons, former_products, retire
 from .geotiff import RasterRows, check_output
 from .masks import open_mask
 from .memory import FINISHING_CACHE
@@ -294,6 +294,8 @@ def check_products(
             beside = path.with_name(f'{path.name}.aux.xml')
             check_file(beside, overwrite or bool(ours) or path.exists())
         else:
+            if name == 'polygons':
+                check_polygons(path)
             check_file(path, overwrite or known)
 
 

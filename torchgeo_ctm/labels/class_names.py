@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import LabelError, LabelWarning, SettingError, name_key
+from ..errors import LabelError, LabelWarning, SettingError, did_you_mean, name_key
 from .source import class_indices
 
 #: A quoted text, as Python and NumPy print it.
@@ -144,6 +144,14 @@ def memberships(
         warnings.warn(
             f'{where}: names in ignore={list(ignore)} were skipped in '
             f'{some.sum():,} of {len(some):,} rows.',
+            LabelWarning,
+            stacklevel=4,
+        )
+    told = {name_key(name) for names in named for name in names or ()}
+    if unknown := [name for name in ignore if name_key(name) not in told]:
+        warnings.warn(
+            f'{where}: no row names {", ".join(map(repr, unknown))} of ignore.'
+            f'{did_you_mean(unknown[0], order)}',
             LabelWarning,
             stacklevel=4,
         )

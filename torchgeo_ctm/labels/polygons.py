@@ -87,7 +87,8 @@ class PolygonLabels(FeatureLabels):
         #: Whether each polygon names all classes inside it, (n,).
         self.names_all = np.full(len(self), complete is not False)
         if isinstance(complete, str):
-            self.names_all = _flags(read_features(path, complete, layer, crs), complete)
+            flagged = read_features(path, complete, layer, crs, 'complete')
+            self.names_all = _flags(flagged, complete)
             self.names_all = self.names_all[self.rows - 1]
 
     def label(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .source import check_share
+
 
 def class_shares(mask: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """Return the area share of each class in each chip.
@@ -60,6 +62,10 @@ def presence_from_mask(
 
     Returns:
         Presence (B, C) float32, 1 where the class covers at least *min_share*.
+
+    Raises:
+        SettingError: If *min_share* is outside 0…1.
     """
+    check_share('min_share', min_share)
     shares = class_shares(mask, num_classes, ignore_index)
     return ((shares >= min_share) & (shares > 0)).float()

@@ -10,6 +10,7 @@ import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from ..errors import LabelError, LabelWarning, did_you_mean, gdal_reason
 from .crs import pyproj_crs, same_crs
@@ -40,7 +41,11 @@ class Features(NamedTuple):
 
 
 def read_features(
-    path: FeatureSource, field: str, layer: str | None = None, crs: Any = None
+    path: FeatureSource,
+    field: str,
+    layer: str | None = None,
+    crs: Any = None,
+    argument: str = 'field',
 ) -> Features:
     """Read geometries and one attribute of a vector file.
 
@@ -50,6 +55,7 @@ def read_features(
         field: Name of the attribute.
         layer: Name of the layer, if the file has several.
         crs: CRS of the coordinates, if the file has none or a wrong one.
+        argument: Argument that names the attribute, for messages.
 
     Raises:
         LabelError: If the file, layer, field or CRS is missing, the file is damaged, or
@@ -73,13 +79,34 @@ def read_features(
     if path.suffix.lower() in ('.shp', '.dbf'):
         _check_encoding(path, [*columns, *frame.get(field, [])])
     if field not in columns:
-        raise missing_column(path, field, columns, 'field')
+        raise missing_column(path, field, columns, argument)
+    _tell_of_names(path, frame, field)
     rows = np.arange(1, len(frame) + 1)
     known_crs = _crs(path, frame.crs, crs)
     geometry: Geometries = np.array(frame.geometry.array, dtype=object)
     check_degrees(path, rows, shapely.bounds(geometry), known_crs)
     values = frame[field].astype(object).to_numpy()
     return Features(str(path), geometry, values, rows, known_crs, tuple(columns))
+
+
+def _tell_of_names(path: Path, frame: gpd.GeoDataFrame, field: str) -> None:
+    """Warn if an attribute holds numbers and another one a name for each."""
+    numbers = frame[field]
+    if not is_integer_dtype(numbers) or numbers.nunique() in (1, len(frame)):
+        return
+    for column in frame.columns:
+        texts = frame[column]
+        if column == frame.geometry.name or not is_string_dtype(texts):
+            continue
+        pairs = len(frame[[field, column]].drop_duplicates())
+        if texts.nunique() == numbers.nunique() == pairs:
+            warnings.warn(
+                f'{path}: {field!r} holds numbers, and {column!r} has a name for each. '
+                f'Pass field={column} to use the names.',
+                LabelWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def _frame(path: Path, layer: str | None) -> Any:

@@ -375,11 +375,13 @@ def decide(
 
 
 def _tags(dates: Sequence[DateMap]) -> dict[str, str]:
-    """Return the tags that all dates share, and the names of the scenes."""
+    """Return the tags that all dates share, and the names of scenes and clouds."""
     shared: set[tuple[str, str]] | None = None
+    clouds: set[str] = set()
     for date in dates:
         with open_mask(date.path) as raster:
             own = {*raster.tags().items()}
+            clouds |= {raster.tags()['CLOUDS']} if 'CLOUDS' in raster.tags() else set()
         shared = own if shared is None else shared & own
     tags = {
         k: v
@@ -387,6 +389,8 @@ def _tags(dates: Sequence[DateMap]) -> dict[str, str]:
         if k not in ('AREA_OR_POINT', 'CLASS_NAMES')
     }
     names = sorted(Path(date.scene.scene).name for date in dates)
+    if clouds:
+        tags['CLOUDS'] = '; '.join(sorted(clouds))
     return tags | {'SCENE': ', '.join(names)}
 
 
