@@ -208,7 +208,7 @@ def test_mistakes_in_samples(run: Run, tmp_path: Path) -> None:
         "no column 'refrence'", "Did you mean 'reference'?",
     )  # fmt: skip
     refused(run('assess', mask, tmp_path / 'x.gpkg'), 'x.gpkg does not exist')
-    refused(run('assess', mask, mask), 'Cannot read')
+    refused(run('assess', mask, mask), 'is a raster, expected points', 'first')
     frame = gpd.read_file(tmp_path / 's.gpkg').buffer(1).to_frame('geometry')
     frame['reference'] = 'a'
     frame.to_file(tmp_path / 'p.gpkg')

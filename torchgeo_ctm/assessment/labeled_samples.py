@@ -33,6 +33,8 @@ Integers = NDArray[np.int64]
 
 #: Suffixes of tables with coordinates in columns.
 TABLES = ('.csv', '.tsv', '.txt')
+#: Suffixes of maps, which are no samples.
+RASTERS = ('.tif', '.tiff', '.vrt')
 #: Samples, or clusters, from which on their extent is that of the ground they are from.
 MANY = 20
 #: Share of the map's pixels below which a rectangle around samples is a part of it.
@@ -195,6 +197,11 @@ def _read(path: Path, column: str) -> tuple[gpd.GeoDataFrame, dict[str, int] | N
             metadata = pyogrio.read_info(path, layers[0])['dataset_metadata'] or {}
             frame = pyogrio.read_dataframe(path, layer=layers[0])
     except (OSError, ValueError, RuntimeError) as error:
+        if path.suffix.lower() in RASTERS:
+            raise LabelError(
+                f'{path} is a raster, expected points with classes. Pass the map first, '
+                'then the samples.'
+            ) from error
         raise LabelError(f'Cannot read {path}: {gdal_reason(error)}.') from error
     if column not in frame:
         columns = [str(name) for name in frame.columns if name != 'geometry']

@@ -234,7 +234,9 @@ def _requirement(source: PolygonLabels) -> str:
 
 def _name(source: LabelSource) -> str:
     """Return the name of labels in a message."""
-    return f'Labels of {getattr(source, "path", type(source).__name__)}'
+    name = str(getattr(source, 'path', type(source).__name__))
+    # as a message begins with it
+    return f'Labels of {name.replace("The GeoDataFrame", "the GeoDataFrame")}'
 
 
 def _warn(message: str, category: type[Warning] = LabelWarning) -> None:
