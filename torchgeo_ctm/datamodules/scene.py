@@ -311,15 +311,15 @@ class SceneDataModule(NonGeoDataModule):
                 )
 
     def teardown(self, stage: str) -> None:
-        """Close the scenes, which may be read again.
+        """Close the scenes with labels, which may be read again.
 
-        rasterio cannot tell of files that are still open when Python ends, and prints an
-        error without words.
+        rasterio prints an error without words about files that are open when Python ends.
+        Threads read copies of these scenes, so that none is closed while it is read.
 
         Args:
             stage: 'fit', 'validate', 'test' or 'predict'.
         """
-        for scene in (*self._opened, *self.predict_datasets):
+        for scene in self._opened:
             scene.close()
 
     def state_dict(self) -> dict[str, Any]:
