@@ -10,8 +10,10 @@ from tests.conftest import SHARED
 from torchgeo_ctm.datasets.synthetic import MATERIALS, render
 from torchgeo_ctm.reflectance import (
     band_doubts,
+    offset_complaint,
     offset_difference,
     reflectance_complaint,
+    scaling_complaint,
     surplus,
 )
 from torchgeo_ctm.scaling import SENTINEL2_BANDS, SENTINEL2_STATISTICS, BandScaling
@@ -277,3 +279,19 @@ class TestOffset:
 
     def test_two_bands_do_not_tell(self) -> None:
         assert offset_difference(np.array([1800, 1500]), np.array([800, 500])) is None
+
+
+@pytest.mark.parametrize('bands', [SENTINEL2_BANDS, WITHOUT_B10, (*RGB, 'B08')])
+def test_a_scene_like_the_training_data_is_not_told(bands: tuple[str, ...]) -> None:
+    """Though both have an offset that nobody has given."""
+    at = [SENTINEL2_BANDS.index(band) for band in bands]
+    pixels = render(96, 96, 1)[0].reshape(13, -1)[at].astype(float)
+    for change, silent in ((1000, True), (0, False)):
+        trained = pixels + 1000
+        low, high = np.percentile(trained, [1, 99], axis=1).tolist()
+        scaling = BandScaling(bands, low=low, high=high)
+        said = (
+            scaling_complaint(pixels + change, bands, scaling),
+            offset_complaint(pixels + change, scaling),
+        )
+        assert (said == (None, None)) == silent

@@ -15,6 +15,8 @@ _REFLECTANCES = (300.0, 6000.0)
 _LANDSAT = 6900
 #: Advice to set another offset, in a call or on the command line.
 PASS_OFFSET = 'Pass offset={:g}.'
+#: Least mean, or first percentile, of the bands of training data with an offset of 1000.
+SHIFTED = 950
 #: Percentile that stands for dark objects, such as water and shade.
 DARK = 1
 #: Sizes of a difference that may be an offset, how much bands may differ then, and the
@@ -54,6 +56,7 @@ def scaling_complaint(
         return None
     if not optical:
         return None
+    low = None if scaling.low is None else np.array(scaling.low)[optical]
     return reflectance_complaint(
         pixels[optical] + scaling.offset,
         scaling.mean.flatten()[optical].cpu(),
@@ -62,6 +65,7 @@ def scaling_complaint(
         eight_bits,
         scaling.offset if offset is None else offset,
         advice,
+        low,
     )
 
 
@@ -207,6 +211,7 @@ def reflectance_complaint(
     eight_bits: bool = False,
     offset: float = 0.0,
     advice: str = PASS_OFFSET,
+    low: ArrayLike | None = None,
 ) -> str | None:
     """Return in one line why values are not in the units of the training data.
 
@@ -221,6 +226,7 @@ def reflectance_complaint(
         eight_bits: They are stored in 8 bits, which cannot hold reflectances x 10,000.
         offset: The offset that was added, for the advice.
         advice: Where another offset is set, with ``{:g}`` for the number.
+        low: First percentile (bands,) of the training data, if known.
 
     Returns:
         What was found and what to change, or None without a fault, or with less than 64
@@ -235,14 +241,16 @@ def reflectance_complaint(
     if (values == values[:, :1]).all():
         return 'every band holds one and the same value in all pixels'
     middle = np.median(values, axis=1)
-    low, high = _REFLECTANCES
-    if low <= np.median(means) <= high:
+    least, most = _REFLECTANCES
+    if least <= np.median(means) <= most:
         if eight_bits:
             return (
                 f'{_span(values)}, stored in 8 bits: give reflectances × 10,000, or a '
                 'scale that makes them reflectances'
             )
-        return _reflectance_fault(values, means, stds, bands, offset, advice)
+        # a model that was trained on shifted numbers knows no dark band
+        shifted = bool(np.min(means if low is None else np.asarray(low)) >= SHIFTED)
+        return _reflectance_fault(values, means, stds, bands, offset, advice, shifted)
     ratio = float(np.median(np.abs(middle) / (np.abs(means) + 3 * stds)))
     if ratio <= 30:
         return None
@@ -285,6 +293,7 @@ def _reflectance_fault(
     bands: Sequence[str],
     offset: float,
     advice: str,
+    shifted: bool,
 ) -> str | None:
     """Return what is wrong with numbers that should be reflectances x 10,000."""
     smallest, span, middle = values.min(), _span(values), np.median(values, axis=1)
@@ -306,8 +315,7 @@ def _reflectance_fault(
             f'{span}, many below 0, as after an offset that was subtracted twice. '
             + _remedy(offset, -1000, advice)
         )
-    # a model that was trained on shifted numbers has no band of a low mean
-    shift = _shift(values, keys, means, stds) if means.min() < 950 else 0
+    shift = 0 if shifted else _shift(values, keys, means, stds)
     if shift:
         return (
             f'{span}, none near 0, as in Sentinel-2 products of processing baseline '

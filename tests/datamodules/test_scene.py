@@ -17,6 +17,7 @@ from tests.fakes.labeled_scenes import RuleLabels
 from tests.fakes.runs import trainer
 from torchgeo_ctm.compat import SemanticSegmentation
 from torchgeo_ctm.datamodules import SceneDataModule
+from torchgeo_ctm.datasets.synthetic import render
 from torchgeo_ctm.errors import (
     LabelError,
     LabelWarning,
@@ -474,3 +475,19 @@ def test_no_file_of_a_scene_is_open_after_training(write_scene: WriteScene) -> N
     assert data.splits is not None
     assert not [scene for scene in data.splits.scenes if scene.scene._raster]
     assert data.splits.windows('train')[0]['image'].shape == (13, 32, 32)
+
+
+@pytest.mark.parametrize('of_the_task', [False, True])
+def test_an_offset_that_was_given_is_no_fault(
+    write_scene: WriteScene, of_the_task: bool
+) -> None:
+    pixels = render(200, 200, 1)[0] + 1000
+    scene = write_scene(height=200, width=200, pixels=pixels.astype(np.uint16))
+    given: dict[str, Any] = {} if of_the_task else {'offset': -1000.0}
+    task = tiny_task(scaling={'offset': -1000.0}) if of_the_task else tiny_task()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        trainer(max_steps=1).fit(task, datamodule=datamodule(scene, **given))
+    assert not [w for w in caught if w.category is ReflectanceWarning]
+    with pytest.warns(ReflectanceWarning, match='as if 1000 had been added'):
+        trainer(max_steps=1).fit(tiny_task(), datamodule=datamodule(scene))

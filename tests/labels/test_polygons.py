@@ -348,9 +348,12 @@ def test_ignored_names_that_nothing_has_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('names', 'told'),
     [
-        (['water', 'trees', 'water'], True),
-        (['water', 'trees', 'trees'], False),
-        ([1.5, 2.5, 1.5], False),
+        (['water', 'trees', 'water', 'trees', 'water'], True),
+        # one was corrected
+        (['water', 'trees', 'water', 'trees', 'built'], True),
+        (['water', 'water', 'water', 'water', 'trees'], False),
+        (['a', 'b', 'c', 'd', 'e'], False),
+        ([1.5, 2.5, 1.5, 2.5, 1.5], False),
     ],
 )
 def test_numbers_beside_names_are_told(
@@ -358,8 +361,8 @@ def test_numbers_beside_names_are_told(
 ) -> None:
     """As in the polygons of a map, which somebody has corrected."""
     frame = gpd.GeoDataFrame(
-        {'class': [3, 0, 3], 'name': names},
-        geometry=shapely.box([0, 5, 5], [0, 0, 10], [5, 9, 9], [10, 10, 20]),
+        {'class': [3, 0, 3, 0, 3], 'name': names},
+        geometry=shapely.box([0, 5, 5, 0, 9], [0, 0, 10, 10, 0], 10, 20),
         crs=UTM32,
     )
     with warnings.catch_warnings(record=True) as caught:
@@ -470,7 +473,7 @@ def test_no_feature_names_a_class(tmp_path: Path) -> None:
     [
         (
             {'min_share': 10},
-            'min_share=10 is out of range, expected 0 to 1. Did you mean 1',
+            'min_share=10 is out of range, expected 0 to 1. Did you mean 0.1',
         ),
         ({'min_coverage': -1}, 'min_coverage=-1'),
         ({'classes': 'Forest'}, r'expected a list. Did you mean \[Forest\]'),

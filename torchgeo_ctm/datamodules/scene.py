@@ -426,7 +426,7 @@ class SceneDataModule(NonGeoDataModule):
         self._limit(opened[: len(self.scenes)])
         names = [tile_of(scene) for scene in scenes]
         grids = [scene.grid for scene in opened]
-        self._compare(opened, task.bands)
+        self._compare(opened, task)
         self._opened = opened
         check_overlap(labels, grids, names)
         check_sizes(labels, grids, window, task.model.patch_size)
@@ -459,7 +459,7 @@ class SceneDataModule(NonGeoDataModule):
                 f'{scene} is given more than once.', LabelWarning, stacklevel=2
             )
 
-    def _compare(self, scenes: Sequence[SceneWindows], bands: Sequence[str]) -> None:
+    def _compare(self, scenes: Sequence[SceneWindows], task: Any) -> None:
         """Warn of scenes that differ in pixel size, offset or unit."""
         sizes = {scene.scene: pixel_size(scene.grid) for scene in scenes}
         known = {name: size for name, size in sizes.items() if size is not None}
@@ -480,10 +480,12 @@ class SceneDataModule(NonGeoDataModule):
                 stacklevel=2,
             )
         levels, trained = [], []
+        offsets = getattr(task.scaling, 'offsets', None)
+        added = 0.0 if offsets is None else offsets.flatten(1).cpu().numpy()
         for number, scene in enumerate(scenes):
             values = sample_pixels(scene)
             if values.size:
-                levels.append(levels_of(scene.scene, values, bands))
+                levels.append(levels_of(scene.scene, values + added, task.bands))
             if number < len(self.scenes):
                 trained.append(values[:, :: max(1, values.shape[1] // SAMPLED)])
         warn_of_levels(levels)

@@ -113,7 +113,8 @@ def check_share(name: str, value: float) -> None:
         SettingError: If it is not.
     """
     if not 0 <= value <= 1:
-        limit = min(max(value, 0), 1)
+        # 10 means percent, and -0.1 is below all
+        limit = value / 100 if 1 < value <= 100 else min(max(value, 0), 1)
         raise SettingError(
             f'{name}={value} is out of range, expected 0 to 1. Did you mean {limit:g}?'
         )

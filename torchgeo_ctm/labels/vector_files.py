@@ -22,6 +22,8 @@ Geometries = NDArray[np.object_]
 FeatureSource: TypeAlias = str | Path | gpd.GeoDataFrame
 #: Suffixes of rasters, which are no features.
 RASTERS = ('.tif', '.tiff', '.vrt', '.img', '.jp2')
+#: Part of the features from which on a number that has their name stands for it.
+USUAL = 0.5
 #: Degrees that are rounding.
 DEGREES = 1e-6
 
@@ -90,7 +92,10 @@ def read_features(
 
 
 def _tell_of_names(path: Path, frame: gpd.GeoDataFrame, field: str) -> None:
-    """Warn if an attribute holds numbers and another one a name for each."""
+    """Warn if an attribute holds numbers and another one a name for each.
+
+    Somebody may have corrected names of a map's polygons, and left their numbers.
+    """
     numbers = frame[field]
     if not is_integer_dtype(numbers) or numbers.nunique() in (1, len(frame)):
         return
@@ -98,8 +103,9 @@ def _tell_of_names(path: Path, frame: gpd.GeoDataFrame, field: str) -> None:
         texts = frame[column]
         if column == frame.geometry.name or not is_string_dtype(texts):
             continue
-        pairs = len(frame[[field, column]].drop_duplicates())
-        if texts.nunique() == numbers.nunique() == pairs:
+        usual = texts.groupby(numbers).agg(lambda t: t.mode().get(0))
+        fitting = (numbers.map(usual) == texts).mean()
+        if texts.nunique() < len(frame) and usual.is_unique and fitting > USUAL:
             warnings.warn(
                 f'{path}: {field!r} holds numbers, and {column!r} has a name for each. '
                 f'Pass field={column} to use the names.',
