@@ -468,10 +468,26 @@ def test_training_on_scenes_records_their_range(
     assert text.endswith('Pass offset=-1000.')
 
 
-def test_no_file_of_a_scene_is_open_after_training(write_scene: WriteScene) -> None:
+@pytest.mark.parametrize('interrupted', [False, True])
+def test_no_file_of_a_scene_is_open_after_training(
+    write_scene: WriteScene, interrupted: bool
+) -> None:
     """An open one makes Python print an error without words when it ends."""
     data = datamodule(write_scene(height=200, width=200), num_workers=2)
-    trainer(max_steps=1).fit(tiny_task(), datamodule=data)
+
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            assert data.splits is not None
+            assert data.splits.windows('train')[0]['image'].shape == (13, 32, 32)
+            if interrupted:
+                raise SettingError('stop')
+
+    run = trainer(max_steps=1, callbacks=[Stop()])
+    if interrupted:
+        with pytest.raises(SettingError, match='stop'):
+            run.fit(tiny_task(), datamodule=data)
+    else:
+        run.fit(tiny_task(), datamodule=data)
     assert data.splits is not None
     assert not [scene for scene in data.splits.scenes if scene.scene._raster]
     assert data.splits.windows('train')[0]['image'].shape == (13, 32, 32)

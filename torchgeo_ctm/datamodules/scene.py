@@ -322,6 +322,14 @@ class SceneDataModule(NonGeoDataModule):
         for scene in self._opened:
             scene.close()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Close the scenes after an error or an interruption too.
+
+        Args:
+            exception: What ended the run.
+        """
+        self.teardown('fit')
+
     def state_dict(self) -> dict[str, Any]:
         """Return how the scenes were split, which a checkpoint keeps."""
         if self._split_for is None or self.splits is None:
