@@ -124,6 +124,8 @@ def test_an_offset_that_was_added_twice_is_no_normalization(tmp_path: Path) -> N
     scaling = {'offset': -1000}
     with pytest.raises(SettingError, match=r'negative, with offset -1000 added\.'):
         said(tmp_path, twice, scaling=scaling)
+    # zeros may be nodata, which no offset makes a fault
+    said(tmp_path, Changed(image=torch.zeros_like), scaling=scaling)
 
 
 def test_a_batch_without_a_label_names_its_keys(tmp_path: Path) -> None:

@@ -468,7 +468,7 @@ class SceneDataModule(NonGeoDataModule):
             )
 
     def _compare(self, scenes: Sequence[SceneWindows], task: Any) -> None:
-        """Warn of scenes that differ in pixel size, offset or unit."""
+        """Warn of scenes that differ, and keep the range of those of training."""
         sizes = {scene.scene: pixel_size(scene.grid) for scene in scenes}
         known = {name: size for name, size in sizes.items() if size is not None}
         if (

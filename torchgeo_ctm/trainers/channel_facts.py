@@ -364,6 +364,7 @@ def negative_numbers(
     low, high = float(shifted.min()), float(shifted.max())
     # fill values such as -9999 are no measurements
     below = ((shifted < -UNSCALED) & (numbers > FILL)).float().mean()
-    if max(abs(low), abs(high)) <= UNSCALED or float(below) < NEGATIVE:
+    # constant images tell nothing: they may be fill values
+    if low == high or max(abs(low), abs(high)) <= UNSCALED or float(below) < NEGATIVE:
         return None
     return f'numbers from {low:.4g} to {high:.4g}, {below:.0%} of them negative'
